@@ -1,0 +1,56 @@
+# raysk in .venv: `make tune` goes from images to a leaderboard, `make check` is what must pass before a commit.
+
+PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-test tune lint test check soak wheel
+
+help:
+	@echo 'make install   raysk and what it needs, pinned, in $(VENV)'
+	@echo 'make tune      install, then raysk tune --space supcon on drawn lesions'
+	@echo 'make test      install the test extra, then the test suite'
+	@echo 'make check     ruff, mypy and the test suite'
+	@echo 'make soak      the long tests'
+	@echo 'make wheel     the wheel, in dist/'
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and alone: pip then takes the build for this machine, which the rest finds in place.
+$(VENV)/torch.stamp: constraints.txt $(VENV)/pyvenv.cfg
+	$(PIP) install "$$(grep '^torch==' constraints.txt)" --constraint constraints.txt
+	@touch $@
+
+$(VENV)/raysk.stamp: pyproject.toml constraints.txt $(VENV)/torch.stamp
+	$(PIP) install --editable . --constraint constraints.txt
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/raysk.stamp
+	$(PIP) install --editable '.[test]' --constraint constraints.txt
+	@touch $@
+
+install: $(VENV)/raysk.stamp
+
+install-test: $(VENV)/test.stamp
+
+tune: install
+	$(BIN)/raysk tune --space supcon
+
+lint: install-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: install-test
+	$(BIN)/python -m pytest -m 'not soak'
+
+check: lint test
+
+soak: install-test
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+wheel: install-test
+	$(BIN)/python -m build --wheel --no-isolation

@@ -1,0 +1,75 @@
+"""Files that are either whole or absent, and names made from content."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raysk.errors import ArtifactError
+
+
+def digest_of(value: Any) -> str:
+    """Returns 16 hexadecimal digits that name a JSON value: equal values, equal names, whatever the key order."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`, and renames it to `path` when the block ends well.
+
+    The block may make a file or a folder there. A block that fails, or a machine that stops, leaves `path` as it was.
+
+    Raises:
+        ArtifactError: There is no room or no permission to write.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} must be writable, but {error.strerror}: free space or choose another folder"
+        ) from error
+    temporary = workplace / path.name
+    try:
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} must be writable, but {error.strerror}: free space or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        ArtifactError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} must exist, but does not: is this the folder of a run?") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} must hold JSON, but {error}: restore it or remove the run") from error

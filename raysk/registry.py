@@ -1,0 +1,62 @@
+"""Names for the parts that a recipe can ask for."""
+
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from typing import Generic, TypeVar
+
+from raysk.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> ConfigError:
+    """Returns the error for a name that is not among `known`, with the nearest known names.
+
+    Args:
+        kind: The noun that the name stands for, such as "loss".
+        name: What was asked for.
+        known: What could have been asked for.
+    """
+    nearest = get_close_matches(name, known, n=3, cutoff=0.5)
+    remedy = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(sorted(known))}"
+    return ConfigError(f"{kind} must be a known name, but got {name!r}; {remedy}")
+
+
+class Registry(Generic[T]):
+    """A family of parts, each under one name.
+
+    Args:
+        kind: The noun of the family, for error messages.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._members: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Returns a decorator that files its object under `name`."""
+
+        def file_under_name(member: T) -> T:
+            if name in self._members:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._members[name] = member
+            return member
+
+        return file_under_name
+
+    def __getitem__(self, name: str) -> T:
+        """Returns the member called `name`.
+
+        Raises:
+            ConfigError: No member has that name; the message shows the nearest ones.
+        """
+        if name not in self._members:
+            raise unknown_name(self.kind, name, list(self._members))
+        return self._members[name]
+
+    def name_of(self, member: T) -> str:
+        """Returns the name under which `member` is registered."""
+        return next(name for name, known in self._members.items() if known is member)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._members))

@@ -1,0 +1,167 @@
+"""Settings: frozen dataclasses whose annotations are their rules, made from plain values and turned back into them."""
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from raysk.errors import ConfigError
+from raysk.registry import Registry, unknown_name
+
+S = TypeVar("S", bound="Settings")
+
+
+@dataclass(frozen=True)
+class Between:
+    """The numbers that a setting may have: `gamma: Annotated[float, Between(0, 20)] = 2.0`.
+
+    Args:
+        low: Smallest allowed number.
+        high: Largest allowed number.
+        open_low: `low` itself is refused.
+        open_high: `high` itself is refused.
+    """
+
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        return f"{'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of everything that can be set; a subclass only declares its fields.
+
+    An annotation says what a field may hold:
+
+        Annotated[float, Between(0, 1)]     a number in a range; int likewise
+        bool, str, Literal["a", "b"]        a plain value
+        Annotated[str, registry]            the name of a registered part
+        Annotated[Base, registry]           a registered part with its own settings; plain: {"name": ..., **settings}
+        SomeSettings                        settings within settings; plain: a mapping
+        tuple[X, ...], X | None             several of these, or none
+
+    A whole number in a float field becomes a float, so that 2 and 2.0 are one recipe with one key.
+
+    Raises:
+        ConfigError: A value breaks its field's rule; the message begins with the dotted path of the field.
+    """
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self), include_extras=True)
+        for field in fields(self):
+            value = _checked(field.name, hints[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Makes settings from a mapping of plain values; what is left out takes its default.
+
+        Raises:
+            ConfigError: A name is unknown, or a value breaks its field's rule.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in plain:
+            if name not in known:
+                nearest = get_close_matches(str(name), known, n=1)
+                remedy = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known) or 'no setting'}"
+                raise ConfigError(f"{name} must be a known setting of {cls.__name__}, but is not; {remedy}")
+        return cls(**plain)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the mapping of plain values from which `from_plain` makes equal settings."""
+        hints = get_type_hints(type(self), include_extras=True)
+        return {field.name: _plain(hints[field.name], getattr(self, field.name)) for field in fields(self)}
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    if isinstance(value, Settings):
+        name = {"name": get_args(hint)[1].name_of(type(value))} if get_origin(hint) is Annotated else {}
+        return name | value.to_plain()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _checked(where: str, hint: Any, value: Any) -> Any:
+    """Returns `value` as its annotation wants it, or raises ConfigError."""
+    if get_origin(hint) is Annotated:
+        kind, rule = get_args(hint)
+        return _checked_annotated(where, kind, rule, value)
+    if get_origin(hint) in (Union, types.UnionType):
+        if value is None:
+            return None
+        (hint,) = (option for option in get_args(hint) if option is not type(None))
+        return _checked(where, hint, value)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise unknown_name(where, str(value), list(get_args(hint)))
+        return value
+    if get_origin(hint) is tuple:
+        if isinstance(value, str | Mapping) or not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} must be a list, but got {value!r}: write [a, b]")
+        return tuple(_checked(where, get_args(hint)[0], item) for item in value)
+    if isinstance(hint, type) and issubclass(hint, Settings):
+        return value if isinstance(value, hint) else within(where, hint, value)
+    return _checked_scalar(where, hint, value)
+
+
+def _checked_annotated(where: str, kind: Any, rule: Any, value: Any) -> Any:
+    if isinstance(rule, Between):
+        return _checked_number(where, kind, rule, value)
+    if kind is str:
+        if value not in list(rule):
+            raise unknown_name(where, str(value), list(rule))
+        return value
+    return value if isinstance(value, kind) else _checked_part(where, kind, rule, value)
+
+
+def _checked_scalar(where: str, kind: type, value: Any) -> Any:
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # A column or a class may be called 7.
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+        noun = {bool: "true or false", str: "a text", int: "a whole number"}[kind]
+        raise ConfigError(f"{where} must be {noun}, but got {value!r}: change it")
+    return value
+
+
+def _checked_number(where: str, kind: type, allowed: Between, value: Any) -> int | float:
+    noun = "a whole number" if kind is int else "a number"
+    # A bool is an int to Python, but "gamma: true" is a slip of the user's.
+    right_type = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    if not right_type or not math.isfinite(value) or value not in allowed:
+        raise ConfigError(f"{where} must be {noun} in {allowed}, but got {value!r}: choose one from that range")
+    return int(value) if kind is int else float(value)
+
+
+def _checked_part(where: str, kind: type, registry: Registry[Any], value: Any) -> Any:
+    """Makes a registered part from its name and its own settings."""
+    fitting = [name for name in registry if issubclass(registry[name], kind)]
+    if not isinstance(value, Mapping) or "name" not in value:
+        raise ConfigError(f"{where} must have a name, but got {value!r}: one of {', '.join(fitting)}")
+    part = registry[str(value["name"])]
+    if not issubclass(part, kind):
+        raise ConfigError(f"{where} must be one of {', '.join(fitting)}, but got {value['name']!r}: choose one")
+    return within(where, part, {name: item for name, item in value.items() if name != "name"})
+
+
+def within(where: str, kind: type[S], value: Any) -> S:
+    """Makes settings that stand under the name `where`, so that an error's path begins with it.
+
+    Raises:
+        ConfigError: As `Settings.from_plain`, or the value is no mapping.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} must be a mapping of settings, but got {value!r}: give {where}.NAME=VALUE")
+    try:
+        return kind.from_plain(value)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error}") from error
