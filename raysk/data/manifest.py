@@ -1,0 +1,229 @@
+"""The manifest: which images there are, and what is known of each of them."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raysk.artifacts import digest_of, replacing
+from raysk.errors import ArtifactError, DataError
+
+COLUMNS = ("image", "label", "group", "role")
+ROLES = ("", "test", "train_only")
+METADATA_KEY = b"raysk.manifest"
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """The rows of a dataset, in one fixed order; every later step names an image by its row.
+
+    Attributes:
+        table: The columns "image" (path, relative to `root` or absolute), "label", "group" and "role", all strings,
+            then the attributes, which no digest depends on.
+        root: The folder that relative image paths start from.
+        class_names: The name of every class; a class is coded by its position here.
+        grouped: False when nothing says which images belong together, so that each row is its own group.
+
+    Raises:
+        DataError: A column is missing, an image is there twice, a label is null, empty or unknown, a class has no
+            row, there are fewer than two classes, a group is null or empty, or a role is unknown.
+    """
+
+    table: pa.Table
+    root: Path
+    class_names: tuple[str, ...]
+    grouped: bool
+
+    def __post_init__(self) -> None:
+        _check_columns(self.table)
+        _check_no_blank(self.table, "image")
+        _check_images_once(self.table)
+        _check_no_blank(self.table, "label")
+        _check_classes(self.table, self.class_names)
+        _check_no_blank(self.table, "group")
+        _check_roles(self.table)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def labels(self) -> IntArray:
+        """The class code of each row, (N,)."""
+        return _codes(self.table.column("label"), pa.array(self.class_names, pa.string()))
+
+    @cached_property
+    def groups(self) -> IntArray:
+        """A code of the group of each row, (N,), counted from 0 in order of first appearance."""
+        column = self.table.column("group")
+        return _codes(column, pc.unique(column))
+
+    @cached_property
+    def roles(self) -> list[str]:
+        """The role of each row: "" (no role), "test" or "train_only"."""
+        return list(self.table.column("role").to_pylist())
+
+    @cached_property
+    def class_counts(self) -> IntArray:
+        """The number of rows of each class, (C,)."""
+        return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The path of each image."""
+        return [self.root / image for image in self.table.column("image").to_pylist()]
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the attribute columns."""
+        return tuple(name for name in self.table.column_names if name not in COLUMNS)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the content: rows (image, label, group, role) and class names, wherever the images lie."""
+        rows = [self.table.column(name).to_pylist() for name in COLUMNS]
+        return digest_of({"rows": rows, "class_names": self.class_names, "grouped": self.grouped})
+
+    def without(self, rows: Sequence[int]) -> "Manifest":
+        """Returns the manifest that lacks `rows`; the others keep their order.
+
+        Raises:
+            DataError: A class would be left with no row.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        keep[list(rows)] = False
+        return replace(self, table=self.table.filter(pa.array(keep)))
+
+    def write(self, path: Path) -> None:
+        """Writes the manifest as one Parquet file, whole or not at all."""
+        metadata = {"class_names": self.class_names, "root": str(self.root.resolve()), "grouped": self.grouped}
+        table = self.table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary)
+
+    @classmethod
+    def read(cls, path: Path) -> "Manifest":
+        """Reads what `write` wrote.
+
+        Raises:
+            ArtifactError: The file is missing or is not a manifest.
+        """
+        try:
+            table = pq.read_table(path, partitioning=None)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ArtifactError(f"{path} must be a manifest, but it cannot be read: {_first_line(error)}") from error
+        metadata = (table.schema.metadata or {}).get(METADATA_KEY)
+        if metadata is None:
+            raise ArtifactError(f"{path} must be a manifest, but it is another Parquet file: give a manifest's path")
+        known = json.loads(metadata)
+        return cls(table, Path(known["root"]), tuple(known["class_names"]), known["grouped"])
+
+
+def make_manifest(
+    images: Sequence[str],
+    labels: Sequence[str],
+    *,
+    root: Path,
+    groups: Sequence[str] | None = None,
+    roles: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Returns a manifest of columns.
+
+    Args:
+        images: Paths, relative to `root` or absolute.
+        labels: One class name a row.
+        root: The folder that relative paths start from.
+        groups: What must not be parted, such as the lesion; without it each row is its own group.
+        roles: "test", "train_only" or "" for each row; without it no row has a role.
+        class_names: The classes in their order; without it those that occur, sorted by name.
+        attributes: Further columns by name: sequences or Arrow arrays.
+
+    Raises:
+        DataError: See `Manifest`.
+    """
+    columns: dict[str, Any] = {
+        "image": pa.array(images, pa.string()),
+        "label": pa.array(labels, pa.string()),
+        "group": pa.array(images if groups is None else groups, pa.string()),
+        "role": pa.array([""] * len(images) if roles is None else roles, pa.string()),
+    }
+    names = sorted({label for label in labels if label}) if class_names is None else class_names
+    return Manifest(pa.table(columns | dict(attributes or {})), root, tuple(names), groups is not None)
+
+
+def _codes(column: pa.ChunkedArray, values: pa.Array) -> IntArray:
+    return pc.index_in(column, value_set=values).to_numpy().astype(np.int64)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
+
+
+def _check_columns(table: pa.Table) -> None:
+    for name in COLUMNS:
+        if name not in table.column_names:
+            raise DataError(
+                f"a manifest must have the columns {', '.join(COLUMNS)}, but got {', '.join(table.column_names)}: "
+                f"add {name!r}"
+            )
+        if table.schema.field(name).type != pa.string():
+            raise DataError(
+                f"column {name!r} of a manifest must hold strings, but got {table.schema.field(name).type}: "
+                "cast it to string"
+            )
+
+
+def _check_no_blank(table: pa.Table, name: str) -> None:
+    column = table.column(name)
+    blank = np.flatnonzero(pc.equal(pc.fill_null(column, ""), "").to_numpy())
+    if blank.size:
+        image = table.column("image")[int(blank[0])].as_py()
+        raise DataError(
+            f"every row must have a {name}, but row {blank[0]} ({image!r}) has none, as {blank.size} in all: "
+            f"fill in the {name} or remove the rows"
+        )
+
+
+def _check_images_once(table: pa.Table) -> None:
+    images = table.column("image")
+    if len(pc.unique(images)) == len(images):
+        return
+    image, count = Counter(images.to_pylist()).most_common(1)[0]
+    raise DataError(f"an image must be in one row, but {image!r} is in {count}: remove the double rows")
+
+
+def _check_classes(table: pa.Table, class_names: tuple[str, ...]) -> None:
+    if len(set(class_names)) != len(class_names):
+        raise DataError(f"class names must differ, but got {', '.join(class_names)}: remove the double name")
+    counts = Counter(table.column("label").to_pylist())
+    unknown = sorted(set(counts) - set(class_names))
+    if unknown:
+        row = table.column("label").to_pylist().index(unknown[0])
+        raise DataError(
+            f"a label must be a class, but got {unknown[0]!r} in row {row}; classes: {', '.join(class_names)}"
+        )
+    empty = [name for name in class_names if not counts[name]]
+    if empty:
+        raise DataError(f"a class must have rows, but {', '.join(empty)} has none: add images or remove the class")
+    if len(class_names) < 2:
+        raise DataError(
+            f"there must be at least two classes, but got {', '.join(class_names) or 'none'}: check the label column"
+        )
+
+
+def _check_roles(table: pa.Table) -> None:
+    for row, role in enumerate(table.column("role").to_pylist()):
+        if role not in ROLES:
+            raise DataError(f"a role must be 'test', 'train_only' or '', but got {role!r} in row {row}: correct it")

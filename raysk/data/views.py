@@ -1,0 +1,188 @@
+"""Views of an image: drawn at random in training, and a fixed set of symmetries at test time."""
+
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+# albumentations asks a server for its newest version when it is imported; a training must not depend on the network.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from raysk.registry import Registry, unknown_name
+
+MASK_64 = 2**64 - 1
+PCG64_INCREMENT = 0x5851F42D4C957F2D14057B7EF767814F  # any odd number does
+
+Pixels = npt.NDArray[np.uint8]
+Pipeline = Callable[[int], list[A.BasicTransform]]
+BatchView = Callable[[Pixels], Pixels]
+
+training_views: Registry[Pipeline] = Registry("training view")
+test_time_views: Registry[BatchView] = Registry("test-time view")
+
+
+@training_views.register("none")
+def no_change(size: int) -> list[A.BasicTransform]:
+    """The plain image."""
+    return [A.Resize(size, size)]
+
+
+@training_views.register("light")
+def light(size: int) -> list[A.BasicTransform]:
+    """Flips, and a small turn, zoom and shift: for few images or a short training."""
+    return [
+        A.Resize(size, size),
+        A.HorizontalFlip(p=0.5),
+        A.VerticalFlip(p=0.5),
+        A.Affine(
+            rotate=(-15, 15),
+            scale=(0.9, 1.1),
+            translate_percent=(-0.05, 0.05),
+            border_mode=cv2.BORDER_REFLECT_101,
+            p=0.5,
+        ),
+    ]
+
+
+@training_views.register("medium")
+def medium(size: int) -> list[A.BasicTransform]:
+    """Crops of half the image and more, all eight symmetries of the square, and a little colour."""
+    return [
+        A.RandomResizedCrop((size, size), scale=(0.5, 1.0)),
+        A.D4(p=1.0),
+        A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.5),
+    ]
+
+
+@training_views.register("supercon")
+def supercon(size: int) -> list[A.BasicTransform]:
+    """The augmented view of SuperCon (Chen, Zhuang, Chang 2022); the smallest crop, which it leaves open, is ours."""
+    return [
+        A.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
+        A.ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.3),
+        A.ToGray(p=0.2),
+        A.HorizontalFlip(p=0.5),
+        A.GaussianBlur(blur_limit=(3, 3), p=0.2),
+    ]
+
+
+class TrainingView:
+    """A random view that its seed alone determines, in whatever process or order the images are taken.
+
+    Args:
+        name: The name of a pipeline.
+        size: Height and width of the view, in pixels.
+
+    Raises:
+        ConfigError: No pipeline has that name.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+        self._pipeline = A.Compose(training_views[name](size))
+        # The two generators are shared by all steps of the pipeline and only ever given a new state: to seed the
+        # pipeline through its own method would make two generators a step, and cost as much as the view.
+        self._random = random.Random(0)
+        self._bits = np.random.PCG64(0)
+        self._pipeline.set_random_state(np.random.Generator(self._bits), self._random)
+
+    def __call__(self, image: Pixels, seed: int) -> Pixels:
+        """Returns the view, (size, size, 3) uint8.
+
+        Args:
+            image: (H, W, 3) uint8; it is not changed.
+            seed: See `view_seed`.
+        """
+        self._random.seed(seed)
+        self._bits.state = {
+            "bit_generator": "PCG64",
+            "state": {"state": self._random.getrandbits(128), "inc": PCG64_INCREMENT},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        view: Pixels = self._pipeline(image=image)["image"]
+        return view
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrainingView, (self.name, self.size)
+
+
+def view_seed(seed: int, epoch: int, row: int, view: int) -> int:
+    """Returns the seed of one view of one row in one epoch: 64 bits, unlike those of its neighbours."""
+    mixed = 0
+    for number in (seed, epoch, row, view):
+        # One round of SplitMix64 (Steele, Lea, Flood 2014) for each number.
+        mixed = ((mixed ^ number) + 0x9E3779B97F4A7C15) & MASK_64
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & MASK_64
+        mixed ^= mixed >> 31
+    return mixed
+
+
+@test_time_views.register("identity")
+def identity(images: Pixels) -> Pixels:
+    """The images themselves; each view takes (B, H, W, 3), and gives a view of the same memory where it can."""
+    return images
+
+
+@test_time_views.register("rot90")
+def rot90(images: Pixels) -> Pixels:
+    """A quarter turn to the left."""
+    return np.rot90(images, 1, axes=(1, 2))
+
+
+@test_time_views.register("rot180")
+def rot180(images: Pixels) -> Pixels:
+    """A half turn."""
+    return np.rot90(images, 2, axes=(1, 2))
+
+
+@test_time_views.register("rot270")
+def rot270(images: Pixels) -> Pixels:
+    """A quarter turn to the right."""
+    return np.rot90(images, 3, axes=(1, 2))
+
+
+@test_time_views.register("hflip")
+def hflip(images: Pixels) -> Pixels:
+    """Left and right exchanged."""
+    return images[:, :, ::-1]
+
+
+@test_time_views.register("vflip")
+def vflip(images: Pixels) -> Pixels:
+    """Top and bottom exchanged."""
+    return images[:, ::-1]
+
+
+@test_time_views.register("transpose")
+def transpose(images: Pixels) -> Pixels:
+    """Rows and columns exchanged."""
+    return images.transpose(0, 2, 1, 3)
+
+
+@test_time_views.register("transverse")
+def transverse(images: Pixels) -> Pixels:
+    """Rows and columns exchanged along the other diagonal."""
+    return images[:, ::-1, ::-1].transpose(0, 2, 1, 3)
+
+
+DIHEDRAL = ("identity", "rot90", "rot180", "rot270", "hflip", "vflip", "transpose", "transverse")
+VIEW_SETS: dict[str, tuple[str, ...]] = {"none": ("identity",), "dihedral": DIHEDRAL}
+
+
+def view_names(view_set: str) -> tuple[str, ...]:
+    """Returns the names of the test-time views of a set: "none" is the plain image, "dihedral" all eight.
+
+    Raises:
+        ConfigError: There is no such set.
+    """
+    if view_set not in VIEW_SETS:
+        raise unknown_name("set of test-time views", view_set, list(VIEW_SETS))
+    return VIEW_SETS[view_set]

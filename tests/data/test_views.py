@@ -1,0 +1,111 @@
+import pickle
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysk.data.views import DIHEDRAL, TrainingView, test_time_views, training_views, view_names, view_seed
+from raysk.errors import ConfigError
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+RANDOM = sorted(set(training_views) - {"none"})
+
+
+@pytest.mark.parametrize("name", list(training_views))
+def test_the_seed_alone_decides(name: str) -> None:
+    view, other = TrainingView(name, 32), TrainingView(name, 32)
+    before = IMAGE.copy()
+    seeds = [view_seed(0, 1, row, 0) for row in range(20)]
+    first = [view(IMAGE, seed) for seed in seeds]
+    state, python_state = np.random.get_state()[1].copy(), random.getstate()
+    backwards = [other(IMAGE, seed) for seed in reversed(seeds)][::-1]
+    np.testing.assert_array_equal(first, backwards)
+    np.testing.assert_array_equal(IMAGE, before)
+    # The global generators are neither read nor moved.
+    assert (np.random.get_state()[1] == state).all() and random.getstate() == python_state
+
+
+@pytest.mark.parametrize("name", list(training_views))
+@pytest.mark.parametrize("shape", [(32, 32, 3), (48, 48, 3), (20, 20, 3)])
+def test_a_view_has_the_size_that_was_asked_for(name: str, shape: tuple[int, int, int]) -> None:
+    image = np.full(shape, 128, np.uint8)
+    for seed in range(5):
+        view = TrainingView(name, 32)(image, seed)
+        assert view.shape == (32, 32, 3) and view.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_views_differ_from_each_other(name: str) -> None:
+    view = TrainingView(name, 48)
+    views = {view(IMAGE, view_seed(0, 0, row, 0)).tobytes() for row in range(40)}
+    assert len(views) > (20 if name != "light" else 10)
+
+
+def test_none_is_the_plain_image() -> None:
+    np.testing.assert_array_equal(TrainingView("none", 48)(IMAGE, 5), IMAGE)
+
+
+def test_pipelines_keep_the_colour_that_they_say_they_keep() -> None:
+    plain = np.full((32, 32, 3), (200, 120, 90), np.uint8)
+    light = TrainingView("light", 32)
+    assert all((light(plain, seed) == plain).all() for seed in range(50))
+    supercon = TrainingView("supercon", 32)
+    changed = np.mean([(supercon(plain, view_seed(1, 0, row, 0)) != plain).any() for row in range(2000)])
+    assert 0.40 < changed < 0.48  # jitter .3 or grey .2: 1 - .7 × .8 = .44
+
+
+def test_pickled_views_are_the_same() -> None:
+    view = TrainingView("medium", 32)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(view))(IMAGE, 9), view(IMAGE, 9))
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match="did you mean medium"):
+        TrainingView("mediun", 32)
+    with pytest.raises(ConfigError, match="did you mean dihedral"):
+        view_names("dihedrals")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 2**31)] * 4), min_size=2, max_size=20, unique=True))
+def test_seeds_are_64_bits_and_differ(numbers: list[tuple[int, int, int, int]]) -> None:
+    seeds = [view_seed(*four) for four in numbers]
+    assert all(0 <= seed < 2**64 for seed in seeds)
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_neighbouring_seeds_are_unlike() -> None:
+    numbers = [(0, epoch, row, view) for epoch in range(4) for row in range(50) for view in (0, 1)]
+    seeds = np.array([view_seed(*four) for four in numbers], np.uint64)
+    bits = np.unpackbits(seeds.view(np.uint8).reshape(-1, 8), axis=1)
+    assert np.abs(bits.mean(axis=0) - 0.5).max() < 0.12
+    assert view_seed(1, 0, 0, 0) != view_seed(0, 1, 0, 0) != view_seed(0, 0, 1, 0) != view_seed(0, 0, 0, 1)
+
+
+def test_dihedral_views_are_the_eight_symmetries_of_the_square() -> None:
+    assert set(DIHEDRAL) == set(test_time_views) and view_names("dihedral") == DIHEDRAL
+    assert view_names("none") == ("identity",)
+    batch = np.random.default_rng(1).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
+    views = {name: test_time_views[name](batch) for name in DIHEDRAL}
+    assert len({view.tobytes() for view in views.values()}) == 8
+    np.testing.assert_array_equal(views["identity"], batch)
+    for first in DIHEDRAL:  # any two in a row are one of the eight
+        composed = {test_time_views[second](views[first]).tobytes() for second in DIHEDRAL}
+        assert composed == {view.tobytes() for view in views.values()}
+
+
+def test_each_image_of_a_batch_is_turned_by_itself() -> None:
+    batch = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    oracles = {
+        "rot90": lambda image: np.rot90(image),
+        "rot180": lambda image: np.rot90(image, 2),
+        "rot270": lambda image: np.rot90(image, 3),
+        "hflip": np.fliplr,
+        "vflip": np.flipud,
+        "transpose": lambda image: image.transpose(1, 0, 2),
+        "transverse": lambda image: np.rot90(image, 2).transpose(1, 0, 2),
+    }
+    for name, oracle in oracles.items():
+        np.testing.assert_array_equal(test_time_views[name](batch), [oracle(image) for image in batch])
