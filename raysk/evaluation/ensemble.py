@@ -1,0 +1,152 @@
+"""Ensembles over recipes and test-time views."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from raysk.artifacts import read_json, write_json
+from raysk.errors import ArtifactError, DataError
+from raysk.evaluation.predictions import OutOfFold, TestPredictions
+from raysk.evaluation.selection import cross_fitted_score, greedy_selection, weighted_mean
+
+
+class Member(NamedTuple):
+    """What an ensemble averages: one recipe seen through one test-time view."""
+
+    recipe_key: str
+    view: str
+
+
+def member_probabilities(results: Sequence[OutOfFold] | Sequence[TestPredictions]) -> dict[Member, np.ndarray]:
+    """Returns the (N, C) probabilities of every recipe and view, all for the same rows in the same order.
+
+    Raises:
+        ArtifactError: The results are of different folds or rows, or one recipe is there twice.
+    """
+    for one in results[1:]:
+        if one.folds_digest != results[0].folds_digest or not np.array_equal(one.rows, results[0].rows):
+            raise ArtifactError(
+                f"members of an ensemble must share their folds, but recipe {results[0].recipe_key} is on "
+                f"{results[0].folds_digest} and {one.recipe_key} on {one.folds_digest}: keep to one study"
+            )
+    found: dict[Member, np.ndarray] = {}
+    for one in results:
+        for view, probabilities in zip(one.views, one.probabilities, strict=True):
+            member = Member(one.recipe_key, view)
+            if member in found:
+                raise ArtifactError(f"a recipe must be a candidate once, but got {member} twice: remove the double one")
+            found[member] = probabilities
+    return found
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A weighted average of members.
+
+    Attributes:
+        members: What is averaged.
+        weights: How often the selection picked each of them, at least once.
+        scores: Macro-F1 after each pick of the selection, on the rows that it chose on: not for reporting.
+        cross_fitted_score: Macro-F1 of the same procedure on rows that it did not choose on.
+        folds_digest: The folds that all members were trained on.
+
+    Raises:
+        ArtifactError: There is no member, one is there twice, or a weight is not positive.
+    """
+
+    members: tuple[Member, ...]
+    weights: tuple[int, ...]
+    scores: tuple[float, ...]
+    cross_fitted_score: float
+    folds_digest: str
+
+    def __post_init__(self) -> None:
+        fitting = len(self.members) == len(self.weights) > 0 and min(self.weights) > 0
+        if not fitting or len(set(self.members)) != len(self.members):
+            raise ArtifactError(
+                "an ensemble must have different members with a positive weight each, "
+                f"but got {len(self.members)} members and weights {list(self.weights)}: select it again"
+            )
+
+    @classmethod
+    def select(cls, results: Sequence[OutOfFold], labels: np.ndarray, num_picks: int = 25) -> "Ensemble":
+        """Selects greedily among all recipes and views, on all out-of-fold rows.
+
+        Args:
+            results: The recipes to choose from.
+            labels: (N,) classes of the rows of the results.
+            num_picks: As in `greedy_selection`.
+
+        Raises:
+            ArtifactError: The results are of different folds, or one recipe is there twice.
+            DataError: There are no results, or other than N labels.
+        """
+        if not results:
+            raise DataError("an ensemble needs at least one recipe with all of its folds, but got none: finish one")
+        candidates = member_probabilities(results)
+        probabilities = np.stack(list(candidates.values()))
+        selection = greedy_selection(probabilities, labels, num_picks)
+        picked = [(member, int(weight)) for member, weight in zip(candidates, selection.weights, strict=True) if weight]
+        picked.sort(key=lambda pair: -pair[1])
+        return cls(
+            tuple(member for member, _ in picked),
+            tuple(weight for _, weight in picked),
+            selection.scores,
+            cross_fitted_score(probabilities, labels, results[0].fold_of_row, num_picks),
+            results[0].folds_digest,
+        )
+
+    def combine(self, probabilities: Mapping[Member, np.ndarray]) -> np.ndarray:
+        """Returns the weighted mean of the members, (N, C).
+
+        Args:
+            probabilities: (N, C) by member, as from `member_probabilities`; others than this ensemble's are not used.
+
+        Raises:
+            ArtifactError: A member is missing.
+        """
+        missing = [member for member in self.members if member not in probabilities]
+        if missing:
+            raise ArtifactError(
+                f"all members of an ensemble must be predicted, but got no {missing[0].view!r} view of recipe "
+                f"{missing[0].recipe_key}: predict it first"
+            )
+        return weighted_mean(np.stack([probabilities[member] for member in self.members]), np.array(self.weights))
+
+    def write(self, path: Path) -> None:
+        """Writes the ensemble as JSON."""
+        members = [
+            {"recipe_key": member.recipe_key, "view": member.view, "weight": weight}
+            for member, weight in zip(self.members, self.weights, strict=True)
+        ]
+        write_json(
+            path,
+            {
+                "members": members,
+                "scores": self.scores,
+                "cross_fitted_score": self.cross_fitted_score,
+                "folds_digest": self.folds_digest,
+            },
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "Ensemble":
+        """Reads what `write` wrote.
+
+        Raises:
+            ArtifactError: The file is missing or does not hold an ensemble.
+        """
+        known = read_json(path)
+        try:
+            return cls(
+                tuple(Member(member["recipe_key"], member["view"]) for member in known["members"]),
+                tuple(member["weight"] for member in known["members"]),
+                tuple(known["scores"]),
+                known["cross_fitted_score"],
+                known["folds_digest"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f"{path} must hold an ensemble, but got a wrong {error}: select it again") from error

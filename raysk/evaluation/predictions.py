@@ -1,0 +1,255 @@
+"""Probabilities of rows: of one fold's model, of all folds put together, and of their average on the test part."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysk.artifacts import replacing
+from raysk.data.folds import Folds
+from raysk.errors import ArtifactError
+
+Part = Literal["held_out", "test"]
+
+METADATA_KEY = b"raysk.predictions"
+
+# Sums of float32 probabilities over a thousand classes stay well within this.
+SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What the model of one fold says of rows that it did not learn from.
+
+    Attributes:
+        rows: (N,) int64 rows of the manifest.
+        views: The names of the V test-time views.
+        probabilities: (V, N, C) float32; each row of each view sums to 1.
+        recipe_key: The recipe whose model spoke.
+        fold: The fold that was held out from that model.
+        folds_digest: The folds that `fold` belongs to.
+        part: Whether the rows are of the held-out fold or of the locked test part.
+
+    Raises:
+        ArtifactError: Shapes do not fit, a row is there twice, or a probability cannot be one.
+    """
+
+    rows: np.ndarray
+    views: tuple[str, ...]
+    probabilities: np.ndarray
+    recipe_key: str
+    fold: int
+    folds_digest: str
+    part: Part
+
+    def __post_init__(self) -> None:
+        if self.part not in ("held_out", "test"):
+            raise ArtifactError(f"predictions must be of the part held_out or test, but got {self.part!r}: name one")
+        _check_arrays(self.rows, self.views, self.probabilities)
+
+    def check(self, folds: Folds) -> None:
+        """Confirms that the rows may score this fold's model.
+
+        Raises:
+            ArtifactError: The predictions are of other folds, or of a row that the model has learnt from.
+        """
+        if self.folds_digest != folds.digest:
+            raise ArtifactError(
+                f"predictions must be of folds {folds.digest}, but got {self.folds_digest}: predict on these folds"
+            )
+        allowed = folds.test_rows if self.part == "test" else folds.held_out_rows(self.fold)
+        strange = np.setdiff1d(self.rows, allowed)
+        if len(strange):
+            raise ArtifactError(
+                f"predictions of part {self.part} must be of rows that the model of fold {self.fold} is scored on, "
+                f"but got {len(strange)} others, first row {strange[0]}: predict that part only"
+            )
+
+    def mean(self) -> np.ndarray:
+        """Returns the mean over the views, (N, C) float32."""
+        return self.probabilities.mean(axis=0)
+
+    def write(self, path: Path) -> None:
+        """Writes one Parquet file: the column "row", then for each view a column of lists of C probabilities."""
+        num_classes = self.probabilities.shape[2]
+        columns = {"row": pa.array(self.rows)}
+        for view, values in zip(self.views, self.probabilities, strict=True):
+            columns[view] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), num_classes)
+        metadata = {name: getattr(self, name) for name in ("recipe_key", "fold", "folds_digest", "part")}
+        table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+    @classmethod
+    def read(cls, path: Path) -> "Predictions":
+        """Reads what `write` wrote.
+
+        Raises:
+            ArtifactError: The file is missing, or does not hold predictions.
+        """
+        try:
+            table = pq.read_table(path, partitioning=None)
+        except (OSError, pa.ArrowInvalid) as error:
+            reason = str(error).split("\n", 1)[0]
+            raise ArtifactError(f"{path} must hold predictions, but it cannot be read: {reason}") from error
+        metadata = (table.schema.metadata or {}).get(METADATA_KEY)
+        if metadata is None:
+            raise ArtifactError(f"{path} must hold predictions, but it is another Parquet file: name the predictions")
+        views = tuple(table.column_names[1:])
+        lists = [table.column(view).combine_chunks() for view in views]
+        # An explicit shape, since -1 cannot be resolved when there are no rows.
+        shape = (table.num_rows, lists[0].type.list_size)
+        probabilities = np.stack([column.flatten().to_numpy().reshape(shape) for column in lists])
+        return cls(table.column("row").to_numpy(), views, probabilities, **json.loads(metadata))
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """One recipe on every row that is in a fold, each row as the model says that did not learn from it.
+
+    Attributes:
+        rows: (N,) rows of the manifest, ascending.
+        fold_of_row: (N,) the fold of each.
+        views: The names of the V test-time views.
+        probabilities: (V, N, C) float32.
+        recipe_key: The recipe.
+        folds_digest: The folds.
+    """
+
+    rows: np.ndarray
+    fold_of_row: np.ndarray
+    views: tuple[str, ...]
+    probabilities: np.ndarray
+    recipe_key: str
+    folds_digest: str
+
+    @classmethod
+    def from_folds(cls, predictions: Sequence[Predictions], folds: Folds) -> "OutOfFold":
+        """Puts the held-out predictions of all folds together.
+
+        Args:
+            predictions: Those of one recipe, one for each fold, in any order.
+            folds: The folds that they were made on.
+
+        Raises:
+            ArtifactError: A fold or row is missing or double, or the predictions do not belong together.
+        """
+        _check_together(predictions, folds, "held_out")
+        rows = np.concatenate([one.rows for one in predictions])
+        _check_complete(rows, np.flatnonzero(folds.fold >= 0))
+        order = np.argsort(rows)
+        probabilities = np.concatenate([one.probabilities for one in predictions], axis=1)[:, order]
+        rows, one = rows[order], predictions[0]
+        return cls(rows, folds.fold[rows], one.views, probabilities, one.recipe_key, folds.digest)
+
+    def mean(self) -> np.ndarray:
+        """Returns the mean over the views, (N, C) float32."""
+        return self.probabilities.mean(axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class TestPredictions:
+    """One recipe on the locked test part: the mean over the models of its folds.
+
+    Attributes:
+        rows: (N,) rows of the manifest, ascending.
+        views: The names of the V test-time views.
+        probabilities: (V, N, C) float32.
+        recipe_key: The recipe.
+        folds_digest: The folds.
+    """
+
+    rows: np.ndarray
+    views: tuple[str, ...]
+    probabilities: np.ndarray
+    recipe_key: str
+    folds_digest: str
+
+    def mean(self) -> np.ndarray:
+        """Returns the mean over the views, (N, C) float32."""
+        return self.probabilities.mean(axis=0)
+
+
+def fold_average(predictions: Sequence[Predictions], folds: Folds) -> TestPredictions:
+    """Returns the mean over the models of all folds on the test part.
+
+    Args:
+        predictions: Those of one recipe, one for each fold, in any order.
+        folds: The folds that they were made on.
+
+    Raises:
+        ArtifactError: A fold or a test row is missing or double, or the predictions do not belong together.
+    """
+    _check_together(predictions, folds, "test")
+    total = np.zeros(predictions[0].probabilities.shape)
+    for one in predictions:
+        _check_complete(one.rows, folds.test_rows)
+        total += one.probabilities[:, np.argsort(one.rows)]
+    probabilities = (total / len(predictions)).astype(np.float32)
+    one = predictions[0]
+    return TestPredictions(folds.test_rows, one.views, probabilities, one.recipe_key, folds.digest)
+
+
+def _check_arrays(rows: np.ndarray, views: tuple[str, ...], probabilities: np.ndarray) -> None:
+    if rows.ndim != 1 or probabilities.ndim != 3 or probabilities.shape[:2] != (len(views), len(rows)) or not views:
+        raise ArtifactError(
+            f"probabilities must have the shape (views, rows, classes) with {len(views)} views and {len(rows)} rows, "
+            f"but got {probabilities.shape}: stack one array a view"
+        )
+    if rows.dtype != np.int64 or probabilities.dtype != np.float32:
+        raise ArtifactError(
+            "rows must be int64 and probabilities float32, "
+            f"but got {rows.dtype} and {probabilities.dtype}: convert them before the softmax"
+        )
+    if len(set(views)) != len(views):
+        raise ArtifactError(f"views must differ, but got {', '.join(views)}: predict each view once")
+    found, times = np.unique(rows, return_counts=True)
+    if (times > 1).any():
+        raise ArtifactError(
+            f"a row must be predicted once, but row {found[times.argmax()]} is there {times.max()} times: "
+            "predict without a sampler and without padding"
+        )
+    # Written so that NaN, which no comparison holds for, fails it.
+    valid = (np.abs(probabilities.sum(axis=2) - 1) <= SUM_TOLERANCE) & (probabilities >= 0).all(axis=2)
+    if not valid.all():
+        view, position = np.argwhere(~valid)[0]
+        raise ArtifactError(
+            "the probabilities of a row must be 0 or more and sum to 1, but those of "
+            f"row {rows[position]}, view {views[view]!r} are {probabilities[view, position].tolist()}: "
+            "give the softmax of finite logits"
+        )
+
+
+def _check_together(predictions: Sequence[Predictions], folds: Folds, part: Part) -> None:
+    for one in predictions:
+        one.check(folds)
+    wrong = sorted({one.part for one in predictions} - {part})
+    if wrong:
+        raise ArtifactError(f"predictions must be of the part {part}, but got {wrong[0]}: choose that part's files")
+    found = sorted(one.fold for one in predictions)
+    if found != list(range(folds.k)):
+        raise ArtifactError(
+            f"there must be predictions of each fold from 0 to {folds.k - 1} once, but got {found}: "
+            "run the folds that are missing"
+        )
+    kinds = {(one.recipe_key, one.views, one.probabilities.shape[2]) for one in predictions}
+    if len(kinds) > 1:
+        raise ArtifactError(
+            "predictions must be of one recipe with the same views and classes, "
+            f"but got {sorted(kinds)}: group them by recipe first"
+        )
+
+
+def _check_complete(rows: np.ndarray, expected: np.ndarray) -> None:
+    # Each row is there once and is allowed by now: what is left to go wrong is a row that is not there.
+    missing = np.setdiff1d(expected, rows)
+    if len(missing):
+        raise ArtifactError(
+            f"predictions must cover all {len(expected)} rows, but {len(missing)} are missing, first row {missing[0]}: "
+            "predict that part again"
+        )

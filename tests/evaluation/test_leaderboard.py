@@ -1,0 +1,121 @@
+"""The leaderboard: its rows, their scores and their order."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raysk.artifacts import write_json
+from raysk.errors import ArtifactError
+from raysk.evaluation.leaderboard import Leaderboard, Row, scores_on_test, scores_out_of_fold
+from raysk.evaluation.metrics import (
+    balanced_accuracy_score,
+    bootstrap_interval,
+    macro_auc_score,
+    macro_f1_score,
+    scores,
+)
+
+NAMES = ("mel", "nv")
+
+
+def make_row(key: str, **scores: float) -> Row:
+    return Row(
+        key=key, name=f"recipe {key}", kind="two-stage", scores=scores, chosen_on="out of fold", scored_on="test part",
+        seconds=12.5, images=300, commit="abc", command="raysk tune", settings="lr=1",
+    )  # fmt: skip
+
+
+def make_task() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    labels, folds = random.integers(2, size=90), np.arange(90) % 3
+    positive = 1 / (1 + np.exp(-random.normal(size=90) - 1.2 * (2 * labels - 1)))
+    return np.stack([1 - positive, positive], axis=1), labels, folds
+
+
+def test_rows_are_sorted_by_test_score_then_out_of_fold_then_key() -> None:
+    rows = [
+        make_row("untested", oof_macro_f1=0.99),
+        make_row("d", test_macro_f1=0.5, oof_macro_f1=0.4),
+        make_row("failed"),
+        make_row("c", test_macro_f1=0.5, oof_macro_f1=0.4),
+        make_row("b", test_macro_f1=0.5, oof_macro_f1=0.6),
+        make_row("a", test_macro_f1=0.7, oof_macro_f1=0.1),
+    ]
+    found = [row.key for row in Leaderboard(tuple(rows), NAMES).rows]
+    assert found == ["a", "b", "c", "d", "untested", "failed"]
+
+
+def test_two_rows_with_one_key_are_refused() -> None:
+    other = replace(make_row("a"), name="another")
+    with pytest.raises(ArtifactError, match="a has two, 'recipe a' and 'another'"):
+        Leaderboard((make_row("a"), make_row("b"), other), NAMES)
+
+
+@pytest.mark.parametrize(
+    "scores", [{"test_macro_f1": float("nan")}, {"test_macro_f1": float("inf")}, {"macro_f1": 0.5}]
+)
+def test_scores_that_cannot_be_right_are_refused(scores: dict[str, float]) -> None:
+    with pytest.raises(ArtifactError, match="macro_f1="):
+        make_row("a", **scores)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    kind: Any = "three-stage"
+    with pytest.raises(ArtifactError, match="got 'three-stage'"):
+        replace(make_row("a"), kind=kind)
+
+
+def test_out_of_fold_scores_are_means_and_spread_over_folds() -> None:
+    probabilities, labels, folds = make_task()
+    found = scores_out_of_fold(probabilities, labels, folds, NAMES)
+    assert {f"oof_{name}" for name in scores(probabilities, labels, NAMES)} < set(found)
+    for name, score in (("macro_f1", macro_f1_score), ("macro_auc", macro_auc_score)):
+        by_fold = [score(probabilities[folds == fold], labels[folds == fold]) for fold in range(3)]
+        assert found[f"oof_{name}"] == pytest.approx(np.mean(by_fold))
+        assert found[f"oof_{name}_sd"] == pytest.approx(np.std(by_fold, ddof=1))
+
+
+def test_one_fold_has_no_spread() -> None:
+    probabilities, labels, _ = make_task()
+    found = scores_out_of_fold(probabilities, labels, np.zeros(90, dtype=int), NAMES)
+    assert not [name for name in found if name.endswith("_sd")]
+
+
+def test_test_scores_have_intervals_over_groups() -> None:
+    probabilities, labels, _ = make_task()
+    groups = np.arange(90) // 3
+    found = scores_on_test(probabilities, labels, groups, NAMES)
+    for name, score in (("macro_f1", macro_f1_score), ("balanced_accuracy", balanced_accuracy_score)):
+        ends = found[f"test_{name}_low"], found[f"test_{name}_high"]
+        assert ends == bootstrap_interval(score, probabilities, labels, groups)
+        assert ends[0] < found[f"test_{name}"] < ends[1]
+    make_row("a", **found)
+
+
+def test_the_table_has_a_column_a_score_and_null_where_there_is_none() -> None:
+    first = make_row("a", test_macro_f1=0.6, test_macro_f1_high=0.7, test_macro_f1_low=0.5, oof_f1_nv=0.1)
+    second = make_row("b", oof_macro_f1=0.4, oof_macro_f1_sd=0.1, oof_accuracy=0.5)
+    table = Leaderboard((second, first), NAMES).to_table()
+    assert table.column_names == [
+        "key", "name", "kind", "settings",
+        "test_macro_f1", "test_macro_f1_low", "test_macro_f1_high", "oof_macro_f1", "oof_macro_f1_sd",
+        "oof_accuracy", "oof_f1_nv",
+        "chosen_on", "scored_on", "seconds", "images", "commit", "command",
+    ]  # fmt: skip
+    assert table.column("key").to_pylist() == ["a", "b"]
+    assert table.column("test_macro_f1").to_pylist() == [0.6, None]
+    assert table.column("oof_macro_f1").to_pylist() == [None, 0.4]
+    assert table.column("images").to_pylist() == [300, 300]
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [[], {}, {"rows": [{"key": "a"}], "class_names": [], "meta": {}}, {"rows": 3}, {"rows": [], "class_names": []}],
+)
+def test_a_file_of_something_else_is_refused(tmp_path: Path, spoiled: object) -> None:
+    write_json(tmp_path / "leaderboard.json", spoiled)
+    with pytest.raises(ArtifactError, match="must hold a leaderboard"):
+        Leaderboard.read(tmp_path / "leaderboard.json")

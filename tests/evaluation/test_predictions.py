@@ -1,0 +1,177 @@
+"""Predictions: what is refused, what comes back from a file, and how folds are put together."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raysk.data.folds import TEST, TRAIN_ONLY, Folds
+from raysk.errors import ArtifactError
+from raysk.evaluation.predictions import OutOfFold, Part, Predictions, fold_average
+
+VIEWS = ("identity", "rot90")
+FOLDS = Folds(np.array([0, 1, TEST, 2, 0, TRAIN_ONLY, 1, 2, 0, TEST]), 3, 0, "manifest")
+
+
+def make_probabilities(rows: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Returns (2, N, 4) probabilities that are different for every row, whatever the order of the rows."""
+    table = np.random.default_rng(seed).dirichlet(np.ones(4), size=(len(VIEWS), len(FOLDS.fold)))
+    return table[:, rows].astype(np.float32)
+
+
+def make_predictions(fold: int, part: Part = "held_out", seed: int = 0) -> Predictions:
+    rows = FOLDS.held_out_rows(fold) if part == "held_out" else FOLDS.test_rows
+    return Predictions(rows, VIEWS, make_probabilities(rows, seed), "recipe", fold, FOLDS.digest, part)
+
+
+def with_rows(predictions: Predictions, rows: np.ndarray) -> Predictions:
+    return replace(predictions, rows=rows, probabilities=make_probabilities(rows))
+
+
+def test_a_file_gives_back_all_bits(tmp_path: Path) -> None:
+    predictions = make_predictions(1)
+    predictions.write(tmp_path / "a.parquet")
+    found = Predictions.read(tmp_path / "a.parquet")
+    np.testing.assert_array_equal(found.rows, predictions.rows)
+    np.testing.assert_array_equal(found.probabilities, predictions.probabilities)
+    assert found.probabilities.dtype == np.float32
+    for name in ("views", "recipe_key", "fold", "folds_digest", "part"):
+        assert getattr(found, name) == getattr(predictions, name)
+
+
+def test_predictions_of_no_row_keep_their_shape(tmp_path: Path) -> None:
+    empty = np.array([], dtype=np.int64)
+    with_rows(make_predictions(1), empty).write(tmp_path / "a.parquet")
+    assert Predictions.read(tmp_path / "a.parquet").probabilities.shape == (2, 0, 4)
+
+
+def test_the_mean_is_over_views() -> None:
+    predictions = make_predictions(0)
+    expected = (predictions.probabilities[0] + predictions.probabilities[1]) / 2
+    np.testing.assert_allclose(predictions.mean(), expected, rtol=1e-6)
+
+
+def spoil(value: float) -> Callable[[Predictions], dict[str, Any]]:
+    def change(predictions: Predictions) -> dict[str, Any]:
+        probabilities = predictions.probabilities.copy()
+        probabilities[1, 2, 0] = value
+        return {"probabilities": probabilities}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (spoil(np.nan), "row 8, view 'rot90' are .nan"),
+        (spoil(np.inf), "sum to 1"),
+        (spoil(0.99), "sum to 1"),
+        (lambda p: {"probabilities": p.probabilities - np.array([0.5, -0.5, 0, 0], np.float32)}, "0 or more"),
+        (lambda p: {"probabilities": p.probabilities.astype(np.float16)}, "float32, but got int64 and float16"),
+        (lambda p: {"rows": p.rows.astype(np.int32)}, "but got int32"),
+        (lambda p: {"rows": np.array([0, 4, 0])}, "row 0 is there 2 times"),
+        (lambda p: {"rows": p.rows[:2]}, "2 views and 2 rows"),
+        (lambda p: {"probabilities": p.probabilities[0]}, "shape"),
+        (lambda p: {"views": ()}, "shape"),
+        (lambda p: {"views": ("identity", "identity")}, "views must differ"),
+        (lambda p: {"part": "train"}, "but got 'train'"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(change: Callable[[Predictions], dict[str, Any]], told: str) -> None:
+    predictions = make_predictions(0)
+    with pytest.raises(ArtifactError, match=told):
+        replace(predictions, **change(predictions))
+
+
+@pytest.mark.parametrize("row", [1, 5, 2])
+def test_held_out_predictions_of_another_row_are_refused(row: int) -> None:
+    predictions = make_predictions(0)
+    predictions.check(FOLDS)
+    with pytest.raises(ArtifactError, match=f"first row {row}"):
+        with_rows(predictions, np.append(predictions.rows, row)).check(FOLDS)
+
+
+def test_test_predictions_of_a_row_in_a_fold_are_refused() -> None:
+    predictions = make_predictions(0, "test")
+    predictions.check(FOLDS)
+    with pytest.raises(ArtifactError, match="first row 0"):
+        with_rows(predictions, np.array([2, 0])).check(FOLDS)
+
+
+def test_predictions_on_other_folds_are_refused() -> None:
+    other = Folds(np.roll(FOLDS.fold, 1), 3, 0, "manifest")
+    with pytest.raises(ArtifactError, match=other.digest):
+        make_predictions(0).check(other)
+
+
+def test_out_of_fold_has_each_row_once_in_order() -> None:
+    shuffled = make_predictions(0)
+    shuffled = with_rows(shuffled, shuffled.rows[::-1].copy())
+    found = OutOfFold.from_folds([make_predictions(2), shuffled, make_predictions(1)], FOLDS)
+    np.testing.assert_array_equal(found.rows, [0, 1, 3, 4, 6, 7, 8])
+    np.testing.assert_array_equal(found.fold_of_row, [0, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(found.probabilities, make_probabilities(found.rows))
+    assert (found.views, found.recipe_key, found.folds_digest) == (VIEWS, "recipe", FOLDS.digest)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "told"),
+    [
+        (lambda ps: ps[:2], r"got \[0, 1\]"),
+        (lambda ps: [*ps, ps[0]], r"got \[0, 0, 1, 2\]"),
+        (lambda ps: [], r"got \[\]"),
+        (lambda ps: [with_rows(ps[0], ps[0].rows[:-1]), *ps[1:]], "1 are missing, first row 8"),
+        (lambda ps: [replace(ps[0], recipe_key="other"), *ps[1:]], "one recipe"),
+        (lambda ps: [replace(ps[0], views=("identity", "rot180")), *ps[1:]], "same views"),
+        (lambda ps: [make_predictions(0, "test"), *ps[1:]], "part held_out, but got test"),
+        (lambda ps: [replace(ps[0], folds_digest="other"), *ps[1:]], "but got other"),
+        (lambda ps: [replace(ps[0], fold=1), ps[1], ps[2]], "model of fold 1"),
+    ],
+)
+def test_folds_that_do_not_make_a_whole_are_refused(
+    spoiled: Callable[[list[Predictions]], list[Predictions]], told: str
+) -> None:
+    with pytest.raises(ArtifactError, match=told):
+        OutOfFold.from_folds(spoiled([make_predictions(fold) for fold in range(3)]), FOLDS)
+
+
+def test_the_fold_average_is_the_mean_over_models_row_by_row() -> None:
+    parts = [make_predictions(fold, "test", seed=fold) for fold in range(3)]
+    swapped = replace(parts[1], rows=parts[1].rows[::-1].copy(), probabilities=parts[1].probabilities[:, ::-1])
+    found = fold_average([parts[0], swapped, parts[2]], FOLDS)
+    np.testing.assert_array_equal(found.rows, [2, 9])
+    expected = np.mean([make_probabilities(FOLDS.test_rows, seed) for seed in range(3)], axis=0)
+    np.testing.assert_allclose(found.probabilities, expected, rtol=1e-6)
+    np.testing.assert_allclose(found.mean().sum(axis=1), 1, rtol=1e-6)
+
+
+def test_the_fold_average_needs_every_model_and_row() -> None:
+    parts = [make_predictions(fold, "test") for fold in range(3)]
+    with pytest.raises(ArtifactError, match=r"got \[0, 2\]"):
+        fold_average([parts[0], parts[2]], FOLDS)
+    with pytest.raises(ArtifactError, match="first row 2"):
+        fold_average([*parts[:2], with_rows(parts[2], np.array([9]))], FOLDS)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="missing"):
+        Predictions.read(tmp_path / "missing")
+    (tmp_path / "text").write_text("row")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        Predictions.read(tmp_path / "text")
+    pq.write_table(pa.table({"row": [1]}), tmp_path / "other")
+    with pytest.raises(ArtifactError, match="another Parquet file"):
+        Predictions.read(tmp_path / "other")
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    make_predictions(0).write(tmp_path / "a")
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        Predictions.read(tmp_path / "a")

@@ -1,0 +1,144 @@
+"""Greedy selection against the same written as plain loops, and its honest score."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, log_loss
+
+from raysk.errors import ConfigError, DataError
+from raysk.evaluation import selection
+from raysk.evaluation.selection import (
+    cross_fitted_predictions,
+    cross_fitted_score,
+    greedy_selection,
+)
+
+
+def make_members(num_members: int, num_rows: int, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (M, N, C) float32 probabilities of members of different skill, and labels."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(num_classes, size=num_rows)
+    logits = random.normal(size=(num_members, num_rows, num_classes))
+    logits += random.uniform(0, 2, size=(num_members, 1, 1)) * np.eye(num_classes)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    return probabilities.astype(np.float32), labels
+
+
+def select_by_loops(probabilities: np.ndarray, labels: np.ndarray, num_picks: int) -> tuple[list[int], list[float]]:
+    """Returns picks and scores as the paper says it, one average after another."""
+    picks: list[int] = []
+    scores: list[float] = []
+    for _ in range(num_picks):
+        trials = []
+        for member in range(len(probabilities)):
+            average = np.mean([probabilities[pick].astype(float) for pick in [*picks, member]], axis=0)
+            score = f1_score(labels, average.argmax(axis=1), average="macro", zero_division=0)
+            loss = log_loss(labels, average / average.sum(axis=1, keepdims=True), labels=range(average.shape[1]))
+            trials.append((-round(score, 10), round(loss, 6), member))
+        best = min(trials)
+        picks.append(best[2])
+        scores.append(-best[0])
+    return picks, scores
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 6), st.integers(4, 30), st.integers(2, 4), st.integers(0, 1000))
+def test_the_picks_are_those_of_plain_loops(num_members: int, num_rows: int, num_classes: int, seed: int) -> None:
+    probabilities, labels = make_members(num_members, num_rows, num_classes, seed)
+    picks, scores = select_by_loops(probabilities, labels, 6)
+    found = greedy_selection(probabilities, labels, 6)
+    assert list(found.picks) == picks
+    np.testing.assert_allclose(found.scores, scores, atol=1e-9)
+    kept = picks[: scores.index(max(scores)) + 1]
+    np.testing.assert_array_equal(found.weights, [kept.count(member) for member in range(num_members)])
+
+
+def test_blocks_of_members_do_not_change_the_picks(monkeypatch: pytest.MonkeyPatch) -> None:
+    probabilities, labels = make_members(7, 30, 3, seed=1)
+    whole = greedy_selection(probabilities, labels, 8)
+    monkeypatch.setattr(selection, "BLOCK_VALUES", 2 * 30 * 3)
+    assert greedy_selection(probabilities, labels, 8) == whole
+
+
+def test_the_best_member_comes_first_and_the_ensemble_is_no_worse() -> None:
+    probabilities, labels = make_members(8, 200, 4, seed=2)
+    singles = [f1_score(labels, member.argmax(axis=1), average="macro") for member in probabilities]
+    found = greedy_selection(probabilities, labels)
+    assert found.picks[0] == np.argmax(singles)
+    assert found.scores[0] == pytest.approx(max(singles))
+    assert max(found.scores) > max(singles)
+    assert len(found.scores) == 25
+    average = np.tensordot(found.weights / found.weights.sum(), probabilities, axes=1)
+    assert f1_score(labels, average.argmax(axis=1), average="macro") == pytest.approx(max(found.scores))
+
+
+def test_equal_scores_are_decided_by_the_lower_log_loss_then_by_the_place() -> None:
+    labels = np.array([0, 1])
+    unsure, sure = np.array([[0.6, 0.4], [0.4, 0.6]]), np.array([[0.9, 0.1], [0.1, 0.9]])
+    probabilities = np.stack([unsure, sure, sure]).astype(np.float32)
+    assert greedy_selection(probabilities, labels, 1).picks == (1,)
+
+
+def test_a_perfect_member_is_kept_alone() -> None:
+    probabilities, labels = make_members(4, 40, 3, seed=3)
+    probabilities[2] = np.eye(3)[labels]
+    found = greedy_selection(probabilities, labels, 5)
+    np.testing.assert_array_equal(found.weights, [0, 0, 1, 0])
+    assert found.num_kept == 1
+
+
+def test_members_that_are_certain_and_wrong_do_not_break_the_ties() -> None:
+    labels = np.array([0, 1, 0])
+    wrong = np.eye(2)[1 - labels]
+    found = greedy_selection(np.stack([wrong, wrong]).astype(np.float32), labels, 3)
+    assert found.picks == (0, 0, 0)
+    assert found.scores == (0, 0, 0)
+
+
+def test_a_selection_without_picks_or_rows_is_refused() -> None:
+    probabilities, labels = make_members(2, 10, 2, seed=0)
+    with pytest.raises(ConfigError, match="got 0"):
+        greedy_selection(probabilities, labels, 0)
+    with pytest.raises(DataError, match=r"\(9,\)"):
+        greedy_selection(probabilities, labels[:9])
+    with pytest.raises(DataError, match=r"\(0, 10, 2\)"):
+        greedy_selection(probabilities[:0], labels)
+
+
+def test_cross_fitting_selects_on_the_other_folds() -> None:
+    probabilities, labels = make_members(5, 90, 3, seed=4)
+    fold_of_row = np.random.default_rng(0).permutation(np.arange(90) % 3)
+    found = cross_fitted_predictions(probabilities, labels, fold_of_row, 6)
+    for fold in range(3):
+        held_out = fold_of_row == fold
+        picks, scores = select_by_loops(probabilities[:, ~held_out], labels[~held_out], 6)
+        kept = picks[: scores.index(max(scores)) + 1]
+        expected = np.mean([probabilities[pick][held_out] for pick in kept], axis=0)
+        np.testing.assert_allclose(found[held_out], expected, rtol=1e-5)
+    expected_score = f1_score(labels, found.argmax(axis=1), average="macro")
+    assert cross_fitted_score(probabilities, labels, fold_of_row, 6) == pytest.approx(expected_score)
+
+
+def test_labels_of_a_fold_have_no_say_in_its_own_predictions() -> None:
+    probabilities, labels = make_members(6, 60, 3, seed=5)
+    fold_of_row = np.arange(60) % 2
+    before = cross_fitted_predictions(probabilities, labels, fold_of_row)
+    changed = np.where(fold_of_row == 0, (labels + 1) % 3, labels)
+    after = cross_fitted_predictions(probabilities, changed, fold_of_row)
+    np.testing.assert_array_equal(before[fold_of_row == 0], after[fold_of_row == 0])
+
+
+def test_cross_fitting_takes_away_the_gain_of_chance() -> None:
+    # Forty members that know nothing: what the selection gains on its own rows, it does not gain on others.
+    random = np.random.default_rng(6)
+    probabilities = random.dirichlet(np.ones(2), size=(40, 100)).astype(np.float32)
+    labels = random.integers(2, size=100)
+    assert max(greedy_selection(probabilities, labels).scores) > 0.65
+    assert cross_fitted_score(probabilities, labels, np.arange(100) % 4) < 0.6
+
+
+def test_cross_fitting_needs_two_folds() -> None:
+    probabilities, labels = make_members(2, 10, 2, seed=0)
+    with pytest.raises(DataError, match="two folds, but got 1"):
+        cross_fitted_predictions(probabilities, labels, np.zeros(10, dtype=int))
