@@ -1,0 +1,1 @@
+"""What a recipe names: losses, samplers, backbones and heads."""

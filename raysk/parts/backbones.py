@@ -1,0 +1,156 @@
+"""Networks from images to pooled features, by their timm names; the only module that imports timm."""
+
+import pickle
+import zipfile
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from raysk.errors import ConfigError, TrainingError
+from raysk.registry import unknown_name
+
+
+class Backbone(nn.Module):
+    """A timm network without its classifier.
+
+    Attributes:
+        network: The timm network.
+        num_features: Width D of what `forward` gives.
+        mean: Mean of each colour, of pixels in [0, 1], that its pretrained weights were trained with.
+        std: Their standard deviation.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network: nn.Module = network
+        # Some networks (MobileNet-v3, VGG) have layers between pooling and classifier: timm's num_features is the
+        # width before these.
+        self.num_features = int(network.head_hidden_size)
+        self.mean: tuple[float, ...] = tuple(network.pretrained_cfg["mean"])
+        self.std: tuple[float, ...] = tuple(network.pretrained_cfg["std"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns pooled features (B, D) of normalised images (B, 3, H, W)."""
+        return self.network(images)
+
+
+def check_backbone(name: str) -> None:
+    """Refuses what timm cannot build, without building it.
+
+    Raises:
+        ConfigError: No architecture of timm has that name, or none of its weights has that tag.
+    """
+    timm = _load_timm()
+    architecture, _, tag = name.partition(".")
+    if architecture not in timm.list_models():
+        raise unknown_name("backbone", name, timm.list_models())
+    tags = [pretrained.partition(".")[2] for pretrained in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise unknown_name(f"weights of {architecture}", tag, tags)
+
+
+def create_backbone(name: str, pretrained: bool, checkpoint: str | None, image_size: int | None = None) -> Backbone:
+    """Returns the network called `name`, in training mode.
+
+    Args:
+        name: A timm name, such as "resnet18" or, with the tag of certain weights, "resnet18.a1_in1k".
+        pretrained: Fetch the published weights, or take them from the cache of an earlier fetch.
+        checkpoint: File with weights in timm's names (.safetensors, .pth); nothing is fetched then.
+        image_size: Side of the images in pixels; networks that are built for one size are built for this one.
+
+    Raises:
+        ConfigError: timm has no such network or weights, or the checkpoint does not fit it.
+        TrainingError: The weights could not be fetched.
+    """
+    check_backbone(name)
+    timm = _load_timm()
+    published = timm.models.get_pretrained_cfg(name)
+    fetch = pretrained and checkpoint is None
+    if fetch and not published.has_weights:
+        raise ConfigError(
+            f"model.pretrained needs published weights, but timm has none of {name}: "
+            "set model.pretrained=false or model.checkpoint=FILE"
+        )
+    size = {"img_size": image_size} if published.fixed_input_size and image_size is not None else {}
+    try:
+        network = timm.create_model(name, pretrained=fetch, num_classes=0, **size)
+    except OSError as error:
+        raise TrainingError(
+            f"the weights of {name} must be fetched once, but that failed ({_first_line(error)}): "
+            "set model.pretrained=false to train from scratch, or model.checkpoint=FILE to read them from a file"
+        ) from error
+    if checkpoint is not None:
+        _read_weights(network, name, Path(checkpoint))
+    return Backbone(network)
+
+
+def _read_weights(network: Any, name: str, path: Path) -> None:
+    """Fills a network from a file, all of it or not at all.
+
+    timm's own way leaves what the file lacks at random values, and says so in a log only.
+    """
+    rule = f"model.checkpoint must hold the weights of {name}"
+    if not path.is_file():
+        raise ConfigError(f"{rule}, but {path} is no file: correct the path")
+    # torch.load fails in every way imaginable on bytes that it did not write; what it writes since 2020 is a zip file.
+    if path.suffix != ".safetensors" and not zipfile.is_zipfile(path):
+        raise ConfigError(f"{rule}, but {path} was not written by torch.save: save it as .safetensors")
+    try:
+        weights = _load_timm().models.load_state_dict(str(path))
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{rule}, but {path} is not readable ({_first_line(error)}): save it again") from error
+    except AttributeError as error:  # It holds something else than tensors by name.
+        raise ConfigError(f"{rule}, but {path} holds no state dict: save network.state_dict()") from error
+
+    classifiers = network.pretrained_cfg["classifier"] or ()
+    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    kept = {key: value for key, value in weights.items() if key.rpartition(".")[0] not in classifiers}
+    remedy = "give a file of this architecture, or choose the backbone that it was made with"
+    try:
+        result = network.load_state_dict(kept, strict=False)
+    except RuntimeError as error:  # Shapes differ; torch gives a line to each tensor.
+        mismatch = str(error).splitlines()[-1].strip().rstrip(".")
+        raise ConfigError(f"{rule}, but {path} has a {mismatch}: {remedy}") from error
+    if result.missing_keys or result.unexpected_keys:
+        wrong = f"lacks {result.missing_keys[0]}" if result.missing_keys else f"also has {result.unexpected_keys[0]}"
+        raise ConfigError(f"{rule}, but {path} {wrong}: {remedy}")
+
+
+def _first_line(error: Exception) -> str:
+    """Returns what an error of another library says, in one line."""
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+@cache
+def _load_timm() -> ModuleType:
+    """Imports timm when a network is first asked for: it takes seconds, and losses and heads do without.
+
+    torchvision's wheel from the registry is built for CUDA. Beside a torch without CUDA its compiled operators do not
+    load, and its import fails at the first that it looks up. raysk uses none of them, so declaring the two that are
+    looked up is enough.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for operator in ("nms", "qnms"):
+            torch.library.define(
+                f"torchvision::{operator}",
+                "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+                lib=_declarations(),
+            )
+    import timm
+
+    return timm
+
+
+@cache
+def _declarations() -> torch.library.Library:
+    """Returns the holder of the declared operators, and keeps it: they vanish when it is collected."""
+    return torch.library.Library("torchvision", "FRAGMENT")

@@ -1,0 +1,69 @@
+"""What every loss is: settings that can be written down, and a module that they build for one training fold."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from raysk.errors import DataError
+from raysk.registry import Registry
+from raysk.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss(Settings, ABC):
+    """Settings of one loss; derive from `LogitLoss` or `EmbeddingLoss`, and write `module`."""
+
+    reads: ClassVar[Literal["logits", "embeddings"]]
+
+    def build(self, class_counts: Tensor) -> nn.Module:
+        """Returns the loss for one training fold.
+
+        Args:
+            class_counts: Rows of each class in the training rows of the fold, (C,). Never of other rows: they would
+                leak the class shares of the held-out part.
+
+        Raises:
+            DataError: A class has no rows.
+        """
+        # In double precision, since the tests of the formulas are; forward() takes the precision of its input.
+        counts = class_counts.detach().double().cpu()
+        empty = torch.nonzero(~(counts > 0)).flatten().tolist()
+        if empty:
+            raise DataError(
+                f"every class must have training rows, but classes {empty} have none: "
+                "use fewer folds, or remove these classes from the manifest"
+            )
+        return self.module(counts)
+
+    @abstractmethod
+    def module(self, counts: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,) that are positive, in float64, on the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitLoss(Loss):
+    """A loss on the output of a head: forward(logits (B, C), labels (B,)) gives a scalar."""
+
+    reads: ClassVar[Literal["logits", "embeddings"]] = "logits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingLoss(Loss):
+    """A loss on several views of each image: forward(embeddings (B, V, D), labels (B,)) gives a scalar.
+
+    Embeddings have length one. `least_views` is the smallest V with which the loss can learn from every batch.
+    """
+
+    reads: ClassVar[Literal["logits", "embeddings"]] = "embeddings"
+    least_views: ClassVar[int] = 1
+
+
+losses: Registry[type[Loss]] = Registry("loss")
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """Returns half-precision values in float32, in which sums of exponentials keep their digits; others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

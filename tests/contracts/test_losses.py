@@ -1,0 +1,127 @@
+"""What holds of every loss, whatever it computes; a new loss is tested here as soon as it is registered."""
+
+import inspect
+import pkgutil
+
+import pytest
+import torch
+from torch import Tensor
+
+import raysk.parts.losses
+from raysk.parts.heads import unit_length
+from raysk.parts.losses import EmbeddingLoss, Loss, losses
+
+NUM_CLASSES = 5
+# A singleton class, and an imbalance beyond that of any data set.
+COUNTS = torch.tensor([100_000, 40, 1, 7, 300])
+MIXED = torch.tensor([0, 0, 1, 1, 0, 2, 4, 0])  # class 2 is alone in the batch, class 3 is absent
+ALL_DIFFERENT = torch.tensor([0, 1, 2, 3, 4])
+ALL_SAME = torch.tensor([2, 2, 2, 2])
+SINGLE = torch.tensor([3])
+
+
+def input_of(loss: Loss, labels: Tensor, dtype: torch.dtype, scale: float = 3.0, seed: int = 0) -> Tensor:
+    """Returns a leaf that the loss reads, with as few views as it can learn from."""
+    random = torch.Generator().manual_seed(seed)
+    if isinstance(loss, EmbeddingLoss):
+        shape = (len(labels), loss.least_views, 8)
+        values = unit_length(torch.randn(shape, generator=random, dtype=torch.float64))
+    else:
+        values = scale * torch.randn((len(labels), NUM_CLASSES), generator=random, dtype=torch.float64)
+    return values.to(dtype).requires_grad_()
+
+
+def test_no_loss_is_forgotten():
+    """A file that `losses/__init__.py` does not import, or a class without its decorator, would not be tested."""
+    modules = [found.name for found in pkgutil.iter_modules(raysk.parts.losses.__path__)]
+    assert [name for name in modules if not hasattr(raysk.parts.losses, name)] == []
+    registered = {losses[name] for name in losses}
+    pending, concrete = [Loss], set()
+    while pending:
+        member = pending.pop()
+        pending.extend(member.__subclasses__())
+        if not inspect.isabstract(member) and member.__module__.startswith("raysk."):
+            concrete.add(member)
+    assert registered == concrete
+
+
+@pytest.mark.parametrize("labels", [MIXED, ALL_DIFFERENT, ALL_SAME, SINGLE], ids=["mixed", "different", "same", "one"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_loss_and_gradient_are_finite(loss, labels, dtype):
+    values = input_of(loss, labels, dtype)
+    result = loss.build(COUNTS)(values, labels)
+    assert result.shape == ()
+    assert result.dtype == torch.float32
+    result.backward()
+    assert torch.isfinite(result)
+    assert torch.isfinite(values.grad).all()
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e4])
+def test_equal_and_huge_inputs_are_finite(loss, scale):
+    values = input_of(loss, MIXED, torch.float16, scale)
+    if isinstance(loss, EmbeddingLoss):  # their length is one: equal, or each opposite to the next
+        signs = torch.ones(len(MIXED)) if scale == 0 else torch.tensor([1.0, -1.0]).repeat(len(MIXED) // 2)
+        values = (values.detach()[:1] * signs.half()[:, None, None]).requires_grad_()
+    result = loss.build(COUNTS)(values, MIXED)
+    result.backward()
+    assert torch.isfinite(result)
+    assert torch.isfinite(values.grad).all()
+
+
+def test_gradient_flows(loss):
+    values = input_of(loss, MIXED, torch.float64)
+    loss.build(COUNTS)(values, MIXED).backward()
+    assert torch.isfinite(values.grad).all()
+    assert values.grad.abs().max() > 0
+
+
+def test_gradient_is_the_slope(loss):
+    values = input_of(loss, MIXED, torch.float64, scale=1.0)
+    module = loss.build(COUNTS)
+    # Class weights reach 100,000 here: in units of the loss, the rounding of its values stays below the tolerance.
+    unit = module(values, MIXED).detach().clamp_min(1)
+    # Small temperatures bend the loss within a step of the usual size.
+    torch.autograd.gradcheck(lambda x: module(x, MIXED) / unit, values, eps=1e-8, atol=1e-4, rtol=1e-4)
+
+
+def test_order_of_the_batch_does_not_matter(loss):
+    values = input_of(loss, MIXED, torch.float64)
+    order = torch.tensor([3, 7, 0, 5, 1, 6, 2, 4])
+    module = loss.build(COUNTS)
+    torch.testing.assert_close(module(values[order], MIXED[order]), module(values, MIXED))
+
+
+def test_building_twice_gives_the_same_loss(loss):
+    values = input_of(loss, MIXED, torch.float64)
+    assert loss.build(COUNTS)(values, MIXED) == loss.build(COUNTS.double())(values, MIXED)
+
+
+def test_autocast_does_not_change_the_loss(loss):
+    """Inside of automatic mixed precision a matrix product would otherwise be made in half precision."""
+    values = input_of(loss, MIXED, torch.float32)
+    module = loss.build(COUNTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = module(values, MIXED)
+    assert inside == module(values, MIXED)
+
+
+def test_half_precision_loses_no_more_than_its_input_did(loss):
+    values = input_of(loss, MIXED, torch.float16)
+    module = loss.build(COUNTS)
+    torch.testing.assert_close(module(values, MIXED).double(), module(values.double(), MIXED), rtol=1e-4, atol=1e-4)
+
+
+def test_inputs_are_left_as_they_are(loss):
+    values, labels = input_of(loss, MIXED, torch.float32), MIXED.clone()
+    before = values.detach().clone()
+    loss.build(COUNTS)(values, labels).backward()
+    assert torch.equal(values.detach(), before)
+    assert torch.equal(labels, MIXED)
+
+
+def test_two_classes_are_enough(loss):
+    labels = torch.tensor([0, 0, 0, 1])
+    values = input_of(loss, labels, torch.float32)
+    values = values if isinstance(loss, EmbeddingLoss) else values[:, :2]
+    assert torch.isfinite(loss.build(torch.tensor([982, 18]))(values, labels))

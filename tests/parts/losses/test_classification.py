@@ -1,0 +1,112 @@
+"""Each loss against its formula in plain loops, and against the published numbers."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from raysk.parts.losses import losses
+from raysk.parts.losses.weights import class_weights
+
+
+def loss_of(name, logits, labels, counts, **settings):
+    return losses[name](**settings).build(counts)(logits, labels).item()
+
+
+def log_softmax(row):
+    total = sum(math.exp(value) for value in row)
+    return [value - math.log(total) for value in row]
+
+
+def cross_entropy_in_loops(logits, labels, weights, smoothing):
+    numerator = denominator = 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        log_p = log_softmax(row)
+        for k in range(len(row)):
+            target = (1 - smoothing) * (k == label) + smoothing / len(row)
+            numerator -= target * weights[k] * log_p[k]
+        denominator += weights[label]
+    return numerator / denominator
+
+
+def focal_in_loops(logits, labels, weights, gamma):
+    total = 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        log_p = log_softmax(row)[label]
+        total += weights[label] * (1 - math.exp(log_p)) ** gamma * -log_p
+    return total / len(labels)
+
+
+def shifted_in_loops(logits, labels, counts, tau):
+    shares = [count / sum(counts) for count in counts]
+    shifted = [[z + tau * math.log(share) for z, share in zip(row, shares, strict=True)] for row in logits.tolist()]
+    return -sum(log_softmax(row)[label] for row, label in zip(shifted, labels.tolist(), strict=True)) / len(labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("cross_entropy", {}, 3.031147231700),
+        ("focal", {"gamma": 0.5}, 2.936373443042),
+        ("focal", {"gamma": 1}, 2.850911112478),
+        ("focal", {"gamma": 2}, 2.703068562411),
+        ("focal", {"gamma": 5}, 2.384593083377),
+        ("balanced_softmax", {}, 3.506045364547),
+        ("logit_adjustment", {"tau": 0.5}, 3.090748818826),
+        ("logit_adjustment", {"tau": 1}, 3.506045364547),
+        ("logit_adjustment", {"tau": 1.5}, 4.170640650964),
+        ("logit_adjustment", {"tau": 2}, 4.999599603429),
+        ("cross_entropy", {"weights": "effective", "beta": 0.999}, 3.712624754979),
+    ],
+)
+def test_published_numbers(logits, labels, ham, name, settings, expected):
+    assert loss_of(name, logits, labels, ham, **settings) == pytest.approx(expected, abs=1e-11)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", list(class_weights))
+def test_cross_entropy_is_its_formula(logits, labels, ham, weights, smoothing):
+    expected = cross_entropy_in_loops(logits, labels, class_weights[weights](ham.double(), 0.999).tolist(), smoothing)
+    actual = loss_of("cross_entropy", logits, labels, ham, weights=weights, label_smoothing=smoothing)
+    assert actual == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0, 0.3, 2, 5])
+@pytest.mark.parametrize("weights", list(class_weights))
+def test_focal_is_its_formula(logits, labels, ham, weights, gamma):
+    expected = focal_in_loops(logits, labels, class_weights[weights](ham.double(), 0.999).tolist(), gamma)
+    assert loss_of("focal", logits, labels, ham, weights=weights, gamma=gamma) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("tau", [0, 0.5, 1, 3])
+def test_logit_adjustment_is_its_formula(logits, labels, ham, tau):
+    expected = shifted_in_loops(logits, labels, ham.tolist(), tau)
+    assert loss_of("logit_adjustment", logits, labels, ham, tau=tau) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("focal", {"gamma": 0}), ("logit_adjustment", {"tau": 0})])
+def test_a_loss_that_is_switched_off_is_cross_entropy(logits, labels, ham, name, settings):
+    expected = F.cross_entropy(logits, labels).item()
+    assert loss_of(name, logits, labels, ham, **settings) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("name", ["balanced_softmax", "logit_adjustment"])
+def test_with_equal_classes_the_shift_is_none(logits, labels, name):
+    equal = torch.full((7,), 31)
+    assert loss_of(name, logits, labels, equal) == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-14)
+
+
+def test_the_beta_of_other_weights_does_not_enter(logits, labels, ham):
+    low = loss_of("focal", logits, labels, ham, weights="balanced", beta=0.1)
+    assert low == loss_of("focal", logits, labels, ham, weights="balanced", beta=0.9999)
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 1, 2])
+def test_focal_has_a_gradient_where_the_network_is_certain(gamma):
+    logits = torch.tensor([[200.0, 0.0], [0.0, 200.0], [1.0, 0.0]], requires_grad=True)
+    loss = losses["focal"](gamma=gamma).build(torch.tensor([2, 1]))(logits, torch.tensor([0, 0, 0]))
+    loss.backward()
+    assert logits.grad[0].tolist() == [0.0, 0.0]  # certain and right
+    assert logits.grad[1].tolist() == pytest.approx([-1 / 3, 1 / 3])  # certain and wrong: as cross entropy
+    assert logits.grad[2].abs().min() > 0

@@ -1,0 +1,108 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from raysk.errors import ConfigError
+from raysk.parts.backbones import check_backbone, create_backbone
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [
+        ("test_resnet", 64),
+        ("mobilenetv3_small_050", 64),  # its num_features in timm is not the width of its output
+        ("test_vit", 48),  # built for 160 pixels
+        ("vgg11", 32),
+    ],
+)
+def test_the_width_is_that_of_the_features(name, image_size):
+    backbone = create_backbone(name, pretrained=False, checkpoint=None, image_size=image_size).eval()
+    with torch.no_grad():
+        features = backbone(torch.zeros(2, 3, image_size, image_size))
+    assert features.shape == (2, backbone.num_features)
+    assert len(backbone.mean) == len(backbone.std) == 3
+
+
+def test_an_unknown_name_shows_the_nearest():
+    with pytest.raises(ConfigError, match=r"'resnet81'; did you mean resnet18"):
+        check_backbone("resnet81")
+    with pytest.raises(ConfigError, match=r"weights of resnet18 .* 'a9_in1k'; did you mean .*a1_in1k"):
+        create_backbone("resnet18.a9_in1k", pretrained=False, checkpoint=None)
+    check_backbone("resnet18.a1_in1k")
+
+
+def test_a_network_without_published_weights_is_not_asked_for_them():
+    with pytest.raises(ConfigError, match=r"none of lcnet_035: set model.pretrained=false"):
+        create_backbone("lcnet_035", pretrained=True, checkpoint=None)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_checkpoint_fills_the_network_and_its_classifier_is_left_out(tmp_path, suffix):
+    source = create_backbone("test_resnet", pretrained=False, checkpoint=None)
+    width = source.num_features
+    weights = {**source.network.state_dict(), "fc.weight": torch.ones(3, width), "fc.bias": torch.ones(3)}
+    path = tmp_path / f"weights.{suffix}"
+    save_file(weights, path) if suffix == "safetensors" else torch.save(weights, path)
+    # pretrained asks for a fetch, which the file makes unnecessary.
+    filled = create_backbone("test_resnet", pretrained=True, checkpoint=str(path))
+    for key, value in source.state_dict().items():
+        assert torch.equal(filled.state_dict()[key], value), key
+
+
+def without_a_tensor(weights):
+    return {key: value for key, value in weights.items() if key != "conv1.0.weight"}
+
+
+def with_another_tensor(weights):
+    return {**weights, "extra.weight": torch.ones(1)}
+
+
+def with_another_shape(weights):
+    return {**weights, "conv1.0.weight": torch.ones(1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_a_tensor, "lacks conv1.0.weight"),
+        (with_another_tensor, "also has extra.weight"),
+        (with_another_shape, "size mismatch for conv1.0.weight"),
+        (list, "holds no state dict"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change, message):
+    weights = create_backbone("test_resnet", pretrained=False, checkpoint=None).network.state_dict()
+    assert "conv1.0.weight" in weights
+    torch.save(change(weights), tmp_path / "weights.pth")
+    with pytest.raises(ConfigError, match=f"model.checkpoint must hold the weights of test_resnet.*{message}"):
+        create_backbone("test_resnet", pretrained=False, checkpoint=str(tmp_path / "weights.pth"))
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "missing.pth"])
+def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path, name):
+    if not name.startswith("missing"):
+        (tmp_path / name).write_bytes(b"not weights")
+    with pytest.raises(ConfigError, match=name) as caught:
+        create_backbone("test_resnet", pretrained=False, checkpoint=str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failed_fetch_names_both_ways_out(tmp_path):
+    program = (
+        "from raysk.errors import TrainingError\n"
+        "from raysk.parts.backbones import create_backbone\n"
+        "try:\n"
+        "    create_backbone('resnet18', pretrained=True, checkpoint=None)\n"
+        "except TrainingError as error:\n"
+        "    print(error)\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("the weights of resnet18 must be fetched once, but that failed (")
+    assert "model.pretrained=false" in ran.stdout
+    assert "model.checkpoint=FILE" in ran.stdout
+    assert ran.stdout.count("\n") == 1
