@@ -1,0 +1,132 @@
+"""Configuration: Hydra composes it from `conf/`, a space and the command line; dataclasses validate it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from raysk.data.sources import DataSettings
+from raysk.errors import ConfigError
+from raysk.recipe import Recipe
+from raysk.registry import unknown_name
+from raysk.settings import Between, Settings, within
+
+_TREE = Path(__file__).parent.resolve() / "conf"
+# Below these nodes the settings depend on the part's name, so the tree cannot list them; the part checks them.
+_PART_NODES = ("loss", "sampler", "head")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldSettings(Settings):
+    """How rows are divided.
+
+    Args:
+        k: Number of folds.
+        seed: Of the division.
+        test_share: Share of the rows that is locked away for the last step.
+        column: An attribute column that has the folds instead.
+    """
+
+    k: Annotated[int, Between(2, 100)] = 3
+    seed: Annotated[int, Between(0, 2**31 - 1)] = 0
+    test_share: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.2
+    column: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """Everything that a study is told.
+
+    Args:
+        data: Which rows.
+        folds: How they are divided.
+        recipe: What the trials of the study vary.
+        cache: Where decoded images and drawn datasets are kept between runs, on each machine.
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    folds: FoldSettings = field(default_factory=FoldSettings)
+    recipe: Recipe = field(default_factory=Recipe)
+    cache: str = "~/.cache/raysk"
+
+    @property
+    def cache_folder(self) -> Path:
+        """The cache as a path."""
+        return Path(self.cache).expanduser()
+
+
+def parse_overrides(texts: Sequence[str]) -> list[Override]:
+    """Parses overrides in Hydra's grammar, sweeps included.
+
+    Raises:
+        ConfigError: One of them is not in that grammar.
+    """
+    overrides = []
+    for text in texts:
+        try:
+            overrides.append(OverridesParser.create().parse_override(text))
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"an override must be KEY=VALUE, but got {text!r}: {reason}") from error
+    return overrides
+
+
+def compose_plain(texts: Sequence[str]) -> dict[str, Any]:
+    """Composes the configuration tree with overrides, later ones over earlier ones.
+
+    Raises:
+        ConfigError: An override names what does not exist, or would import code.
+    """
+    with initialize_config_dir(str(_TREE), version_base="1.3"):
+        known = _leaves(OmegaConf.to_container(compose("config")))
+        try:
+            plain: Any = OmegaConf.to_container(
+                compose("config", [_opened(text, known) for text in texts]), resolve=True
+            )
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(
+                f"the overrides must fit the configuration, but {' '.join(str(error).split())}"
+            ) from error
+    return dict(plain)
+
+
+def read_config(plain: dict[str, Any]) -> Config:
+    """Validates a composed configuration.
+
+    Raises:
+        ConfigError: A value breaks a rule.
+    """
+    recipe = {name: value for name, value in plain.items() if name not in ("data", "folds", "cache")}
+    return Config(
+        data=within("data", DataSettings, plain["data"]),
+        folds=within("folds", FoldSettings, plain["folds"]),
+        recipe=Recipe.from_plain(recipe),
+        cache=plain["cache"],
+    )
+
+
+def _leaves(plain: Any, path: str = "") -> list[str]:
+    if not isinstance(plain, dict):
+        return [path]
+    inner = [leaf for name, value in plain.items() for leaf in _leaves(value, f"{path}.{name}".lstrip("."))]
+    return [path, *inner] if path else inner
+
+
+def _opened(text: str, known: list[str]) -> str:
+    """Checks the key of an override, and lets it add a setting to a part."""
+    (override,) = parse_overrides([text])
+    key = override.key_or_group
+    if "_target_" in text:
+        raise ConfigError(f"an override must not import code, but got {text!r}: name a registered part instead")
+    if any(node in _PART_NODES for node in key.split(".")[:-1]):
+        return f"++{text.lstrip('+')}"
+    if key not in known:
+        raise unknown_name("the key of an override", key, known)
+    return text

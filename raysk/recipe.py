@@ -1,0 +1,215 @@
+"""A recipe: one validated value that says everything that a trial does.
+
+Stage one learns a representation; stage two fits a classifier, on the frozen encoder or end to end. A recipe without
+stage one is a one-stage control: the same stage two, trained end to end from the start.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+from raysk.artifacts import digest_of
+from raysk.data.views import training_views
+from raysk.errors import ConfigError
+from raysk.parts.backbones import check_backbone
+from raysk.parts.heads import Head, LinearHead, heads
+from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
+from raysk.parts.losses.classification import CrossEntropy
+from raysk.parts.losses.contrastive import SupCon
+from raysk.parts.samplers import InstanceSampler, Sampler, samplers
+from raysk.settings import Between, Settings
+
+# Enters every key: raise it when the same recipe would no longer give the same weights.
+RECIPE_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Settings):
+    """Which network encodes an image.
+
+    Args:
+        backbone: Any timm model name.
+        pretrained: Whether to fetch timm's weights.
+        checkpoint: A safetensors file of backbone weights to start from instead.
+    """
+
+    backbone: str = "lcnet_050"
+    pretrained: bool = False
+    checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_backbone(self.backbone)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Settings):
+    """How weights follow gradients.
+
+    Args:
+        name: "sgd" or "adamw".
+        lr: Peak learning rate.
+        momentum: Momentum of SGD; AdamW has none.
+        weight_decay: Decoupled in AdamW, L2 in SGD.
+        schedule: "cosine" to zero, "step" (divided by ten after every third of the epochs) or "constant".
+        warmup: Share of all steps during which the rate rises linearly from zero.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Between(0, 100, open_low=True)] = 0.05
+    momentum: Annotated[float, Between(0, 1, open_high=True)] = 0.9
+    weight_decay: Annotated[float, Between(0, 10)] = 5e-5
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    warmup: Annotated[float, Between(0, 1, open_high=True)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Settings):
+    """What both stages have: how long, in what batches, with what steps.
+
+    Args:
+        epochs: Passes over the training rows.
+        batch_size: Images of one global batch, over all workers.
+        accumulate: Pieces in which a worker pushes its share of a batch through the network; the loss still sees the
+            whole batch, so the result is that of one piece.
+        optimizer: How weights follow gradients.
+        sampler: Which rows an epoch shows.
+        ema: Decay of the exponential moving average of the weights that is kept; 0 keeps the last weights.
+    """
+
+    epochs: Annotated[int, Between(1, 100_000)] = 10
+    batch_size: Annotated[int, Between(2, 1_000_000)] = 128
+    accumulate: Annotated[int, Between(1, 1_000_000)] = 1
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    sampler: Annotated[Sampler, samplers] = field(default_factory=InstanceSampler)
+    ema: Annotated[float, Between(0, 1, open_high=True)] = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"accumulate must divide batch_size {self.batch_size}, but got {self.accumulate}: change one"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOne(Stage):
+    """Learns the representation.
+
+    Args:
+        loss: A loss on embeddings.
+        views: The training view of each copy of an image; SuperCon sees the plain image and one augmented.
+        projection: Width of the embedding that the loss sees; its head is dropped afterwards.
+    """
+
+    loss: Annotated[EmbeddingLoss, losses] = field(default_factory=SupCon)
+    views: tuple[Annotated[str, training_views], ...] = ("none", "supercon")
+    projection: Annotated[int, Between(2, 65536)] = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.views) < self.loss.least_views:
+            rule = f"views must name at least {self.loss.least_views} for the loss {losses.name_of(type(self.loss))}"
+            raise ConfigError(f"{rule}, but got {list(self.views)}: add a view")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTwo(Stage):
+    """Fits the classifier.
+
+    Args:
+        loss: A loss on logits.
+        head: What turns features into logits.
+        frozen: Whether the encoder stays exactly as stage one left it (weights and running statistics), so that its
+            features are computed once.
+        view: The training view.
+        passes: With a frozen encoder, how many differently drawn views of each row are encoded; epochs take turns.
+    """
+
+    loss: Annotated[LogitLoss, losses] = field(default_factory=CrossEntropy)
+    head: Annotated[Head, heads] = field(default_factory=LinearHead)
+    frozen: bool = True
+    view: Annotated[str, training_views] = "none"
+    passes: Annotated[int, Between(1, 1000)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Settings):
+    """Everything that a trial does.
+
+    Args:
+        model: The network.
+        image_size: Side of the square images, in pixels.
+        stage_one: How the representation is learnt; None for a one-stage recipe.
+        stage_two: How the classifier is fitted.
+        test_views: "dihedral" (eight views of each image are predicted and averaged) or "none".
+        seed: Of weights, sampling and views.
+    """
+
+    model: Model = field(default_factory=Model)
+    image_size: Annotated[int, Between(16, 4096)] = 64
+    stage_one: StageOne | None = field(default_factory=StageOne)
+    stage_two: StageTwo = field(default_factory=StageTwo)
+    test_views: Literal["dihedral", "none"] = "dihedral"
+    seed: Annotated[int, Between(0, 2**31 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stage_one is None and self.stage_two.frozen:
+            rule = "stage_two.frozen must be false without a stage one, whose encoder it would keep"
+            raise ConfigError(f"{rule}, but got true: set stage_two.frozen=false, or give stage_one")
+
+    @property
+    def key(self) -> str:
+        """The name of this recipe, made from all that it says."""
+        return digest_of({"schema": RECIPE_SCHEMA, "recipe": self.to_plain()})
+
+    @property
+    def encoder_key(self) -> str | None:
+        """The name of the encoder, made from all that stage one reads; None without a stage one."""
+        if self.stage_one is None:
+            return None
+        plain = self.to_plain()
+        read = {name: plain[name] for name in ("model", "image_size", "stage_one", "seed")}
+        return digest_of({"schema": RECIPE_SCHEMA, "encoder": read})
+
+    @property
+    def kind(self) -> Literal["two-stage", "one-stage"]:
+        """How the leaderboard calls it: "two-stage" or "one-stage"."""
+        return "one-stage" if self.stage_one is None else "two-stage"
+
+
+Part = Literal["held_out", "test"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The unit of work: one recipe on one fold.
+
+    Args:
+        recipe: What to do.
+        fold: Which fold is held out.
+        part: "held_out" trains the recipe and predicts the held-out rows of the fold; "test" predicts the locked test
+            part with the classifier that is already there.
+    """
+
+    recipe: Recipe
+    fold: int
+    part: Part = "held_out"
+
+    @property
+    def id(self) -> str:
+        """The name of the job, made from its content."""
+        return f"{self.recipe.key}-fold{self.fold}-{self.part}"
+
+    def for_test(self) -> "Job":
+        """Returns the job that predicts the locked test part."""
+        return replace(self, part="test")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return {"recipe": self.recipe.to_plain(), "fold": self.fold, "part": self.part}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Job":
+        """Reads the JSON form."""
+        return cls(Recipe.from_plain(plain["recipe"]), plain["fold"], plain["part"])

@@ -1,0 +1,145 @@
+"""A run: the folder of one study, in which one step writes what the next one reads.
+
+run.json            which data, which folds, which command: what `--resume` must find unchanged
+manifest.parquet    the rows          folds.parquet   the fold of each row
+study.journal       Optuna's trials   recipes/        one JSON file a recipe
+encoders/           stage one         classifiers/    stage two
+predictions/        held-out and test rows, per recipe and fold
+jobs/               the ledger: one JSON file a finished job, with its cost and its loss curves
+logs/               Ray's chatter and each lane's own log
+leaderboard.*  ensemble.json
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from raysk.artifacts import digest_of, read_json, write_json
+from raysk.data.folds import Folds
+from raysk.data.manifest import Manifest
+from raysk.data.store import ImageStore, build_store
+from raysk.errors import ArtifactError
+from raysk.evaluation.predictions import Predictions
+from raysk.recipe import Job, Part, Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one study.
+
+    Args:
+        folder: Where it is; on a cluster, storage that all nodes see.
+        cache: Where image stores are kept between runs.
+    """
+
+    folder: Path
+    cache: Path
+
+    @classmethod
+    def create(cls, folder: Path, cache: Path, manifest: Manifest, folds: Folds, facts: dict[str, Any]) -> "Run":
+        """Makes the folder of a new study.
+
+        Args:
+            facts: What else `run.json` keeps, such as the space and the command.
+
+        Raises:
+            ArtifactError: The folder has a study already, or cannot be written.
+        """
+        if (folder / "run.json").exists():
+            raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to go on with it")
+        run = cls(folder, cache)
+        manifest.write(folder / "manifest.parquet")
+        folds.write(folder / "folds.parquet")
+        write_json(folder / "run.json", facts | {"cache": str(cache)})
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Opens the folder of a study.
+
+        Raises:
+            ArtifactError: There is none.
+        """
+        return cls(folder, Path(read_json(folder / "run.json")["cache"]))
+
+    def check_same(self, now: dict[str, Any]) -> None:
+        """Refuses to go on with other rows, pixels, folds or settings than the study was begun with.
+
+        Args:
+            now: Facts, by the names that they have in `run.json`.
+
+        Raises:
+            ArtifactError: One differs.
+        """
+        for noun, value in now.items():
+            if self.facts[noun] != value:
+                raise ArtifactError(
+                    f"--resume must find the {noun} that {self.folder} was begun with, {self.facts[noun]}, "
+                    f"but got {value}: repeat the first command, or choose another --run"
+                )
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` says."""
+        facts: dict[str, Any] = read_json(self.folder / "run.json")
+        return facts
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The rows."""
+        return Manifest.read(self.folder / "manifest.parquet")
+
+    @cached_property
+    def folds(self) -> Folds:
+        """The fold of each row."""
+        folds = Folds.read(self.folder / "folds.parquet")
+        folds.check(self.manifest)
+        return folds
+
+    def store(self, size: int) -> ImageStore:
+        """Returns the images at `size` pixels; they are decoded when this machine has not done so before."""
+        store, _ = build_store(self.manifest, size, self.cache)
+        return store
+
+    def encoder_file(self, job: Job) -> Path:
+        """Where stage one of this job keeps its encoder."""
+        return self.folder / "encoders" / str(job.recipe.encoder_key) / f"fold{job.fold}.safetensors"
+
+    def classifier_file(self, job: Job) -> Path:
+        """Where stage two of this job keeps its classifier."""
+        return self.folder / "classifiers" / job.recipe.key / f"fold{job.fold}.safetensors"
+
+    def predictions_file(self, recipe_key: str, fold: int, part: Part) -> Path:
+        """Where the predictions of a recipe on one part of one fold are."""
+        return self.folder / "predictions" / recipe_key / f"fold{fold}-{part}.parquet"
+
+    def predictions(self, recipe_key: str, fold: int, part: Part = "held_out") -> Predictions:
+        """Reads the predictions of a recipe on one part of one fold."""
+        return Predictions.read(self.predictions_file(recipe_key, fold, part))
+
+    def record_file(self, job: Job) -> Path:
+        """Where the ledger has the line of this job."""
+        return self.folder / "jobs" / f"{job.id}.json"
+
+    def is_done(self, job: Job) -> bool:
+        """Whether the job was finished, by this driver or by an earlier one."""
+        return self.record_file(job).exists()
+
+    def record(self, job: Job) -> dict[str, Any]:
+        """Reads the ledger's line of a finished job: cost and loss curves."""
+        record: dict[str, Any] = read_json(self.record_file(job))
+        return record
+
+    def keep_recipe(self, recipe: Recipe) -> None:
+        """Writes a recipe to its file."""
+        write_json(self.folder / "recipes" / f"{recipe.key}.json", recipe.to_plain())
+
+    def recipe(self, key: str) -> Recipe:
+        """Reads a recipe back."""
+        return Recipe.from_plain(read_json(self.folder / "recipes" / f"{key}.json"))
+
+
+def data_digest(manifest: Manifest, store: ImageStore) -> str:
+    """Returns one name for the rows and their pixels."""
+    return digest_of({"manifest": manifest.digest, "pixels": store.digest})

@@ -1,0 +1,44 @@
+"""Where the files of search spaces are, and what they say of themselves; light, so that a list answers at once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import raysk
+from raysk.errors import ConfigError
+from raysk.registry import unknown_name
+
+_SECTIONS = ("about", "settings", "search", "starts", "controls")
+
+
+def spaces_folder() -> Path:
+    """Returns where the shipped spaces are: inside an installed package, beside it in a source tree."""
+    package = Path(raysk.__file__).parent
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
+
+
+def list_spaces() -> Iterator[tuple[str, str]]:
+    """Yields the name and the sentence of every shipped space."""
+    for path in sorted(spaces_folder().glob("*.yaml")):
+        yield path.stem, " ".join(read_space_file(path)["about"].split())
+
+
+def read_space_file(path: Path) -> dict[str, Any]:
+    """Reads the file of a space.
+
+    Raises:
+        ConfigError: It is not YAML, says nothing of itself, or has a section that means nothing.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be YAML, but {' '.join(str(error).split())}: correct it") from error
+    if not isinstance(content, dict) or "about" not in content:
+        raise ConfigError(f"{path} must be a search space, but has no sentence `about`: add it")
+    for section in content:
+        if section not in _SECTIONS:
+            raise unknown_name(f"a section of {path}", str(section), list(_SECTIONS))
+    return content

@@ -1,0 +1,128 @@
+"""What training leaves behind: safetensors files whose header holds the facts as JSON; nothing is pickled.
+
+A file is one of three kinds, and each is refused where another is wanted: the encoder of stage one, the classifier of
+stage two, and the progress of a stage that is under way.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from raysk.artifacts import replacing
+from raysk.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Named tensors and the facts about them.
+
+    Args:
+        key: The content that made it: an encoder key, a recipe key.
+        fold: The fold that was held out.
+        facts: JSON values: cost, loss curve, epochs done.
+        tensors: The weights, on the CPU.
+    """
+
+    kind: ClassVar[str] = "checkpoint"
+
+    key: str
+    fold: int
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def write(self, path: Path) -> None:
+        """Writes the file, whole or not at all."""
+        header = {"kind": self.kind, "key": self.key, "fold": self.fold, "facts": self.facts}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, {"raysk": json.dumps(header)})
+
+    @classmethod
+    def read(cls, path: Path, key: str, fold: int) -> Self:
+        """Reads the file back.
+
+        Args:
+            path: Where it is.
+            key: The content that must have made it.
+            fold: The fold that it must have held out.
+
+        Raises:
+            ArtifactError: It is missing, broken, of another kind, or of another job.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {}).get("raysk", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(f"{path} must be a whole safetensors file, but {error}: remove it") from error
+        found = (header.get("kind"), header.get("key"), header.get("fold"))
+        if found != (cls.kind, key, fold):
+            wanted = f"the {cls.kind} {key} of fold {fold}"
+            raise ArtifactError(f"{path} must hold {wanted}, but holds {found}: remove it and resume")
+        return cls(key, fold, header["facts"], tensors)
+
+
+class EncoderCheckpoint(Checkpoint):
+    """The encoder of stage one, without its projection head."""
+
+    kind = "encoder"
+
+
+class ClassifierCheckpoint(Checkpoint):
+    """Encoder and head of stage two."""
+
+    kind = "classifier"
+
+
+class ProgressCheckpoint(Checkpoint):
+    """A stage after some of its epochs: all that going on with the same numbers needs."""
+
+    kind = "progress"
+
+
+def pack(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Puts a prefix before every name, so that several state dicts share a file."""
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def unpack(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Takes the tensors that `pack` gave this prefix."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Returns an optimizer's running statistics as named tensors; its settings come from the recipe."""
+    state = optimizer.state_dict()["state"]
+    slots = {f"{index}/{name}": value for index, named in state.items() for name, value in named.items()}
+    return {name: value for name, value in slots.items() if value is not None}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts back the statistics that `optimizer_tensors` took."""
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, slot = name.split("/", 1)
+        state.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict(whole | {"state": state})
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Loads weights that must fit exactly.
+
+    Raises:
+        ArtifactError: Names or shapes differ.
+    """
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{path} must fit the network of the recipe, but {reason}: remove it and resume") from error

@@ -1,0 +1,39 @@
+"""One job, from the images to predictions: what a lane does, and what a debugger can step through without Ray."""
+
+from time import perf_counter
+
+from raysk.artifacts import write_json
+from raysk.recipe import Job
+from raysk.run import Run
+from raysk.training.loop import Report
+from raysk.training.predict import predict
+from raysk.training.stage_one import train_stage_one
+from raysk.training.stage_two import train_stage_two
+from raysk.training.world import World
+
+
+def run_job(job: Job, run: Run, world: World, report: Report) -> None:
+    """Does a job, or what is left of it: whatever an earlier attempt has finished is found and kept.
+
+    Args:
+        job: What to do.
+        run: Where its files are.
+        world: The workers that do it together; each of them calls this.
+        report: Told of every epoch on every rank; it may raise to leave the job.
+
+    Raises:
+        TrainingError: The training cannot go on.
+    """
+    if world.agree(run.is_done(job)):
+        return
+    began = perf_counter()
+    record: dict[str, object] = {}
+    if job.part == "held_out":
+        if job.recipe.stage_one is not None:
+            record["stage_one"] = train_stage_one(job, run, world, report)
+        record["stage_two"] = train_stage_two(job, run, world, report)
+    predict(job, run, world)
+    if world.is_chief:
+        record |= {"job": job.to_plain(), "seconds": perf_counter() - began, "workers": world.size}
+        write_json(run.record_file(job), record)
+    world.barrier()

@@ -1,0 +1,100 @@
+"""The workers that train one job together, as seen from one of them."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenates every rank's tensor along the first axis, with gradient.
+
+    Every rank computes the same loss of the gathered tensor, so the gradient of its own slice is already whole;
+    `DistributedDataParallel` then averages over ranks what ought to be summed, hence the factor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        size = dist.get_world_size()
+        slices = [torch.empty_like(local) for _ in range(size)]
+        dist.all_gather(slices, local.contiguous())
+        return torch.cat(slices)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Tensor:
+        size, rank = dist.get_world_size(), dist.get_rank()
+        return grad[0].chunk(size)[rank] * size
+
+
+@dataclass(frozen=True)
+class World:
+    """Where this worker stands among those that train the same job.
+
+    Args:
+        rank: Of this worker, from 0.
+        size: Number of workers.
+        device: Where this worker computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @classmethod
+    def current(cls, device: torch.device | None = None) -> "World":
+        """Returns the world of the process group, or a world of one where there is none."""
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size(), device)
+        return cls(0, 1, device)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker is the one that writes files and talks."""
+        return self.rank == 0
+
+    @property
+    def loader_workers(self) -> int:
+        """Processes that prepare views beside this one: none on a CPU, whose cores train; else this GPU's share."""
+        if self.device.type != "cuda":
+            return 0
+        return max(1, len(os.sched_getaffinity(0)) // max(1, torch.cuda.device_count()) - 1)
+
+    def gather(self, local: Tensor) -> Tensor:
+        """Concatenates every rank's tensor (B/W, …) to (B, …), with gradient.
+
+        The loss computed from it must be the same on every rank, and its gradients must go through
+        `DistributedDataParallel`.
+        """
+        if self.size == 1:
+            return local
+        gathered: Tensor = _Gather.apply(local)
+        return gathered
+
+    def barrier(self) -> None:
+        """Waits for every rank."""
+        if self.size > 1:
+            dist.barrier()
+
+    def agree(self, verdict: bool) -> bool:
+        """Returns the chief's verdict on every rank."""
+        if self.size == 1:
+            return verdict
+        flag = torch.tensor([int(verdict)], device=self.device)
+        dist.broadcast(flag, src=0)
+        return bool(flag.item())
+
+    def broadcast_text(self, text: str) -> str:
+        """Returns the chief's text on every rank."""
+        if self.size == 1:
+            return text
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        length = torch.tensor([len(data)], device=self.device)
+        dist.broadcast(length, src=0)
+        if not self.is_chief:
+            data = torch.empty(int(length.item()), dtype=torch.uint8, device=self.device)
+        dist.broadcast(data, src=0)
+        return bytes(data.cpu().tolist()).decode()
