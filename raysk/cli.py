@@ -1,0 +1,105 @@
+"""The command line. Heavy packages are imported by the command that needs them, so that help answers at once."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import raysk
+from raysk.errors import RayskError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.run_command(arguments)
+    except RayskError as error:
+        if arguments.debug:
+            raise
+        print(f"raysk: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        print("raysk: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="raysk", description=raysk.__doc__)
+    parser.add_argument("--version", action="version", version=f"raysk {raysk.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_tune(commands.add_parser("tune", help="search a space of recipes, ensemble the best, write the leaderboard"))
+    spaces = commands.add_parser("spaces", help="list the search spaces")
+    spaces.set_defaults(run_command=_spaces)
+    leaderboard = commands.add_parser("leaderboard", help="print the leaderboard of a run")
+    leaderboard.add_argument("run", type=Path, metavar="RUN", help="the run directory")
+    leaderboard.add_argument("--format", default="md", metavar="FORMAT", help="md, csv, tex, json or parquet (md)")
+    leaderboard.set_defaults(run_command=_leaderboard)
+    return parser
+
+
+def _add_tune(tune: argparse.ArgumentParser) -> None:
+    tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data=csv data.path=..., stage_one.epochs=50")
+    tune.add_argument("--space", required=True, help="name of a search space, or a file")
+    tune.add_argument("--run", type=Path, metavar="DIR", help="run directory (runs/SPACE-DATE)")
+    tune.add_argument("--resume", action="store_true", help="go on with the run; no finished job is repeated")
+    tune.add_argument("--trials", type=int, default=8, metavar="N", help="recipes to try in all (8)")
+    tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="begin no epoch after this time")
+    tune.add_argument("--address", help="an existing Ray cluster, such as auto (start Ray on this machine)")
+    tune.add_argument("--workers", type=int, default=1, metavar="N", help="DDP workers per lane (1)")
+    tune.add_argument("--gpus-per-worker", type=float, default=0.0, metavar="G", help="GPUs of each worker (0)")
+    tune.set_defaults(run_command=_tune)
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from raysk.evaluation.formats import formats
+    from raysk.search.study import StudyRequest, run_study
+
+    request = StudyRequest(
+        space=arguments.space,
+        overrides=tuple(arguments.overrides),
+        run=arguments.run,
+        resume=arguments.resume,
+        trials=arguments.trials,
+        time_budget=arguments.time_budget,
+        address=arguments.address,
+        workers=arguments.workers,
+        gpus_per_worker=arguments.gpus_per_worker,
+    )
+    console = Console(soft_wrap=True)
+    leaderboard = run_study(request, console)
+    if leaderboard is None:
+        console.print("ended before its time: run the same command with --resume to go on")
+        return 130
+    print(formats["md"](leaderboard))
+    return 0
+
+
+def _spaces(arguments: argparse.Namespace) -> int:
+    from raysk.spaces import list_spaces
+
+    for name, about in list_spaces():
+        print(f"{name}: {about}")
+    return 0
+
+
+def _leaderboard(arguments: argparse.Namespace) -> int:
+    from raysk.evaluation.formats import formats
+    from raysk.evaluation.leaderboard import Leaderboard
+
+    content = formats[arguments.format](Leaderboard.read(arguments.run / "leaderboard.json"))
+    if isinstance(content, bytes):
+        sys.stdout.buffer.write(content)
+    else:
+        sys.stdout.write(content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

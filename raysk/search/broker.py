@@ -1,0 +1,138 @@
+"""The broker: the job queue as a Ray actor, found by its name, which trials and lanes talk to."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from raysk.recipe import Job
+from raysk.search.jobs import JobQueue, Order, Outcome, QueuedJob
+
+NAMESPACE = "raysk"
+# A lane's question is answered within this time, with "wait" if need be, so that no request is ever left hanging.
+_LONGEST_ANSWER_S = 2.0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job on its way to the queue.
+
+    Args:
+        job: What to do.
+        priority: Smaller is sooner.
+    """
+
+    job: Job
+    priority: tuple[int, ...]
+
+    def queued(self) -> QueuedJob:
+        """Returns the job as the queue keeps it."""
+        trains = self.job.part == "held_out" and self.job.recipe.encoder_key is not None
+        encoder = f"{self.job.recipe.encoder_key}-{self.job.fold}" if trains else None
+        return QueuedJob(self.job.id, self.job.to_plain(), self.priority, encoder)
+
+
+class Broker:
+    """Feeds the lanes. Every method runs on one event loop, so the queue needs no lock."""
+
+    def __init__(self) -> None:
+        self.queue = JobQueue()
+        self._changed = asyncio.Condition()
+
+    async def submit(self, submissions: list[Submission]) -> None:
+        """Queues jobs."""
+        for submission in submissions:
+            self.queue.submit(submission.queued())
+        await self._notify()
+
+    async def cancel(self, job_ids: list[str]) -> None:
+        """Cancels jobs; those at work end with their present epoch."""
+        for job_id in job_ids:
+            self.queue.cancel(job_id)
+        await self._notify()
+
+    async def cancel_all(self) -> None:
+        """Cancels every job."""
+        self.queue.cancel_all()
+        await self._notify()
+
+    async def close(self) -> None:
+        """Cancels every job and sends the lanes home."""
+        self.queue.close()
+        await self._notify()
+
+    async def outcome(self, job_id: str) -> tuple[str, str]:
+        """Waits until a job ends; returns how, and why it failed."""
+        job = self.queue.jobs[job_id]
+        async with self._changed:
+            await self._changed.wait_for(lambda: job.outcome is not None)
+        return str(job.outcome), job.reason
+
+    async def join(self, lane: int) -> int:
+        """Returns the incarnation number of a worker group that has just started."""
+        incarnation = self.queue.join(lane)
+        await self._notify()
+        return incarnation
+
+    async def take(self, lane: int, incarnation: int) -> tuple[str, dict[str, Any] | None]:
+        """Gives a lane its next order: work (and the job), wait (ask again), or leave."""
+        deadline = asyncio.get_running_loop().time() + _LONGEST_ANSWER_S
+        while True:
+            self.queue.expire()
+            order, job = self.queue.take(lane, incarnation)
+            left = deadline - asyncio.get_running_loop().time()
+            if order is not Order.WAIT or left <= 0:
+                return str(order), job.plain if job else None
+            async with self._changed:
+                try:
+                    await asyncio.wait_for(self._changed.wait(), left)
+                except TimeoutError:
+                    continue
+
+    async def report(self, lane: int, incarnation: int, progress: dict[str, Any]) -> str:
+        """Hears a sign of life; answers "go on" or "stop"."""
+        return str(self.queue.report(lane, incarnation, progress))
+
+    async def finish(self, lane: int, incarnation: int, job_id: str, outcome: str, reason: str) -> None:
+        """Hears how a job ended."""
+        self.queue.finish(lane, incarnation, job_id, Outcome(outcome), reason)
+        await self._notify()
+
+    async def crash(self, lane: int, incarnation: int, reason: str) -> None:
+        """Hears why a lane is about to die."""
+        self.queue.crash(lane, incarnation, reason)
+        await self._notify()
+
+    async def status(self) -> dict[str, Any]:
+        """Returns what the display shows: lanes with their job and progress, and the number of jobs by outcome."""
+        queue = self.queue
+        now = queue.clock()
+        lanes = [
+            {
+                "lane": number,
+                "incarnation": state.incarnation,
+                "job": state.job.id if state.job else None,
+                "busy_seconds": state.busy_seconds + (now - state.since if state.job else 0.0),
+                **state.progress,
+            }
+            for number, state in sorted(queue.lanes.items())
+        ]
+        outcomes = [job.outcome for job in queue.jobs.values()]
+        ended = {str(outcome): outcomes.count(outcome) for outcome in Outcome}
+        return {"lanes": lanes, "waiting": len(queue.waiting), **ended}
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+def start_broker(name: str) -> Any:
+    """Starts the broker of a study under a name of its own."""
+    actor = ray.remote(Broker).options(name=name, namespace=NAMESPACE, num_cpus=0, max_concurrency=10_000)
+    return actor.remote()
+
+
+def find_broker(name: str) -> Any:
+    """Returns the broker of a study, from any process of the cluster."""
+    return ray.get_actor(name, namespace=NAMESPACE)

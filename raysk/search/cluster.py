@@ -1,0 +1,51 @@
+"""Ray: an existing cluster, or one on this machine for as long as the study lasts."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Read by Ray when it is imported. The run directory records what Tune's own loggers would, at a fraction of the cost.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+
+import ray
+
+from raysk.errors import ConfigError
+from raysk.search.broker import NAMESPACE
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connects to a cluster for the block, or starts Ray on this machine with a temporary folder of its own.
+
+    Args:
+        address: Of the cluster; a job that `ray job submit` started finds its own without.
+
+    Raises:
+        ConfigError: There is no cluster at the address.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        # A short path: Unix sockets lie in it, whose names are limited to about 100 characters.
+        with tempfile.TemporaryDirectory(prefix="raysk-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+            # Jobs and answers are small: the object store needs no third of the machine's memory.
+            ray.init(
+                address="local",
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                _temp_dir=folder,
+                object_store_memory=256 * 2**20,
+            )
+            try:
+                yield
+            finally:
+                ray.shutdown()
+        return
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False)
+    except ConnectionError as error:
+        raise ConfigError(f"--address must be that of a running Ray cluster, but got {address!r}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

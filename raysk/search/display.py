@@ -1,0 +1,123 @@
+"""What a person sees of a study: one live panel in a terminal, plain lines elsewhere, Ray's chatter in a file."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from raysk.search.resources import LanePlan
+from raysk.search.searcher import Tally
+
+
+@contextmanager
+def chatter_to(path: Path) -> Iterator[TextIO]:
+    """Sends all that this process and its children print to a file, and yields the way to the terminal.
+
+    At the level of file descriptors, since Ray's processes and compiled libraries write past Python's streams.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    terminal, errors = os.dup(1), os.dup(2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        with os.fdopen(os.dup(terminal), "w", buffering=1) as stream:
+            yield stream
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(terminal, 1)
+        os.dup2(errors, 2)
+        os.close(terminal)
+        os.close(errors)
+
+
+class StudyDisplay:
+    """The study as it runs: trials, folds done, best so far, lanes busy, images per second, time left.
+
+    Args:
+        console: Where to draw.
+        tally: How far the search is; read at every update.
+        num_trials: Recipes in all.
+        num_folds: Folds of each.
+        plan: The lanes.
+    """
+
+    def __init__(self, console: Console, tally: Tally, num_trials: int, num_folds: int, plan: LanePlan) -> None:
+        self.console, self.tally, self.plan = console, tally, plan
+        self.num_trials, self.num_folds = num_trials, num_folds
+        self._began = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays."""
+        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
+        self.console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {line}", highlight=False, soft_wrap=True)
+
+    def update(self, status: dict[str, Any]) -> None:
+        """Draws the panel anew.
+
+        Args:
+            status: What the broker says of jobs and lanes.
+        """
+        if self._live:
+            self._live.update(self._panel(status))
+
+    def _panel(self, status: dict[str, Any]) -> Group:
+        tally = self.tally
+        done, all_jobs = status["done"], self.num_trials * self.num_folds
+        busy = sum(lane["job"] is not None for lane in status["lanes"])
+        best = (
+            f"best macro-F1 [bold]{tally.best[1]:.3f}[/bold] ({tally.best[0]})"
+            if tally.best
+            else "no recipe complete yet"
+        )
+        head = Text.from_markup(
+            f"recipes {tally.complete} complete, {tally.stopped} stopped, {tally.failed} failed of {self.num_trials}"
+            f" · folds done {done} · {best}"
+        )
+        images = sum(lane["images"] / lane["seconds"] for lane in status["lanes"] if lane.get("seconds"))
+        foot = Text.from_markup(
+            f"lanes busy {busy} of {self.plan.lanes} · {images:,.0f} images/s · {self._left(done, all_jobs)}"
+        )
+        table = Table.grid(padding=(0, 2))
+        for lane in status["lanes"]:
+            epochs = f"epoch {lane['epoch']} of {lane['epochs']}" if lane.get("epochs") else ""
+            table.add_row(f"lane {lane['lane']}", lane["job"] or "idle", lane.get("stage", ""), epochs)
+        return Group(head, table, foot)
+
+    def _left(self, done: int, all_jobs: int) -> str:
+        if not done:
+            return "time left: unknown until the first fold is done"
+        # Racing stops some recipes early, so this is the longest that it can take at the present pace.
+        seconds = (time.monotonic() - self._began) / done * max(0, all_jobs - done)
+        return f"at most {seconds / 60:.0f} min left" if seconds > 90 else f"at most {seconds:.0f} s left"
+
+
+@contextmanager
+def progress_bar(console: Console, label: str) -> Iterator[Any]:
+    """Yields a function of (done, total) that draws a bar, where the console is a terminal."""
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

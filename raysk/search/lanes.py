@@ -1,0 +1,206 @@
+"""Lanes: long-lived Ray Train worker groups, each doing job after job.
+
+A lane is one `TorchTrainer.fit()` that lasts as long as the study. Its train loop asks the broker for the next job,
+does it, says how it ended, and asks again; Ray Train restarts a group of which a worker has died.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from raysk.errors import RayskError
+from raysk.recipe import Job
+from raysk.run import Run
+from raysk.search.broker import find_broker
+from raysk.search.jobs import Order, Outcome
+from raysk.search.resources import LanePlan
+from raysk.training.job import run_job
+from raysk.training.loop import Progress
+from raysk.training.world import World
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEAT_S = 2.0
+
+
+class JobStopped(Exception):  # noqa: N818 - leaving a job is no error
+    """The broker wants the job left; raised on all ranks together."""
+
+
+@dataclass(frozen=True)
+class LaneSettings:
+    """What the train loop of a lane is told.
+
+    Args:
+        lane: Its number.
+        broker: Name of the broker.
+        run: The run directory.
+        threads: Of torch in each worker; Ray would leave it at one.
+    """
+
+    lane: int
+    broker: str
+    run: str
+    threads: int
+
+
+def lane_loop(settings: dict[str, Any]) -> None:
+    """Runs on every worker of a lane: does jobs until the broker sends it home."""
+    lane = LaneSettings(**settings)
+    world = World.current(get_device())
+    run = Run.open(Path(lane.run))
+    _log_to(run.folder / "logs" / f"lane{lane.lane}-rank{world.rank}.log")
+    torch.set_num_threads(lane.threads)
+    broker = find_broker(lane.broker)
+    joined = str(ray.get(broker.join.remote(lane.lane))) if world.is_chief else ""
+    line = _Line(broker, lane.lane, int(world.broadcast_text(joined)), world)
+    while True:
+        order, job = line.next_order()
+        if order == Order.LEAVE:
+            return
+        if job is not None:
+            _do(job, run, line)
+
+
+@dataclass
+class _Line:
+    """A rank's line to the broker: the chief asks and reports, any rank may call for help."""
+
+    broker: Any
+    lane: int
+    incarnation: int
+    world: World
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    def next_order(self) -> tuple[str, Job | None]:
+        """Asks on the chief, and tells every rank."""
+        asks = self.world.is_chief
+        answer = json.dumps(ray.get(self.broker.take.remote(self.lane, self.incarnation))) if asks else ""
+        order, plain = json.loads(self.world.broadcast_text(answer))
+        return order, Job.from_plain(plain) if plain else None
+
+    def report(self, progress: Progress) -> None:
+        """Tells the broker of an epoch; raises `JobStopped` on all ranks when the job is to be left."""
+        self.progress = {name: value for name, value in vars(progress).items() if name != "losses"}
+        if self.world.agree(self.world.is_chief and self._beat()):
+            raise JobStopped
+
+    def finish(self, job: Job, outcome: Outcome, reason: str = "") -> None:
+        """Tells the broker how the job ended."""
+        logger.info("%s %s %s", outcome, job.id, reason)
+        ray.get(self.broker.finish.remote(self.lane, self.incarnation, job.id, str(outcome), reason))
+
+    def crash(self, reason: str) -> None:
+        """Tells the broker why this worker group dies."""
+        ray.get(self.broker.crash.remote(self.lane, self.incarnation, reason))
+
+    @contextmanager
+    def heartbeat(self) -> Iterator[None]:
+        """Shows between epochs, from a thread of the chief, that the lane lives."""
+        over = threading.Event()
+
+        def beat() -> None:
+            # A broker that is gone takes the whole study with it; there is nobody left to tell.
+            with suppress(RayError):
+                while not over.wait(_HEARTBEAT_S):
+                    self._beat()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        if self.world.is_chief:
+            thread.start()
+        yield
+        over.set()
+
+    def _beat(self) -> bool:
+        answer = ray.get(self.broker.report.remote(self.lane, self.incarnation, self.progress))
+        return bool(answer == Order.STOP)
+
+
+def _do(job: Job, run: Run, line: _Line) -> None:
+    """Does one job on this rank, and has the broker know how it ended."""
+    logger.info("begin %s", job.id)
+    line.progress = {}
+    try:
+        with line.heartbeat():
+            run_job(job, run, line.world, line.report)
+    except JobStopped:
+        outcome, reason = Outcome.CANCELLED, ""
+    except RayskError as error:
+        outcome, reason = Outcome.FAILED, str(error)
+        if line.world.size > 1:
+            # Other ranks may be waiting for this one: the group dies, and Ray Train starts it anew for the next job.
+            line.finish(job, outcome, reason)
+            raise
+    except Exception as error:
+        logger.exception("crash %s", job.id)
+        line.crash(f"{type(error).__name__}: {error}")
+        raise
+    else:
+        outcome, reason = Outcome.DONE, ""
+    if line.world.is_chief:
+        line.finish(job, outcome, reason)
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger("raysk")
+    package.handlers = [handler]
+    package.setLevel(logging.INFO)
+
+
+class LanePool:
+    """The lanes of a study, each with its `TorchTrainer.fit()` in a thread of the driver.
+
+    Args:
+        run: The run directory.
+        broker: Name of the broker.
+        plan: How many lanes of how many workers.
+    """
+
+    def __init__(self, run: Run, broker: str, plan: LanePlan) -> None:
+        self.failures: dict[int, str] = {}
+        self._threads = []
+        for number in range(plan.lanes):
+            settings = LaneSettings(number, broker, str(run.folder.resolve()), plan.threads)
+            trainer = TorchTrainer(
+                lane_loop,
+                train_loop_config=vars(settings),
+                torch_config=TorchConfig(backend="nccl" if plan.gpus_per_worker else "gloo"),
+                scaling_config=ScalingConfig(
+                    num_workers=plan.workers,
+                    use_gpu=plan.gpus_per_worker > 0,
+                    resources_per_worker=plan.worker_resources,
+                ),
+                run_config=RunConfig(
+                    name=f"lane{number}",
+                    storage_path=str((run.folder / "logs" / "ray").resolve()),
+                    failure_config=FailureConfig(max_failures=-1),
+                ),
+            )
+            thread = threading.Thread(target=self._host, args=(number, trainer), daemon=True, name=f"lane{number}")
+            thread.start()
+            self._threads.append(thread)
+
+    def _host(self, number: int, trainer: TorchTrainer) -> None:
+        try:
+            trainer.fit()
+        except (TrainingFailedError, RayError) as error:
+            self.failures[number] = f"{type(error).__name__}: {error}"
+
+    def join(self, timeout: float) -> None:
+        """Waits until the lanes have gone home."""
+        for thread in self._threads:
+            thread.join(timeout)

@@ -1,0 +1,97 @@
+"""What a study is asked to do, and when it is to end."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from raysk.errors import ConfigError
+from raysk.search.space import Space
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """What the command line asks for.
+
+    Args:
+        space: Name of a space, or its file.
+        overrides: KEY=VALUE, over the space.
+        run: The run directory; a new one by name of space and date unless given.
+        resume: Whether to go on with what is there.
+        trials: Recipes in all.
+        time_budget: Seconds after which no epoch begins; None for no limit.
+        address: Of an existing cluster; None starts Ray on this machine.
+        workers: DDP workers per lane.
+        gpus_per_worker: 0 trains on CPUs.
+    """
+
+    space: str
+    overrides: tuple[str, ...] = ()
+    run: Path | None = None
+    resume: bool = False
+    trials: int = 8
+    time_budget: float | None = None
+    address: str | None = None
+    workers: int = 1
+    gpus_per_worker: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ConfigError(f"--trials must be >= 1, but got {self.trials}: give the number of recipes to try")
+        if self.time_budget is not None and self.time_budget <= 0:
+            raise ConfigError(
+                f"--time-budget must be > 0 seconds, but got {self.time_budget:g}: leave it out for no limit"
+            )
+
+    def folder(self, space: Space) -> Path:
+        """Returns the run directory: as given, or the newest of the space to resume, or a new one.
+
+        Raises:
+            ConfigError: There is none to resume.
+        """
+        if self.run is not None:
+            return self.run
+        if not self.resume:
+            return Path("runs") / f"{space.name}-{datetime.now():%Y-%m-%d-%H%M%S}"
+        found = sorted(Path("runs").glob(f"{space.name}-*/run.json"))
+        if not found:
+            raise ConfigError(
+                f"--resume must find a run of the space, but runs/{space.name}-* does not exist: give --run DIR"
+            )
+        return found[-1].parent
+
+
+@dataclass
+class Interrupt:
+    """Whether the study is to end, and why.
+
+    Args:
+        deadline: Seconds on the monotonic clock.
+    """
+
+    deadline: float | None = None
+    asked: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the user asked for the end, or time is up."""
+        return self.asked.is_set() or (self.deadline is not None and time.monotonic() > self.deadline)
+
+    @contextmanager
+    def on_ctrl_c(self) -> Iterator[None]:
+        """Takes the first Ctrl-C as a wish to end in order; the second one ends at once."""
+
+        def wish(*_: object) -> None:
+            if self.asked.is_set():
+                raise KeyboardInterrupt
+            self.asked.set()
+
+        before = signal.signal(signal.SIGINT, wish)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)

@@ -1,0 +1,39 @@
+"""The scheduler: stops, between folds, a recipe that has no chance left against the best one so far."""
+
+from typing import Any
+
+import numpy as np
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from raysk.run import Run
+from raysk.search.racing import goes_on
+from raysk.search.searcher import StudySearcher
+
+
+class FoldRacing(FIFOScheduler):
+    """Races drawn recipes; the paper's setting and the controls always run all folds, since a comparison needs them.
+
+    Args:
+        searcher: Knows the trials and the best recipe so far.
+        run: The run directory.
+    """
+
+    def __init__(self, searcher: StudySearcher, run: Run) -> None:
+        super().__init__()
+        self.searcher, self.run = searcher, run
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decides after each fold of a trial whether it goes on."""
+        known = self.searcher.trials.get(trial.trial_id)
+        best = self.searcher.complete()[:1]
+        if known is None or known.point.kind != "drawn" or not best or "score" not in result:
+            return str(TrialScheduler.CONTINUE)
+        folds = range(result["folds"])
+        ours, theirs = (
+            [self.run.predictions(key, f) for f in folds] for key in (known.recipe.key, best[0].user_attrs["recipe"])
+        )
+        rows = np.concatenate([predictions.rows for predictions in ours])
+        candidate, incumbent = (np.concatenate([p.mean() for p in side]) for side in (ours, theirs))
+        manifest = self.run.manifest
+        survives = goes_on(candidate, incumbent, manifest.labels[rows], manifest.groups[rows])
+        return str(TrialScheduler.CONTINUE if survives else TrialScheduler.STOP)

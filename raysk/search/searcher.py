@@ -1,0 +1,226 @@
+"""The searcher: asks Optuna for recipes on Tune's behalf, and tells it how they did.
+
+Optuna's storage lies in the run directory and is the memory of the study: a trial ends there as COMPLETE with its mean
+over all folds, PRUNED with the folds that it had, or FAIL with a reason. A driver that died leaves trials RUNNING; the
+next one fails those and asks for the same points again, whose finished jobs are found and not repeated.
+"""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from raysk.errors import ConfigError
+from raysk.recipe import Recipe
+from raysk.run import Run
+from raysk.search.jobs import Outcome
+from raysk.search.space import Point, Space
+
+
+def open_study(path: Path, seed: int) -> optuna.Study:
+    """Opens, or begins, the Optuna study of a run."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        # Grouped, multivariate TPE with a constant liar is marked experimental; it is what conditional spaces with
+        # several trials at work need.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        study = optuna.create_study(study_name="raysk", storage=storage, direction="maximize", load_if_exists=True)
+        # A driver that goes on with a study must not draw again what the one before it drew.
+        seed += len(study.get_trials(deepcopy=False))
+        study.sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+    return study
+
+
+@dataclass
+class Trial:
+    """A trial that Tune has at work.
+
+    Args:
+        asked: Optuna's side of it.
+        point: Where in the space it is.
+        recipe: What it tries.
+        folds: How many it has done.
+    """
+
+    asked: optuna.Trial
+    point: Point
+    recipe: Recipe
+    folds: int = 0
+
+
+@dataclass
+class Tally:
+    """How far the search is, for whoever watches.
+
+    Args:
+        begun: Recipes proposed.
+        complete: Recipes with all folds.
+        stopped: Recipes that racing stopped.
+        failed: Recipes that failed.
+        best: (name, mean macro-F1 over folds) of the best recipe with all folds.
+    """
+
+    begun: int = 0
+    complete: int = 0
+    stopped: int = 0
+    failed: int = 0
+    best: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who hears of the search.
+
+    Args:
+        say: Takes a line.
+        tally: Is kept up to date.
+    """
+
+    say: Callable[[str], None]
+    tally: Tally = field(default_factory=Tally)
+
+
+class StudySearcher(Searcher):
+    """Feeds Tune with the recipes of a space.
+
+    Args:
+        space: What to search.
+        run: The run directory.
+        num_trials: How many recipes the study tries in all, those of earlier drivers counted.
+        broker: Name of the broker, for the trials.
+        listener: Who hears of it.
+    """
+
+    def __init__(self, space: Space, run: Run, num_trials: int, broker: str, listener: Listener) -> None:
+        super().__init__(metric="score", mode="max")
+        self.space, self.run, self.num_trials, self.broker, self.listener = space, run, num_trials, broker, listener
+        self.study = open_study(run.folder / "study.journal", space.config().recipe.seed)
+        self.named = {point.name: point for point in space.named_points()}
+        self.trials: dict[str, Trial] = {}
+        self.is_closed = False
+        if not self.study.get_trials(deepcopy=False):
+            for point in list(self.named.values())[:num_trials]:
+                self.study.enqueue_trial(point.values, {"point": point.name})
+        for zombie in self.study.get_trials(states=(TrialState.RUNNING,)):
+            self.study.tell(zombie.number, state=TrialState.FAIL)
+            self.study.enqueue_trial(zombie.params, zombie.user_attrs | {"origin": origin(zombie)})
+        self._count()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
+        """Proposes the next recipe, as the configuration of a `RecipeTrial`."""
+        while not self.is_closed:
+            queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if not queued and self.listener.tally.begun >= self.num_trials:
+                break
+            asked = self.study.ask()
+            try:
+                trial = self._begin(asked)
+            except ConfigError as error:
+                # A point where settings that are right alone do not go together: the search learns and goes on.
+                self._fail(asked, str(error))
+                continue
+            self.trials[trial_id] = trial
+            return {
+                "run": str(self.run.folder.resolve()),
+                "broker": self.broker,
+                "number": asked.number,
+                "recipe": json.dumps(trial.recipe.to_plain()),
+            }
+        return str(Searcher.FINISHED)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keeps the score of the folds so far."""
+        if result["outcome"] == Outcome.DONE:
+            self._hear(self.trials[trial_id], result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tells Optuna how the trial ended; one that was interrupted stays RUNNING, to be asked for again."""
+        trial = self.trials.pop(trial_id)
+        outcome = (result or {}).get("outcome")
+        if error or result is None:
+            self._fail(trial.asked, "the process of the trial died: see logs/ray.log", trial.point.name)
+        elif outcome == Outcome.FAILED:
+            self._fail(trial.asked, result["reason"], trial.point.name)
+        elif outcome == Outcome.DONE:
+            self._hear(trial, result)
+            if result["folds"] == self.run.folds.k:
+                self.study.tell(trial.asked, result["score"])
+            elif not self.is_closed:
+                self.study.tell(trial.asked, state=TrialState.PRUNED)
+                self.listener.say(f"{trial.point.name}: stopped after fold {trial.folds}, another recipe is better")
+        self._count()
+
+    def complete(self) -> list[FrozenTrial]:
+        """Returns the trials that have all folds, the best first."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return sorted(trials, key=lambda trial: -(trial.value or 0.0))
+
+    def close(self) -> None:
+        """Proposes nothing more."""
+        self.is_closed = True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Does nothing: Optuna's storage in the run directory is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Does nothing: Optuna's storage in the run directory is the state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves everything out: Tune pickles its tuner to restore it, but raysk resumes from the run directory."""
+        return {}
+
+    def _begin(self, asked: optuna.Trial) -> Trial:
+        """Finds the point of a trial, and keeps its recipe."""
+        name = asked.user_attrs.get("point")
+        if name in self.named:
+            point = self.named[name]
+            if point.kind == "start":
+                self.space.draw(asked)  # Lets Optuna learn from the point: it was queued with these very values.
+        else:
+            point = self.space.draw(asked)
+            asked.set_user_attr("point", f"trial {asked.user_attrs.get('origin', asked.number)}")
+        recipe = self.space.config(point).recipe
+        asked.set_user_attr("recipe", recipe.key)
+        asked.set_user_attr("kind", point.kind)
+        asked.set_user_attr("overrides", list(point.own))
+        self.run.keep_recipe(recipe)
+        self._count()
+        return Trial(asked, point, recipe)
+
+    def _hear(self, trial: Trial, result: dict[str, Any]) -> None:
+        if result["folds"] > trial.folds:
+            trial.folds = result["folds"]
+            trial.asked.report(result["score"], trial.folds)
+            k = self.run.folds.k
+            self.listener.say(f"{trial.point.name}: fold {trial.folds} of {k}, macro-F1 {result['score']:.3f}")
+
+    def _fail(self, asked: optuna.Trial, reason: str, name: str = "") -> None:
+        asked.set_user_attr("reason", reason)
+        self.study.tell(asked, state=TrialState.FAIL)
+        self.listener.say(f"{name or f'trial {asked.number}'}: failed: {reason}")
+        self._count()
+
+    def _count(self) -> None:
+        trials = [t for t in self.study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
+        tally = self.listener.tally
+        tally.begun = len({origin(trial) for trial in trials})
+        states = [trial.state for trial in trials]
+        tally.complete = states.count(TrialState.COMPLETE)
+        tally.stopped = states.count(TrialState.PRUNED)
+        tally.failed = sum("reason" in trial.user_attrs for trial in trials)
+        best = self.complete()[:1]
+        tally.best = (best[0].user_attrs["point"], best[0].value or 0.0) if best else None
+
+
+def origin(trial: FrozenTrial) -> int:
+    """Returns the number under which a trial was first proposed; a repeated one was asked for by an earlier driver."""
+    return int(trial.user_attrs.get("origin", trial.number))

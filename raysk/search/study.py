@@ -1,0 +1,178 @@
+"""A study, from the command line to the leaderboard."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
+from rich.console import Console
+
+from raysk.errors import TrainingError
+from raysk.evaluation.leaderboard import Leaderboard
+from raysk.evaluation.predictions import OutOfFold
+from raysk.recipe import Job
+from raysk.run import Run
+from raysk.search.broker import Submission, start_broker
+from raysk.search.cluster import connected
+from raysk.search.display import StudyDisplay, chatter_to
+from raysk.search.ending import read_entries, select_ensemble, write_results
+from raysk.search.jobs import Outcome
+from raysk.search.lanes import LanePool
+from raysk.search.preparation import prepare
+from raysk.search.request import Interrupt, StudyRequest
+from raysk.search.resources import TRIAL_CPUS, plan_lanes
+from raysk.search.scheduler import FoldRacing
+from raysk.search.searcher import Listener, StudySearcher
+from raysk.search.space import Space, load_space
+from raysk.search.trials import RecipeTrial
+
+_POLL_S = 0.25
+
+
+def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
+    """Searches a space, and writes the leaderboard.
+
+    Returns:
+        The leaderboard; None when the user ended the study before its end.
+
+    Raises:
+        RayskError: Whatever the user can mend.
+    """
+    space = load_space(request.space, request.overrides)
+    config = space.config()
+    for point in space.named_points():
+        space.config(point)  # Refused now rather than after an hour.
+    run = prepare(request, space, config, console)
+    console.print(f"run directory: {run.folder}")
+    interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
+    with chatter_to(run.folder / "logs" / "ray.log") as stream, interrupt.on_ctrl_c():
+        terminal = Console(file=stream, force_terminal=console.is_terminal, width=console.width)
+        with connected(request.address):
+            return _Study(request, space, run, interrupt, terminal).conduct()
+
+
+class _Study:
+    """A study under way."""
+
+    def __init__(self, request: StudyRequest, space: Space, run: Run, interrupt: Interrupt, console: Console) -> None:
+        self.request, self.run, self.interrupt, self.console = request, run, interrupt, console
+        total = ray.cluster_resources()
+        self.plan = plan_lanes(total.get("CPU", 0), total.get("GPU", 0), request.workers, request.gpus_per_worker)
+        name = f"broker-{run.folder.name}-{os.getpid()}"
+        self.broker = start_broker(name)
+        self.listener = Listener(lambda line: self.display.say(line))
+        self.searcher = StudySearcher(space, run, request.trials, name, self.listener)
+        self.display = StudyDisplay(console, self.listener.tally, request.trials, run.folds.k, self.plan)
+        self.lanes = LanePool(run, name, self.plan)
+
+    def conduct(self) -> Leaderboard | None:
+        """Searches, then scores."""
+        self.console.print(f"{self.plan.lanes} lanes: {self.plan.sum}", highlight=False)
+        with self.display:
+            try:
+                self._watch(self._search)
+                if self.interrupt.asked.is_set():
+                    return None
+                return self._watch(self._end)
+            finally:
+                ray.get(self.broker.close.remote())
+                self.lanes.join(timeout=10)
+
+    def _watch(self, work: Callable[[], Any]) -> Any:
+        """Runs a part of the study in a thread, while this one draws, and heeds Ctrl-C and the clock."""
+        outcome: dict[str, Any] = {}
+
+        def body() -> None:
+            try:
+                outcome["result"] = work()
+            except BaseException as error:
+                outcome["error"] = error
+
+        thread = threading.Thread(target=body, name=work.__name__, daemon=True)
+        thread.start()
+        warned = False
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            self.display.update(ray.get(self.broker.status.remote()))
+            if self.interrupt.is_due and work == self._search and not warned:
+                warned = True
+                why = "ending after the present epochs" if self.interrupt.asked.is_set() else "the time budget is spent"
+                self.display.say(f"{why}: what is finished is kept")
+                self.searcher.close()
+                ray.get(self.broker.cancel_all.remote())
+            if len(self.lanes.failures) == self.plan.lanes:
+                raise TrainingError(
+                    f"a lane must start, but {next(iter(self.lanes.failures.values()))}: see logs/ray.log"
+                )
+        if "error" in outcome:
+            raise outcome["error"]
+        return outcome["result"]
+
+    def _search(self) -> None:
+        """Has Tune try the recipes."""
+        Tuner(
+            tune.with_resources(RecipeTrial, {"CPU": TRIAL_CPUS}),
+            tune_config=TuneConfig(
+                search_alg=self.searcher,
+                scheduler=FoldRacing(self.searcher, self.run),
+                metric="score",
+                mode="max",
+                num_samples=-1,
+                max_concurrent_trials=self.plan.trials,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=RunConfig(
+                name="tune",
+                storage_path=str((self.run.folder / "logs" / "ray").resolve()),
+                verbose=0,
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+
+    def _end(self) -> Leaderboard:
+        """Chooses the ensemble, then opens the locked test part, then writes the leaderboard."""
+        trials = self.searcher.complete()
+        if not trials:
+            reasons = [t.user_attrs["reason"] for t in self.searcher.study.get_trials() if "reason" in t.user_attrs]
+            why = f"the first failed since {reasons[0]}" if reasons else "the time budget was too short"
+            raise TrainingError(f"a study must have a recipe with all folds, but has none: {why}")
+        keys = list(dict.fromkeys(trial.user_attrs["recipe"] for trial in trials))
+        folds = range(self.run.folds.k)
+        held_out = [OutOfFold.from_folds([self.run.predictions(key, f) for f in folds], self.run.folds) for key in keys]
+        ensemble = select_ensemble(self.run, held_out)
+        self._predict_test([Job(self.run.recipe(key), fold).for_test() for key in keys for fold in folds])
+        entries = read_entries(self.run, trials)
+        best = entries[0].trial.user_attrs["point"]
+        notes = {
+            "space": self.run.facts["space"],
+            "rows": f"{len(self.run.manifest)} images in {len(set(self.run.manifest.groups.tolist()))} groups",
+            "folds": f"{self.run.folds.k}, and {len(self.run.folds.test_rows)} images locked away as the test part",
+            "best single recipe on the held-out folds": best,
+            "command": self.run.facts["command"],
+        }
+        return write_results(self.run, entries, ensemble, notes | self._not_ranked())
+
+    def _predict_test(self, jobs: list[Job]) -> None:
+        left = [job for job in jobs if not self.run.is_done(job)]
+        self.display.say(f"scoring {len(jobs)} fold models on the locked test part")
+        ray.get(self.broker.submit.remote([Submission(job, (0, number)) for number, job in enumerate(left)]))
+        for job in left:
+            outcome, reason = ray.get(self.broker.outcome.remote(job.id))
+            if outcome != Outcome.DONE:
+                raise TrainingError(f"every fold model must predict the test part, but {job.id} {outcome}: {reason}")
+
+    def _not_ranked(self) -> dict[str, str]:
+        """Returns what became of the recipes that have no row."""
+        notes = {}
+        for trial in self.searcher.study.get_trials(deepcopy=False):
+            name = trial.user_attrs.get("point")
+            if "reason" in trial.user_attrs:
+                notes[f"not ranked: {name}"] = f"failed: {trial.user_attrs['reason']}"
+            elif trial.state.name == "PRUNED":
+                notes[f"not ranked: {name}"] = f"stopped after {len(trial.intermediate_values)} folds"
+        return notes

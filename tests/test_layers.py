@@ -1,0 +1,124 @@
+"""A module imports only from what stands above it in docs/architecture.md, and the command line starts light."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "raysk"
+
+# From the top: a module imports only what stands above its own line. A package's modules may import one another as
+# long as they go round in no circle, unless they have lines of their own here.
+ORDER = [
+    "raysk.errors",
+    "raysk.registry",
+    "raysk.artifacts",
+    "raysk.settings",
+    "raysk.spaces",
+    "raysk.data.manifest",
+    "raysk.data.tables",
+    "raysk.data.placement",
+    "raysk.data.lesions",
+    "raysk.data.synthetic",
+    "raysk.data.sources",
+    "raysk.data.folds",
+    "raysk.data.store",
+    "raysk.data.views",
+    "raysk.data",
+    "raysk.evaluation",
+    "raysk.parts",
+    "raysk.recipe",
+    "raysk.config",
+    "raysk.run",
+    "raysk.training",
+    "raysk.search",
+    "raysk.cli",
+]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(module: str) -> set[str]:
+    """Every module that the file imports, also inside functions; names from a package count as its modules."""
+    path = FILES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            source = ".".join(filter(None, [above, node.module]))
+            names = {f"{source}.{alias.name}" for alias in node.names}
+            found |= (names & FILES.keys()) | ({source} if names - FILES.keys() else set())
+    return found
+
+
+def inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def layer(module: str) -> int:
+    """The line of ORDER that the module belongs to: the first that holds it."""
+    lines = [line for line, name in enumerate(ORDER) if inside(module, name)]
+    assert lines, f"{module} has no place in the order of imports: give it one here and in docs/architecture.md"
+    return lines[0]
+
+
+MODULES = [module for module in FILES if module != "raysk"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_stands_above_it(module: str) -> None:
+    for other in imports(module) & set(MODULES):
+        assert layer(other) <= layer(module), f"{module} imports {other}, which stands below it"
+
+
+def test_imports_go_round_in_no_circle() -> None:
+    TopologicalSorter({module: imports(module) & set(MODULES) for module in MODULES}).prepare()
+
+
+@pytest.mark.parametrize("package", ["raysk.data", "raysk.evaluation"])
+def test_data_and_evaluation_need_neither_torch_nor_ray(package: str) -> None:
+    for module in MODULES:
+        if inside(module, package):
+            assert not {name.partition(".")[0] for name in imports(module)} & {"torch", "torchvision", "timm", "ray"}
+
+
+def test_only_the_search_imports_ray_and_only_the_backbones_import_timm() -> None:
+    importers = {name: {m for m in MODULES if any(inside(i, name) for i in imports(m))} for name in ("ray", "timm")}
+    assert all(inside(module, "raysk.search") for module in importers["ray"])
+    assert importers["timm"] <= {"raysk.parts.backbones"}
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert imports("raysk") == set()
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The top-level packages that `python -X importtime ARGUMENTS` loads."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    rows = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {row.rpartition("|")[2].strip().partition(".")[0] for row in rows}
+
+
+@pytest.mark.parametrize("arguments", [("-c", "import raysk"), ("-m", "raysk.cli", "--help")])
+def test_starts_light(arguments: tuple[str, ...]) -> None:
+    loaded = loaded_by(*arguments)
+    assert "raysk" in loaded
+    assert not loaded & {"torch", "ray", "timm", "sklearn", "albumentations", "optuna"}
+
+
+@pytest.mark.parametrize("module", list(FILES))
+def test_files_stay_short(module: str) -> None:
+    lines = FILES[module].read_text(encoding="utf-8").count("\n")
+    assert lines <= 300, f"{module} has {lines} lines: what would split it into two rooms with one purpose each?"
