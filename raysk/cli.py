@@ -11,7 +11,13 @@ from raysk.errors import RayskError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, late = parser.parse_known_args(argv)
+    # Overrides may stand on both sides of an option; argparse takes those of one side.
+    if late and (not hasattr(arguments, "overrides") or any(text.startswith("-") for text in late)):
+        parser.error(f"unrecognized arguments: {' '.join(late)}")
+    if late:
+        arguments.overrides += late
     try:
         status: int = arguments.run_command(arguments)
     except RayskError as error:

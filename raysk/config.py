@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from raysk.settings import Between, Settings, within
 _TREE = Path(__file__).parent.resolve() / "conf"
 # Below these nodes the settings depend on the part's name, so the tree cannot list them; the part checks them.
 _PART_NODES = ("loss", "sampler", "head")
+# The last two are there for others to refer to.
+_NOT_OF_THE_RECIPE = ("data", "folds", "cache", "epochs", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,33 +71,31 @@ def parse_overrides(texts: Sequence[str]) -> list[Override]:
     Raises:
         ConfigError: One of them is not in that grammar.
     """
-    overrides = []
-    for text in texts:
-        try:
-            overrides.append(OverridesParser.create().parse_override(text))
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"an override must be KEY=VALUE, but got {text!r}: {reason}") from error
-    return overrides
+    return [_parse(text) for text in texts]
 
 
-def compose_plain(texts: Sequence[str]) -> dict[str, Any]:
-    """Composes the configuration tree with overrides, later ones over earlier ones.
+@cache
+def _parse(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"an override must be KEY=VALUE, but got {text!r}: {reason}") from error
+
+
+@cache
+def compose_plain(*texts: str) -> dict[str, Any]:
+    """Composes the configuration tree with overrides, later ones over earlier ones; not to be changed.
 
     Raises:
         ConfigError: An override names what does not exist, or would import code.
     """
-    with initialize_config_dir(str(_TREE), version_base="1.3"):
-        known = _leaves(OmegaConf.to_container(compose("config")))
-        try:
-            plain: Any = OmegaConf.to_container(
-                compose("config", [_opened(text, known) for text in texts]), resolve=True
-            )
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(
-                f"the overrides must fit the configuration, but {' '.join(str(error).split())}"
-            ) from error
-    return dict(plain)
+    opened = [_opened(text) for text in texts]
+    try:
+        return _compose(opened, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the overrides must fit the configuration, but {reason}: correct them") from error
 
 
 def read_config(plain: dict[str, Any]) -> Config:
@@ -103,13 +104,24 @@ def read_config(plain: dict[str, Any]) -> Config:
     Raises:
         ConfigError: A value breaks a rule.
     """
-    recipe = {name: value for name, value in plain.items() if name not in ("data", "folds", "cache")}
+    recipe = {name: value for name, value in plain.items() if name not in _NOT_OF_THE_RECIPE}
     return Config(
         data=within("data", DataSettings, plain["data"]),
         folds=within("folds", FoldSettings, plain["folds"]),
         recipe=Recipe.from_plain(recipe),
         cache=plain["cache"],
     )
+
+
+def _compose(texts: list[str], resolve: bool) -> dict[str, Any]:
+    with initialize_config_dir(str(_TREE), version_base="1.3"):
+        plain: Any = OmegaConf.to_container(compose("config", texts), resolve=resolve)
+    return dict(plain)
+
+
+@cache
+def _known_keys() -> list[str]:
+    return _leaves(_compose([], resolve=False))
 
 
 def _leaves(plain: Any, path: str = "") -> list[str]:
@@ -119,14 +131,13 @@ def _leaves(plain: Any, path: str = "") -> list[str]:
     return [path, *inner] if path else inner
 
 
-def _opened(text: str, known: list[str]) -> str:
+def _opened(text: str) -> str:
     """Checks the key of an override, and lets it add a setting to a part."""
-    (override,) = parse_overrides([text])
-    key = override.key_or_group
+    key = _parse(text).key_or_group
     if "_target_" in text:
         raise ConfigError(f"an override must not import code, but got {text!r}: name a registered part instead")
     if any(node in _PART_NODES for node in key.split(".")[:-1]):
         return f"++{text.lstrip('+')}"
-    if key not in known:
-        raise unknown_name("the key of an override", key, known)
+    if key not in _known_keys():
+        raise unknown_name("the key of an override", key, _known_keys())
     return text

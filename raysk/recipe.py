@@ -32,7 +32,7 @@ class Model(Settings):
         checkpoint: A safetensors file of backbone weights to start from instead.
     """
 
-    backbone: str = "lcnet_050"
+    backbone: str = "test_resnet"
     pretrained: bool = False
     checkpoint: str | None = None
 

@@ -73,9 +73,9 @@ class Run:
             ArtifactError: One differs.
         """
         for noun, value in now.items():
-            if self.facts[noun] != value:
+            if self.facts.get(noun) != value:
                 raise ArtifactError(
-                    f"--resume must find the {noun} that {self.folder} was begun with, {self.facts[noun]}, "
+                    f"--resume must find the {noun} that {self.folder} was begun with, {self.facts.get(noun)}, "
                     f"but got {value}: repeat the first command, or choose another --run"
                 )
 

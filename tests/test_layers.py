@@ -18,6 +18,7 @@ ORDER = [
     "raysk.artifacts",
     "raysk.settings",
     "raysk.spaces",
+    "raysk.data.parquet",
     "raysk.data.manifest",
     "raysk.data.tables",
     "raysk.data.placement",

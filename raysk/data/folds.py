@@ -1,6 +1,5 @@
 """Folds: which rows train together and which are held out, fixed once for a study."""
 
-import json
 import logging
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,17 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from raysk.artifacts import digest_of, replacing
+from raysk.artifacts import digest_of
 from raysk.data.manifest import IntArray, Manifest
+from raysk.data.parquet import read_parquet, write_parquet
 from raysk.data.placement import place_groups
 from raysk.errors import ArtifactError, ConfigError, DataError
 from raysk.registry import unknown_name
 
 TEST = -1
 TRAIN_ONLY = -2
-METADATA_KEY = b"raysk.folds"
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +85,8 @@ class Folds:
 
     def write(self, path: Path) -> None:
         """Writes the folds as one Parquet file, whole or not at all."""
-        metadata = {"k": self.k, "seed": self.seed, "manifest_digest": self.manifest_digest}
-        schema = pa.schema({"fold": pa.int64()}, {METADATA_KEY: json.dumps(metadata).encode()})
-        with replacing(path) as temporary:
-            pq.write_table(pa.table([pa.array(self.fold)], schema=schema), temporary)
+        facts = {"k": self.k, "seed": self.seed, "manifest_digest": self.manifest_digest}
+        write_parquet(path, "folds", pa.table({"fold": pa.array(self.fold)}), facts)
 
     @classmethod
     def read(cls, path: Path) -> "Folds":
@@ -99,15 +95,8 @@ class Folds:
         Raises:
             ArtifactError: The file is missing or does not hold folds.
         """
-        try:
-            table = pq.read_table(path, partitioning=None)
-        except (OSError, pa.ArrowInvalid) as error:
-            reason = str(error).split("\n", 1)[0]
-            raise ArtifactError(f"{path} must hold folds, but it cannot be read: {reason}") from error
-        metadata = (table.schema.metadata or {}).get(METADATA_KEY)
-        if metadata is None:
-            raise ArtifactError(f"{path} must hold folds, but it is another Parquet file: give the folds' path")
-        return cls(table.column("fold").to_numpy().astype(np.int64), **json.loads(metadata))
+        table, facts = read_parquet(path, "folds")
+        return cls(table.column("fold").to_numpy().astype(np.int64), **facts)
 
     def _check_fold(self, fold: int) -> None:
         if not 0 <= fold < self.k:

@@ -1,6 +1,5 @@
 """The manifest: which images there are, and what is known of each of them."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from raysk.artifacts import digest_of, replacing
-from raysk.errors import ArtifactError, DataError
+from raysk.artifacts import digest_of
+from raysk.data.parquet import read_parquet, write_parquet
+from raysk.errors import DataError
 
 COLUMNS = ("image", "label", "group", "role")
 ROLES = ("", "test", "train_only")
-METADATA_KEY = b"raysk.manifest"
 
 IntArray = npt.NDArray[np.int64]
 
@@ -106,10 +104,8 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Writes the manifest as one Parquet file, whole or not at all."""
-        metadata = {"class_names": self.class_names, "root": str(self.root.resolve()), "grouped": self.grouped}
-        table = self.table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
-        with replacing(path) as temporary:
-            pq.write_table(table, temporary)
+        facts = {"class_names": self.class_names, "root": str(self.root.resolve()), "grouped": self.grouped}
+        write_parquet(path, "a manifest", self.table, facts)
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
@@ -118,15 +114,8 @@ class Manifest:
         Raises:
             ArtifactError: The file is missing or is not a manifest.
         """
-        try:
-            table = pq.read_table(path, partitioning=None)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ArtifactError(f"{path} must be a manifest, but it cannot be read: {_first_line(error)}") from error
-        metadata = (table.schema.metadata or {}).get(METADATA_KEY)
-        if metadata is None:
-            raise ArtifactError(f"{path} must be a manifest, but it is another Parquet file: give a manifest's path")
-        known = json.loads(metadata)
-        return cls(table, Path(known["root"]), tuple(known["class_names"]), known["grouped"])
+        table, facts = read_parquet(path, "a manifest")
+        return cls(table, Path(facts["root"]), tuple(facts["class_names"]), facts["grouped"])
 
 
 def make_manifest(
@@ -165,10 +154,6 @@ def make_manifest(
 
 def _codes(column: pa.ChunkedArray, values: pa.Array) -> IntArray:
     return pc.index_in(column, value_set=values).to_numpy().astype(np.int64)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0]
 
 
 def _check_columns(table: pa.Table) -> None:

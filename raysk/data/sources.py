@@ -18,7 +18,7 @@ from raysk.registry import Registry
 from raysk.settings import Between, Settings
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-DEFAULT_SYNTHETIC_SIZE = 2000
+DEFAULT_SYNTHETIC_SIZE = 1200
 SYNTHETIC_PIXELS = 64
 
 logger = logging.getLogger(__name__)

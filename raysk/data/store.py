@@ -142,7 +142,12 @@ def _store_key(manifest: Manifest, size: int) -> str:
 
 
 def _check_disk(num_images: int, size: int, cache: Path) -> None:
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"{cache} must be writable, but {error.strerror}: free space or choose another folder"
+        ) from error
     # Twice: an Arrow batch states its length before its pixels, which are therefore collected in a file first.
     needed = 2 * num_images * size * size * 3
     free = shutil.disk_usage(cache).free

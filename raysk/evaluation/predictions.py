@@ -1,6 +1,5 @@
 """Probabilities of rows: of one fold's model, of all folds put together, and of their average on the test part."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +7,13 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from raysk.artifacts import replacing
 from raysk.data.folds import Folds
+from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import ArtifactError
 
 Part = Literal["held_out", "test"]
 
-METADATA_KEY = b"raysk.predictions"
 
 # Sums of float32 probabilities over a thousand classes stay well within this.
 SUM_TOLERANCE = 1e-3
@@ -80,10 +77,8 @@ class Predictions:
         columns = {"row": pa.array(self.rows)}
         for view, values in zip(self.views, self.probabilities, strict=True):
             columns[view] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), num_classes)
-        metadata = {name: getattr(self, name) for name in ("recipe_key", "fold", "folds_digest", "part")}
-        table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
-        with replacing(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        facts = {name: getattr(self, name) for name in ("recipe_key", "fold", "folds_digest", "part")}
+        write_parquet(path, "predictions", pa.table(columns), facts)
 
     @classmethod
     def read(cls, path: Path) -> "Predictions":
@@ -92,20 +87,13 @@ class Predictions:
         Raises:
             ArtifactError: The file is missing, or does not hold predictions.
         """
-        try:
-            table = pq.read_table(path, partitioning=None)
-        except (OSError, pa.ArrowInvalid) as error:
-            reason = str(error).split("\n", 1)[0]
-            raise ArtifactError(f"{path} must hold predictions, but it cannot be read: {reason}") from error
-        metadata = (table.schema.metadata or {}).get(METADATA_KEY)
-        if metadata is None:
-            raise ArtifactError(f"{path} must hold predictions, but it is another Parquet file: name the predictions")
+        table, facts = read_parquet(path, "predictions")
         views = tuple(table.column_names[1:])
         lists = [table.column(view).combine_chunks() for view in views]
         # An explicit shape, since -1 cannot be resolved when there are no rows.
         shape = (table.num_rows, lists[0].type.list_size)
         probabilities = np.stack([column.flatten().to_numpy().reshape(shape) for column in lists])
-        return cls(table.column("row").to_numpy(), views, probabilities, **json.loads(metadata))
+        return cls(table.column("row").to_numpy(), views, probabilities, **facts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,5 @@
 """Networks from images to pooled features, by their timm names; the only module that imports timm."""
 
-import pickle
-import zipfile
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raysk.errors import ConfigError, TrainingError
@@ -60,7 +59,7 @@ def create_backbone(name: str, pretrained: bool, checkpoint: str | None, image_s
     Args:
         name: A timm name, such as "resnet18" or, with the tag of certain weights, "resnet18.a1_in1k".
         pretrained: Fetch the published weights, or take them from the cache of an earlier fetch.
-        checkpoint: File with weights in timm's names (.safetensors, .pth); nothing is fetched then.
+        checkpoint: Safetensors file with weights in timm's names; nothing is fetched then.
         image_size: Side of the images in pixels; networks that are built for one size are built for this one.
 
     Raises:
@@ -97,15 +96,13 @@ def _read_weights(network: Any, name: str, path: Path) -> None:
     rule = f"model.checkpoint must hold the weights of {name}"
     if not path.is_file():
         raise ConfigError(f"{rule}, but {path} is no file: correct the path")
-    # torch.load fails in every way imaginable on bytes that it did not write; what it writes since 2020 is a zip file.
-    if path.suffix != ".safetensors" and not zipfile.is_zipfile(path):
-        raise ConfigError(f"{rule}, but {path} was not written by torch.save: save it as .safetensors")
     try:
-        weights = _load_timm().models.load_state_dict(str(path))
-    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{rule}, but {path} is not readable ({_first_line(error)}): save it again") from error
-    except AttributeError as error:  # It holds something else than tensors by name.
-        raise ConfigError(f"{rule}, but {path} holds no state dict: save network.state_dict()") from error
+        # Other formats can run code when they are read.
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"{rule}, but {path} is not readable ({_first_line(error)}): save it as .safetensors"
+        ) from error
 
     classifiers = network.pretrained_cfg["classifier"] or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)

@@ -1,36 +1,15 @@
 """The broker: the job queue as a Ray actor, found by its name, which trials and lanes talk to."""
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from raysk.recipe import Job
 from raysk.search.jobs import JobQueue, Order, Outcome, QueuedJob
 
 NAMESPACE = "raysk"
 # A lane's question is answered within this time, with "wait" if need be, so that no request is ever left hanging.
 _LONGEST_ANSWER_S = 2.0
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A job on its way to the queue.
-
-    Args:
-        job: What to do.
-        priority: Smaller is sooner.
-    """
-
-    job: Job
-    priority: tuple[int, ...]
-
-    def queued(self) -> QueuedJob:
-        """Returns the job as the queue keeps it."""
-        trains = self.job.part == "held_out" and self.job.recipe.encoder_key is not None
-        encoder = f"{self.job.recipe.encoder_key}-{self.job.fold}" if trains else None
-        return QueuedJob(self.job.id, self.job.to_plain(), self.priority, encoder)
 
 
 class Broker:
@@ -40,10 +19,10 @@ class Broker:
         self.queue = JobQueue()
         self._changed = asyncio.Condition()
 
-    async def submit(self, submissions: list[Submission]) -> None:
+    async def submit(self, jobs: list[QueuedJob]) -> None:
         """Queues jobs."""
-        for submission in submissions:
-            self.queue.submit(submission.queued())
+        for job in jobs:
+            self.queue.submit(job)
         await self._notify()
 
     async def cancel(self, job_ids: list[str]) -> None:

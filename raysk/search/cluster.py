@@ -1,17 +1,33 @@
 """Ray: an existing cluster, or one on this machine for as long as the study lasts."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Read by Ray when it is imported. The run directory records what Tune's own loggers would, at a fraction of the cost.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+# A recipe that fails, or is cancelled, before its first fold is done has no score; Tune would end the study over it.
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 
 import ray
 
 from raysk.errors import ConfigError
 from raysk.search.broker import NAMESPACE
+
+_LONGEST_CONNECT_S = 10.0
+
+
+def _check_reachable(address: str) -> None:
+    """Refuses a host and port where nobody listens, which Ray would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), _LONGEST_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--address must be that of a running Ray cluster, but got {address!r}: {error}") from error
 
 
 @contextmanager
@@ -41,6 +57,7 @@ def connected(address: str | None) -> Iterator[None]:
             finally:
                 ray.shutdown()
         return
+    _check_reachable(address)
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False)
     except ConnectionError as error:

@@ -10,6 +10,7 @@ from typing import Any, Self, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -72,7 +73,7 @@ class StudyDisplay:
     def say(self, line: str) -> None:
         """Prints a line that stays."""
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        self.console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {line}", highlight=False, soft_wrap=True)
+        self.console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {escape(line)}", highlight=False, soft_wrap=True)
 
     def update(self, status: dict[str, Any]) -> None:
         """Draws the panel anew.

@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # The broker needs no torch, which a recipe brings along.
+    from raysk.recipe import Job
 
 
 class Outcome(StrEnum):
@@ -43,12 +46,18 @@ class QueuedJob:
 
     id: str
     plain: dict[str, Any]
-    priority: tuple[int, ...]
+    priority: list[int]
     encoder: str | None
     attempts: int = 0
     stopping: bool = False
     outcome: Outcome | None = None
     reason: str = ""
+
+    @classmethod
+    def of(cls, job: "Job", *priority: int) -> "QueuedJob":
+        """Returns a job as the queue takes it."""
+        trains = job.part == "held_out" and job.recipe.encoder_key is not None
+        return cls(job.id, job.to_plain(), list(priority), f"{job.recipe.encoder_key}-{job.fold}" if trains else None)
 
 
 @dataclass

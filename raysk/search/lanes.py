@@ -7,7 +7,7 @@ does it, says how it ended, and asks again; Ray Train restarts a group of which 
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +26,15 @@ from raysk.search.broker import find_broker
 from raysk.search.jobs import Order, Outcome
 from raysk.search.resources import LanePlan
 from raysk.training.job import run_job
-from raysk.training.loop import Progress
+from raysk.training.loop import Progress, Report
 from raysk.training.world import World
 
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 2.0
+
+# Does a job on every worker of a lane; it leaves the job's predictions and its line of the ledger in the run.
+Work = Callable[[Job, Run, World, Report], None]
 
 
 class JobStopped(Exception):  # noqa: N818 - leaving a job is no error
@@ -47,12 +50,14 @@ class LaneSettings:
         broker: Name of the broker.
         run: The run directory.
         threads: Of torch in each worker; Ray would leave it at one.
+        work: What it does with a job.
     """
 
     lane: int
     broker: str
     run: str
     threads: int
+    work: Work = run_job
 
 
 def lane_loop(settings: dict[str, Any]) -> None:
@@ -70,7 +75,7 @@ def lane_loop(settings: dict[str, Any]) -> None:
         if order == Order.LEAVE:
             return
         if job is not None:
-            _do(job, run, line)
+            _do(job, run, line, lane.work)
 
 
 @dataclass
@@ -119,21 +124,23 @@ class _Line:
         thread = threading.Thread(target=beat, daemon=True)
         if self.world.is_chief:
             thread.start()
-        yield
-        over.set()
+        try:
+            yield
+        finally:
+            over.set()
 
     def _beat(self) -> bool:
         answer = ray.get(self.broker.report.remote(self.lane, self.incarnation, self.progress))
         return bool(answer == Order.STOP)
 
 
-def _do(job: Job, run: Run, line: _Line) -> None:
+def _do(job: Job, run: Run, line: _Line, work: Work) -> None:
     """Does one job on this rank, and has the broker know how it ended."""
     logger.info("begin %s", job.id)
     line.progress = {}
     try:
         with line.heartbeat():
-            run_job(job, run, line.world, line.report)
+            work(job, run, line.world, line.report)
     except JobStopped:
         outcome, reason = Outcome.CANCELLED, ""
     except RayskError as error:
@@ -155,7 +162,7 @@ def _do(job: Job, run: Run, line: _Line) -> None:
 def _log_to(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(logging.Formatter("%(asctime)s pid %(process)d %(levelname)s %(message)s"))
     package = logging.getLogger("raysk")
     package.handlers = [handler]
     package.setLevel(logging.INFO)
@@ -168,13 +175,14 @@ class LanePool:
         run: The run directory.
         broker: Name of the broker.
         plan: How many lanes of how many workers.
+        work: What they do with a job; benchmarks have them do nothing.
     """
 
-    def __init__(self, run: Run, broker: str, plan: LanePlan) -> None:
+    def __init__(self, run: Run, broker: str, plan: LanePlan, work: Work = run_job) -> None:
         self.failures: dict[int, str] = {}
         self._threads = []
         for number in range(plan.lanes):
-            settings = LaneSettings(number, broker, str(run.folder.resolve()), plan.threads)
+            settings = LaneSettings(number, broker, str(run.folder.resolve()), plan.threads, work)
             trainer = TorchTrainer(
                 lane_loop,
                 train_loop_config=vars(settings),

@@ -45,8 +45,9 @@ def read_data(config: Config, console: Console) -> tuple[Manifest, str]:
     with progress_bar(console, "decoding images") as bar:
         store, bad = build_store(manifest, size, config.cache_folder, config.data.on_error, bar)
     for image in bad:
-        console.print(f"left out: row {image.row}, {image.path}: {image.reason}", highlight=False)
+        console.print(f"left out: row {image.row}, {image.path}: {image.reason}", markup=False, highlight=False)
     manifest = manifest.without([image.row for image in bad])
     counts = zip(manifest.class_names, manifest.class_counts, strict=True)
-    console.print(f"{len(manifest)} images: {', '.join(f'{name} {count}' for name, count in counts)}", highlight=False)
+    told = ", ".join(f"{name} {count}" for name, count in counts)
+    console.print(f"{len(manifest)} images: {told}", markup=False, highlight=False)
     return manifest, data_digest(manifest, store)

@@ -8,7 +8,7 @@ next one fails those and asks for the same points again, whose finished jobs are
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from raysk.errors import ConfigError
-from raysk.recipe import Recipe
+from raysk.recipe import Job, Recipe
 from raysk.run import Run
-from raysk.search.jobs import Outcome
+from raysk.search.jobs import Outcome, QueuedJob
 from raysk.search.space import Point, Space
 
 
@@ -107,12 +107,15 @@ class StudySearcher(Searcher):
         self.named = {point.name: point for point in space.named_points()}
         self.trials: dict[str, Trial] = {}
         self.is_closed = False
-        if not self.study.get_trials(deepcopy=False):
-            for point in list(self.named.values())[:num_trials]:
+        asked = {trial.user_attrs.get("point") for trial in self.study.get_trials(deepcopy=False)}
+        # Also those that an earlier driver, with fewer trials or a short life, did not come to.
+        for point in list(self.named.values())[:num_trials]:
+            if point.name not in asked:
                 self.study.enqueue_trial(point.values, {"point": point.name})
         for zombie in self.study.get_trials(states=(TrialState.RUNNING,)):
             self.study.tell(zombie.number, state=TrialState.FAIL)
-            self.study.enqueue_trial(zombie.params, zombie.user_attrs | {"origin": origin(zombie)})
+            values = zombie.system_attrs.get("fixed_params", {}) | zombie.params
+            self.study.enqueue_trial(values, zombie.user_attrs | {"origin": origin(zombie)})
         self._count()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
@@ -129,11 +132,12 @@ class StudySearcher(Searcher):
                 self._fail(asked, str(error))
                 continue
             self.trials[trial_id] = trial
+            jobs = [Job(trial.recipe, fold) for fold in range(self.run.folds.k)]
+            # As text, since Tune would search mappings and lists for parameters of its own.
             return {
-                "run": str(self.run.folder.resolve()),
                 "broker": self.broker,
-                "number": asked.number,
-                "recipe": json.dumps(trial.recipe.to_plain()),
+                "jobs": json.dumps([asdict(QueuedJob.of(job, job.fold, asked.number)) for job in jobs]),
+                "records": json.dumps([str(self.run.record_file(job).resolve()) for job in jobs]),
             }
         return str(Searcher.FINISHED)
 
@@ -180,14 +184,12 @@ class StudySearcher(Searcher):
 
     def _begin(self, asked: optuna.Trial) -> Trial:
         """Finds the point of a trial, and keeps its recipe."""
-        name = asked.user_attrs.get("point")
-        if name in self.named:
-            point = self.named[name]
-            if point.kind == "start":
-                self.space.draw(asked)  # Lets Optuna learn from the point: it was queued with these very values.
-        else:
-            point = self.space.draw(asked)
-            asked.set_user_attr("point", f"trial {asked.user_attrs.get('origin', asked.number)}")
+        name = asked.user_attrs.get("point", f"trial {asked.number}")
+        point = self.named.get(name)
+        if point is None or point.kind == "start":
+            # A start was queued with its values, so Optuna draws these very ones and learns from them.
+            point = replace(self.space.draw(asked), name=name, kind=point.kind if point else "drawn")
+            asked.set_user_attr("point", name)
         recipe = self.space.config(point).recipe
         asked.set_user_attr("recipe", recipe.key)
         asked.set_user_attr("kind", point.kind)

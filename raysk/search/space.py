@@ -42,8 +42,20 @@ class Parameter:
     when: tuple[str, str] | None = None
 
     def exists(self, plain: dict[str, Any]) -> bool:
-        """Returns whether the parameter means something in a composed configuration."""
+        """Returns whether the parameter means something in a composed configuration: what it is part of is there."""
+        parent = self.key.rpartition(".")[0]
+        if parent and _lookup(plain, parent) is None:
+            return False
         return self.when is None or str(_lookup(plain, self.when[0])) == self.when[1]
+
+    def allows(self, value: Any) -> bool:
+        """Returns whether a value is among those that are searched."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return value in choices
+            case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
+                return isinstance(value, int | float) and low <= value <= high
+        return False
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class Space:
         Raises:
             ConfigError: An override does not exist, or a value breaks a rule.
         """
-        return read_config(compose_plain([*self.settings, *self.user, *(point.own if point else ())]))
+        return read_config(compose_plain(*self.settings, *self.user, *(point.own if point else ())))
 
     def named_points(self) -> list[Point]:
         """Returns the paper's setting, the controls, then the other starts."""
@@ -102,22 +114,25 @@ class Space:
     def draw(self, trial: optuna.Trial) -> Point:
         """Returns the point that a trial proposes, drawing one value of each parameter that exists."""
         values: dict[str, Any] = {}
+        ground = compose_plain(*self.settings, *self.user)
         for parameter in self.parameters:
-            plain = compose_plain([*self.settings, *self.user, *_texts(values)]) if parameter.when else {}
+            plain = compose_plain(*self.settings, *self.user, *_texts(values)) if parameter.when else ground
             if parameter.exists(plain):
                 values[parameter.key] = _suggest(trial, parameter)
         return Point(f"trial {trial.number}", "drawn", _texts(values), values)
 
     def _start(self, name: str, texts: tuple[str, ...]) -> Point:
-        values = self._values(compose_plain([*self.settings, *texts, *self.user]))
+        found = self._values(compose_plain(*self.settings, *texts, *self.user))
+        # A sweep of the command line may leave the start's value out; then the search draws one from the sweep.
+        values = {p.key: found[p.key] for p in self.parameters if p.key in found and p.allows(found[p.key])}
         return Point(name, "start", _texts(values), values)
 
     def _control(self, name: str, texts: tuple[str, ...]) -> Point:
         # Searched settings that the control leaves open are written down too, so that it stands on its own.
-        values = self._values(compose_plain([*self.settings, *self.user, *texts]))
-        given = {item.key_or_group for item in parse_overrides(texts)}
+        values = self._values(compose_plain(*self.settings, *self.user, *texts))
+        given = {item.key_or_group: text for item, text in zip(parse_overrides(texts), texts, strict=True)}
         left = {key: value for key, value in values.items() if key not in given}
-        return Point(name, "control", (*texts, *_texts(left)), {})
+        return Point(name, "control", (*given.values(), *_texts(left)), {})
 
     def _values(self, plain: dict[str, Any]) -> dict[str, Any]:
         """Reads off a composed configuration what the searched parameters that exist are."""
@@ -140,7 +155,9 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
     user = tuple(text for text, item in zip(command_line, given, strict=True) if not item.is_sweep_override())
     fixed = {item.key_or_group for item in given if not item.is_sweep_override()}
     searched = {key: _parameter(path, key, entry) for key, entry in (content.get("search") or {}).items()}
-    searched |= {key: Parameter(key, _distribution(path, item)) for key, item in sweeps.items()}
+    # A sweep of the command line replaces that of the file, whose condition stays.
+    known = {key: parameter.when for key, parameter in searched.items()}
+    searched |= {key: Parameter(key, _distribution(path, item), known.get(key)) for key, item in sweeps.items()}
     starts = {start: _flat(texts) for start, texts in (content.get("starts") or {}).items()}
     for start, texts in starts.items():
         for item in parse_overrides(texts):

@@ -16,15 +16,15 @@ from raysk.evaluation.leaderboard import Leaderboard
 from raysk.evaluation.predictions import OutOfFold
 from raysk.recipe import Job
 from raysk.run import Run
-from raysk.search.broker import Submission, start_broker
+from raysk.search.broker import start_broker
 from raysk.search.cluster import connected
 from raysk.search.display import StudyDisplay, chatter_to
 from raysk.search.ending import read_entries, select_ensemble, write_results
-from raysk.search.jobs import Outcome
+from raysk.search.jobs import Outcome, QueuedJob
 from raysk.search.lanes import LanePool
 from raysk.search.preparation import prepare
 from raysk.search.request import Interrupt, StudyRequest
-from raysk.search.resources import TRIAL_CPUS, plan_lanes
+from raysk.search.resources import TRIAL_CPUS, LanePlan, plan_lanes
 from raysk.search.scheduler import FoldRacing
 from raysk.search.searcher import Listener, StudySearcher
 from raysk.search.space import Space, load_space
@@ -47,7 +47,7 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     for point in space.named_points():
         space.config(point)  # Refused now rather than after an hour.
     run = prepare(request, space, config, console)
-    console.print(f"run directory: {run.folder}")
+    console.print(f"run directory: {run.folder}", markup=False, highlight=False)
     interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
     with chatter_to(run.folder / "logs" / "ray.log") as stream, interrupt.on_ctrl_c():
         terminal = Console(file=stream, force_terminal=console.is_terminal, width=console.width)
@@ -114,25 +114,7 @@ class _Study:
 
     def _search(self) -> None:
         """Has Tune try the recipes."""
-        Tuner(
-            tune.with_resources(RecipeTrial, {"CPU": TRIAL_CPUS}),
-            tune_config=TuneConfig(
-                search_alg=self.searcher,
-                scheduler=FoldRacing(self.searcher, self.run),
-                metric="score",
-                mode="max",
-                num_samples=-1,
-                max_concurrent_trials=self.plan.trials,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=RunConfig(
-                name="tune",
-                storage_path=str((self.run.folder / "logs" / "ray").resolve()),
-                verbose=0,
-                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            ),
-        ).fit()
+        make_tuner(self.searcher, self.run, self.plan).fit()
 
     def _end(self) -> Leaderboard:
         """Chooses the ensemble, then opens the locked test part, then writes the leaderboard."""
@@ -160,7 +142,7 @@ class _Study:
     def _predict_test(self, jobs: list[Job]) -> None:
         left = [job for job in jobs if not self.run.is_done(job)]
         self.display.say(f"scoring {len(jobs)} fold models on the locked test part")
-        ray.get(self.broker.submit.remote([Submission(job, (0, number)) for number, job in enumerate(left)]))
+        ray.get(self.broker.submit.remote([QueuedJob.of(job, number) for number, job in enumerate(left)]))
         for job in left:
             outcome, reason = ray.get(self.broker.outcome.remote(job.id))
             if outcome != Outcome.DONE:
@@ -176,3 +158,26 @@ class _Study:
             elif trial.state.name == "PRUNED":
                 notes[f"not ranked: {name}"] = f"stopped after {len(trial.intermediate_values)} folds"
         return notes
+
+
+def make_tuner(searcher: StudySearcher, run: Run, plan: LanePlan) -> Tuner:
+    """Returns the tuner that tries what a searcher proposes, in light trials on the lanes."""
+    return Tuner(
+        tune.with_resources(RecipeTrial, {"CPU": TRIAL_CPUS}),
+        tune_config=TuneConfig(
+            search_alg=searcher,
+            scheduler=FoldRacing(searcher, run),
+            metric="score",
+            mode="max",
+            num_samples=-1,
+            max_concurrent_trials=plan.trials,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=RunConfig(
+            name="tune",
+            storage_path=str((run.folder / "logs" / "ray").resolve()),
+            verbose=0,
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )

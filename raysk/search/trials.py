@@ -1,4 +1,7 @@
-"""A Tune trial: a light actor that has one recipe tried on one fold after the other."""
+"""A Tune trial: a light actor that has one recipe tried on one fold after the other.
+
+It imports neither torch nor any part, so that its process starts at once and stays small.
+"""
 
 import json
 from pathlib import Path
@@ -7,11 +10,9 @@ from typing import Any
 import ray
 from ray.tune import Trainable
 
-from raysk.evaluation.metrics import macro_f1_score
-from raysk.recipe import Job, Recipe
-from raysk.run import Run
-from raysk.search.broker import Submission, find_broker
-from raysk.search.jobs import Outcome
+from raysk.artifacts import read_json
+from raysk.search.broker import find_broker
+from raysk.search.jobs import Outcome, QueuedJob
 
 
 class RecipeTrial(Trainable):
@@ -22,25 +23,22 @@ class RecipeTrial(Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Finds the broker and queues the jobs."""
-        self._run = Run.open(Path(config["run"]))
+        """Finds the broker and queues the jobs that have no record yet."""
         self._broker = find_broker(config["broker"])
-        recipe = Recipe.from_plain(json.loads(config["recipe"]))
-        self._jobs = [Job(recipe, fold) for fold in range(self._run.folds.k)]
+        self._jobs = [QueuedJob(**job) for job in json.loads(config["jobs"])]
+        self._records = [Path(record) for record in json.loads(config["records"])]
         self._scores: list[float] = []
-        number = config["number"]
-        submissions = [Submission(job, (job.fold, number)) for job in self._jobs if not self._run.is_done(job)]
-        ray.get(self._broker.submit.remote(submissions))
+        left = [job for job, record in zip(self._jobs, self._records, strict=True) if not record.exists()]
+        ray.get(self._broker.submit.remote(left))
 
     def step(self) -> dict[str, Any]:
         """Waits for the next fold; returns the mean macro-F1 of the folds so far."""
-        job = self._jobs[len(self._scores)]
-        if not self._run.is_done(job):
-            outcome, reason = ray.get(self._broker.outcome.remote(job.id))
+        fold = len(self._scores)
+        if not self._records[fold].exists():
+            outcome, reason = ray.get(self._broker.outcome.remote(self._jobs[fold].id))
             if outcome != Outcome.DONE:
-                return {"outcome": outcome, "reason": reason, "folds": len(self._scores), "done": True}
-        predictions = self._run.predictions(job.recipe.key, job.fold)
-        self._scores.append(macro_f1_score(predictions.mean(), self._run.manifest.labels[predictions.rows]))
+                return {"outcome": outcome, "reason": reason, "folds": fold, "done": True}
+        self._scores.append(read_json(self._records[fold])["macro_f1"])
         return {
             "outcome": str(Outcome.DONE),
             "score": sum(self._scores) / len(self._scores),

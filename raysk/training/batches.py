@@ -57,7 +57,9 @@ class Plan:
         shares = self.world.size * self.stage.accumulate
         if self.stage.batch_size % shares:
             workers = f"{self.world.size} workers x accumulate {self.stage.accumulate}"
-            raise ConfigError(f"batch_size must be a multiple of {workers}, but got {self.stage.batch_size}")
+            raise ConfigError(
+                f"batch_size must be a multiple of {workers}, but got {self.stage.batch_size}: change one of them"
+            )
         return max(shares, min(self.stage.batch_size, len(self.labels) // shares * shares))
 
     @property
@@ -73,18 +75,23 @@ class Plan:
 
 
 class _Views(Dataset[Tensor]):
-    """Draws the views of a row; an item is asked for as (epoch, row), so that loader processes keep no state."""
+    """Draws the views of a batch, which is asked for as (epoch, rows), so that loader processes keep no state."""
 
     def __init__(self, store: ImageStore, views: tuple[str, ...], seed: int) -> None:
         self.store = store
-        self.views = [TrainingView(name, store.pixels.shape[1]) for name in views]
+        size = store.pixels.shape[1]
+        # The plain view of a stored image, which has the size already, is the image: None skips the pipeline.
+        self.views = [None if name == "none" else TrainingView(name, size) for name in views]
         self.seed = seed
 
-    def __getitem__(self, item: tuple[int, int]) -> Tensor:
-        epoch, row = item
-        image = self.store.pixels[row]
-        drawn = [view(image, view_seed(self.seed, epoch, row, number)) for number, view in enumerate(self.views)]
-        return torch.from_numpy(np.stack(drawn))
+    def __getitem__(self, item: tuple[int, np.ndarray]) -> Tensor:
+        epoch, rows = item
+        batch = np.empty((len(rows), len(self.views), *self.store.pixels.shape[1:]), np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            image = self.store.pixels[row]
+            for number, view in enumerate(self.views):
+                batch[place, number] = image if view is None else view(image, view_seed(self.seed, epoch, row, number))
+        return torch.from_numpy(batch)
 
 
 class ImageBatches:
@@ -100,11 +107,12 @@ class ImageBatches:
     def __init__(self, store: ImageStore, rows: np.ndarray, views: tuple[str, ...], plan: Plan) -> None:
         self.rows, self.plan = rows, plan
         self.dataset = _Views(store, views, plan.seed)
-        self._order: list[list[tuple[int, int]]] = []
+        self._order: list[tuple[int, np.ndarray]] = []
         workers = plan.world.loader_workers
         self._loader = DataLoader(
             self.dataset,
-            batch_sampler=self._order,
+            sampler=self._order,
+            batch_size=None,  # The dataset gives whole batches: to stack single images would copy all of them again.
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=plan.world.device.type == "cuda",
@@ -121,7 +129,7 @@ class ImageBatches:
         """Yields images (B/W, V, H, W, 3), uint8, and labels (B/W,)."""
         device = self.plan.world.device
         shares = self.plan.shares(epoch)
-        self._order[:] = [[(epoch, int(row)) for row in self.rows[share]] for share in shares]
+        self._order[:] = [(epoch, self.rows[share]) for share in shares]
         for images, share in zip(self._loader, shares, strict=True):
             labels = torch.from_numpy(self.plan.labels[share])
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

@@ -38,11 +38,20 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
     def write(self, path: Path) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file, whole or not at all.
+
+        Raises:
+            ArtifactError: There is no room or no permission to write.
+        """
         header = {"kind": self.kind, "key": self.key, "fold": self.fold, "facts": self.facts}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         with replacing(path) as temporary:
-            save_file(tensors, temporary, {"raysk": json.dumps(header)})
+            try:
+                save_file(tensors, temporary, {"raysk": json.dumps(header)})
+            except SafetensorError as error:  # How safetensors says that the disk is full; it is no OSError.
+                raise ArtifactError(
+                    f"{path} must be writable, but {error}: free space or choose another folder"
+                ) from error
 
     @classmethod
     def read(cls, path: Path, key: str, fold: int) -> Self:

@@ -3,6 +3,7 @@
 from time import perf_counter
 
 from raysk.artifacts import write_json
+from raysk.evaluation.metrics import macro_f1_score
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.training.loop import Report
@@ -34,6 +35,9 @@ def run_job(job: Job, run: Run, world: World, report: Report) -> None:
         record["stage_two"] = train_stage_two(job, run, world, report)
     predict(job, run, world)
     if world.is_chief:
+        if job.part == "held_out":
+            predictions = run.predictions(job.recipe.key, job.fold)
+            record["macro_f1"] = macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])
         record |= {"job": job.to_plain(), "seconds": perf_counter() - began, "workers": world.size}
         write_json(run.record_file(job), record)
     world.barrier()

@@ -196,8 +196,7 @@ class Trainer:
 
     def _restore(self, fresh: Progress) -> Progress:
         """Goes on from the progress file, where there is one."""
-        self.world.barrier()
-        if not self.progress_file.exists():
+        if not self.world.agree(self.progress_file.exists()):
             return fresh
         saved = ProgressCheckpoint.read(self.progress_file, *self.job)
         load_weights(self.model, unpack("model", saved.tensors), self.progress_file)
@@ -206,6 +205,7 @@ class Trainer:
         if self.average is not None:
             load_weights(self.average, unpack("average", saved.tensors), self.progress_file)
         self.scaler.load_state_dict(saved.facts.pop("scaler"))
+        self.world.barrier()  # After the last epoch the chief goes straight on to remove the file.
         return Progress(**saved.facts)
 
 
@@ -222,16 +222,16 @@ class _statistics_kept:  # noqa: N801 - reads as a statement
     """Keeps batch norm from counting a batch in its running statistics, which the second run will count."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        self.momenta = [layer.momentum for layer in self.layers]
+        layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self.layers = [layer for layer in layers if layer.track_running_stats]
 
     def __enter__(self) -> None:
         for layer in self.layers:
-            layer.momentum = 0.0
+            layer.track_running_stats = False
 
     def __exit__(self, *_: object) -> None:
-        for layer, momentum in zip(self.layers, self.momenta, strict=True):
-            layer.momentum = momentum
+        for layer in self.layers:
+            layer.track_running_stats = True
 
 
 def _random_state(device: torch.device) -> Tensor:

@@ -80,7 +80,7 @@ def test_read_refuses_what_is_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="missing"):
         Manifest.read(tmp_path / "missing.parquet")
     (tmp_path / "text.parquet").write_text("no table")
-    with pytest.raises(ArtifactError, match="must be a manifest"):
+    with pytest.raises(ArtifactError, match="must hold a manifest"):
         Manifest.read(tmp_path / "text.parquet")
     pq.write_table(pa.table({"image": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(ArtifactError, match="another Parquet file"):

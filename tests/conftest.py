@@ -1,0 +1,69 @@
+"""A tiny dataset of drawn images, drawn once for all tests, and recipes that train on it within a second."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysk.data.folds import Folds, make_folds
+from raysk.data.manifest import Manifest
+from raysk.data.sources import DataSettings, load_manifest
+from raysk.data.synthetic import make_synthetic
+from raysk.run import Run
+
+SIZE = 32
+# test_convnext has no batch norm, so that nothing but the order of sums depends on how a batch is cut.
+SMALL = {
+    "model": {"backbone": "test_convnext"},
+    "image_size": SIZE,
+    "test_views": "none",
+    "stage_one": {"epochs": 2, "batch_size": 16, "projection": 16},
+    "stage_two": {"epochs": 2, "batch_size": 16},
+}
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def manifest(cache: Path) -> Manifest:
+    make_synthetic(cache / "drawn", num_images=110, size=SIZE, seed=0)
+    table = str(cache / "drawn" / "metadata.csv")
+    return load_manifest(DataSettings(source="csv", path=table, image="file", group="group"), cache)
+
+
+@pytest.fixture(scope="session")
+def folds(manifest: Manifest) -> Folds:
+    return make_folds(manifest, k=2, seed=0, test_share=0.2)
+
+
+@pytest.fixture(scope="session")
+def new_run(cache: Path, manifest: Manifest, folds: Folds) -> Callable[[Path], Run]:
+    """Makes a run of the tiny dataset in a folder."""
+    return lambda folder: Run.create(folder, cache, manifest, folds, {"manifest": manifest.digest})
+
+
+@pytest.fixture
+def run(tmp_path: Path, new_run: Callable[[Path], Run]) -> Run:
+    return new_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def small_recipe() -> Callable[..., dict[str, Any]]:
+    """Gives a small recipe as plain values, changed at dotted paths."""
+
+    def build(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+        plain = copy.deepcopy(SMALL)
+        for path, value in (changes or {}).items():
+            *nodes, last = path.split(".")
+            node: dict[str, Any] = plain
+            for name in nodes:
+                node = node.setdefault(name, {})
+            node[last] = value
+        return plain
+
+    return build

@@ -1,0 +1,126 @@
+import json
+import math
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysk.artifacts import digest_of, read_json, replacing, write_json, write_text
+from raysk.errors import ArtifactError
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(value=PLAIN)
+@settings(max_examples=60, deadline=None)
+def test_a_digest_survives_json(value):
+    assert digest_of(json.loads(json.dumps(value))) == digest_of(value)
+
+
+@given(value=st.dictionaries(st.text(), st.integers(), min_size=2, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_a_digest_does_not_depend_on_the_order_of_keys(value):
+    assert digest_of(dict(reversed(value.items()))) == digest_of(value)
+
+
+def test_digests_of_different_values_differ():
+    values = [None, False, 0, "0", [], {}, [1, 2], [2, 1], [[1], 2], {"a": 1}, {"a": "1"}, 1e-7, "ä", "a\u0308"]
+    assert len({digest_of(value) for value in values}) == len(values)
+
+
+def test_a_digest_is_the_same_tomorrow():
+    """It names files that later versions look for."""
+    assert digest_of({"b": [1, 2.5, None], "a": "ä"}) == "1a5b52b0d65cca20"
+
+
+def test_what_is_no_json_has_no_digest():
+    with pytest.raises(ValueError):
+        digest_of({"lr": math.nan})
+
+
+def test_json_comes_back(tmp_path):
+    path = tmp_path / "deep" / "er" / "file.json"
+    write_json(path, {"b": [1, None, 0.1], "ä": "\u2028"})
+    assert read_json(path) == {"b": [1, None, 0.1], "ä": "\u2028"}
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("text", "message"), [(None, "must exist, but does not"), ("{", "must hold JSON")])
+def test_a_missing_or_broken_file_is_refused_in_one_line(text, message, tmp_path):
+    if text is not None:
+        write_text(tmp_path / "file", text)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_json(tmp_path / "file")
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_seen_before_the_block_ends(tmp_path):
+    path = tmp_path / "file"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.parent.parent == tmp_path  # Another file system could not rename.
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "old")
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write_json(path, "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ArtifactError, match="must be writable, but File too large: free space"):
+            write_json(path, list(range(10_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_json(path) == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_process_that_is_killed_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "old")
+    program = (
+        "import os, signal, sys; from pathlib import Path; from raysk.artifacts import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half of the n')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=root, check=False)
+    assert done.returncode == -9
+    assert path.read_text() == "old"
+
+
+def test_a_folder_appears_whole(tmp_path):
+    path = tmp_path / "folder"
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "one").write_text("1")
+        assert not path.exists()
+    assert (path / "one").read_text() == "1"
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ArtifactError, match=r"must be writable, but .*free space or choose another folder"):
+        write_text(tmp_path / "file" / "inner", "text")

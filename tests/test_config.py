@@ -1,0 +1,114 @@
+import pytest
+
+from raysk.config import compose_plain, parse_overrides, read_config
+from raysk.errors import ConfigError
+from raysk.recipe import Recipe
+
+
+def config(*overrides):
+    return read_config(compose_plain(*overrides))
+
+
+def test_the_tree_alone_is_a_right_configuration():
+    found = config()
+    assert found.data.source == "synthetic"
+    assert (found.folds.k, found.folds.seed, found.folds.test_share) == (3, 0, 0.2)
+    assert found.cache_folder.is_absolute()
+    assert Recipe.from_plain(found.recipe.to_plain()) == found.recipe
+
+
+def test_the_tree_names_every_setting_that_is_not_a_parts_own():
+    plain = compose_plain()
+    recipe = config().recipe.to_plain()
+    for stage in ("stage_one", "stage_two"):
+        assert set(plain[stage]) == set(recipe[stage])
+        assert set(plain[stage]["optimizer"]) == set(recipe[stage]["optimizer"])
+    assert set(plain["model"]) == set(recipe["model"])
+
+
+def test_later_overrides_come_over_earlier_ones():
+    assert config("seed=1", "folds.k=5", "seed=2").recipe.seed == 2
+    assert config("data=csv", "data.path=/x.csv", "data.group=patient").data.group == "patient"
+
+
+def test_a_part_takes_settings_of_its_own_by_name():
+    stage = config(
+        "stage_two.loss.name=focal", "stage_two.loss.gamma=3", "stage_two.head.name=mlp", "stage_two.head.hidden=64"
+    ).recipe.stage_two
+    assert (stage.loss.gamma, stage.head.hidden) == (3.0, 64)
+    assert config("++stage_one.loss.temperature=0.2").recipe.stage_one.loss.temperature == 0.2
+
+
+def test_a_stage_can_be_left_out():
+    found = config("stage_one=null", "stage_two.frozen=false")
+    assert found.recipe.stage_one is None
+    assert found.recipe.kind == "one-stage"
+
+
+def test_composing_twice_is_not_mixed_up():
+    first = compose_plain("seed=1")
+    assert config("seed=2").recipe.seed == 2
+    assert first["seed"] == compose_plain("seed=1")["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stage_one.epoch=3"], "'stage_one.epoch'; did you mean stage_one.epochs"),
+        (["+stage_one.epoch=3"], "'stage_one.epoch'; did you mean stage_one.epochs"),
+        (["++modle.backbone=x"], "'modle.backbone'; did you mean model.backbone"),
+        (["optimizer.lr=1"], "'optimizer.lr'; did you mean stage_"),
+        (["zzzzzz=1"], "'zzzzzz'; known: batch_size, cache, data, "),
+        (["stage_two.loss.gama=2", "stage_two.loss.name=focal"], "stage_two.loss.gama .* did you mean gamma"),
+        (["stage_two.loss.gamma=2"], "stage_two.loss.gamma must be a known setting of CrossEntropy"),
+        (["stage_two.loss.name=focall"], "must be a known name, but got 'focall'; did you mean focal"),
+        (["stage_two.loss.name=supcon"], r"stage_two.loss must be one of .*cross_entropy.*, but got 'supcon'"),
+        (["stage_two.sampler.name=squareroot"], "did you mean square_root"),
+        (["stage_two.head.name=liner"], "did you mean linear"),
+        (["stage_two.view=meduim"], "did you mean medium"),
+        (["model.backbone=resnet5O"], "did you mean resnet50"),
+        (["data.source=cvs"], "cvs"),
+        (["data=cvs"], "the overrides must fit the configuration, but .*data/cvs"),
+        (["stage_one.epochs=0"], r"stage_one.epochs must be a whole number in \[1, 100000\], but got 0"),
+        (["stage_one.epochs=2.5"], "stage_one.epochs must be a whole number"),
+        (["stage_one.epochs=many"], "stage_one.epochs must be a whole number"),
+        (["folds.k=1"], r"folds.k must be a whole number in \[2, 100\], but got 1"),
+        (["folds.test_share=1"], r"folds.test_share must be a number in \(0, 1\)"),
+        (["stage_two.optimizer.lr=1e30"], r"stage_two.optimizer.lr must be a number in \(0, 100\]"),
+        (["stage_one=null"], "stage_two.frozen must be false without a stage one"),
+        (["stage_one.epochs=[1"], r"an override must be KEY=VALUE, but got 'stage_one.epochs=\[1'"),
+        (["stage_one.epochs"], "an override must be KEY=VALUE, but got 'stage_one.epochs'"),
+        (["seed=${nothing}"], "the overrides must fit the configuration"),
+        (["image_size=null"], "image_size must be a whole number"),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_line(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        config(*overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "stage_two.loss._target_=os.system",
+        "+model._target_=os.system",
+        "++stage_two.head={_target_: os.system}",
+        "stage_two.loss={name: focal, _target_: os.system}",
+    ],
+)
+def test_nothing_on_the_command_line_imports_code(override):
+    with pytest.raises(ConfigError, match="an override must not import code"):
+        config(override)
+
+
+def test_a_configuration_cannot_import_code_by_a_space_or_a_recipe_either():
+    plain = config().recipe.to_plain()
+    plain["stage_two"]["loss"] = {"name": "focal", "_target_": "os.system"}
+    with pytest.raises(ConfigError, match="_target_ must be a known setting"):
+        Recipe.from_plain(plain)
+
+
+def test_sweeps_are_told_from_values():
+    sweep, value = parse_overrides(["stage_one.epochs=choice(1,2)", "stage_one.views=[none,light]"])
+    assert (sweep.is_sweep_override(), value.is_sweep_override()) == (True, False)

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from raysk.data.folds import make_folds
+from raysk.data.manifest import make_manifest
+from raysk.errors import ArtifactError
+from raysk.evaluation.predictions import Predictions
+from raysk.recipe import Job, Recipe
+from raysk.run import Run, data_digest
+
+
+@pytest.fixture
+def job(small_recipe) -> Job:
+    return Job(Recipe.from_plain(small_recipe()), fold=1)
+
+
+def test_what_was_created_is_opened(run, manifest, folds, cache):
+    again = Run.open(run.folder)
+    assert again == run
+    assert again.cache == cache
+    assert again.manifest.digest == manifest.digest
+    assert again.manifest.paths == manifest.paths
+    assert again.folds.digest == folds.digest
+    assert again.facts["manifest"] == manifest.digest
+
+
+def test_a_folder_with_a_study_is_not_begun_again(run, manifest, folds, cache):
+    before = (run.folder / "run.json").read_bytes()
+    with pytest.raises(ArtifactError, match=r"^--run must be a new folder, but .* has a study: add --resume") as caught:
+        Run.create(run.folder, cache, manifest, folds, {"manifest": "another"})
+    assert "\n" not in str(caught.value)
+    assert (run.folder / "run.json").read_bytes() == before
+
+
+def test_a_folder_whose_creation_stopped_halfway_can_be_begun_again(tmp_path, manifest, folds, cache):
+    """run.json is written last."""
+    manifest.write(tmp_path / "run" / "manifest.parquet")
+    assert Run.create(tmp_path / "run", cache, manifest, folds, {}).folds.digest == folds.digest
+
+
+def test_a_folder_without_a_study_is_not_opened(tmp_path):
+    with pytest.raises(ArtifactError, match=r"run\.json must exist, but does not") as caught:
+        Run.open(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def begun(tmp_path, manifest, folds, cache) -> Run:
+    facts = {"manifest": manifest.digest, "space": "supcon", "overrides": ["stage_one.epochs=3"]}
+    return Run.create(tmp_path / "begun", cache, manifest, folds, facts)
+
+
+def test_the_same_study_goes_on(begun, manifest):
+    Run.open(begun.folder).check_same(
+        {"manifest": manifest.digest, "space": "supcon", "overrides": ["stage_one.epochs=3"]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("noun", "value"), [("manifest", "another"), ("space", "control"), ("overrides", ["stage_one.epochs=4"])]
+)
+def test_another_study_does_not_go_on(noun, value, begun, manifest):
+    with pytest.raises(ArtifactError, match=f"^--resume must find the {noun} that ") as caught:
+        begun.check_same({"manifest": manifest.digest} | {noun: value})
+    assert str(value) in str(caught.value)
+    assert "choose another --run" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_folds_of_another_manifest_are_refused(run, manifest):
+    images = manifest.table.column("image").to_pylist()
+    names = [manifest.class_names[label] for label in manifest.labels]
+    make_folds(make_manifest(images, names, root=manifest.root), k=2, test_share=0.1).write(
+        run.folder / "folds.parquet"
+    )
+    with pytest.raises(ArtifactError, match=r"^folds must be of manifest"):
+        _ = run.folds
+
+
+def test_each_job_has_files_of_its_own(run, job, small_recipe):
+    other = Job(Recipe.from_plain(small_recipe({"stage_two.epochs": 3})), fold=1)
+    other_fold = Job(job.recipe, fold=0)
+    assert run.encoder_file(job) == run.encoder_file(other)
+    for first, second in ((job, other), (job, other_fold)):
+        assert run.classifier_file(first) != run.classifier_file(second)
+        assert run.record_file(first) != run.record_file(second)
+    assert run.encoder_file(job) != run.encoder_file(other_fold)
+    assert run.record_file(job) != run.record_file(job.for_test())
+    assert run.classifier_file(job) == run.classifier_file(job.for_test())
+    files = {run.predictions_file(job.recipe.key, fold, part) for fold in (0, 1) for part in ("held_out", "test")}
+    assert len(files) == 4
+
+
+def test_recipes_are_kept(run, job):
+    run.keep_recipe(job.recipe)
+    assert run.recipe(job.recipe.key) == job.recipe
+    with pytest.raises(ArtifactError, match="must exist"):
+        run.recipe("unknown")
+
+
+def test_a_job_is_done_when_its_record_is_there(run, job):
+    assert not run.is_done(job)
+    with pytest.raises(ArtifactError, match="must exist"):
+        run.record(job)
+    run.record_file(job).parent.mkdir()
+    run.record_file(job).write_text('{"seconds": 1}')
+    assert run.is_done(job)
+    assert not run.is_done(job.for_test())
+    assert run.record(job) == {"seconds": 1}
+
+
+def test_predictions_are_read_by_recipe_fold_and_part(run, job):
+    rows = run.folds.test_rows
+    probabilities = np.full((1, len(rows), 7), 1 / 7, np.float32)
+    Predictions(rows, ("identity",), probabilities, job.recipe.key, 1, run.folds.digest, "test").write(
+        run.predictions_file(job.recipe.key, 1, "test")
+    )
+    assert np.array_equal(run.predictions(job.recipe.key, 1, "test").rows, rows)
+    with pytest.raises(ArtifactError, match="must hold predictions"):
+        run.predictions(job.recipe.key, 1)
+
+
+def test_images_are_decoded_at_any_size_and_named_with_the_rows(run, manifest):
+    store, smaller = run.store(32), run.store(16)
+    assert store.pixels.shape == (len(manifest), 32, 32, 3)
+    assert smaller.pixels.shape == (len(manifest), 16, 16, 3)
+    digests = {
+        data_digest(manifest, store),
+        data_digest(manifest, smaller),
+        data_digest(manifest.without([int(np.argmax(np.bincount(manifest.labels)))]), store),
+    }
+    assert len(digests) == 3
+    assert data_digest(manifest, run.store(32)) in digests

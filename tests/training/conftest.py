@@ -1,0 +1,60 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raysk.recipe import Job, Recipe
+from raysk.run import Run
+from raysk.training.job import run_job
+from raysk.training.loop import Progress
+from raysk.training.world import World
+
+
+@pytest.fixture(scope="session")
+def alone() -> World:
+    return World(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def make_job(small_recipe: Callable[..., dict[str, Any]]) -> Callable[..., Job]:
+    """Makes a job on fold 0 of the small recipe, changed at dotted paths."""
+    return lambda changes=None: Job(Recipe.from_plain(small_recipe(changes)), fold=0)
+
+
+class Diary:
+    """A report that keeps what it is told, and can raise after an epoch as a lane does that is told to stop."""
+
+    class Leave(Exception):  # noqa: N818 - as a lane that is told to stop, it has met no error
+        pass
+
+    def __init__(self, leave_after: tuple[str, int] | None = None) -> None:
+        self.leave_after = leave_after
+        self.told: list[tuple[str, int]] = []
+
+    def __call__(self, progress: Progress) -> None:
+        self.told.append((progress.stage, progress.epoch))
+        if (progress.stage, progress.epoch) == self.leave_after:
+            raise Diary.Leave
+
+
+@pytest.fixture(scope="session")
+def diary() -> type[Diary]:
+    return Diary
+
+
+@pytest.fixture(scope="session")
+def frozen_job(make_job: Callable[..., Job]) -> Job:
+    """Two stages, on a backbone with batch norm, predicted in all views."""
+    return make_job({"model.backbone": "test_resnet", "test_views": "dihedral"})
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, new_run: Callable[[Path], Run], frozen_job: Job, alone: World
+) -> Run:
+    """A run in which `frozen_job` is done; tests may add jobs to it, but remove nothing."""
+    run = new_run(tmp_path_factory.mktemp("finished") / "run")
+    run_job(frozen_job, run, alone, Diary())
+    return run

@@ -1,0 +1,161 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysk.data.views import TrainingView, view_seed
+from raysk.errors import ConfigError
+from raysk.parts.samplers import samplers
+from raysk.recipe import Stage
+from raysk.training.batches import FeatureBatches, ImageBatches, Plan
+from raysk.training.world import World
+
+CPU = torch.device("cpu")
+
+
+def plans(labels: np.ndarray, stage: Stage, size: int, seed: int = 3) -> list[Plan]:
+    return [Plan(labels, stage, seed, World(rank, size, CPU)) for rank in range(size)]
+
+
+def joined(labels: np.ndarray, stage: Stage, size: int, epoch: int) -> np.ndarray:
+    """Returns the global batches of an epoch, (batches, B), from the shares of all ranks."""
+    shares = [plan.shares(epoch) for plan in plans(labels, stage, size)]
+    return np.stack([np.concatenate(batch) for batch in zip(*shares, strict=True)])
+
+
+@given(
+    num_rows=st.integers(4, 120),
+    batch=st.integers(1, 8),
+    classes=st.integers(1, 5),
+    sampler=st.sampled_from(list(samplers)),
+    epoch=st.integers(0, 50),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_number_of_workers_shares_the_same_batches(num_rows, batch, classes, sampler, epoch):
+    labels = np.arange(num_rows) % classes
+    stage = Stage(batch_size=min(4 * batch, num_rows // 4 * 4), sampler=samplers[sampler]())
+    alone = joined(labels, stage, 1, epoch)
+    assert alone.shape == (num_rows // stage.batch_size, stage.batch_size)
+    for size in (2, 4):
+        assert np.array_equal(joined(labels, stage, size, epoch), alone)
+        first, *others = [plan.shares(epoch) for plan in plans(labels, stage, size)]
+        assert all(len(share) == stage.batch_size // size for rank in (first, *others) for share in rank)
+    if sampler == "instance":
+        assert len(np.unique(alone)) == alone.size
+
+
+@given(num_rows=st.integers(8, 60), size=st.sampled_from([1, 2, 4]), pieces=st.sampled_from([1, 2]))
+@settings(max_examples=30, deadline=None)
+def test_fewer_rows_than_a_batch_make_one_batch_that_can_be_shared(num_rows, size, pieces):
+    stage = Stage(batch_size=64, accumulate=pieces)
+    (batch,) = joined(np.zeros(num_rows, np.int64), stage, size, epoch=0)
+    assert len(batch) == num_rows // (size * pieces) * size * pieces
+    assert len(np.unique(batch)) == len(batch)
+
+
+def test_every_epoch_has_another_order_and_every_seed():
+    labels, stage = np.zeros(40, np.int64), Stage(batch_size=8)
+    assert not np.array_equal(joined(labels, stage, 1, 0), joined(labels, stage, 1, 1))
+    first, second = (Plan(labels, stage, seed, World(0, 1, CPU)).shares(0) for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(("batch_size", "workers", "pieces"), [(10, 4, 1), (10, 1, 5), (12, 2, 4), (2, 4, 1)])
+def test_a_batch_that_workers_cannot_share_evenly_is_refused(batch_size, workers, pieces):
+    stage = Stage(batch_size=batch_size, accumulate=pieces)
+    plan = plans(np.zeros(100, np.int64), stage, workers)[0]
+    if batch_size % (workers * pieces):
+        rule = rf"^batch_size must be a multiple of {workers} workers x accumulate {pieces}, but got {batch_size}: "
+        with pytest.raises(ConfigError, match=rule):
+            _ = plan.num_batches
+    else:
+        assert plan.batch_size == batch_size
+
+
+def test_features_take_the_passes_in_turn():
+    labels = np.array([0, 1, 0, 1, 1, 0])
+    features = torch.arange(12.0).view(2, 6, 1)
+    batches = FeatureBatches(features, plans(labels, Stage(batch_size=3), 1)[0])
+    for epoch in range(4):
+        shown = list(batches.epoch(epoch))
+        assert [len(inputs) for inputs, _ in shown] == [3, 3] == [len(targets) for _, targets in shown]
+        values = torch.cat([inputs for inputs, _ in shown]).flatten()
+        assert values.sort().values.tolist() == features[epoch % 2].flatten().tolist()
+        rows = values.long() % 6
+        assert torch.equal(torch.cat([targets for _, targets in shown]), torch.from_numpy(labels)[rows])
+
+
+def drawn_by(store, rows, labels, size, epoch):
+    """Returns the images and labels of an epoch, the shares of all ranks joined."""
+    stage = Stage(batch_size=16)
+    ranks = [ImageBatches(store, rows, ("none", "supercon"), plan).epoch(epoch) for plan in plans(labels, stage, size)]
+    batches = [
+        (torch.cat([images for images, _ in shares]), torch.cat([targets for _, targets in shares]))
+        for shares in zip(*ranks, strict=True)
+    ]
+    return torch.cat([images for images, _ in batches]), torch.cat([targets for _, targets in batches])
+
+
+def test_any_number_of_workers_draws_the_same_views(run):
+    store, rows = run.store(32), run.folds.train_rows(0)
+    labels = run.manifest.labels[rows]
+    images, targets = drawn_by(store, rows, labels, 1, epoch=1)
+    assert images.shape == (len(rows) // 16 * 16, 2, 32, 32, 3)
+    assert images.dtype is torch.uint8
+    for size in (2, 4):
+        others, other_targets = drawn_by(store, rows, labels, size, epoch=1)
+        assert torch.equal(others, images)
+        assert torch.equal(other_targets, targets)
+
+
+def test_a_view_follows_from_seed_epoch_row_and_view(run):
+    """The oracle draws every view by itself, in another order than the loader."""
+    store, rows = run.store(32), run.folds.train_rows(0)
+    labels = run.manifest.labels[rows]
+    plan = plans(labels, Stage(batch_size=16), 1, seed=3)[0]
+    names = ("light", "supercon", "light")
+    batches = list(ImageBatches(store, rows, names, plan).epoch(2))
+    for (images, targets), share in zip(batches, plan.shares(2), strict=True):
+        assert torch.equal(targets, torch.from_numpy(labels[share]))
+        for number, name in reversed(list(enumerate(names))):
+            view = TrainingView(name, 32)
+            for place, row in enumerate(rows[share]):
+                expected = view(store.pixels[row], view_seed(3, 2, int(row), number))
+                assert np.array_equal(images[place, number].numpy(), expected)
+    first = batches[0][0]
+    assert not torch.equal(first[:, 0], first[:, 2])  # Two views of one name are drawn apart.
+
+
+def test_an_epoch_draws_other_views_than_the_one_before(run):
+    store, rows = run.store(32), run.folds.train_rows(0)[:16]
+    batches = ImageBatches(store, rows, ("supercon",), plans(run.manifest.labels[rows], Stage(batch_size=16), 1)[0])
+    sums = [next(batches.epoch(epoch))[0].double().sum(dim=(1, 2, 3, 4)).sort().values for epoch in (0, 1, 0)]
+    assert torch.equal(sums[0], sums[2])
+    assert not torch.equal(sums[0], sums[1])
+
+
+@dataclass(frozen=True)
+class LoadingWorld(World):
+    """A world whose loader has a process of its own, as beside a GPU."""
+
+    @property
+    def loader_workers(self) -> int:
+        return 1
+
+
+def test_a_loader_process_draws_what_the_trainer_would(run):
+    store, rows = run.store(32), run.folds.train_rows(0)
+    labels, stage = run.manifest.labels[rows], Stage(batch_size=16)
+    beside, here = (
+        ImageBatches(store, rows, ("none", "supercon"), Plan(labels, stage, 0, world(0, 1, CPU)))
+        for world in (LoadingWorld, World)
+    )
+    for epoch in range(2):  # The process lives on, so the second epoch must not show the first one's rows.
+        pairs = list(zip(beside.epoch(epoch), here.epoch(epoch), strict=True))
+        assert len(pairs) == len(rows) // 16
+        for (images, targets), (expected, expected_targets) in pairs:
+            assert torch.equal(images, expected)
+            assert torch.equal(targets, expected_targets)

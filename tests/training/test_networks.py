@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+
+from raysk.parts.heads import heads
+from raysk.recipe import Model
+from raysk.training.networks import Classifier, Encoder, ProjectedEncoder
+
+IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 2, 32, 32, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(Model(backbone="test_convnext"), 32).eval()
+
+
+def test_images_are_normalised_as_the_weights_expect(encoder):
+    cfg_mean, cfg_std = encoder.backbone.mean, encoder.backbone.std
+    pixels = IMAGES[:, 0].numpy() / 255.0
+    normalised = ((pixels - np.array(cfg_mean)) / np.array(cfg_std)).transpose(0, 3, 1, 2)
+    expected = encoder.backbone(torch.from_numpy(normalised).float())
+    torch.testing.assert_close(encoder(IMAGES[:, 0]), expected)
+    assert expected.shape == (3, encoder.num_features)
+
+
+def test_normalisation_is_no_weight(encoder):
+    assert not {"mean", "std"} & encoder.state_dict().keys()
+
+
+def test_a_blank_encoder_fetches_nothing_and_reads_no_file(tmp_path):
+    blank = Encoder.blank(Model(backbone="resnet18", pretrained=True, checkpoint=str(tmp_path / "missing")), 32)
+    assert blank.num_features == 512
+
+
+def test_each_view_of_each_image_has_its_own_unit_embedding(encoder):
+    model = ProjectedEncoder(encoder, 8).eval()
+    embeddings = model(IMAGES)
+    assert embeddings.shape == (3, 2, 8)
+    torch.testing.assert_close(embeddings.norm(dim=2), torch.ones(3, 2))
+    for image in range(3):
+        for view in range(2):
+            alone = model(IMAGES[image : image + 1, view : view + 1])
+            torch.testing.assert_close(embeddings[image, view], alone[0, 0])
+
+
+@pytest.mark.parametrize("name", list(heads))
+def test_a_classifier_is_its_head_on_its_encoder(name, encoder):
+    model = Classifier(encoder, heads[name](), 5).eval()
+    logits = model(IMAGES[:, :1])
+    assert logits.shape == (3, 5)
+    torch.testing.assert_close(logits, model.head(encoder(IMAGES[:, 0])))

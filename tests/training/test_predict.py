@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+
+from raysk.data.folds import make_folds
+from raysk.data.manifest import make_manifest
+from raysk.data.views import DIHEDRAL, test_time_views
+from raysk.errors import ArtifactError
+from raysk.run import Run
+from raysk.training.checkpoints import ClassifierCheckpoint
+from raysk.training.job import run_job
+from raysk.training.networks import Classifier, Encoder
+from raysk.training.predict import encode, predict, probabilities_of
+
+
+def classifier_of(job, run) -> Classifier:
+    encoder = Encoder(job.recipe.model, job.recipe.image_size)
+    classifier = Classifier(encoder, job.recipe.stage_two.head, len(run.manifest.class_names))
+    tensors = ClassifierCheckpoint.read(run.classifier_file(job), job.recipe.key, job.fold).tensors
+    classifier.load_state_dict(tensors)
+    return classifier.eval()
+
+
+def test_held_out_rows_are_predicted_in_all_views(finished, frozen_job):
+    predictions = finished.predictions(frozen_job.recipe.key, 0)
+    assert predictions.views == DIHEDRAL
+    assert np.array_equal(predictions.rows, finished.folds.held_out_rows(0))
+    assert predictions.probabilities.shape == (8, len(predictions.rows), 7)
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=2), 1, atol=1e-6)
+    assert (predictions.recipe_key, predictions.fold, predictions.part) == (frozen_job.recipe.key, 0, "held_out")
+    predictions.check(finished.folds)
+
+
+def test_each_view_is_a_plain_forward_pass_of_its_images(finished, frozen_job):
+    predictions = finished.predictions(frozen_job.recipe.key, 0)
+    classifier, store = classifier_of(frozen_job, finished), finished.store(32)
+    for view, found in zip(predictions.views, predictions.probabilities, strict=True):
+        images = np.ascontiguousarray(test_time_views[view](store.pixels[predictions.rows]))
+        with torch.no_grad():
+            expected = classifier(torch.from_numpy(images)[:, None]).softmax(dim=1)
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+    assert np.ptp(predictions.probabilities, axis=0).max() > 1e-5  # The views do not all say the same.
+
+
+def test_the_test_part_is_predicted_when_asked_and_trains_nothing(finished, frozen_job, alone, diary):
+    job, report = frozen_job.for_test(), diary()
+    before = finished.classifier_file(frozen_job).stat().st_mtime_ns
+    held_out = finished.predictions_file(frozen_job.recipe.key, 0, "held_out").stat().st_mtime_ns
+    assert not finished.predictions_file(frozen_job.recipe.key, 0, "test").exists()
+    run_job(job, finished, alone, report)
+    assert report.told == []
+    predictions = finished.predictions(frozen_job.recipe.key, 0, "test")
+    assert np.array_equal(predictions.rows, finished.folds.test_rows)
+    assert (predictions.part, len(predictions.views)) == ("test", 8)
+    predictions.check(finished.folds)
+    assert finished.classifier_file(frozen_job).stat().st_mtime_ns == before
+    assert finished.predictions_file(frozen_job.recipe.key, 0, "held_out").stat().st_mtime_ns == held_out
+
+
+def test_a_test_job_without_its_classifier_is_refused(run, frozen_job, alone, diary):
+    with pytest.raises(ArtifactError, match="must be a whole safetensors file"):
+        run_job(frozen_job.for_test(), run, alone, diary())
+    assert not run.is_done(frozen_job.for_test())
+
+
+def test_a_broken_classifier_is_refused(run, finished, frozen_job, alone):
+    path = run.classifier_file(frozen_job)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(finished.classifier_file(frozen_job).read_bytes()[:-1000])
+    with pytest.raises(ArtifactError, match="must be a whole safetensors file"):
+        predict(frozen_job, run, alone)
+
+
+@pytest.mark.parametrize("head", ["mlp", "cosine"])
+def test_a_one_stage_recipe_on_two_classes(head, manifest, cache, tmp_path, make_job, alone, diary):
+    names = ["nevus" if label == manifest.class_names.index("nv") else "other" for label in manifest.labels]
+    groups = manifest.table.column("group").to_pylist()
+    images = manifest.table.column("image").to_pylist()
+    binary = make_manifest(images, names, root=manifest.root, groups=groups)
+    folds = make_folds(binary, k=2, seed=0, test_share=0.2)
+    run = Run.create(tmp_path / "run", cache, binary, folds, {})
+    job = make_job(
+        {
+            "stage_one": None,
+            "stage_two.frozen": False,
+            "stage_two.epochs": 1,
+            "stage_two.head": {"name": head},
+            "stage_two.loss": {"name": "focal", "weights": "balanced"},
+        }
+    )
+    run_job(job, run, alone, diary())
+    predictions = run.predictions(job.recipe.key, 0)
+    assert predictions.views == ("identity",)
+    assert predictions.probabilities.shape == (1, len(folds.held_out_rows(0)), 2)
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=2), 1, atol=1e-6)
+    assert run.record(job).keys() >= {"stage_two"} and "stage_one" not in run.record(job)
+
+
+def test_encoding_changes_nothing_and_gives_what_a_head_can_learn_from(finished, frozen_job, alone):
+    classifier, store = classifier_of(frozen_job, finished), finished.store(32)
+    encoder = classifier.encoder.train()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    rows = np.array([5, 3, 3, 40])
+    features = encode(encoder, rows, lambda batch: store.pixels[batch], alone)
+    assert all(torch.equal(before[name], tensor) for name, tensor in encoder.state_dict().items())
+    torch.testing.assert_close(features[1], features[2])
+    torch.testing.assert_close(features[0], encoder(torch.from_numpy(store.pixels[5:6].copy()))[0])
+    torch.nn.Linear(features.shape[1], 2)(features).sum().backward()  # Refused of tensors made in inference mode.
+
+
+def test_rows_of_several_pieces_stay_in_order(finished, frozen_job, alone):
+    classifier, store = classifier_of(frozen_job, finished), finished.store(32)
+    rows = np.tile(np.arange(len(store)), 3)[::-1]
+    assert len(rows) > 256
+    features = encode(classifier.encoder, rows, lambda batch: store.pixels[batch], alone)
+    first = encode(classifier.encoder, np.arange(len(store)), lambda batch: store.pixels[batch], alone)
+    torch.testing.assert_close(features, first[torch.from_numpy(rows.copy())])
+
+
+def test_probabilities_are_those_of_a_head_that_does_not_learn():
+    head = torch.nn.Sequential(torch.nn.Dropout(0.9), torch.nn.Linear(4, 3)).train()
+    features = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    found = probabilities_of(head, features)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, head[1](features).softmax(dim=1).detach().numpy(), atol=1e-6)

@@ -1,0 +1,133 @@
+import pytest
+import torch
+
+from raysk.errors import TrainingError
+from raysk.parts.losses import LogitLoss, losses
+from raysk.training.checkpoints import ClassifierCheckpoint, EncoderCheckpoint
+from raysk.training.stage_one import fresh_encoder
+from raysk.training.stage_two import train_stage_two
+
+
+def classifier_of(job, run) -> dict[str, torch.Tensor]:
+    return ClassifierCheckpoint.read(run.classifier_file(job), job.recipe.key, job.fold).tensors
+
+
+def encoder_of(job, run) -> dict[str, torch.Tensor]:
+    return EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, job.fold).tensors
+
+
+def other_job(job, make_job, changes):
+    """A recipe with the stage one of `frozen_job`, which is trained already."""
+    other = make_job({"model.backbone": "test_resnet", **changes})
+    assert other.recipe.encoder_key == job.recipe.encoder_key
+    return other
+
+
+def test_a_frozen_encoder_stays_bit_for_bit(finished, frozen_job):
+    """Running statistics included: they change as soon as a batch passes in training mode."""
+    encoder, classifier = encoder_of(frozen_job, finished), classifier_of(frozen_job, finished)
+    assert any("running_mean" in name for name in encoder)
+    for name, tensor in encoder.items():
+        assert torch.equal(classifier[f"encoder.{name}"], tensor), name
+    assert {name for name in classifier if not name.startswith("encoder.")} == {"head.weight", "head.bias"}
+
+
+def test_an_encoder_that_is_not_frozen_goes_on_learning(finished, frozen_job, make_job, alone, diary):
+    job = other_job(frozen_job, make_job, {"stage_two.frozen": False, "stage_two.epochs": 1})
+    train_stage_two(job, finished, alone, diary())
+    classifier = classifier_of(job, finished)
+    for name, tensor in encoder_of(job, finished).items():
+        assert not torch.equal(classifier[f"encoder.{name}"], tensor), name
+
+
+def test_passes_take_turns(finished, frozen_job, make_job, alone, diary):
+    def run_with(passes: int, view: str):
+        changes = {"stage_two.passes": passes, "stage_two.view": view, "stage_two.epochs": 3}
+        job = other_job(frozen_job, make_job, changes)
+        facts = train_stage_two(job, finished, alone, diary())
+        return facts["losses"], classifier_of(job, finished)["head.weight"]
+
+    once, twice = run_with(1, "light"), run_with(2, "light")
+    assert twice[0][0] == once[0][0]  # The first pass is the same,
+    assert twice[0][1] != once[0][1]  # the second epoch has views of its own.
+    plain, copies = run_with(1, "none"), run_with(2, "none")
+    assert copies[0] == plain[0]
+    assert torch.equal(copies[1], plain[1])
+
+
+@pytest.mark.parametrize("changes", [{}, {"stage_one": None, "stage_two.frozen": False, "stage_two.epochs": 2}])
+def test_interrupted_training_ends_bit_for_bit_the_same(
+    changes, finished, frozen_job, tmp_path, new_run, make_job, alone, diary
+):
+    changes = {"stage_two.head": {"name": "mlp", "hidden": 16}, "stage_two.view": "light", **changes}
+    job = make_job({"model.backbone": "test_resnet", **changes})
+    whole = train_stage_two(job, finished, alone, diary())
+    other = new_run(tmp_path / "other")
+    if job.recipe.stage_one is not None:
+        other.encoder_file(job).parent.mkdir(parents=True)
+        other.encoder_file(job).hardlink_to(finished.encoder_file(job))
+    with pytest.raises(diary.Leave):
+        train_stage_two(job, other, alone, diary(leave_after=("stage two", 1)))
+    report = diary()
+    assert train_stage_two(job, other, alone, report)["losses"] == whole["losses"]
+    assert report.told == [("stage two", 1), ("stage two", 2)]
+    expected, found = classifier_of(job, finished), classifier_of(job, other)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert list(other.classifier_file(job).parent.iterdir()) == [other.classifier_file(job)]
+
+
+@pytest.mark.parametrize("loss", [name for name in losses if issubclass(losses[name], LogitLoss)])
+def test_every_loss_on_logits_learns_the_training_rows(loss, finished, frozen_job, make_job, alone, diary):
+    changes = {"stage_two.loss": {"name": loss}, "stage_two.epochs": 12, "stage_two.optimizer": {"lr": 0.5}}
+    facts = train_stage_two(other_job(frozen_job, make_job, changes), finished, alone, diary())
+    assert facts["losses"][-1] < 0.9 * facts["losses"][0]
+
+
+def test_a_control_starts_from_fresh_weights_and_learns(run, make_job, alone, diary):
+    job = make_job(
+        {
+            "stage_one": None,
+            "stage_two.frozen": False,
+            "stage_two.epochs": 15,
+            "stage_two.optimizer": {"name": "adamw", "lr": 0.01},
+        }
+    )
+    facts = train_stage_two(job, run, alone, diary())
+    assert facts["losses"][-1] < 0.7 * facts["losses"][0]
+    assert facts["images"] == 15 * (len(run.folds.train_rows(0)) // 16 * 16)
+    start = fresh_encoder(job, alone).state_dict()
+    trained = classifier_of(job, run)
+    assert any(not torch.equal(trained[f"encoder.{name}"], tensor) for name, tensor in start.items())
+    assert not run.encoder_file(job).exists()
+
+
+def test_class_weights_come_from_the_training_rows_only(finished, frozen_job, make_job, alone, diary):
+    """The first loss of an untrained cosine head, whose weighted mean is computed here from the training counts."""
+    changes = {
+        "stage_two.loss": {"name": "balanced_softmax"},
+        "stage_two.epochs": 1,
+        "stage_two.batch_size": 4096,
+        "stage_two.head": {"name": "cosine", "scale": 1e-6},
+    }
+    job = other_job(frozen_job, make_job, changes)
+    (loss,) = train_stage_two(job, finished, alone, diary())["losses"]
+    labels = finished.manifest.labels[finished.folds.train_rows(0)]
+    shares = torch.from_numpy(labels).bincount().double() / len(labels)
+    # Logits of nearly zero leave the prior alone, so the loss is the entropy of the training rows' class shares.
+    assert loss == pytest.approx(-(shares * shares.log()).sum().item(), abs=1e-5)
+
+
+def test_a_rate_that_is_too_large_says_so_in_one_line(run, make_job, alone, diary):
+    job = make_job(
+        {
+            "stage_one": None,
+            "stage_two.frozen": False,
+            "stage_two.epochs": 30,
+            "model.backbone": "test_resnet",
+            "stage_two.optimizer": {"lr": 100.0, "weight_decay": 10.0},
+        }
+    )
+    with pytest.raises(TrainingError, match=r"smaller stage_two\.optimizer\.lr than 100") as caught:
+        train_stage_two(job, run, alone, diary())
+    assert "\n" not in str(caught.value)
+    assert not run.classifier_file(job).exists()

@@ -1,0 +1,146 @@
+"""Two workers give the numbers of one; all tests look at one pair of processes, since starting it takes seconds."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import raysk
+from raysk.parts.losses import EmbeddingLoss, losses
+from raysk.training.checkpoints import ClassifierCheckpoint, EncoderCheckpoint
+from raysk.training.job import run_job
+from raysk.training.world import World
+
+SCRIPT = Path(__file__).with_name("two_workers.py")
+# Larger steps would blow up what sums in another order differ by, 1e-7, within a few epochs.
+TASKS = {
+    "contrastive": {
+        "test_views": "dihedral", "stage_one.epochs": 3, "stage_one.optimizer": {"lr": 0.01, "warmup": 0.2}
+    },
+    "pieces": {"stage_one.accumulate": 2, "stage_one.loss": {"name": "simclr"}, "stage_two.accumulate": 4},
+    "one-stage": {
+        "stage_one": None, "stage_two.frozen": False, "stage_two.epochs": 3, "stage_two.accumulate": 2,
+        "stage_two.ema": 0.5, "stage_two.loss": {"name": "cross_entropy", "weights": "balanced"},
+        "stage_two.sampler": {"name": "square_root"}, "stage_two.view": "light",
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def jobs(make_job):
+    return {name: make_job(changes) for name, changes in TASKS.items()}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, new_run, jobs):
+    """The folder that two workers have filled."""
+    folder = tmp_path_factory.mktemp("pair")
+    tasks = [(name, job, []) for name, job in jobs.items()]
+    tasks.append(("left", jobs["contrastive"], [("stage one", 1), ("stage one", 3), ("stage two", 1)]))
+    for name, _, _ in tasks:
+        new_run(folder / name)
+    plain = [{"folder": str(folder / name), "job": job.to_plain(), "leave_after": leave} for name, job, leave in tasks]
+    (folder / "tasks.json").write_text(json.dumps(plain), encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(Path(raysk.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    logs = [(folder / f"log{rank}").open("w") for rank in range(2)]
+    workers = [
+        subprocess.Popen([sys.executable, str(SCRIPT), str(folder), str(rank)], env=environment, stdout=log, stderr=log)
+        for rank, log in enumerate(logs)
+    ]
+    codes = [worker.wait(timeout=200) for worker in workers]
+    assert codes == [0, 0], "\n".join((folder / f"log{rank}").read_text()[-3000:] for rank in range(2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory, new_run, jobs, alone, diary):
+    """The runs that one worker has filled."""
+    folder = tmp_path_factory.mktemp("single")
+    runs = {name: new_run(folder / name) for name in jobs}
+    for name, job in jobs.items():
+        run_job(job, runs[name], alone, diary())
+    return runs
+
+
+def run_of(pair: Path, name: str, single):
+    return type(single["contrastive"]).open(pair / name)
+
+
+def test_without_a_process_group_the_world_is_one_worker():
+    world = World.current(torch.device("cpu"))
+    assert (world.rank, world.size, world.is_chief, world.loader_workers) == (0, 1, True, 0)
+    values = torch.ones(2, requires_grad=True)
+    assert world.gather(values) is values
+    assert [world.agree(True), world.agree(False)] == [True, False]
+    assert world.broadcast_text("größer") == "größer"
+    world.barrier()
+
+
+def test_workers_hear_what_the_chief_says(pair):
+    heard = [json.loads((pair / f"heard{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+    assert [one["world"] for one in heard] == [[0, 2, True], [1, 2, False]]
+    for one in heard:
+        assert one["agree"] == [True, False]
+        assert one["texts"] == ["größer", "", "a" * 5000]
+        assert one["rows"] == [0, 1, 2, 10, 11, 12]
+
+
+@pytest.mark.parametrize("name", [name for name in losses if issubclass(losses[name], EmbeddingLoss)])
+def test_a_loss_on_embeddings_and_its_gradient_are_those_of_one_worker(name, pair, alone):
+    expected = runpy.run_path(str(SCRIPT))["embedding_gradients"](alone)
+    assert expected[f"{name}/weight"].abs().max() > 1e-3
+    for rank in range(2):
+        found = load_file(pair / f"gradients{rank}.safetensors")
+        for what in ("loss", "weight", "bias"):
+            torch.testing.assert_close(found[f"{name}/{what}"], expected[f"{name}/{what}"], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_loss_curves_are_those_of_one_worker(name, pair, single, jobs):
+    expected, found = single[name].record(jobs[name]), run_of(pair, name, single).record(jobs[name])
+    assert (expected["workers"], found["workers"]) == (1, 2)
+    stages = ["stage_one", "stage_two"] if jobs[name].recipe.stage_one else ["stage_two"]
+    for stage in stages:
+        assert found[stage]["losses"] == pytest.approx(expected[stage]["losses"], abs=1e-5)
+        assert found[stage]["images"] == expected[stage]["images"]
+        assert len(set(expected[stage]["losses"])) > 1
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_weights_and_predictions_are_those_of_one_worker(name, pair, single, jobs):
+    job, ours, theirs = jobs[name], single[name], run_of(pair, name, single)
+    files = [(ClassifierCheckpoint, "classifier_file", job.recipe.key)]
+    if job.recipe.stage_one:
+        files.append((EncoderCheckpoint, "encoder_file", job.recipe.encoder_key))
+    for kind, file, key in files:
+        expected, found = (kind.read(getattr(run, file)(job), key, 0).tensors for run in (ours, theirs))
+        for tensor in expected:
+            torch.testing.assert_close(found[tensor], expected[tensor], rtol=1e-4, atol=1e-5)
+    expected, found = (run.predictions(job.recipe.key, 0) for run in (ours, theirs))
+    assert found.views == expected.views
+    assert np.array_equal(found.rows, expected.rows)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+
+
+def test_the_held_out_rows_do_not_divide_evenly(single):
+    """So that the test above has seen the row that pads the last share."""
+    assert len(single["contrastive"].folds.held_out_rows(0)) % 2 == 1
+
+
+def test_two_workers_that_left_a_job_go_on_bit_for_bit(pair, single, jobs):
+    job = jobs["contrastive"]
+    whole, left = run_of(pair, "contrastive", single), run_of(pair, "left", single)
+    for stage in ("stage_one", "stage_two"):
+        assert left.record(job)[stage]["losses"] == whole.record(job)[stage]["losses"]
+    expected, found = (
+        ClassifierCheckpoint.read(run.classifier_file(job), job.recipe.key, 0).tensors for run in (whole, left)
+    )
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert not list(left.folder.rglob("*.progress"))

@@ -1,0 +1,84 @@
+"""One of two workers, started by test_world.py: `python two_workers.py FOLDER RANK`."""
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from raysk.parts.heads import unit_length
+from raysk.parts.losses import EmbeddingLoss, losses
+from raysk.recipe import Job
+from raysk.run import Run
+from raysk.training.job import run_job
+from raysk.training.loop import Progress
+from raysk.training.world import World
+
+
+class Leave(Exception):  # noqa: N818 - as a lane that is told to stop, it has met no error
+    pass
+
+
+def embedding_gradients(world: World) -> dict[str, Tensor]:
+    """Returns, for every loss on embeddings, its value and the gradient of a layer before it, in double precision."""
+    random = torch.Generator().manual_seed(0)
+    inputs = torch.randn(8, 3, 6, generator=random, dtype=torch.float64)
+    # Class 1 has positives on the other worker only, class 0 more on one than on the other, classes 2 and 3 none.
+    labels = torch.tensor([0, 0, 1, 2, 0, 1, 3, 0])
+    found = {}
+    for name in losses:
+        if issubclass(losses[name], EmbeddingLoss):
+            torch.manual_seed(1)
+            layer = nn.Linear(6, 5).double()
+            network = DistributedDataParallel(layer) if world.size > 1 else layer
+            share, targets = (tensor.chunk(world.size)[world.rank] for tensor in (inputs, labels))
+            embeddings = unit_length(network(share))
+            loss = losses[name]().build(labels.bincount())(world.gather(embeddings), world.gather(targets))
+            loss.backward()
+            found |= {
+                f"{name}/loss": loss.detach(),
+                f"{name}/weight": layer.weight.grad,
+                f"{name}/bias": layer.bias.grad,
+            }
+    return found
+
+
+def do_jobs(tasks: list[dict[str, Any]], world: World) -> None:
+    for task in tasks:
+        for leave_after in (*task["leave_after"], None):
+
+            def report(progress: Progress, leave_after: list[Any] | None = leave_after) -> None:
+                if [progress.stage, progress.epoch] == leave_after:
+                    raise Leave
+
+            try:
+                run_job(Job.from_plain(task["job"]), Run.open(Path(task["folder"])), world, report)
+            except Leave:
+                continue
+
+
+def main(folder: Path, rank: int) -> None:
+    torch.set_num_threads(1)
+    meeting = (folder / "meeting").as_uri()
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=120))
+    world = World.current(torch.device("cpu"))
+    heard = {
+        "world": [world.rank, world.size, world.is_chief],
+        "agree": [world.agree(world.is_chief), world.agree(not world.is_chief)],
+        "texts": [world.broadcast_text(text if world.is_chief else "mine") for text in ("größer", "", "a" * 5000)],
+        "rows": world.gather(torch.arange(3) + 10 * rank).tolist(),
+    }
+    (folder / f"heard{rank}.json").write_text(json.dumps(heard), encoding="utf-8")
+    save_file(embedding_gradients(world), folder / f"gradients{rank}.safetensors")
+    do_jobs(json.loads((folder / "tasks.json").read_text(encoding="utf-8")), world)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
