@@ -119,7 +119,7 @@ def test_images_that_cannot_be_read_are_left_out_when_asked_and_said_so(table, t
     assert len(manifest) == 59
     assert "7.png" not in manifest.table.column("image").to_pylist()
     assert f"left out: row 7, {spoilt}: " in output
-    assert "59 images: benign 39, malignant 20" in output
+    assert "59 images: benign 40, malignant 19" in output
 
 
 def test_an_unknown_label_is_named_with_the_nearest_class(tune, table):
@@ -135,7 +135,7 @@ def test_a_class_with_fewer_groups_than_folds_is_named(tune, table):
     table.write_text("\n".join(lines) + "\n")
     line = tune.refused(**of(table))
     assert "'rare'" in line
-    assert "2 groups" in line
+    assert "a group for each of the 4 parts (3 folds and the test part), but 'rare' has 2" in line
 
 
 def test_an_override_that_does_not_exist_is_answered_with_the_nearest(tune):
@@ -145,6 +145,10 @@ def test_an_override_that_does_not_exist_is_answered_with_the_nearest(tune):
 def test_an_unknown_loss_or_backbone_is_answered_with_the_nearest(tune):
     assert "'supcom'; did you mean supcon" in tune.refused("stage_one.loss.name=supcom")
     assert "'resnett18'; did you mean resnet18" in tune.refused("model.backbone=resnett18")
+
+
+def test_an_unknown_source_is_answered_with_the_nearest(tune):
+    assert "data source must be a known name, but got 'cvs'; did you mean csv" in tune.refused("data.source=cvs")
 
 
 def test_an_unknown_space_is_answered_with_the_nearest(tune):

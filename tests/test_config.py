@@ -67,7 +67,6 @@ def test_composing_twice_is_not_mixed_up():
         (["stage_two.head.name=liner"], "did you mean linear"),
         (["stage_two.view=meduim"], "did you mean medium"),
         (["model.backbone=resnet5O"], "did you mean resnet50"),
-        (["data.source=cvs"], "cvs"),
         (["data=cvs"], "the overrides must fit the configuration, but .*data/cvs"),
         (["stage_one.epochs=0"], r"stage_one.epochs must be a whole number in \[1, 100000\], but got 0"),
         (["stage_one.epochs=2.5"], "stage_one.epochs must be a whole number"),

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from raysk.errors import ArtifactError
 from raysk.search.resources import LanePlan
 from raysk.search.searcher import Tally
 
@@ -24,12 +25,21 @@ def chatter_to(path: Path) -> Iterator[TextIO]:
     """Sends all that this process and its children print to a file, and yields the way to the terminal.
 
     At the level of file descriptors, since Ray's processes and compiled libraries write past Python's streams.
+
+    Raises:
+        ArtifactError: The file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} must be writable, but {error.strerror}: free space or choose another folder"
+        ) from error
     sys.stdout.flush()
     sys.stderr.flush()
     terminal, errors = os.dup(1), os.dup(2)
-    with path.open("ab") as file:
+    with file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:

@@ -1,24 +1,64 @@
 """What happens before the first job: rows are read and divided, images decoded, the run directory made or found."""
 
 import shlex
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from raysk.config import Config
-from raysk.data.folds import make_folds
+from raysk.data.folds import Folds, make_folds
 from raysk.data.manifest import Manifest
 from raysk.data.sources import load_manifest
 from raysk.data.store import build_store
+from raysk.errors import ArtifactError
 from raysk.run import Run, data_digest
 from raysk.search.display import progress_bar
 from raysk.search.request import StudyRequest
 from raysk.search.space import Space
 
 
-def prepare(request: StudyRequest, space: Space, config: Config, console: Console) -> Run:
-    """Reads and divides the rows, decodes the images, and makes or opens the run directory."""
-    folder, cache = request.folder(space), config.cache_folder
+@dataclass(frozen=True)
+class Preparation:
+    """A study before its run directory is touched.
+
+    Args:
+        folder: Of the run.
+        cache: Of decoded images.
+        manifest: The rows.
+        folds: Their folds.
+        same: Facts that a resumed study must find unchanged.
+        command: What was typed.
+    """
+
+    folder: Path
+    cache: Path
+    manifest: Manifest
+    folds: Folds
+    same: dict[str, Any]
+    command: str
+
+    def run(self) -> Run:
+        """Opens the run directory, or makes it."""
+        if (self.folder / "run.json").exists():
+            return Run.open(self.folder)
+        begun = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}"
+        facts = self.same | {"command": self.command, "begun": begun}
+        return Run.create(self.folder, self.cache, self.manifest, self.folds, facts)
+
+
+def prepare(request: StudyRequest, space: Space, config: Config, console: Console) -> Preparation:
+    """Reads and divides the rows, decodes the images, and checks the run directory.
+
+    Raises:
+        ArtifactError: The folder has a study that is not to be resumed, or one of other rows or settings.
+    """
+    folder = request.folder(space)
+    exists = (folder / "run.json").exists()
+    if exists and not request.resume:
+        raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to go on with it")
     manifest, pixels = read_data(config, console)
     settings = config.folds
     folds = make_folds(manifest, settings.k, settings.seed, settings.test_share, settings.column)
@@ -29,13 +69,10 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         "space": request.space,
         "overrides": list(request.overrides),
     }
-    if request.resume and (folder / "run.json").exists():
-        run = Run.open(folder)
-        run.check_same(same)
-        return run
+    if exists:
+        Run.open(folder).check_same(same)
     words = ["raysk", "tune", "--space", request.space, "--trials", str(request.trials), *request.overrides]
-    begun = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}"
-    return Run.create(folder, cache, manifest, folds, same | {"command": shlex.join(words), "begun": begun})
+    return Preparation(folder, config.cache_folder, manifest, folds, same, shlex.join(words))
 
 
 def read_data(config: Config, console: Console) -> tuple[Manifest, str]:

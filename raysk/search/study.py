@@ -46,28 +46,30 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     config = space.config()
     for point in space.named_points():
         space.config(point)  # Refused now rather than after an hour.
-    run = prepare(request, space, config, console)
-    console.print(f"run directory: {run.folder}", markup=False, highlight=False)
+    prepared = prepare(request, space, config, console)
+    console.print(f"run directory: {prepared.folder}", markup=False, highlight=False)
     interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
-    with chatter_to(run.folder / "logs" / "ray.log") as stream, interrupt.on_ctrl_c():
+    with chatter_to(prepared.folder / "logs" / "ray.log") as stream, interrupt.on_ctrl_c():
         terminal = Console(file=stream, force_terminal=console.is_terminal, width=console.width)
         with connected(request.address):
-            return _Study(request, space, run, interrupt, terminal).conduct()
+            total = ray.cluster_resources()
+            plan = plan_lanes(total.get("CPU", 0), total.get("GPU", 0), request.workers, request.gpus_per_worker)
+            return _Study(request.trials, space, prepared.run(), plan, interrupt, terminal).conduct()
 
 
 class _Study:
     """A study under way."""
 
-    def __init__(self, request: StudyRequest, space: Space, run: Run, interrupt: Interrupt, console: Console) -> None:
-        self.request, self.run, self.interrupt, self.console = request, run, interrupt, console
-        total = ray.cluster_resources()
-        self.plan = plan_lanes(total.get("CPU", 0), total.get("GPU", 0), request.workers, request.gpus_per_worker)
+    def __init__(
+        self, num_trials: int, space: Space, run: Run, plan: LanePlan, interrupt: Interrupt, console: Console
+    ) -> None:
+        self.run, self.plan, self.interrupt, self.console = run, plan, interrupt, console
         name = f"broker-{run.folder.name}-{os.getpid()}"
         self.broker = start_broker(name)
         self.listener = Listener(lambda line: self.display.say(line))
-        self.searcher = StudySearcher(space, run, request.trials, name, self.listener)
-        self.display = StudyDisplay(console, self.listener.tally, request.trials, run.folds.k, self.plan)
-        self.lanes = LanePool(run, name, self.plan)
+        self.searcher = StudySearcher(space, run, num_trials, name, self.listener)
+        self.display = StudyDisplay(console, self.listener.tally, num_trials, run.folds.k, plan)
+        self.lanes = LanePool(run, name, plan)
 
     def conduct(self) -> Leaderboard | None:
         """Searches, then scores."""
@@ -94,16 +96,11 @@ class _Study:
 
         thread = threading.Thread(target=body, name=work.__name__, daemon=True)
         thread.start()
-        warned = False
         while thread.is_alive():
             thread.join(_POLL_S)
             self.display.update(ray.get(self.broker.status.remote()))
-            if self.interrupt.is_due and work == self._search and not warned:
-                warned = True
-                why = "ending after the present epochs" if self.interrupt.asked.is_set() else "the time budget is spent"
-                self.display.say(f"{why}: what is finished is kept")
-                self.searcher.close()
-                ray.get(self.broker.cancel_all.remote())
+            if self.interrupt.is_due and work == self._search:
+                self._end_search()
             if len(self.lanes.failures) == self.plan.lanes:
                 raise TrainingError(
                     f"a lane must start, but {next(iter(self.lanes.failures.values()))}: see logs/ray.log"
@@ -111,6 +108,14 @@ class _Study:
         if "error" in outcome:
             raise outcome["error"]
         return outcome["result"]
+
+    def _end_search(self) -> None:
+        """Has the search end; called again until it has, since a trial may just have queued its jobs."""
+        if not self.searcher.is_closed:
+            why = "ending after the present epochs" if self.interrupt.asked.is_set() else "the time budget is spent"
+            self.display.say(f"{why}: what is finished is kept")
+        self.searcher.close()
+        ray.get(self.broker.cancel_all.remote())
 
     def _search(self) -> None:
         """Has Tune try the recipes."""

@@ -1,0 +1,85 @@
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from raysk.search.display import StudyDisplay, chatter_to, progress_bar
+from raysk.search.resources import plan_lanes
+from raysk.search.searcher import Tally
+
+STATUS = {
+    "lanes": [
+        {
+            "lane": 0, "job": "abc-fold1-held_out", "stage": "stage one",
+            "epoch": 3, "epochs": 9, "images": 300, "seconds": 2.0,
+        },
+        {"lane": 1, "job": None},
+    ],
+    "waiting": 4, "done": 5, "failed": 0, "cancelled": 0,
+}  # fmt: skip
+
+
+def displayed(is_terminal, best=("paper", 0.5)):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=is_terminal, width=120, legacy_windows=False)
+    tally = Tally(begun=4, complete=2, stopped=1, failed=1, best=best)
+    with StudyDisplay(console, tally, 8, 3, plan_lanes(2, 0, 1, 0)) as display:
+        display.update(STATUS)
+        display.say("paper: fold 1 of 3, macro-F1 0.500 [draft]")
+    return stream.getvalue()
+
+
+def test_a_file_gets_plain_lines_only():
+    assert displayed(False) == "  0:00  paper: fold 1 of 3, macro-F1 0.500 [draft]\n"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "2 complete, 1 stopped, 1 failed of 8", "folds done 5", "(paper)", "lanes busy 1 of 2", "150 images/s",
+        "abc-fold1-held_out", "stage one", "epoch 3 of 9", "idle",
+    ],
+)  # fmt: skip
+def test_a_terminal_shows_the_study(part):
+    assert part in displayed(True)
+
+
+def test_a_study_without_a_score_yet_says_so():
+    assert "no recipe complete yet" in displayed(True, best=None)
+
+
+def test_chatter_of_this_process_and_its_children_goes_to_the_file(tmp_path):
+    script = tmp_path / "chatty.py"
+    script.write_text(
+        "import os, subprocess, sys\n"
+        "from pathlib import Path\n"
+        "from raysk.search.display import chatter_to\n"
+        "print('before')\n"
+        f"with chatter_to(Path({str(tmp_path)!r}) / 'logs' / 'ray.log') as terminal:\n"
+        "    print('python'); print('error', file=sys.stderr)\n"
+        "    os.write(1, b'descriptor\\n'); subprocess.run(['echo', 'child'])\n"
+        "    print('for the user', file=terminal)\n"
+        "print('after'); print('warned', file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout == "before\nfor the user\nafter\n"
+    assert done.stderr == "warned\n"
+    assert sorted((tmp_path / "logs" / "ray.log").read_text().split()) == ["child", "descriptor", "error", "python"]
+
+
+def test_the_terminal_comes_back_after_an_error(tmp_path, capfd):
+    with pytest.raises(ValueError, match="inside"), chatter_to(tmp_path / "log"):
+        raise ValueError("inside")
+    os.write(1, b"here again\n")
+    assert capfd.readouterr().out == "here again\n"
+
+
+def test_a_bar_is_drawn_in_a_terminal_only():
+    for is_terminal in (False, True):
+        stream = io.StringIO()
+        with progress_bar(Console(file=stream, force_terminal=is_terminal, width=80), "decoding") as bar:
+            bar(3, 4)
+        assert ("3/4" in stream.getvalue()) is is_terminal

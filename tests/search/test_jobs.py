@@ -1,0 +1,331 @@
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from raysk.recipe import Job, Recipe
+from raysk.search.jobs import JobQueue, Order, Outcome, QueuedJob
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def queue(clock):
+    return JobQueue(max_attempts=3, lease_seconds=10.0, clock=clock)
+
+
+def a_job(name, *priority, encoder=None):
+    return QueuedJob(name, {"name": name}, list(priority or (0,)), encoder)
+
+
+def taken(queue, lane, incarnation):
+    order, job = queue.take(lane, incarnation)
+    assert order is Order.WORK
+    return job.id
+
+
+def test_the_smallest_priority_is_taken_first_and_equal_ones_in_their_order(queue):
+    lane = queue.join(0)
+    for job in (a_job("late", 1, 0), a_job("first", 0, 2), a_job("second", 0, 2), a_job("soonest", 0, 1)):
+        queue.submit(job)
+    order = []
+    for _ in range(4):
+        order.append(taken(queue, 0, lane))
+        queue.finish(0, lane, order[-1], Outcome.DONE)
+    assert order == ["soonest", "first", "second", "late"]
+    assert queue.take(0, lane) == (Order.WAIT, None)
+
+
+def test_a_job_is_with_one_lane_only_and_queued_once(queue):
+    first, second = queue.join(0), queue.join(1)
+    queue.submit(a_job("one"))
+    queue.submit(a_job("one"))
+    assert taken(queue, 0, first) == "one"
+    queue.submit(a_job("one"))
+    assert queue.take(1, second) == (Order.WAIT, None)
+    queue.finish(0, first, "one", Outcome.DONE)
+    queue.submit(a_job("one"))
+    assert queue.take(1, second) == (Order.WAIT, None), "what is done is done"
+
+
+def test_two_lanes_never_train_one_encoder_at_once(queue):
+    first, second = queue.join(0), queue.join(1)
+    for job in (a_job("a", 0, encoder="e"), a_job("b", 1, encoder="e"), a_job("c", 2, encoder="f"), a_job("d", 3)):
+        queue.submit(job)
+    assert taken(queue, 0, first) == "a"
+    assert taken(queue, 1, second) == "c", "b would train the encoder that a trains"
+    queue.finish(1, second, "c", Outcome.DONE)
+    assert taken(queue, 1, second) == "d", "a job without an encoder is never held back"
+    queue.finish(0, first, "a", Outcome.DONE)
+    assert taken(queue, 0, first) == "b"
+
+
+def test_a_new_incarnation_voids_what_the_old_one_still_says(queue):
+    old = queue.join(0)
+    queue.submit(a_job("one"))
+    queue.submit(a_job("two", 1))
+    taken(queue, 0, old)
+    new = queue.join(0)
+    assert queue.jobs["one"].outcome is None
+    assert queue.take(0, old) == (Order.LEAVE, None), "a request that a dead worker left must not swallow a job"
+    assert taken(queue, 0, new) == "one"
+    assert queue.report(0, old, {"epoch": 9}) is Order.STOP
+    queue.finish(0, old, "one", Outcome.DONE)
+    queue.crash(0, old, "long ago")
+    assert queue.jobs["one"].outcome is None
+    assert queue.lanes[0].job.id == "one"
+    assert queue.lanes[0].progress == {}
+    queue.finish(0, new, "one", Outcome.DONE)
+    assert queue.jobs["one"].outcome is Outcome.DONE
+
+
+def test_a_silent_lane_loses_its_job_and_a_speaking_one_does_not(queue, clock):
+    silent, speaking = queue.join(0), queue.join(1)
+    queue.submit(a_job("one"))
+    queue.submit(a_job("two", 1))
+    taken(queue, 0, silent)
+    taken(queue, 1, speaking)
+    for _ in range(3):
+        clock.now += 4.0
+        assert queue.report(1, speaking, {"epoch": 1}) is Order.GO_ON
+        queue.expire()
+    assert queue.lanes[0].job is None
+    assert queue.lanes[1].job.id == "two"
+    assert queue.report(0, silent, {}) is Order.STOP, "it must leave what another lane may take now"
+    queue.finish(0, silent, "one", Outcome.DONE)
+    assert queue.jobs["one"].outcome is None
+    assert taken(queue, 0, silent) == "one", "a lane that speaks again is trusted again"
+
+
+def test_a_lease_ends_after_its_seconds_and_not_with_them(queue, clock):
+    lane = queue.join(0)
+    queue.submit(a_job("one"))
+    taken(queue, 0, lane)
+    clock.now += 10.0
+    queue.expire()
+    assert queue.lanes[0].job.id == "one"
+    clock.now += 0.001
+    queue.expire()
+    assert queue.lanes[0].job is None
+
+
+BECAUSE = {
+    "join": "its lane died",
+    "crash": "MemoryError: 40 GB",
+    "expire": "its lane was silent for 10 s",
+    "take": "its lane asked for another",
+}
+
+
+@pytest.mark.parametrize("end", list(BECAUSE))
+def test_a_job_that_kills_its_lanes_fails_after_three_attempts_with_the_reason(queue, clock, end):
+    queue.submit(a_job("one"))
+    incarnation = queue.join(0)
+    for attempt in range(1, 4):
+        assert taken(queue, 0, incarnation) == "one"
+        assert (queue.jobs["one"].attempts, queue.jobs["one"].outcome) == (attempt, None)
+        if end == "join":
+            incarnation = queue.join(0)
+        elif end == "crash":
+            queue.crash(0, incarnation, "MemoryError: 40 GB")
+        elif end == "expire":
+            clock.now += 11.0
+            queue.expire()
+    assert queue.take(0, incarnation) == (Order.WAIT, None)
+    job = queue.jobs["one"]
+    assert (job.outcome, job.reason) == (Outcome.FAILED, f"given up after 3 attempts: {BECAUSE[end]}")
+
+
+def test_a_failure_that_a_lane_reports_is_final_and_keeps_its_reason(queue):
+    lane = queue.join(0)
+    queue.submit(a_job("one"))
+    taken(queue, 0, lane)
+    queue.finish(0, lane, "one", Outcome.FAILED, "the loss is nan")
+    assert (queue.jobs["one"].outcome, queue.jobs["one"].reason) == (Outcome.FAILED, "the loss is nan")
+    queue.submit(a_job("one"))
+    assert queue.take(0, lane) == (Order.WAIT, None)
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_can_be_queued_again(queue):
+    lane = queue.join(0)
+    queue.submit(a_job("one"))
+    queue.cancel("one")
+    assert queue.jobs["one"].outcome is Outcome.CANCELLED
+    assert queue.take(0, lane) == (Order.WAIT, None)
+    queue.submit(a_job("one"))
+    assert taken(queue, 0, lane) == "one"
+    assert queue.report(0, lane, {}) is Order.GO_ON
+
+
+def test_a_job_at_work_is_cancelled_with_its_lanes_next_word(queue):
+    lane = queue.join(0)
+    queue.submit(a_job("one"))
+    taken(queue, 0, lane)
+    assert queue.report(0, lane, {"epoch": 1}) is Order.GO_ON
+    queue.cancel("one")
+    assert queue.jobs["one"].outcome is None
+    assert queue.report(0, lane, {"epoch": 2}) is Order.STOP
+    queue.finish(0, lane, "one", Outcome.CANCELLED)
+    assert queue.jobs["one"].outcome is Outcome.CANCELLED
+
+
+def test_a_cancelled_job_whose_lane_dies_is_not_tried_again(queue):
+    lane = queue.join(0)
+    queue.submit(a_job("one"))
+    taken(queue, 0, lane)
+    queue.cancel("one")
+    lane = queue.join(0)
+    assert queue.jobs["one"].outcome is Outcome.CANCELLED
+    assert queue.take(0, lane) == (Order.WAIT, None)
+
+
+def test_cancelling_what_has_ended_or_is_unknown_changes_nothing(queue):
+    lane = queue.join(0)
+    queue.submit(a_job("one"))
+    taken(queue, 0, lane)
+    queue.finish(0, lane, "one", Outcome.DONE)
+    queue.cancel("one")
+    queue.cancel("nobody")
+    assert queue.jobs["one"].outcome is Outcome.DONE
+    assert list(queue.jobs) == ["one"]
+
+
+def test_a_closed_queue_cancels_all_and_sends_everybody_home(queue):
+    lane = queue.join(0)
+    for name in ("at work", "waiting"):
+        queue.submit(a_job(name))
+    taken(queue, 0, lane)
+    queue.close()
+    assert queue.jobs["waiting"].outcome is Outcome.CANCELLED
+    assert queue.report(0, lane, {}) is Order.STOP
+    assert queue.take(0, lane) == (Order.LEAVE, None)
+    queue.submit(a_job("too late"))
+    assert queue.jobs["too late"].outcome is Outcome.CANCELLED, "who waits for it must not wait for ever"
+    assert queue.take(1, queue.join(1)) == (Order.LEAVE, None)
+
+
+def test_busy_seconds_count_the_time_with_jobs_only(queue, clock):
+    lane = queue.join(0)
+    queue.submit(a_job("one"))
+    clock.now = 5.0
+    taken(queue, 0, lane)
+    clock.now = 7.5
+    queue.finish(0, lane, "one", Outcome.DONE)
+    clock.now = 100.0
+    queue.take(0, lane)
+    assert queue.lanes[0].busy_seconds == 2.5
+
+
+NAMES = st.sampled_from([f"job{number}" for number in range(6)])
+LANES = st.sampled_from([0, 1, 2])
+
+
+def test_only_what_trains_an_encoder_keeps_others_from_it():
+    job = Job(Recipe(), 2)
+    control = Recipe.from_plain({"stage_one": None, "stage_two": {"frozen": False}})
+    queued = QueuedJob.of(job, 2, 7)
+    assert (queued.id, queued.priority, Job.from_plain(queued.plain)) == (job.id, [2, 7], job)
+    assert queued.encoder == f"{job.recipe.encoder_key}-2"
+    assert QueuedJob.of(job.for_test(), 0).encoder is None
+    assert QueuedJob.of(Job(control, 0), 0).encoder is None
+
+
+class Lanes(RuleBasedStateMachine):
+    """Lanes that work, fall silent and die in any order, some of whose words arrive late."""
+
+    @initialize()
+    def begin(self):
+        self.clock = Clock()
+        self.queue = JobQueue(max_attempts=3, lease_seconds=10.0, clock=self.clock)
+        self.incarnations = {lane: self.queue.join(lane) for lane in (0, 1, 2)}
+        self.done = Counter()
+
+    @rule(number=st.integers(0, 5), urgency=st.integers(0, 3))
+    def submit(self, number, urgency):
+        self.queue.submit(a_job(f"job{number}", urgency, encoder=f"e{number % 3}" if number < 4 else None))
+
+    @rule(lane=LANES, late=st.integers(0, 1))
+    def take(self, lane, late):
+        void = late and self.incarnations[lane] > 1
+        had = self.queue.lanes[lane].job
+        order, job = self.queue.take(lane, self.incarnations[lane] - void)
+        if void:
+            assert order is Order.LEAVE
+            assert self.queue.lanes[lane].job is had
+        if order is Order.WORK:
+            assert self.queue.lanes[lane].job is job
+
+    @rule(lane=LANES, name=NAMES, outcome=st.sampled_from(list(Outcome)), late=st.booleans())
+    def finish(self, lane, name, outcome, late):
+        held = self.queue.lanes[lane].job
+        counts = held is not None and held.id == name and not late
+        before = self.queue.jobs[name].outcome if name in self.queue.jobs else None
+        self.queue.finish(lane, self.incarnations[lane] - late, name, outcome)
+        if counts:
+            self.done[name] += outcome is Outcome.DONE
+            assert self.queue.jobs[name].outcome is outcome
+        elif name in self.queue.jobs:
+            assert self.queue.jobs[name].outcome is before
+
+    @rule(lane=LANES)
+    def die(self, lane):
+        self.incarnations[lane] = self.queue.join(lane)
+
+    @rule(seconds=st.floats(0, 20))
+    def wait(self, seconds):
+        self.clock.now += seconds
+        self.queue.expire()
+
+    @rule(lane=LANES)
+    def report(self, lane):
+        held = self.queue.lanes[lane].job
+        order = self.queue.report(lane, self.incarnations[lane], {})
+        assert order is (Order.GO_ON if held is not None and not held.stopping else Order.STOP)
+
+    @rule(name=NAMES)
+    def cancel(self, name):
+        self.queue.cancel(name)
+
+    @precondition(lambda self: self.queue.waiting)
+    @rule()
+    def an_idle_lane_is_never_kept_from_free_work(self):
+        busy = {state.job.encoder for state in self.queue.lanes.values() if state.job}
+        free = [job for job in self.queue.waiting if job.encoder is None or job.encoder not in busy]
+        idle = [lane for lane, state in self.queue.lanes.items() if state.job is None]
+        if free and idle:
+            order, job = self.queue.take(idle[0], self.incarnations[idle[0]])
+            assert order is Order.WORK
+            assert job.priority == min(other.priority for other in free)
+
+    @invariant()
+    def every_job_is_in_one_place(self):
+        if not hasattr(self, "queue"):
+            return
+        held = [state.job for state in self.queue.lanes.values() if state.job]
+        for job in self.queue.jobs.values():
+            places = [job in self.queue.waiting, job in held, job.outcome is not None]
+            assert places.count(True) == 1, f"{job} is in {places}"
+            assert held.count(job) <= 1
+            assert job.attempts <= 3
+        encoders = [job.encoder for job in held if job.encoder]
+        assert len(encoders) == len(set(encoders))
+        assert all(count == 1 for count in self.done.values() if count), "a finished job was repeated"
+
+
+TestLanes = Lanes.TestCase
+TestLanes.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

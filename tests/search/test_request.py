@@ -1,0 +1,67 @@
+import os
+import signal
+import time
+
+import pytest
+
+from raysk.errors import ConfigError
+from raysk.search.request import Interrupt, StudyRequest
+from raysk.search.space import load_space
+
+
+@pytest.fixture
+def space():
+    return load_space("supcon")
+
+
+def test_a_new_study_gets_a_folder_of_its_space_and_time(space):
+    assert str(StudyRequest("supcon").folder(space)).startswith("runs/supcon-20")
+
+
+def test_to_resume_without_a_folder_takes_the_newest_of_the_space(space, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("supcon-2026-01-02-000000", "supcon-2026-01-10-000000", "other-2027-01-01-000000"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text("{}")
+    (tmp_path / "runs" / "supcon-2026-12-01-000000").mkdir()  # without run.json: no study was begun in it
+    assert StudyRequest("supcon", resume=True).folder(space).name == "supcon-2026-01-10-000000"
+
+
+def test_there_must_be_something_to_resume(space, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"--resume must find a run .* give --run DIR"):
+        StudyRequest("supcon", resume=True).folder(space)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"trials": 0}, "^--trials must be >= 1, but got 0: "),
+        ({"trials": -3}, "^--trials must be >= 1, but got -3: "),
+        ({"time_budget": 0.0}, "^--time-budget must be > 0 seconds, but got 0: "),
+        ({"time_budget": -1.5}, "^--time-budget must be > 0 seconds, but got -1.5: "),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        StudyRequest("supcon", **wrong)
+
+
+def test_the_first_ctrl_c_is_a_wish_and_the_second_an_order():
+    interrupt = Interrupt()
+    before = signal.getsignal(signal.SIGINT)
+    with interrupt.on_ctrl_c():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.asked.is_set()
+        assert interrupt.is_due
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_time_is_up_after_the_deadline():
+    assert not Interrupt().is_due
+    assert not Interrupt(time.monotonic() + 1000).is_due
+    late = Interrupt(time.monotonic() - 1)
+    assert late.is_due
+    assert not late.asked.is_set()

@@ -1,0 +1,267 @@
+import json
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from raysk.recipe import Job
+from raysk.search.ending import command
+from raysk.search.searcher import Listener, StudySearcher, open_study, origin
+from raysk.search.space import load_space
+
+USER = ["data.size=150", "image_size=32"]
+NAMED = ["paper", "cross_entropy", "weighted_cross_entropy", "focal", "balanced_softmax", "from_scratch"]
+
+
+def jobs_of(config):
+    return [Job.from_plain(job["plain"]) for job in json.loads(config["jobs"])]
+
+
+class Driver:
+    """A driver of a study: what Tune does to a searcher, in the order of the test."""
+
+    def __init__(self, run, num_trials, space="supcon", user=USER):
+        self.lines = []
+        self.searcher = StudySearcher(load_space(space, user), run, num_trials, "broker", Listener(self.lines.append))
+        self.tally = self.searcher.listener.tally
+        self.begun = 0
+
+    def suggest(self):
+        """Begins a trial; returns (Tune's name of it, what it is called, its recipe), or None at the end."""
+        name = f"tune{self.begun}"
+        self.begun += 1
+        config = self.searcher.suggest(name)
+        if config == Searcher.FINISHED:
+            return None
+        return name, self.searcher.trials[name].point.name, jobs_of(config)[0].recipe
+
+    def folds(self, name, scores, k=3):
+        """Reports fold after fold; returns the last result."""
+        for number in range(1, len(scores) + 1):
+            mean = sum(scores[:number]) / number
+            result = {"outcome": "done", "reason": "", "folds": number, "score": mean, "done": number == k}
+            if number < k:
+                self.searcher.on_trial_result(name, result)
+        return result
+
+    def complete(self, name, score=0.5):
+        self.searcher.on_trial_complete(name, self.folds(name, [score] * 3))
+
+    def stop(self, name, score=0.1):
+        self.searcher.on_trial_complete(name, self.folds(name, [score]))
+
+    def fail(self, name, reason):
+        self.searcher.on_trial_complete(name, {"outcome": "failed", "reason": reason, "folds": 0, "done": True})
+
+    def rest(self):
+        """Completes all that is left; returns the names."""
+        names = []
+        while trial := self.suggest():
+            names.append(trial[1])
+            self.complete(trial[0])
+        return names
+
+
+def by_point(run):
+    """The trials that ended as something, by the name of their point."""
+    study = open_study(run.folder / "study.journal", 0)
+    return {
+        t.user_attrs["point"]: t
+        for t in study.get_trials()
+        if t.state is not TrialState.FAIL or "reason" in t.user_attrs
+    }
+
+
+def test_the_paper_comes_first_then_the_controls_then_the_search(run):
+    driver = Driver(run, 9)
+    assert driver.rest() == [*NAMED, "trial 6", "trial 7", "trial 8"]
+    assert (driver.tally.begun, driver.tally.complete) == (9, 9)
+
+
+def test_fewer_trials_than_named_points_begin_with_the_paper(run):
+    assert Driver(run, 2).rest() == NAMED[:2]
+
+
+def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
+    config = Driver(run, 1).searcher.suggest("tune0")
+    jobs = jobs_of(config)
+    assert [(job.fold, job.part) for job in jobs] == [(0, "held_out"), (1, "held_out"), (2, "held_out")]
+    assert len({job.recipe for job in jobs}) == 1
+    assert run.recipe(jobs[0].recipe.key) == jobs[0].recipe
+    assert config["broker"] == "broker"
+    assert [job["priority"] for job in json.loads(config["jobs"])] == [[0, 0], [1, 0], [2, 0]]
+    assert json.loads(config["records"]) == [str(run.record_file(job)) for job in jobs]
+    assert all(isinstance(value, str) for value in config.values()), "Tune would take others for a space"
+
+
+def test_optuna_is_told_the_truth_of_every_end(run):
+    driver = Driver(run, 8)
+    for _ in range(2):
+        driver.complete(driver.suggest()[0], 0.4)
+    driver.searcher.on_trial_complete((failed := driver.suggest())[0], {
+        "outcome": "failed", "reason": "the loss is nan", "folds": 0, "done": True,
+    })  # fmt: skip
+    driver.stop((stopped := driver.suggest())[0], 0.1)
+    driver.searcher.on_trial_complete((dead := driver.suggest())[0], None, error=True)
+    driver.searcher.on_trial_complete((scored := driver.suggest())[0], driver.folds("tune5", [0.3, 0.6, 0.9]))
+    trials = by_point(run)
+    assert [trials[name].state for name in NAMED[:2]] == [TrialState.COMPLETE] * 2
+    assert (trials[failed[1]].state, trials[failed[1]].user_attrs["reason"]) == (TrialState.FAIL, "the loss is nan")
+    assert (trials[stopped[1]].state, trials[stopped[1]].intermediate_values) == (TrialState.PRUNED, {1: 0.1})
+    assert trials[dead[1]].state is TrialState.FAIL
+    assert "logs/ray.log" in trials[dead[1]].user_attrs["reason"]
+    assert trials[scored[1]].value == pytest.approx(0.6)
+    assert trials[scored[1]].intermediate_values == pytest.approx({1: 0.3, 2: 0.45, 3: 0.6})
+    assert (driver.tally.complete, driver.tally.stopped, driver.tally.failed) == (3, 1, 2)
+    assert driver.tally.best == (scored[1], pytest.approx(0.6))
+    assert [t.value for t in driver.searcher.complete()] == pytest.approx([0.6, 0.4, 0.4])
+    assert f"{failed[1]}: failed: the loss is nan" in driver.lines
+
+
+def test_every_drawn_point_teaches_optuna_its_values(run):
+    driver = Driver(run, 8)
+    seen = {}
+    while trial := driver.suggest():
+        seen[trial[1]] = trial[2]
+        driver.complete(trial[0])
+    trials = by_point(run)
+    for name in ("paper", "from_scratch", "trial 6", "trial 7"):
+        params, recipe = trials[name].params, seen[name]
+        assert params["stage_one.loss.temperature"] == recipe.stage_one.loss.temperature
+        assert params["stage_two.optimizer.lr"] == recipe.stage_two.optimizer.lr
+        assert trials[name].user_attrs["recipe"] == recipe.key
+    assert trials["cross_entropy"].params == {}
+    kinds = [trials[name].user_attrs["kind"] for name in ("paper", "focal", "trial 6")]
+    assert kinds == ["start", "control", "drawn"]
+
+
+def test_a_start_outside_a_sweep_of_the_command_line_runs_with_what_optuna_drew(run):
+    driver = Driver(
+        run, 1, user=[*USER, "stage_one.loss.temperature=interval(0.2,0.3)", "stage_one.epochs=choice(1,2)"]
+    )
+    _, name, recipe = driver.suggest()
+    (trial,) = driver.searcher.study.get_trials()
+    assert name == "paper"
+    assert 0.2 <= recipe.stage_one.loss.temperature <= 0.3
+    assert recipe.stage_one.optimizer.lr == 0.003, "the rest of the paper's setting stays"
+    assert trial.params["stage_one.loss.temperature"] == recipe.stage_one.loss.temperature
+    assert trial.params["stage_one.epochs"] == recipe.stage_one.epochs
+
+
+def test_a_killed_driver_leaves_trials_that_the_next_one_asks_for_again(run):
+    first = Driver(run, 8)
+    for _ in range(6):
+        name, *_ = first.suggest()
+        first.complete(name)
+    drawn = [first.suggest() for _ in range(2)]
+    first.searcher.on_trial_result(drawn[0][0], first.folds(drawn[0][0], [0.3]))
+    # Here the driver dies: nothing more is told.
+    second = Driver(run, 8)
+    again = [second.suggest() for _ in range(2)]
+    assert [trial[1:] for trial in again] == [trial[1:] for trial in drawn], "the same names and recipes"
+    assert second.suggest() is None
+    for name, *_ in again:
+        second.complete(name)
+    states = [trial.state for trial in second.searcher.study.get_trials()]
+    assert (states.count(TrialState.FAIL), states.count(TrialState.COMPLETE)) == (2, 8)
+    assert states.count(TrialState.RUNNING) == 0
+    assert (second.tally.begun, second.tally.complete, second.tally.failed) == (8, 8, 0)
+
+
+def test_a_driver_that_dies_again_and_again_loses_and_repeats_nothing(run):
+    first = Driver(run, 7)
+    begun = {trial[1:] for trial in (first.suggest() for _ in range(3))}
+    for _ in range(3):
+        driver = Driver(run, 7)
+        begun |= {trial[1:] for trial in (driver.suggest() for _ in range(7))}
+    assert len(begun) == 7, "each driver asks for the points of those before it"
+    last = Driver(run, 7)
+    assert sorted(last.rest()) == sorted(name for name, _ in begun)
+    origins = [origin(trial) for trial in last.searcher.complete()]
+    assert len(origins) == len(set(origins)) == 7
+
+
+def test_a_start_half_drawn_by_a_killed_driver_is_still_the_papers(run):
+    first = Driver(run, 1)
+    asked = first.searcher.study.ask()
+    asked.suggest_float("stage_one.loss.temperature", 0.03, 0.5, log=True)
+    _, name, recipe = Driver(run, 1).suggest()
+    assert name == "paper"
+    assert recipe.stage_two.optimizer.lr == 0.0005
+
+
+def test_a_larger_number_of_trials_goes_on_with_the_study(run):
+    assert Driver(run, 2).rest() == NAMED[:2]
+    assert Driver(run, 2).rest() == []
+    more = Driver(run, 8)
+    assert more.rest() == [*NAMED[2:], "trial 6", "trial 7"], "the controls that the first driver did not come to"
+    keys = [trial.user_attrs["recipe"] for trial in more.searcher.complete()]
+    assert len(keys) == len(set(keys)) == 8
+    assert Driver(run, 3).rest() == [], "a smaller one takes nothing away"
+
+
+def test_a_second_driver_draws_other_points_than_the_first(run):
+    first = Driver(run, 8)
+    first.rest()
+    second = Driver(run, 10)
+    second.rest()
+    trials = second.searcher.complete()
+    values = [trial.params["stage_one.optimizer.lr"] for trial in trials if trial.user_attrs["kind"] == "drawn"]
+    assert len(values) == len(set(values)) == 4
+
+
+def test_an_interrupted_search_proposes_nothing_and_keeps_what_was_at_work(run):
+    first = Driver(run, 8)
+    name, point, recipe = first.suggest()
+    first.searcher.close()
+    assert first.suggest() is None
+    first.searcher.on_trial_complete(name, {"outcome": "cancelled", "reason": "", "folds": 1, "done": True})
+    assert open_study(run.folder / "study.journal", 0).get_trials()[0].state is TrialState.RUNNING
+    second = Driver(run, 8)
+    queued = [second.suggest()[1:] for _ in range(6)]
+    assert (point, recipe) in queued
+    assert len({name for name, _ in queued}) == 6
+
+
+def test_a_trial_that_completes_during_the_end_counts(run):
+    driver = Driver(run, 8)
+    name, *_ = driver.suggest()
+    driver.searcher.close()
+    driver.complete(name, 0.7)
+    assert driver.tally.best == ("paper", pytest.approx(0.7))
+
+
+def test_settings_that_do_not_go_together_fail_their_trial_alone(run, tmp_path):
+    path = tmp_path / "awkward.yaml"
+    path.write_text("about: Half of it cannot be.\nsearch:\n  stage_two.accumulate: choice(1, 3)\n")
+    driver = Driver(run, 12, space=str(path))
+    names = driver.rest()
+    failed = [t for t in driver.searcher.study.get_trials() if "reason" in t.user_attrs]
+    assert len(names) + len(failed) == 12
+    assert names, "one in two is right"
+    assert failed, "and one in two is not"
+    assert "accumulate must divide batch_size 64, but got 3" in failed[0].user_attrs["reason"]
+
+
+def test_the_command_of_the_leaderboard_tries_that_recipe_and_nothing_else(run, new_run, tmp_path):
+    Driver(run, 8).rest()
+    for trial in by_point(run).values():
+        overrides = trial.user_attrs["overrides"]
+        assert command(run, overrides).startswith("raysk tune --space supcon --trials 1 ")
+        again = Driver(new_run(tmp_path / trial.user_attrs["point"]), 1, user=[*USER, *overrides])
+        first = again.suggest()
+        assert first is not None, again.lines
+        assert first[2].key == trial.user_attrs["recipe"]
+        again.complete(first[0])
+        assert again.suggest() is None
+
+
+def test_the_study_opens_with_optunas_own_tools(run):
+    Driver(run, 7).rest()
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(run.folder / "study.journal"))
+    )
+    study = optuna.load_study(study_name="raysk", storage=storage)
+    assert study.direction is optuna.study.StudyDirection.MAXIMIZE
+    assert study.best_value == 0.5

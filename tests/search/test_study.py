@@ -1,0 +1,341 @@
+"""Whole studies, as a user types them: real processes, real Ray, real kills. One Ray session at a time."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from raysk.evaluation.ensemble import Ensemble
+from raysk.evaluation.leaderboard import Leaderboard
+from raysk.recipe import Job
+from raysk.run import Run
+from raysk.training.checkpoints import ProgressCheckpoint
+
+# A study takes half a minute on an idle machine; a busy one may take its time.
+pytestmark = pytest.mark.timeout(1500)
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["data.size=150", "image_size=32", "model.backbone=test_resnet", "test_views=none", "stage_two.epochs=3"]
+NAMED = ["paper", "cross_entropy", "weighted_cross_entropy", "focal", "balanced_softmax", "from_scratch"]
+PLAIN = re.compile(r"(\d+ images: |run directory: |\d+ lanes: | *\d+:\d\d  |ended before its time)")
+ROW = re.compile(r"^\S+ \S+ pid (\d+) INFO (begin|done|failed|cancelled) (\S+)")
+
+# `diverging` has the largest rate and decay that are allowed: its weights grow a thousandfold with every step.
+FAILING = """
+about: One start that trains for a while, one control that cannot.
+settings: [stage_one.epochs=25, stage_one.batch_size=32, stage_two.batch_size=32]
+search:
+  stage_one.loss.temperature: tag(log, interval(0.03, 0.5))
+starts:
+  slow: [stage_one.loss.temperature=0.1]
+controls:
+  diverging:
+    - stage_one=null
+    - stage_two.frozen=false
+    - stage_two.epochs=20
+    - stage_two.optimizer.name=sgd
+    - stage_two.optimizer.lr=100
+    - stage_two.optimizer.weight_decay=10
+    - stage_two.optimizer.schedule=constant
+"""
+
+
+@dataclass
+class Command:
+    """A `raysk` that runs in a session of its own, so that all its processes are known."""
+
+    process: subprocess.Popen
+    out: Path
+    err: Path
+
+    def pids(self):
+        """The living processes of the session: the driver, and whatever it started."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == self.process.pid and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+        return found
+
+    def wait_for(self, condition, seconds=600):
+        """Waits while the driver lives; returns what the condition found."""
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.err.read_text()}"
+            assert time.monotonic() < deadline, f"waited in vain: {self.out.read_text()}"
+            time.sleep(0.01)
+        return found
+
+    def end(self, seconds=600):
+        """Waits for the end; returns (exit status, stdout, stderr)."""
+        status = self.process.wait(seconds)
+        return status, self.out.read_text(), self.err.read_text()
+
+    def left(self, seconds=30):
+        """The processes that are still there some time after the end."""
+        deadline = time.monotonic() + seconds
+        while (pids := self.pids()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return pids
+
+    def clear(self):
+        """Ends what is left of the session, by process id, and removes Ray's temporary folder."""
+        folders = set()
+        for pid in self.pids():
+            try:
+                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+                folders |= set(re.findall(r"/tmp/raysk-\w+", arguments))
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                continue
+        self.process.wait(30)
+        self.left()
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def raysk(folder, *arguments):
+    """Runs a command; whatever happens, nothing of it lives on."""
+    number = len(list(folder.glob("*.out")))
+    out, err = folder / f"{number}.out", folder / f"{number}.err"
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env.pop("RAY_ADDRESS", None)
+    words = [sys.executable, "-m", "raysk.cli", *map(str, arguments)]
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        process = subprocess.Popen(
+            words, cwd=folder, env=env, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    command = Command(process, out, err)
+    try:
+        yield command
+    finally:
+        command.clear()
+
+
+def finished(run):
+    """The jobs in the ledger."""
+    return {path.stem for path in (run / "jobs").glob("*.json")}
+
+
+def lane_lines(run):
+    """What the lanes' logs say, as (pid, what, job)."""
+    text = "\n".join(path.read_text() for path in sorted((run / "logs").glob("lane*.log")))
+    return [(int(m[1]), m[2], m[3]) for m in map(ROW.match, text.splitlines()) if m]
+
+
+def begun(run):
+    return Counter(job for _, what, job in lane_lines(run) if what == "begin")
+
+
+def is_plain(output):
+    """Whether all lines before the leaderboard are raysk's own."""
+    return all(PLAIN.match(line) for line in output.partition("# Leaderboard")[0].splitlines()) and "\x1b" not in output
+
+
+@dataclass
+class Story:
+    """What a study went through."""
+
+    run: Path
+    status: int
+    output: str
+    errors: str
+    before: set
+    board: Leaderboard
+    extra: dict
+
+    def again(self):
+        """How often the jobs that were done before the interruption were begun, in all."""
+        counts = begun(self.run)
+        return {job: counts[job] for job in self.before}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, cache):
+    """`raysk tune --space supcon`, whose driver is killed with two jobs done, and then resumed."""
+    folder = tmp_path_factory.mktemp("killed")
+    run = folder / "run"
+    words = ["tune", "--space", "supcon", "--trials", "7", "--run", run, *SMALL, "epochs=2", f"cache={cache}"]
+    with raysk(folder, *words) as command:
+        command.wait_for(lambda: len(finished(run)) >= 2)
+        os.kill(command.process.pid, signal.SIGKILL)
+        command.process.wait(30)
+    before = finished(run)
+    with raysk(folder, *words, "--resume") as command:
+        status, output, errors = command.end()
+    return Story(run, status, output, errors, before, Leaderboard.read(run / "leaderboard.json"), {})
+
+
+def test_a_killed_study_resumes_to_its_end(killed):
+    assert (killed.status, killed.errors) == (0, "")
+    states = Counter(row["state"] for row in journal_states(killed.run))
+    assert states["RUNNING"] == 0
+    assert states["COMPLETE"] + states["PRUNED"] == 7
+    assert len(killed.before) >= 2
+
+
+def test_no_job_that_was_done_before_the_kill_is_repeated(killed):
+    assert set(killed.again().values()) == {1}
+    for row in killed.board.rows:
+        if row.kind != "ensemble":
+            assert {f"{row.key}-fold{fold}-{part}" for fold in range(3) for part in ("held_out", "test")} <= finished(
+                killed.run
+            )
+
+
+def test_the_output_is_plain_and_rays_chatter_is_in_its_log(killed):
+    assert is_plain(killed.output), killed.output
+    assert "Ray" not in killed.output.partition("# Leaderboard")[0]
+    assert "local Ray instance" in (killed.run / "logs" / "ray.log").read_text()
+
+
+def test_the_leaderboard_has_the_controls_and_the_ensembles_with_intervals(killed):
+    names = {row.name for row in killed.board.rows}
+    assert names >= {*NAMED, "ensemble: greedy", "ensemble: plain average"}
+    kinds = {row.name: row.kind for row in killed.board.rows}
+    assert (kinds["paper"], kinds["focal"], kinds["ensemble: greedy"]) == ("two-stage", "one-stage", "ensemble")
+    for row in killed.board.rows:
+        for score in ("test_macro_f1", "test_balanced_accuracy"):
+            assert 0 <= row.scores[f"{score}_low"] < row.scores[f"{score}_high"] <= 1, row.name
+        assert row.scores["oof_macro_f1_sd"] >= 0
+        assert row.scored_on == "locked test part"
+        assert row.seconds > 0
+        assert row.command.startswith("raysk tune --space supcon --trials ")
+    chosen = {row.name: row.chosen_on for row in killed.board.rows}
+    assert (chosen["paper"], chosen["ensemble: greedy"]) == ("nothing", "held-out folds")
+
+
+def test_a_drawn_recipe_is_ranked_or_its_stop_is_told(killed):
+    ranked = {row.name for row in killed.board.rows}
+    (drawn,) = {row["point"] for row in journal_states(killed.run) if row["kind"] == "drawn"}
+    assert (drawn in ranked) is not (f"not ranked: {drawn}" in killed.board.meta)
+
+
+def test_the_leaderboard_is_there_in_every_format_and_the_command_prints_them(killed):
+    read = {"csv": pyarrow.csv.read_csv, "parquet": pyarrow.parquet.read_table}
+    for name in ("csv", "json", "md", "parquet", "tex"):
+        path = killed.run / f"leaderboard.{name}"
+        words = [sys.executable, "-m", "raysk.cli", "leaderboard", str(killed.run), "--format", name]
+        done = subprocess.run(words, capture_output=True, cwd=ROOT, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout == path.read_bytes()
+        if name in read:
+            assert read[name](path).column("name").to_pylist() == [row.name for row in killed.board.rows]
+    assert killed.output.endswith((killed.run / "leaderboard.md").read_text() + "\n")
+
+
+def test_the_ensemble_is_kept_and_made_of_ranked_recipes(killed):
+    ensemble = Ensemble.read(killed.run / "ensemble.json")
+    assert {member.recipe_key for member in ensemble.members} <= {row.key for row in killed.board.rows}
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory, cache):
+    """A study with a recipe that diverges, whose lane is killed during a job, and which Ctrl-C ends; then resumed."""
+    folder = tmp_path_factory.mktemp("troubled")
+    run, space = folder / "run", folder / "failing.yaml"
+    space.write_text(FAILING)
+    words = ["tune", "--space", space, "--trials", "4", "--run", run, *SMALL, f"cache={cache}"]
+    extra = {}
+    with raysk(folder, *words) as command:
+        path = command.wait_for(lambda: next(iter(run.glob("encoders/*/fold*.progress")), None))
+        job = job_of(path, run)
+        pid = next(pid for pid, what, name in lane_lines(run) if (what, name) == ("begin", job.id))
+        os.kill(pid, signal.SIGKILL)
+        extra |= {"job": job.id, "mark": mark(path, job.fold)}
+        command.wait_for(lambda: job.id in finished(run))
+        before = finished(run)
+        os.killpg(command.process.pid, signal.SIGINT)  # As a terminal does: to all of the group at once.
+        extra["interrupted"] = command.end()
+        extra["left"] = command.left()
+    with raysk(folder, *words, "--resume") as command:
+        status, output, errors = command.end()
+    return Story(run, status, output, errors, before, Leaderboard.read(run / "leaderboard.json"), extra)
+
+
+def job_of(path, run):
+    """Returns the job whose stage one keeps its progress in a file."""
+    recipes = [Run.open(run).recipe(file.stem) for file in (run / "recipes").glob("*.json")]
+    (recipe,) = [recipe for recipe in recipes if recipe.encoder_key == path.parent.name]
+    return Job(recipe, int(path.stem.removeprefix("fold")))
+
+
+def mark(path, fold):
+    """Writes a loss into a progress file by which it is known again; returns (epochs done, the loss)."""
+    key = path.parent.name
+    saved = ProgressCheckpoint.read(path, key, fold)
+    losses = [1234.5, *saved.facts["losses"][1:]]
+    ProgressCheckpoint(key, fold, saved.facts | {"losses": losses}, saved.tensors).write(path)
+    return saved.facts["epoch"], losses[0]
+
+
+def test_ctrl_c_ends_in_order_and_names_resume(troubled):
+    status, output, errors = troubled.extra["interrupted"]
+    assert (status, errors) == (130, "")
+    assert output.endswith("ended before its time: run the same command with --resume to go on\n")
+    assert "ending after the present epochs" in output
+    assert is_plain(output), output
+    assert troubled.extra["left"] == [], "no process outlives the command"
+
+
+def test_resume_finishes_what_ctrl_c_left(troubled):
+    assert (troubled.status, troubled.errors) == (0, "")
+    assert is_plain(troubled.output)
+    states = Counter(row["state"] for row in journal_states(troubled.run))
+    assert states["RUNNING"] == 0
+    assert "slow" in {row.name for row in troubled.board.rows}
+    assert set(troubled.again().values()) - {2} == {1}
+
+
+def test_a_job_whose_worker_was_killed_goes_on_from_its_last_epoch(troubled):
+    job, (epochs, loss) = troubled.extra["job"], troubled.extra["mark"]
+    record = json.loads((troubled.run / "jobs" / f"{job}.json").read_text())
+    losses = record["stage_one"]["losses"]
+    assert 1 <= epochs < len(losses) == 25
+    assert losses[0] == loss, "the epochs before the kill were trained again"
+    assert max(losses[1:]) < 100
+
+
+def test_no_other_job_is_repeated_when_a_worker_is_killed(troubled):
+    counts = troubled.again()
+    assert counts.pop(troubled.extra["job"]) == 2
+    assert set(counts.values()) <= {1}
+
+
+def test_a_recipe_that_diverges_fails_alone_and_the_leaderboard_says_why(troubled):
+    reason = troubled.board.meta["not ranked: diverging"]
+    assert reason.startswith("failed: the loss of stage two must be a number, but is ")
+    assert "try a smaller stage_two.optimizer.lr than 100" in reason
+    assert reason in (troubled.run / "leaderboard.md").read_text().replace("\\", "")
+    assert "diverging: failed: the loss of stage two" in troubled.extra["interrupted"][1] + troubled.output
+    assert "diverging" not in {row.name for row in troubled.board.rows}
+
+
+def journal_states(run):
+    """The trials of the study that count: those that a later driver asked for again are left out."""
+    from optuna.trial import TrialState
+
+    from raysk.search.searcher import open_study
+
+    trials = open_study(run / "study.journal", 0).get_trials()
+    return [
+        {"state": t.state.name, **t.user_attrs}
+        for t in trials
+        if t.state is not TrialState.FAIL or "reason" in t.user_attrs
+    ]
