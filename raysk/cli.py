@@ -53,7 +53,7 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--space", required=True, help="name of a search space, or a file")
     tune.add_argument("--run", type=Path, metavar="DIR", help="run directory (runs/SPACE-DATE)")
     tune.add_argument("--resume", action="store_true", help="go on with the run; no finished job is repeated")
-    tune.add_argument("--trials", type=int, default=8, metavar="N", help="recipes to try in all (8)")
+    tune.add_argument("--trials", type=int, default=7, metavar="N", help="recipes to try in all (7)")
     tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="begin no epoch after this time")
     tune.add_argument("--address", help="an existing Ray cluster, such as auto (start Ray on this machine)")
     tune.add_argument("--workers", type=int, default=1, metavar="N", help="DDP workers per lane (1)")

@@ -33,7 +33,7 @@ class StudyRequest:
     overrides: tuple[str, ...] = ()
     run: Path | None = None
     resume: bool = False
-    trials: int = 8
+    trials: int = 7
     time_budget: float | None = None
     address: str | None = None
     workers: int = 1

@@ -161,7 +161,8 @@ class _Study:
             if "reason" in trial.user_attrs:
                 notes[f"not ranked: {name}"] = f"failed: {trial.user_attrs['reason']}"
             elif trial.state.name == "PRUNED":
-                notes[f"not ranked: {name}"] = f"stopped after {len(trial.intermediate_values)} folds"
+                done = f"{len(trial.intermediate_values)} of {self.run.folds.k} folds"
+                notes[f"not ranked: {name}"] = f"stopped after {done}, another recipe is better"
         return notes
 
 

@@ -23,10 +23,12 @@ class Encoder(nn.Module):
 
     def __init__(self, model: Model, image_size: int) -> None:
         super().__init__()
-        self.backbone = create_backbone(model.backbone, model.pretrained, model.checkpoint, image_size)
-        self.num_features = self.backbone.num_features
-        self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(self.backbone.std).view(1, 3, 1, 1), persistent=False)
+        backbone = create_backbone(model.backbone, model.pretrained, model.checkpoint, image_size)
+        # Channels last in memory, as the images are: what convolutions are fastest on.
+        self.backbone: nn.Module = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.num_features = backbone.num_features
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
     def blank(cls, model: Model, image_size: int) -> "Encoder":
@@ -42,7 +44,6 @@ class Encoder(nn.Module):
         Returns:
             Features (B, D).
         """
-        # Channels stay last in memory: the permuted view is what convolutions are fastest on.
         scaled = images.permute(0, 3, 1, 2).to(self.mean.dtype).div(255).sub(self.mean).div(self.std)
         features: Tensor = self.backbone(scaled)
         return features

@@ -19,7 +19,7 @@ import pytest
 
 from raysk.evaluation.ensemble import Ensemble
 from raysk.evaluation.leaderboard import Leaderboard
-from raysk.recipe import Job
+from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.training.checkpoints import ProgressCheckpoint
 
@@ -35,7 +35,7 @@ ROW = re.compile(r"^\S+ \S+ pid (\d+) INFO (begin|done|failed|cancelled) (\S+)")
 # `diverging` has the largest rate and decay that are allowed: its weights grow a thousandfold with every step.
 FAILING = """
 about: One start that trains for a while, one control that cannot.
-settings: [stage_one.epochs=25, stage_one.batch_size=32, stage_two.batch_size=32]
+settings: [stage_one.epochs=40, stage_one.batch_size=32, stage_two.batch_size=32]
 search:
   stage_one.loss.temperature: tag(log, interval(0.03, 0.5))
 starts:
@@ -251,8 +251,9 @@ def troubled(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("troubled")
     run, space = folder / "run", folder / "failing.yaml"
     space.write_text(FAILING)
-    words = ["tune", "--space", space, "--trials", "4", "--run", run, *SMALL, f"cache={cache}"]
+    words = ["tune", "--space", space, "--trials", "3", "--run", run, *SMALL, f"cache={cache}"]
     extra = {}
+    Recipe()  # Imports timm now: it takes seconds, in which the epochs would go by.
     with raysk(folder, *words) as command:
         path = command.wait_for(lambda: next(iter(run.glob("encoders/*/fold*.progress")), None))
         job = job_of(path, run)
@@ -307,7 +308,7 @@ def test_a_job_whose_worker_was_killed_goes_on_from_its_last_epoch(troubled):
     job, (epochs, loss) = troubled.extra["job"], troubled.extra["mark"]
     record = json.loads((troubled.run / "jobs" / f"{job}.json").read_text())
     losses = record["stage_one"]["losses"]
-    assert 1 <= epochs < len(losses) == 25
+    assert 1 <= epochs < len(losses) == 40
     assert losses[0] == loss, "the epochs before the kill were trained again"
     assert max(losses[1:]) < 100
 
@@ -339,3 +340,42 @@ def journal_states(run):
         for t in trials
         if t.state is not TrialState.FAIL or "reason" in t.user_attrs
     ]
+
+
+@pytest.mark.soak
+def test_a_lane_of_two_workers_survives_the_death_of_either(tmp_path, cache):
+    run, space = tmp_path / "run", tmp_path / "failing.yaml"
+    space.write_text(FAILING)
+    Recipe()
+    words = ["tune", "--space", space, "--trials", "2", "--workers", "2", "--run", run, *SMALL, f"cache={cache}"]
+    with raysk(tmp_path, *words) as command:
+        for rank in (1, 0):
+            path = command.wait_for(lambda: next(iter(run.glob("encoders/*/fold*.progress")), None))
+            job = job_of(path, run)
+            log = (run / "logs" / f"lane0-rank{rank}.log").read_text().splitlines()
+            pid = next(int(m[1]) for m in map(ROW.match, reversed(log)) if m and (m[2], m[3]) == ("begin", job.id))
+            os.kill(pid, signal.SIGKILL)
+            command.wait_for(lambda job=job: job.id in finished(run))
+        status, output, errors = command.end()
+    assert (status, errors) == (0, ""), output
+    records = [json.loads((run / "jobs" / f"{name}.json").read_text()) for name in finished(run)]
+    assert {record["workers"] for record in records} == {2}
+    assert {row.name for row in Leaderboard.read(run / "leaderboard.json").rows} >= {"slow", "ensemble: greedy"}
+    assert "not ranked: diverging" in Leaderboard.read(run / "leaderboard.json").meta
+
+
+@pytest.mark.soak
+def test_a_time_budget_that_is_too_short_says_so_and_a_resume_goes_on(tmp_path, cache):
+    run = tmp_path / "run"
+    words = ["tune", "--space", "supcon", "--trials", "2", "--run", run, *SMALL, "epochs=2", f"cache={cache}"]
+    with raysk(tmp_path, *words, "--time-budget", "0.1") as command:
+        status, output, errors = command.end()
+    assert (status, errors) == (
+        2,
+        "raysk: a study must have a recipe with all folds, but has none: the time budget was too short\n",
+    )
+    assert "the time budget is spent" in output
+    with raysk(tmp_path, *words, "--resume") as command:
+        status, output, errors = command.end()
+    assert (status, errors) == (0, "")
+    assert {row.name for row in Leaderboard.read(run / "leaderboard.json").rows} >= {"paper", "cross_entropy"}
