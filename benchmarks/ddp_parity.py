@@ -100,7 +100,7 @@ def one_step(name: str, batch_size: int, world: World, gather: Gather) -> dict[s
     value.backward()
     weights = [("network", model), ("loss", loss)]
     gradients = {f"{of}.{key}": p.grad for of, module in weights for key, p in module.named_parameters()}
-    return {"value": value.detach()} | {key: grad.clone() for key, grad in gradients.items() if grad is not None}
+    return {"value": value.detach()} | {key: grad.contiguous() for key, grad in gradients.items() if grad is not None}
 
 
 def work(rank: int, num_workers: int, names: list[str], batch_size: int, folder: str) -> None:

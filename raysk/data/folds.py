@@ -207,7 +207,7 @@ def _check_enough_groups(composition: IntArray, num_parts: int, manifest: Manife
         raise DataError(
             f"every class must have a group for each of the {num_parts} parts ({k} folds"
             f"{' and the test part' if num_parts > k else ''}), but {manifest.class_names[rarest]!r} has "
-            f"{num_groups[rarest]} ({composition[:, rarest].sum()} images): lower folds.k, set folds.test_share=0, "
+            f"{num_groups[rarest]} ({composition[:, rarest].sum()} images): lower folds.k, "
             "or remove the class from the table"
         )
 

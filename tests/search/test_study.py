@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,16 +93,17 @@ class Command:
             time.sleep(0.1)
         return pids
 
-    def clear(self):
-        """Ends what is left of the session, by process id, and removes Ray's temporary folder."""
-        folders = set()
-        for pid in self.pids():
-            try:
+    def kill(self):
+        """Kills all of the session that lives, by process id, and removes Ray's temporary folder."""
+        pids, folders = self.pids(), set()
+        for pid in pids:
+            with suppress(OSError):
                 arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
                 folders |= set(re.findall(r"/tmp/raysk-\w+", arguments))
+        # The driver first, alone and without a warning, as the machine's out-of-memory killer would.
+        for pid in sorted(pids, key=lambda pid: pid != self.process.pid):
+            with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
         self.process.wait(30)
         self.left()
         for folder in folders:
@@ -125,7 +126,7 @@ def raysk(folder, *arguments):
     try:
         yield command
     finally:
-        command.clear()
+        command.kill()
 
 
 def finished(run):
@@ -174,8 +175,7 @@ def killed(tmp_path_factory, cache):
     words = ["tune", "--space", "supcon", "--trials", "7", "--run", run, *SMALL, "epochs=2", f"cache={cache}"]
     with raysk(folder, *words) as command:
         command.wait_for(lambda: len(finished(run)) >= 2)
-        os.kill(command.process.pid, signal.SIGKILL)
-        command.process.wait(30)
+        command.kill()
     before = finished(run)
     with raysk(folder, *words, "--resume") as command:
         status, output, errors = command.end()
