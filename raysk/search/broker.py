@@ -91,7 +91,7 @@ class Broker:
             {
                 "lane": number,
                 "incarnation": state.incarnation,
-                "job": state.job.id if state.job else None,
+                "job": state.job.title if state.job else None,
                 "busy_seconds": state.busy_seconds + (now - state.since if state.job else 0.0),
                 **state.progress,
             }

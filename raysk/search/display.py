@@ -69,7 +69,18 @@ class StudyDisplay:
         self.console, self.tally, self.plan = console, tally, plan
         self.num_trials, self.num_folds = num_trials, num_folds
         self._began = time.monotonic()
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(
+                # Redirected, Ray's chatter would come back from the log to the terminal.
+                console=console,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            if console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> Self:
         if self._live:

@@ -42,22 +42,25 @@ class QueuedJob:
         plain: The job in its JSON form.
         priority: Smaller is sooner.
         encoder: Name of the encoder that it trains or reads; two lanes never train the same one at once.
+        title: What a reader calls it.
     """
 
     id: str
     plain: dict[str, Any]
     priority: list[int]
     encoder: str | None
+    title: str = ""
     attempts: int = 0
     stopping: bool = False
     outcome: Outcome | None = None
     reason: str = ""
 
     @classmethod
-    def of(cls, job: "Job", *priority: int) -> "QueuedJob":
+    def of(cls, job: "Job", *priority: int, title: str = "") -> "QueuedJob":
         """Returns a job as the queue takes it."""
         trains = job.part == "held_out" and job.recipe.encoder_key is not None
-        return cls(job.id, job.to_plain(), list(priority), f"{job.recipe.encoder_key}-{job.fold}" if trains else None)
+        encoder = f"{job.recipe.encoder_key}-{job.fold}" if trains else None
+        return cls(job.id, job.to_plain(), list(priority), encoder, title or job.id)
 
 
 @dataclass

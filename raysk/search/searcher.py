@@ -133,10 +133,14 @@ class StudySearcher(Searcher):
                 continue
             self.trials[trial_id] = trial
             jobs = [Job(trial.recipe, fold) for fold in range(self.run.folds.k)]
+            titles = [f"{trial.point.name}, fold {job.fold + 1}" for job in jobs]
+            queued = [
+                QueuedJob.of(job, job.fold, asked.number, title=title) for job, title in zip(jobs, titles, strict=True)
+            ]
             # As text, since Tune would search mappings and lists for parameters of its own.
             return {
                 "broker": self.broker,
-                "jobs": json.dumps([asdict(QueuedJob.of(job, job.fold, asked.number)) for job in jobs]),
+                "jobs": json.dumps([asdict(job) for job in queued]),
                 "records": json.dumps([str(self.run.record_file(job).resolve()) for job in jobs]),
             }
         return str(Searcher.FINISHED)

@@ -49,8 +49,10 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     prepared = prepare(request, space, config, console)
     console.print(f"run directory: {prepared.folder}", markup=False, highlight=False)
     interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
+    # Asked now: inside the block, the standard streams are a file.
+    is_terminal, width = console.is_terminal, console.width
     with chatter_to(prepared.folder / "logs" / "ray.log") as stream, interrupt.on_ctrl_c():
-        terminal = Console(file=stream, force_terminal=console.is_terminal, width=console.width)
+        terminal = Console(file=stream, force_terminal=is_terminal, width=width)
         with connected(request.address):
             total = ray.cluster_resources()
             plan = plan_lanes(total.get("CPU", 0), total.get("GPU", 0), request.workers, request.gpus_per_worker)
@@ -147,7 +149,9 @@ class _Study:
     def _predict_test(self, jobs: list[Job]) -> None:
         left = [job for job in jobs if not self.run.is_done(job)]
         self.display.say(f"scoring {len(jobs)} fold models on the locked test part")
-        ray.get(self.broker.submit.remote([QueuedJob.of(job, number) for number, job in enumerate(left)]))
+        ray.get(
+            self.broker.submit.remote([QueuedJob.of(job, number, title="test part") for number, job in enumerate(left)])
+        )
         for job in left:
             outcome, reason = ray.get(self.broker.outcome.remote(job.id))
             if outcome != Outcome.DONE:
