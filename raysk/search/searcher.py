@@ -134,13 +134,13 @@ class StudySearcher(Searcher):
             self.trials[trial_id] = trial
             jobs = [Job(trial.recipe, fold) for fold in range(self.run.folds.k)]
             titles = [f"{trial.point.name}, fold {job.fold + 1}" for job in jobs]
-            queued = [
+            titled = [
                 QueuedJob.of(job, job.fold, asked.number, title=title) for job, title in zip(jobs, titles, strict=True)
             ]
             # As text, since Tune would search mappings and lists for parameters of its own.
             return {
                 "broker": self.broker,
-                "jobs": json.dumps([asdict(job) for job in queued]),
+                "jobs": json.dumps([asdict(one) for one in titled]),
                 "records": json.dumps([str(self.run.record_file(job).resolve()) for job in jobs]),
             }
         return str(Searcher.FINISHED)
