@@ -138,6 +138,10 @@ def _opened(text: str) -> str:
         raise ConfigError(f"an override must not import code, but got {text!r}: name a registered part instead")
     if any(node in _PART_NODES for node in key.split(".")[:-1]):
         return f"++{text.lstrip('+')}"
+    if key == "data":
+        sources = [path.stem for path in (_TREE / "data").glob("*.yaml")]
+        if _parse(text).value() not in sources:
+            raise unknown_name("data", str(_parse(text).value()), sources)
     if key not in _known_keys():
         raise unknown_name("the key of an override", key, _known_keys())
     return text

@@ -14,6 +14,7 @@ from raysk.data.manifest import Manifest
 from raysk.data.sources import load_manifest
 from raysk.data.store import build_store
 from raysk.errors import ArtifactError
+from raysk.parts.backbones import create_backbone
 from raysk.run import Run, data_digest
 from raysk.search.display import progress_bar
 from raysk.search.request import StudyRequest
@@ -59,6 +60,10 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     exists = (folder / "run.json").exists()
     if exists and not request.resume:
         raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to go on with it")
+    model = config.recipe.model
+    if model.checkpoint is not None:
+        # Read once here: a file that is missing or does not fit is refused before every trial fails for it.
+        create_backbone(model.backbone, model.pretrained, model.checkpoint, config.recipe.image_size)
     manifest, pixels = read_data(config, console)
     settings = config.folds
     folds = make_folds(manifest, settings.k, settings.seed, settings.test_share, settings.column)

@@ -190,7 +190,16 @@ def _parameter(path: Path, key: str, entry: str | dict[str, str]) -> Parameter:
 
 
 def _distribution(path: Path, item: Override) -> BaseDistribution:
-    """Returns Optuna's form of a sweep."""
+    """Returns Optuna's form of a sweep, or refuses what is none."""
+    try:
+        return _optuna_form(path, item)
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: the sweep of {item.key_or_group} must have values, but {error}: correct it"
+        ) from error
+
+
+def _optuna_form(path: Path, item: Override) -> BaseDistribution:
     sweep = item.value()
     if isinstance(sweep, ChoiceSweep):
         return CategoricalDistribution([_choice(value) for value in sweep.list])

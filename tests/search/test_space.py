@@ -198,3 +198,8 @@ def test_an_unknown_setting_in_a_space_is_refused(tmp_path):
     path.write_text("about: Typo.\nsettings: [stage_one.epoch=3]\n")
     with pytest.raises(ConfigError, match=r"did you mean stage_one\.epochs"):
         load_space(str(path)).config()
+
+
+def test_an_interval_without_values_is_refused():
+    with pytest.raises(ConfigError, match=r"the sweep of stage_one\.loss\.temperature must have values"):
+        load_space("supcon", ["stage_one.loss.temperature=interval(1,0)"])
