@@ -54,7 +54,7 @@ def test_all_formats_are_written_and_json_is_read_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(formats))
 def test_every_format_can_show_an_empty_leaderboard(name: str) -> None:
-    formats[name](Leaderboard((), CLASSES))
+    assert formats[name](Leaderboard((), CLASSES))
 
 
 def test_csv_has_the_exact_values() -> None:
