@@ -93,7 +93,7 @@ def one_step(name: str, batch_size: int, world: World, gather: Gather) -> dict[s
     images, labels = make_batch(batch_size, max(2, settings.least_views))
     torch.manual_seed(0)
     model = ProjectedEncoder(Encoder(Model(backbone=BACKBONE), IMAGE_SIZE), 16).double()
-    loss = settings.build(labels.bincount(minlength=NUM_CLASSES)).double()
+    loss = settings.build(labels.bincount(minlength=NUM_CLASSES), 16).double()
     network: nn.Module = model if world.size == 1 else DistributedDataParallel(model)
     share = slice(world.rank * batch_size // world.size, (world.rank + 1) * batch_size // world.size)
     value = loss(gather(world, network(images[share])), world.gather(labels[share]))

@@ -58,7 +58,7 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> dict[st
     batches = ImageBatches(run.store(job.recipe.image_size), rows, stage.views, plan)
     progress_file = path.with_suffix(".progress")
     seed = hash_seed(job.recipe.seed, 1)
-    trainer = Trainer(model, stage.loss.build(counts), stage, seed, world, (key, job.fold), progress_file)
+    trainer = Trainer(model, stage.loss.build(counts, stage.projection), stage, seed, world, (key, job.fold), progress_file)
     progress = trainer.fit(batches, "stage one", report)
     if world.is_chief:
         facts = {"seconds": progress.seconds, "images": progress.images, "losses": progress.losses}

@@ -5,13 +5,14 @@ import pkgutil
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import raysk.parts.losses
 from raysk.parts.heads import unit_length
 from raysk.parts.losses import EmbeddingLoss, Loss, losses
 
 NUM_CLASSES = 5
+WIDTH = 8
 # A singleton class, and an imbalance beyond that of any data set.
 COUNTS = torch.tensor([100_000, 40, 1, 7, 300])
 MIXED = torch.tensor([0, 0, 1, 1, 0, 2, 4, 0])  # class 2 is alone in the batch, class 3 is absent
@@ -24,11 +25,15 @@ def input_of(loss: Loss, labels: Tensor, dtype: torch.dtype, scale: float = 3.0,
     """Returns a leaf that the loss reads, with as few views as it can learn from."""
     random = torch.Generator().manual_seed(seed)
     if isinstance(loss, EmbeddingLoss):
-        shape = (len(labels), loss.least_views, 8)
+        shape = (len(labels), loss.least_views, WIDTH)
         values = unit_length(torch.randn(shape, generator=random, dtype=torch.float64))
     else:
         values = scale * torch.randn((len(labels), NUM_CLASSES), generator=random, dtype=torch.float64)
     return values.to(dtype).requires_grad_()
+
+
+def build(loss: Loss, counts: Tensor = COUNTS) -> nn.Module:
+    return loss.build(counts, WIDTH) if isinstance(loss, EmbeddingLoss) else loss.build(counts)
 
 
 def test_no_loss_is_forgotten():
@@ -36,7 +41,7 @@ def test_no_loss_is_forgotten():
     modules = [found.name for found in pkgutil.iter_modules(raysk.parts.losses.__path__)]
     assert [name for name in modules if not hasattr(raysk.parts.losses, name)] == []
     registered = {losses[name] for name in losses}
-    pending, concrete = [Loss], set()
+    pending, concrete = [*Loss.__subclasses__()], set()
     while pending:
         member = pending.pop()
         pending.extend(member.__subclasses__())
@@ -49,7 +54,7 @@ def test_no_loss_is_forgotten():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 def test_loss_and_gradient_are_finite(loss, labels, dtype):
     values = input_of(loss, labels, dtype)
-    result = loss.build(COUNTS)(values, labels)
+    result = build(loss)(values, labels)
     assert result.shape == ()
     assert result.dtype == torch.float32
     result.backward()
@@ -63,7 +68,7 @@ def test_equal_and_huge_inputs_are_finite(loss, scale):
     if isinstance(loss, EmbeddingLoss):  # their length is one: equal, or each opposite to the next
         signs = torch.ones(len(MIXED)) if scale == 0 else torch.tensor([1.0, -1.0]).repeat(len(MIXED) // 2)
         values = (values.detach()[:1] * signs.half()[:, None, None]).requires_grad_()
-    result = loss.build(COUNTS)(values, MIXED)
+    result = build(loss)(values, MIXED)
     result.backward()
     assert torch.isfinite(result)
     assert torch.isfinite(values.grad).all()
@@ -71,14 +76,14 @@ def test_equal_and_huge_inputs_are_finite(loss, scale):
 
 def test_gradient_flows(loss):
     values = input_of(loss, MIXED, torch.float64)
-    loss.build(COUNTS)(values, MIXED).backward()
+    build(loss)(values, MIXED).backward()
     assert torch.isfinite(values.grad).all()
     assert values.grad.abs().max() > 0
 
 
 def test_gradient_is_the_slope(loss):
     values = input_of(loss, MIXED, torch.float64, scale=1.0)
-    module = loss.build(COUNTS)
+    module = build(loss)
     # Class weights reach 100,000 here: in units of the loss, the rounding of its values stays below the tolerance.
     unit = module(values, MIXED).detach().clamp_min(1)
     # Small temperatures bend the loss within a step of the usual size.
@@ -88,19 +93,19 @@ def test_gradient_is_the_slope(loss):
 def test_order_of_the_batch_does_not_matter(loss):
     values = input_of(loss, MIXED, torch.float64)
     order = torch.tensor([3, 7, 0, 5, 1, 6, 2, 4])
-    module = loss.build(COUNTS)
+    module = build(loss)
     torch.testing.assert_close(module(values[order], MIXED[order]), module(values, MIXED))
 
 
 def test_building_twice_gives_the_same_loss(loss):
     values = input_of(loss, MIXED, torch.float64)
-    assert loss.build(COUNTS)(values, MIXED) == loss.build(COUNTS.double())(values, MIXED)
+    assert build(loss)(values, MIXED) == build(loss, COUNTS.double())(values, MIXED)
 
 
 def test_autocast_does_not_change_the_loss(loss):
     """Inside of automatic mixed precision a matrix product would otherwise be made in half precision."""
     values = input_of(loss, MIXED, torch.float32)
-    module = loss.build(COUNTS)
+    module = build(loss)
     with torch.autocast("cpu", torch.bfloat16):
         inside = module(values, MIXED)
     assert inside == module(values, MIXED)
@@ -108,14 +113,14 @@ def test_autocast_does_not_change_the_loss(loss):
 
 def test_half_precision_loses_no_more_than_its_input_did(loss):
     values = input_of(loss, MIXED, torch.float16)
-    module = loss.build(COUNTS)
+    module = build(loss)
     torch.testing.assert_close(module(values, MIXED).double(), module(values.double(), MIXED), rtol=1e-4, atol=1e-4)
 
 
 def test_inputs_are_left_as_they_are(loss):
     values, labels = input_of(loss, MIXED, torch.float32), MIXED.clone()
     before = values.detach().clone()
-    loss.build(COUNTS)(values, labels).backward()
+    build(loss)(values, labels).backward()
     assert torch.equal(values.detach(), before)
     assert torch.equal(labels, MIXED)
 
@@ -124,4 +129,4 @@ def test_two_classes_are_enough(loss):
     labels = torch.tensor([0, 0, 0, 1])
     values = input_of(loss, labels, torch.float32)
     values = values if isinstance(loss, EmbeddingLoss) else values[:, :2]
-    assert torch.isfinite(loss.build(torch.tensor([982, 18]))(values, labels))
+    assert torch.isfinite(build(loss, torch.tensor([982, 18]))(values, labels))

@@ -188,7 +188,7 @@ def network(kind: str, backbone: str) -> nn.Module:
 
 
 def loss_of(kind: str) -> nn.Module:
-    return (SupCon() if kind == "supcon" else CrossEntropy(weights="balanced")).build(COUNTS)
+    return SupCon().build(COUNTS, 8) if kind == "supcon" else CrossEntropy(weights="balanced").build(COUNTS)
 
 
 def state_after(path, world, kind: str, model: nn.Module, accumulate: int) -> tuple[dict[str, Tensor], list[float]]:

@@ -39,7 +39,7 @@ def embedding_gradients(world: World) -> dict[str, Tensor]:
             network = DistributedDataParallel(layer) if world.size > 1 else layer
             share, targets = (tensor.chunk(world.size)[world.rank] for tensor in (inputs, labels))
             embeddings = unit_length(network(share))
-            loss = losses[name]().build(labels.bincount())(world.gather(embeddings), world.gather(targets))
+            loss = losses[name]().build(labels.bincount(), 5)(world.gather(embeddings), world.gather(targets))
             loss.backward()
             found |= {
                 f"{name}/loss": loss.detach(),

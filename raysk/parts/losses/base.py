@@ -18,6 +18,17 @@ class Loss(Settings, ABC):
 
     reads: ClassVar[Literal["logits", "embeddings"]]
 
+
+@dataclass(frozen=True, kw_only=True)
+class LogitLoss(Loss):
+    """A loss on the output of a head: forward(logits (B, C), labels (B,)) gives a scalar.
+
+    Hundreds of heads are fitted at once, each with settings of its own: two modules of one class must differ in the
+    values of their buffers only, and forward must not branch on a value, so that `torch.vmap` runs over both.
+    """
+
+    reads: ClassVar[Literal["logits", "embeddings"]] = "logits"
+
     def build(self, class_counts: Tensor) -> nn.Module:
         """Returns the loss for one training fold.
 
@@ -28,26 +39,11 @@ class Loss(Settings, ABC):
         Raises:
             DataError: A class has no rows.
         """
-        # In double precision, since the tests of the formulas are; forward() takes the precision of its input.
-        counts = class_counts.detach().double().cpu()
-        empty = torch.nonzero(~(counts > 0)).flatten().tolist()
-        if empty:
-            raise DataError(
-                f"every class must have training rows, but classes {empty} have none: "
-                "use fewer folds, or remove these classes from the manifest"
-            )
-        return self.module(counts)
+        return self.module(_checked_counts(class_counts))
 
     @abstractmethod
     def module(self, counts: Tensor) -> nn.Module:
         """Returns the module for class counts (C,) that are positive, in float64, on the CPU."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogitLoss(Loss):
-    """A loss on the output of a head: forward(logits (B, C), labels (B,)) gives a scalar."""
-
-    reads: ClassVar[Literal["logits", "embeddings"]] = "logits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +56,30 @@ class EmbeddingLoss(Loss):
     reads: ClassVar[Literal["logits", "embeddings"]] = "embeddings"
     least_views: ClassVar[int] = 1
 
+    def build(self, class_counts: Tensor, width: int) -> nn.Module:
+        """Returns the loss for one training fold.
+
+        Args:
+            class_counts: As for `LogitLoss.build`.
+            width: D, for losses that place centres among the embeddings.
+
+        Raises:
+            DataError: A class has no rows.
+        """
+        return self.module(_checked_counts(class_counts), width)
+
+    @abstractmethod
+    def module(self, counts: Tensor, width: int) -> nn.Module:
+        """Returns the module for class counts (C,) that are positive, in float64, on the CPU, and D."""
+
+
+class ScheduledLoss(nn.Module, ABC):
+    """A loss that changes in the course of training; the training loop calls `begin_epoch` before each epoch."""
+
+    @abstractmethod
+    def begin_epoch(self, done: float) -> None:
+        """Takes note of the share of all epochs that is done, in [0, 1)."""
+
 
 losses: Registry[type[Loss]] = Registry("loss")
 
@@ -67,3 +87,15 @@ losses: Registry[type[Loss]] = Registry("loss")
 def at_least_single(values: Tensor) -> Tensor:
     """Returns half-precision values in float32, in which sums of exponentials keep their digits; others as they are."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _checked_counts(class_counts: Tensor) -> Tensor:
+    # In double precision, since the tests of the formulas are; forward() takes the precision of its input.
+    counts = class_counts.detach().double().cpu()
+    empty = torch.nonzero(~(counts > 0)).flatten().tolist()
+    if empty:
+        raise DataError(
+            f"every class must have training rows, but classes {empty} have none: "
+            "use fewer folds, or remove these classes from the manifest"
+        )
+    return counts

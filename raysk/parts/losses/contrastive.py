@@ -23,8 +23,8 @@ class SupCon(EmbeddingLoss):
 
     temperature: Temperature = 0.07
 
-    def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module; the class counts do not enter."""
+    def module(self, counts: Tensor, width: int) -> nn.Module:
+        """Returns the module; neither the class counts nor the width enter."""
         return _ContrastiveLoss(self.temperature, use_labels=True)
 
 
@@ -40,8 +40,8 @@ class SimCLR(EmbeddingLoss):
     least_views: ClassVar[int] = 2
     temperature: Temperature = 0.5
 
-    def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module; neither the class counts nor the labels enter."""
+    def module(self, counts: Tensor, width: int) -> nn.Module:
+        """Returns the module; class counts, width and labels do not enter."""
         return _ContrastiveLoss(self.temperature, use_labels=False)
 
 

@@ -16,7 +16,7 @@ LABELS = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
 
 
 def loss_of(name, embeddings, labels, temperature):
-    return losses[name](temperature=temperature).build(COUNTS)(embeddings, labels).item()
+    return losses[name](temperature=temperature).build(COUNTS, 4)(embeddings, labels).item()
 
 
 def contrastive_in_loops(embeddings, keys, temperature):
@@ -81,7 +81,7 @@ def test_a_rotation_of_all_embeddings_changes_nothing(features, name):
 def test_an_anchor_without_positives_is_only_a_negative(features):
     embeddings = features(3, 1, 4)
     embeddings.requires_grad_()
-    loss = losses["supcon"]().build(COUNTS)(embeddings, torch.tensor([0, 0, 1]))
+    loss = losses["supcon"]().build(COUNTS, 4)(embeddings, torch.tensor([0, 0, 1]))
     loss.backward()
     assert loss.item() == pytest.approx(contrastive_in_loops(embeddings.detach(), [0, 0, 1], 0.07), rel=1e-12)
     assert embeddings.grad[2].abs().max() > 0
@@ -89,7 +89,7 @@ def test_an_anchor_without_positives_is_only_a_negative(features):
 
 def test_without_any_positive_the_loss_is_zero_and_so_is_its_gradient(features):
     embeddings = features(4, 1, 3).requires_grad_()
-    loss = losses["supcon"]().build(COUNTS)(embeddings, torch.arange(4))
+    loss = losses["supcon"]().build(COUNTS, 4)(embeddings, torch.arange(4))
     loss.backward()
     assert loss.item() == 0.0
     assert embeddings.grad.abs().max() == 0.0
@@ -111,5 +111,5 @@ def test_the_backward_pass_keeps_one_matrix_of_all_pairs(features):
 
     embeddings = features(32, 2, 4).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        losses["supcon"]().build(COUNTS)(embeddings, torch.arange(32) % 3)
+        losses["supcon"]().build(COUNTS, 4)(embeddings, torch.arange(32) % 3)
     assert len(kept) == 1
