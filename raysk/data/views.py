@@ -18,6 +18,8 @@ from raysk.registry import Registry, unknown_name
 MASK_64 = 2**64 - 1
 PCG64_INCREMENT = 0x5851F42D4C957F2D14057B7EF767814F  # any odd number does
 
+MID_GREY = 128  # near zero once a network has normalised it, as DeVries and Taylor 2017 fill their holes
+
 Pixels = npt.NDArray[np.uint8]
 Pipeline = Callable[[int], list[A.BasicTransform]]
 BatchView = Callable[[Pixels], Pixels]
@@ -68,6 +70,37 @@ def supercon(size: int) -> list[A.BasicTransform]:
         A.ToGray(p=0.2),
         A.HorizontalFlip(p=0.5),
         A.GaussianBlur(blur_limit=(3, 3), p=0.2),
+    ]
+
+
+@training_views.register("focal")
+def focal(size: int) -> list[A.BasicTransform]:
+    """Rotation, flips, crop and cutout, as Le et al. 2020 name them; their ranges, which they leave open, are ours."""
+    return [
+        A.Rotate((-180, 180), border_mode=cv2.BORDER_REFLECT_101, p=1.0),
+        A.HorizontalFlip(p=0.5),
+        A.VerticalFlip(p=0.5),
+        A.RandomResizedCrop((size, size), scale=(0.6, 1.0)),
+        A.CoarseDropout(
+            num_holes_range=(1, 1), hole_height_range=(0.1, 0.3), hole_width_range=(0.1, 0.3), fill=MID_GREY, p=0.5
+        ),
+    ]
+
+
+@training_views.register("heavy")
+def heavy(size: int) -> list[A.BasicTransform]:
+    """Strong change of place, colour and sharpness, with holes: about as much as RandAugment; the choice is ours."""
+    return [
+        A.RandomResizedCrop((size, size), scale=(0.3, 1.0)),
+        A.D4(p=1.0),
+        A.Affine(rotate=(-30, 30), shear=(-10, 10), border_mode=cv2.BORDER_REFLECT_101, p=0.5),
+        A.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.08, p=0.8),
+        A.RandomGamma(gamma_limit=(70, 140), p=0.3),
+        A.ToGray(p=0.1),
+        A.GaussianBlur(blur_limit=(3, 5), p=0.3),
+        A.CoarseDropout(
+            num_holes_range=(1, 4), hole_height_range=(0.05, 0.2), hole_width_range=(0.05, 0.2), fill=MID_GREY, p=0.5
+        ),
     ]
 
 

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -13,9 +13,15 @@ from torch import Tensor, nn
 from raysk.errors import ConfigError, TrainingError
 from raysk.registry import unknown_name
 
+Pooling = Literal["avg", "none"]
+
 
 class Backbone(nn.Module):
     """A timm network without its classifier.
+
+    Args:
+        network: The timm network.
+        num_features: Width D of what `forward` gives.
 
     Attributes:
         network: The timm network.
@@ -24,18 +30,16 @@ class Backbone(nn.Module):
         std: Their standard deviation.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, num_features: int) -> None:
         super().__init__()
         self.network: nn.Module = network
-        # Some networks (MobileNet-v3, VGG) have layers between pooling and classifier: timm's num_features is the
-        # width before these.
-        self.num_features = int(network.head_hidden_size)
+        self.num_features = num_features
         self.mean: tuple[float, ...] = tuple(network.pretrained_cfg["mean"])
         self.std: tuple[float, ...] = tuple(network.pretrained_cfg["std"])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns pooled features (B, D) of normalised images (B, 3, H, W)."""
-        return self.network(images)
+        """Returns features (B, D), of pooled or whole maps, of normalised images (B, 3, H, W)."""
+        return self.network(images).flatten(1)
 
 
 def check_backbone(name: str) -> None:
@@ -53,7 +57,13 @@ def check_backbone(name: str) -> None:
         raise unknown_name(f"weights of {architecture}", tag, tags)
 
 
-def create_backbone(name: str, pretrained: bool, checkpoint: str | None, image_size: int | None = None) -> Backbone:
+def create_backbone(
+    name: str,
+    pretrained: bool,
+    checkpoint: str | None,
+    image_size: int | None = None,
+    pooling: Pooling = "avg",
+) -> Backbone:
     """Returns the network called `name`, in training mode.
 
     Args:
@@ -61,9 +71,11 @@ def create_backbone(name: str, pretrained: bool, checkpoint: str | None, image_s
         pretrained: Fetch the published weights, or take them from the cache of an earlier fetch.
         checkpoint: Safetensors file with weights in timm's names; nothing is fetched then.
         image_size: Side of the images in pixels; networks that are built for one size are built for this one.
+        pooling: "avg" pools as the network does, by the mean of its maps but for a few; "none" keeps every place of
+            the last maps, so that the width grows with the image size, which must then be that of all images.
 
     Raises:
-        ConfigError: timm has no such network or weights, or the checkpoint does not fit it.
+        ConfigError: timm has no such network or weights, the checkpoint does not fit it, or its features are no maps.
         TrainingError: The weights could not be fetched.
     """
     check_backbone(name)
@@ -75,9 +87,15 @@ def create_backbone(name: str, pretrained: bool, checkpoint: str | None, image_s
             f"model.pretrained needs published weights, but timm has none of {name}: "
             "set model.pretrained=false or model.checkpoint=FILE"
         )
-    size = {"img_size": image_size} if published.fixed_input_size and image_size is not None else {}
+    options: dict[str, Any] = {"global_pool": ""} if pooling == "none" else {}
+    if published.fixed_input_size and image_size is not None:
+        options["img_size"] = image_size
     try:
-        network = timm.create_model(name, pretrained=fetch, num_classes=0, **size)
+        network = timm.create_model(name, pretrained=fetch, num_classes=0, **options)
+    except AssertionError as error:
+        if pooling == "avg":
+            raise
+        raise _no_maps(name, _first_line(error)) from error
     except OSError as error:
         raise TrainingError(
             f"the weights of {name} must be fetched once, but that failed ({_first_line(error)}): "
@@ -85,7 +103,30 @@ def create_backbone(name: str, pretrained: bool, checkpoint: str | None, image_s
         ) from error
     if checkpoint is not None:
         _read_weights(network, name, Path(checkpoint))
-    return Backbone(network)
+    if pooling == "none":
+        return Backbone(network, _width_of_maps(network, name, image_size or published.input_size[-1]))
+    # Some networks (MobileNet-v3, VGG) have layers between pooling and classifier: timm's num_features is the width
+    # before these.
+    return Backbone(network, int(network.head_hidden_size))
+
+
+def _width_of_maps(network: Any, name: str, image_size: int) -> int:
+    """Returns the size of the maps of one image; the network, running statistics included, stays as it is."""
+    network.eval()
+    with torch.no_grad():
+        features = network(torch.zeros(1, 3, image_size, image_size))
+    network.train()
+    if not isinstance(features, Tensor) or features.dim() != 4:
+        shape = f"features {tuple(features.shape)}" if isinstance(features, Tensor) else "several features"
+        raise _no_maps(name, f"{shape} of one image")
+    return features.numel()
+
+
+def _no_maps(name: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"model.pooling must be avg for a network whose features are no maps, but got none for {name} ({reason}): "
+        "set model.pooling=avg, or choose a convolutional network"
+    )
 
 
 def _read_weights(network: Any, name: str, path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
+from raysk.errors import ConfigError
 from raysk.registry import Registry
-from raysk.settings import Settings
+from raysk.settings import Between, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,15 +16,33 @@ class Sampler(Settings, ABC):
     """Settings of one sampler; its order is for all ranks together, each of which then takes its share."""
 
     @abstractmethod
-    def epoch_order(self, labels: np.ndarray, epoch: int, seed: int, length: int) -> np.ndarray:
+    def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
         """Returns positions in `labels`, int64 (length,), which follow from the arguments alone.
 
         Args:
             labels: Class of each training row, (N,).
             epoch: The epoch, from 0.
+            epochs: Epochs of the whole stage.
             seed: Seed of the recipe, not negative.
             length: Rows to visit; it may be smaller or larger than N.
         """
+
+    def check(self, class_counts: np.ndarray, batch_size: int) -> None:
+        """Refuses training rows and batches that the sampler was not made for.
+
+        Args:
+            class_counts: Rows of each class of the manifest in the training rows of the fold, (C,).
+            batch_size: Rows of a global batch.
+
+        Raises:
+            ConfigError: A class has no rows, or a setting does not fit; the message begins with the setting.
+        """
+        empty = np.flatnonzero(np.asarray(class_counts) == 0).tolist()
+        if empty:
+            raise ConfigError(
+                f"name {samplers.name_of(type(self))} must find training rows of every class, but classes {empty} have "
+                "none: use fewer folds, or remove these classes from the manifest"
+            )
 
 
 samplers: Registry[type[Sampler]] = Registry("sampler")
@@ -44,20 +63,12 @@ class PowerSampler(Sampler):
         Args:
             class_counts: Rows of each class, (C,).
         """
-        counts = np.asarray(class_counts, dtype=np.float64)
-        shares = np.where(counts > 0, counts**self.power, 0.0)
-        return shares / shares.sum()
+        return _power_shares(class_counts, self.power)
 
-    def epoch_order(self, labels: np.ndarray, epoch: int, seed: int, length: int) -> np.ndarray:
+    def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
         """Returns positions in `labels`, int64 (length,)."""
         random = np.random.default_rng((seed, epoch))
-        probabilities = self.probabilities(np.bincount(labels))
-        classes = random.choice(len(probabilities), size=length, p=probabilities)
-        order = np.empty(length, dtype=np.int64)
-        for label in np.unique(classes):
-            places = np.flatnonzero(classes == label)
-            order[places] = _repeated_shuffles(np.flatnonzero(labels == label), len(places), random)
-        return order
+        return _drawn_rows(labels, self.probabilities(np.bincount(labels)), length, random)
 
 
 @samplers.register("instance")
@@ -67,7 +78,7 @@ class InstanceSampler(PowerSampler):
 
     power: ClassVar[float] = 1.0
 
-    def epoch_order(self, labels: np.ndarray, epoch: int, seed: int, length: int) -> np.ndarray:
+    def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
         """Returns positions in `labels`, int64 (length,)."""
         return _repeated_shuffles(np.arange(len(labels)), length, np.random.default_rng((seed, epoch)))
 
@@ -86,6 +97,128 @@ class ClassBalancedSampler(PowerSampler):
     """Every class alike, as cRT retrains a head (Kang et al. 2020, section 4.2); power 0."""
 
     power: ClassVar[float] = 0.0
+
+
+@samplers.register("reversed")
+@dataclass(frozen=True, kw_only=True)
+class ReversedSampler(PowerSampler):
+    """The rarer a class, the more often: p_k proportional to 1/n_k (Zhou et al. 2020, BBN, section 4.2); power -1."""
+
+    power: ClassVar[float] = -1.0
+
+
+@samplers.register("progressive")
+@dataclass(frozen=True, kw_only=True)
+class ProgressiveSampler(Sampler):
+    """From instance to class-balanced sampling: (1 - t) n_k/N + t/C with t = epoch/epochs, Kang et al. 2020, eq. 2.
+
+    As in the paper, t is 0 in the first epoch and stays below 1 in the last. Rows are drawn as by `PowerSampler`.
+    """
+
+    def probabilities(self, class_counts: np.ndarray, done: float) -> np.ndarray:
+        """Returns the probability of each class, (C,); a class without rows has none.
+
+        Args:
+            class_counts: Rows of each class, (C,).
+            done: t, the share of the epochs that is done, in [0, 1].
+        """
+        return (1 - done) * _power_shares(class_counts, 1.0) + done * _power_shares(class_counts, 0.0)
+
+    def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
+        """Returns positions in `labels`, int64 (length,)."""
+        random = np.random.default_rng((seed, epoch))
+        return _drawn_rows(labels, self.probabilities(np.bincount(labels), epoch / epochs), length, random)
+
+
+@samplers.register("per_class")
+@dataclass(frozen=True, kw_only=True)
+class PerClassSampler(Sampler):
+    """Blocks of P classes x K images, for losses on pairs and triplets: Hermans et al. 2017, section 2 ("batch hard").
+
+    A block holds P different classes, and K different rows of each class that has as many; smaller classes repeat rows
+    as evenly as they can. Classes take turns in rounds of all classes, and so do the rows of a class, which is ours:
+    the paper draws them anew for each batch.
+
+    Args:
+        classes: P. Where the data has fewer classes, a block of the same size holds all of them.
+        images: K. Hermans et al. publish P 18 and K 4; the defaults fill a batch of 64 from few classes.
+    """
+
+    classes: Annotated[int, Between(2, 65536)] = 4
+    images: Annotated[int, Between(1, 4096)] = 16
+
+    def check(self, class_counts: np.ndarray, batch_size: int) -> None:
+        """Refuses also blocks that the classes cannot share, and blocks that are not batches; see `Sampler.check`."""
+        super().check(class_counts, batch_size)
+        block = self.classes * self.images
+        if self.classes > len(class_counts) and block % len(class_counts):
+            raise ConfigError(
+                f"classes must be at most the {len(class_counts)} classes of the manifest, or classes x images a "
+                f"multiple of them, but got {self.classes} x {self.images}: lower classes, and raise images"
+            )
+        if block != batch_size:
+            raise ConfigError(
+                f"classes must be such that classes x images is the batch size {batch_size}, but got "
+                f"{self.classes} x {self.images} = {block}: set batch_size={block}, or change classes or images"
+            )
+
+    def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
+        """Returns positions in `labels`, int64 (length,): blocks of P x K, the last one cut off where it must be.
+
+        Within a block the classes alternate, so that each rank's share of it holds all of them: else the batch norm of
+        a rank would see few classes, and tell them apart by that.
+        """
+        random = np.random.default_rng((seed, epoch))
+        present = np.unique(labels)
+        class_deck = _Deck(present, random)
+        row_decks = {label: _Deck(np.flatnonzero(labels == label), random) for label in present.tolist()}
+        classes = min(self.classes, len(present))
+        images = self.classes * self.images // classes
+        order = [np.empty(0, dtype=np.int64)]
+        for _ in range(-(-length // (classes * images))):
+            hands = [row_decks[label].deal(images) for label in class_deck.deal(classes).tolist()]
+            order.append(np.stack(hands, axis=1).ravel())  # (K, P), row by row
+        return np.concatenate(order)[:length]
+
+
+class _Deck:
+    """Deals cards in rounds: all cards in a random order, then all in another; no hand repeats one that need not."""
+
+    def __init__(self, cards: np.ndarray, random: np.random.Generator) -> None:
+        self.random = random
+        self.cards = cards
+        self.left = np.empty(0, dtype=np.int64)  # places in `cards`: what is still to come in this round
+
+    def deal(self, size: int) -> np.ndarray:
+        """Returns the next `size` cards, each of them in the hand floor or ceil (size / number of cards) times."""
+        hand, self.left = self.left[:size], self.left[size:]
+        while len(hand) < size:
+            missing = size - len(hand)
+            shuffle = self.random.permutation(len(self.cards))
+            # What the hand has more of than of others goes to the end, where it is not needed; the sort is stable.
+            held = np.bincount(hand, minlength=len(self.cards))
+            taken = shuffle[np.argsort(held[shuffle], kind="stable")][:missing]
+            hand = np.concatenate([hand, taken])
+            self.left = shuffle[np.isin(shuffle, taken, invert=True)]
+        return self.cards[hand]
+
+
+def _power_shares(class_counts: np.ndarray, power: float) -> np.ndarray:
+    """Returns n_k^power, divided by their sum, (C,); 0 for a class without rows."""
+    counts = np.asarray(class_counts, dtype=np.float64)
+    powers = np.zeros_like(counts)
+    np.power(counts, power, out=powers, where=counts > 0)
+    return powers / powers.sum()
+
+
+def _drawn_rows(labels: np.ndarray, probabilities: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
+    """Returns positions in `labels`, int64 (length,), of classes drawn with `probabilities` (C,)."""
+    classes = random.choice(len(probabilities), size=length, p=probabilities)
+    order = np.empty(length, dtype=np.int64)
+    for label in np.unique(classes):
+        places = np.flatnonzero(classes == label)
+        order[places] = _repeated_shuffles(np.flatnonzero(labels == label), len(places), random)
+    return order
 
 
 def _repeated_shuffles(rows: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:

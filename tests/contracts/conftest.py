@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from raysk.parts.heads import heads
-from raysk.parts.losses import losses
+from raysk.parts.losses import LogitLoss, losses
+from raysk.parts.mixing import mixings
 from raysk.parts.samplers import samplers
 from raysk.registry import Registry
 from raysk.settings import Between, Settings
 
-FAMILIES: dict[str, Registry[Any]] = {"loss": losses, "sampler": samplers, "head": heads}
+FAMILIES: dict[str, Registry[Any]] = {"loss": losses, "sampler": samplers, "head": heads, "mixing": mixings}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -21,6 +22,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(
                 family, [variant for name in registry for variant in _variants(registry[name])], ids=str
             )
+    if "logit_losses" in metafunc.fixturenames:
+        names = [name for name in losses if issubclass(losses[name], LogitLoss)]
+        metafunc.parametrize("logit_losses", [list(_variants(losses[name])) for name in names], ids=names)
     members = [registry[name] for registry in FAMILIES.values() for name in registry]
     if "part" in metafunc.fixturenames:
         metafunc.parametrize("part", [variant for member in members for variant in _variants(member)], ids=str)

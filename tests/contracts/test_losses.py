@@ -6,10 +6,12 @@ import pkgutil
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 import raysk.parts.losses
 from raysk.parts.heads import unit_length
 from raysk.parts.losses import EmbeddingLoss, Loss, losses
+from raysk.parts.losses.base import ScheduledLoss
 
 NUM_CLASSES = 5
 WIDTH = 8
@@ -130,3 +132,29 @@ def test_two_classes_are_enough(loss):
     values = input_of(loss, labels, torch.float32)
     values = values if isinstance(loss, EmbeddingLoss) else values[:, :2]
     assert torch.isfinite(build(loss, torch.tensor([982, 18]))(values, labels))
+
+
+def test_many_heads_at_once_have_the_losses_and_gradients_of_each_alone(logit_losses):
+    """What two modules of one class differ in must be buffers, which one forward reads for all heads."""
+    modules = [build(loss) for loss in logit_losses]
+    for module in modules:
+        if isinstance(module, ScheduledLoss):
+            module.begin_epoch(0.9)
+    names = [name for name, _ in modules[0].named_buffers()]
+    buffers = {name: torch.stack([module.get_buffer(name) for module in modules]) for name in names}
+    logits = [input_of(loss, MIXED, torch.float64, seed=seed) for seed, loss in enumerate(logit_losses)]
+    heads = torch.stack([leaf.detach() for leaf in logits]).requires_grad_()  # (M, B, C)
+
+    def loss_of(own: dict[str, Tensor], of_head: Tensor) -> Tensor:
+        return functional_call(modules[0], own, (of_head, MIXED))
+
+    together = torch.vmap(loss_of)(buffers, heads)  # (M,)
+    alone = torch.stack([module(leaf, MIXED) for module, leaf in zip(modules, logits, strict=True)])
+    torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
+    together.sum().backward()
+    alone.sum().backward()
+    torch.testing.assert_close(heads.grad, torch.stack([leaf.grad for leaf in logits]), rtol=1e-6, atol=1e-6)
+
+
+def test_a_checkpoint_holds_nothing_that_follows_from_settings_and_counts(logit_losses):
+    assert all(not build(loss).state_dict() for loss in logit_losses)

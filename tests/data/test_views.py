@@ -56,6 +56,25 @@ def test_pipelines_keep_the_colour_that_they_say_they_keep() -> None:
     assert 0.40 < changed < 0.48  # jitter .3 or grey .2: 1 - .7 × .8 = .44
 
 
+def test_focal_views_turn_and_cut_out_but_keep_colours() -> None:
+    plain = np.full((40, 40, 3), (200, 120, 90), np.uint8)
+    view = TrainingView("focal", 40)
+    views = np.array([view(plain, view_seed(1, 0, row, 0)) for row in range(400)])
+    kept, hole = (views == plain).all(axis=3), (views == 128).all(axis=3)
+    assert (kept | hole).all()
+    assert 0.4 < hole.any(axis=(1, 2)).mean() < 0.6  # p = .5
+    assert hole.mean(axis=(1, 2)).max() <= 0.3**2 + 0.02
+
+
+def test_heavy_views_change_more_than_medium_ones() -> None:
+    image = np.random.default_rng(2).integers(90, 160, (6, 6, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    colours = {
+        name: np.std([TrainingView(name, 48)(image, view_seed(0, 0, row, 0)).mean(axis=(0, 1)) for row in range(100)])
+        for name in ("medium", "heavy")
+    }
+    assert colours["heavy"] > 1.3 * colours["medium"]
+
+
 def test_pickled_views_are_the_same() -> None:
     view = TrainingView("medium", 32)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(view))(IMAGE, 9), view(IMAGE, 9))

@@ -28,6 +28,54 @@ def test_the_width_is_that_of_the_features(name, image_size):
     assert len(backbone.mean) == len(backbone.std) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [
+        ("test_resnet", 64),
+        ("test_resnet", 96),
+        ("mobilenetv3_small_050", 64),
+        ("test_mambaout", 64),
+    ],  # the last is NHWC
+)
+def test_without_pooling_every_place_of_the_maps_is_kept(name, image_size):
+    torch.manual_seed(0)
+    whole = create_backbone(name, False, None, image_size, pooling="none")
+    assert whole.training and all(module.training for module in whole.modules())
+    pooled = create_backbone(name, False, None, image_size)
+    pooled.load_state_dict(whole.state_dict())
+    for key, value in pooled.named_buffers():
+        if key.endswith("num_batches_tracked"):
+            assert value == 0  # to measure the width has not trained the batch norms
+    images = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = whole.eval()(images)
+    assert features.shape == (2, whole.num_features)
+    assert whole.num_features == pooled.num_features * (image_size // 32) ** 2
+
+
+def test_the_mean_of_the_whole_maps_is_what_pooling_gives():
+    torch.manual_seed(0)
+    whole = create_backbone("test_resnet", False, None, 96, pooling="none").eval()
+    pooled = create_backbone("test_resnet", False, None, 96).eval()
+    pooled.load_state_dict(whole.state_dict())
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = whole(images).view(2, pooled.num_features, 9)
+        torch.testing.assert_close(maps.mean(dim=2), pooled(images))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_vit",  # gives tokens
+        "inception_next_atto",  # timm refuses
+    ],
+)
+def test_a_network_without_maps_is_refused_without_pooling(name):
+    with pytest.raises(ConfigError, match=f"^model.pooling must be avg .* none for {name} .*: set model.pooling=avg"):
+        create_backbone(name, pretrained=False, checkpoint=None, image_size=64, pooling="none")
+
+
 def test_an_unknown_name_shows_the_nearest():
     with pytest.raises(ConfigError, match=r"'resnet81'; did you mean resnet18"):
         check_backbone("resnet81")

@@ -41,6 +41,84 @@ def test_cosine_logits_do_not_change_with_the_length_of_anything(features):
     torch.testing.assert_close(head(features * 7), expected)
 
 
+@pytest.fixture
+def start():
+    """Features of 12 rows, labels, and a linear classifier of three classes."""
+    random = torch.Generator().manual_seed(2)
+    features = 5 + torch.randn(12, 5, generator=random, dtype=torch.float64)
+    labels = torch.tensor([0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2])
+    weight = torch.randn(3, 5, generator=random, dtype=torch.float64)
+    return features, labels, weight, torch.randn(3, generator=random, dtype=torch.float64)
+
+
+def started(head, start):
+    module = head.build(5, 3).double()
+    module.start_from(*start)
+    return module
+
+
+def test_weight_scaling_multiplies_the_logits_of_the_linear_classifier(features, start):
+    head = started(heads["lws"](), start)
+    _, _, weight, bias = start
+    features = features.double()
+    torch.testing.assert_close(head(features), features @ weight.T + bias)
+    with torch.no_grad():
+        head.scale.copy_(torch.tensor([1.0, 2.0, -3.0]))
+    for i in range(6):
+        for k, scale in enumerate([1, 2, -3]):
+            torch.testing.assert_close(head(features)[i, k], (weight[k] @ features[i] + bias[k]) * scale)
+
+
+def test_weight_scaling_trains_its_scales_only(start):
+    head = started(heads["lws"](), start)
+    assert [(name, values.tolist()) for name, values in head.named_parameters()] == [("scale", [1.0] * 3)]
+    assert set(head.state_dict()) == {"scale", "weight", "bias"}
+
+
+@pytest.mark.parametrize("tau", [0, 0.3, 1, 2])
+def test_tau_normalisation_divides_by_a_power_of_the_length(features, start, tau):
+    head = started(heads["tau_norm"](tau=tau), start)
+    features, weight = features.double(), start[2]
+    for i in range(6):
+        for k in range(3):
+            expected = weight[k] @ features[i] / sum(float(w) ** 2 for w in weight[k]) ** (tau / 2)
+            torch.testing.assert_close(head(features)[i, k], expected)
+
+
+def test_tau_normalisation_keeps_the_weights_or_makes_them_unit_vectors(start):
+    assert torch.equal(started(heads["tau_norm"](tau=0), start).weight, start[2])
+    rows = started(heads["tau_norm"](tau=1), start).weight
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(3, dtype=torch.float64))
+    zero = started(heads["tau_norm"](tau=1), (*start[:2], torch.zeros(3, 5), start[3]))
+    assert not zero.weight.any()
+
+
+def test_logits_are_negative_squared_distances_to_the_class_means(features, start):
+    head = started(heads["ncm"](scale=4), start)
+    rows, labels, _, _ = start
+    features = features.double() + 5
+    centre = sum(rows) / 12
+    for i in range(6):
+        x = (features[i] - centre) / (features[i] - centre).norm()
+        for k in range(3):
+            directions = [(row - centre) / (row - centre).norm() for row, y in zip(rows, labels, strict=True) if y == k]
+            mean = sum(directions) / len(directions)
+            mean = mean / mean.norm()
+            torch.testing.assert_close(head(features)[i, k], -4 * sum((x - mean) ** 2))
+
+
+def test_the_nearest_class_does_not_depend_on_the_scale_nor_on_the_linear_classifier(start):
+    rows = start[0] + 0.5
+    nearest = started(heads["ncm"](), start)(rows).argmax(dim=1)
+    assert torch.equal(nearest, started(heads["ncm"](scale=0.1), start)(rows).argmax(dim=1))
+    assert torch.equal(nearest, started(heads["ncm"](), (*start[:2], -start[2], -start[3]))(rows).argmax(dim=1))
+
+
+@pytest.mark.parametrize("name", ["tau_norm", "ncm"])
+def test_a_head_without_parameters_needs_no_training(name):
+    assert list(heads[name]().build(5, 3).parameters()) == []
+
+
 def test_projections_have_length_one_and_the_published_widths(features):
     projection = ProjectionHead(5)
     assert projection(features.reshape(3, 2, 5)).shape == (3, 2, 128)

@@ -1,15 +1,17 @@
-"""Losses on logits: cross entropy, focal loss, and the two that adjust logits by the class shares."""
+"""Losses on logits: cross entropy with weights and smoothing, focal loss, and the two that shift logits by class."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysk.parts.losses.base import LogitLoss, at_least_single, losses
 from raysk.parts.losses.weights import EffectiveBeta, WeightName, class_weights
 from raysk.settings import Between
+
+Smoothing = Annotated[float, Between(0.0, 1.0, open_high=True)]
 
 
 @losses.register("cross_entropy")
@@ -18,7 +20,8 @@ class CrossEntropy(LogitLoss):
     """Cross entropy: sum_i w_{y_i} (-log p_{i, y_i}) / sum_i w_{y_i}.
 
     The weighted mean divides by the weights of the batch, as torch does, so a batch of one class has the loss of
-    unweighted cross entropy. With `weights="effective"` this is the class-balanced loss of Cui et al. 2019.
+    unweighted cross entropy. Smoothing follows torch, too: the target is 1 - label_smoothing for the label and
+    label_smoothing / C more for every class k, whose term is weighted by w_k.
 
     Args:
         weights: Name of the class weights.
@@ -28,11 +31,29 @@ class CrossEntropy(LogitLoss):
 
     weights: WeightName = "none"
     beta: EffectiveBeta = 0.999
-    label_smoothing: Annotated[float, Between(0.0, 1.0, open_high=True)] = 0.0
+    label_smoothing: Smoothing = 0.0
 
     def module(self, counts: Tensor) -> nn.Module:
         """Returns the module for class counts (C,)."""
         return _WeightedCrossEntropy(class_weights[self.weights](counts, self.beta), self.label_smoothing)
+
+
+@losses.register("class_balanced")
+@dataclass(frozen=True, kw_only=True)
+class ClassBalanced(LogitLoss):
+    """Cross entropy weighted by (1 - beta) / (1 - beta^n_k): Cui et al. 2019, with the softmax.
+
+    The same loss as cross entropy with the weights "effective"; it has a name of its own since it is compared as one.
+
+    Args:
+        beta: From 0, where all classes weigh the same, towards 1, where they weigh 1 / n_k. Published: 0.9 to 0.9999.
+    """
+
+    beta: EffectiveBeta = 0.999
+
+    def module(self, counts: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,)."""
+        return _WeightedCrossEntropy(class_weights["effective"](counts, self.beta), 0.0)
 
 
 @losses.register("focal")
@@ -84,36 +105,97 @@ class LogitAdjustment(LogitLoss):
         return _ShiftedCrossEntropy(self.tau * (counts / counts.sum()).log())
 
 
-# The buffers below follow from the settings and the class counts, so a checkpoint need not hold them.
+@losses.register("label_aware_smoothing")
+@dataclass(frozen=True, kw_only=True)
+class LabelAwareSmoothing(LogitLoss):
+    """Cross entropy whose target is 1 - eps_y for the label y and eps_y / (C - 1) for each other class.
+
+    Zhong et al. 2021, in the concave form: the larger the class, the larger eps, against the
+    overconfidence of a classifier in its common classes.
+
+    Args:
+        head_smoothing: eps of the largest class.
+        tail_smoothing: eps of the smallest class.
+    """
+
+    head_smoothing: Smoothing = 0.3
+    tail_smoothing: Smoothing = 0.0
+
+    def module(self, counts: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,)."""
+        return _SmoothedCrossEntropy(class_smoothing(counts, self.head_smoothing, self.tail_smoothing))
+
+
+def class_smoothing(counts: Tensor, head: float, tail: float) -> Tensor:
+    """Returns eps_k = tail + (head - tail) sin(pi (n_k - n_min) / (2 (n_max - n_min))), (C,).
+
+    Classes of equal counts all are tail classes: the fraction is then 0/0, and 0 is our choice.
+
+    Args:
+        counts: Rows of each class, (C,).
+        head: eps of the largest class.
+        tail: eps of the smallest class.
+    """
+    smallest = counts.min()
+    # Counts are whole numbers, so the clamp acts on equal counts only.
+    fraction = (counts - smallest) / (counts.max() - smallest).clamp_min(1)
+    return tail + (head - tail) * torch.sin(math.pi / 2 * fraction)
+
+
+def centred(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns z - max z, (B, C), and the logarithm of the sum of its exponentials, (B,): log p is their difference.
+
+    A row of few classes is too short for torch's log_softmax, which takes four times as long to the same digits.
+    """
+    logits = at_least_single(logits)
+    shifted = logits - logits.detach().amax(dim=1, keepdim=True)  # a shift of all logits has no gradient
+    return shifted, shifted.exp().sum(dim=1).log()
+
+
+def label_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns -log p of the label for logits (B, C) and labels (B,), as (B,) in float32 at least."""
+    shifted, log_total = centred(logits)
+    return log_total - shifted.gather(1, labels[:, None]).squeeze(1)
+
+
+# All that two modules of one class differ in is a buffer, so that many heads are fitted as one (see LogitLoss). The
+# buffers follow from the settings and the class counts, so a checkpoint need not hold them.
 
 
 class _WeightedCrossEntropy(nn.Module):
     weights: Tensor
+    smoothing: Tensor
 
-    def __init__(self, weights: Tensor, label_smoothing: float) -> None:
+    def __init__(self, weights: Tensor, smoothing: float) -> None:
         super().__init__()
-        self.register_buffer("weights", weights, persistent=False)
-        self.label_smoothing = label_smoothing
+        self.register_buffer("weights", weights, persistent=False)  # (C,)
+        self.register_buffer("smoothing", weights.new_tensor(smoothing), persistent=False)  # ()
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        logits = at_least_single(logits)
-        return F.cross_entropy(logits, labels, self.weights.to(logits), label_smoothing=self.label_smoothing)
+        shifted, log_total = centred(logits)
+        weights, smoothing = self.weights.to(log_total), self.smoothing.to(log_total)
+        of_rows = weights[labels]  # (B,)
+        of_labels = (of_rows * (log_total - shifted.gather(1, labels[:, None]).squeeze(1))).sum()
+        # Summed over the rows first, smoothing costs no further (B, C).
+        of_all = weights.sum() * log_total.sum() - (weights * shifted.sum(dim=0)).sum()
+        return ((1 - smoothing) * of_labels + smoothing / len(weights) * of_all) / of_rows.sum()
 
 
 class _FocalLoss(nn.Module):
     weights: Tensor
+    gamma: Tensor
 
     def __init__(self, weights: Tensor, gamma: float) -> None:
         super().__init__()
-        self.register_buffer("weights", weights, persistent=False)
-        self.gamma = gamma
+        self.register_buffer("weights", weights, persistent=False)  # (C,)
+        self.register_buffer("gamma", weights.new_tensor(gamma), persistent=False)  # ()
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        log_p = -F.cross_entropy(at_least_single(logits), labels, reduction="none")  # (B,)
+        entropy = label_entropy(logits, labels)
         # At p = 1 a power below one has an infinite slope, and infinity times zero would be the gradient: the clamp
         # makes it zero times a large number.
-        miss = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)  # 1 - p, (B,)
-        return (self.weights.to(log_p)[labels] * miss**self.gamma * -log_p).mean()
+        miss = (-torch.expm1(-entropy)).clamp_min(torch.finfo(entropy.dtype).tiny)  # 1 - p, (B,)
+        return (self.weights.to(entropy)[labels] * miss ** self.gamma.to(entropy) * entropy).mean()
 
 
 class _ShiftedCrossEntropy(nn.Module):
@@ -121,8 +203,24 @@ class _ShiftedCrossEntropy(nn.Module):
 
     def __init__(self, shift: Tensor) -> None:
         super().__init__()
-        self.register_buffer("shift", shift, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)  # (C,)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = at_least_single(logits)
-        return F.cross_entropy(logits + self.shift.to(logits), labels)
+        return label_entropy(logits + self.shift.to(logits), labels).mean()
+
+
+class _SmoothedCrossEntropy(nn.Module):
+    smoothing: Tensor
+
+    def __init__(self, smoothing: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("smoothing", smoothing, persistent=False)  # (C,)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        shifted, log_total = centred(logits)
+        num_classes = logits.shape[1]
+        of_label = log_total - shifted.gather(1, labels[:, None]).squeeze(1)  # (B,)
+        of_all = num_classes * log_total - shifted.sum(dim=1)  # (B,)
+        each_other = self.smoothing.to(log_total)[labels] / (num_classes - 1)  # (B,), the target of one other class
+        return ((1 - num_classes * each_other) * of_label + each_other * of_all).mean()

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from raysk.parts.losses import losses
+from raysk.parts.losses.classification import centred, class_smoothing
 from raysk.parts.losses.weights import class_weights
 
 
@@ -44,6 +45,16 @@ def shifted_in_loops(logits, labels, counts, tau):
     return -sum(log_softmax(row)[label] for row, label in zip(shifted, labels.tolist(), strict=True)) / len(labels)
 
 
+def label_aware_in_loops(logits, labels, counts, head, tail):
+    smallest, largest, total = min(counts), max(counts), 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        share = (counts[label] - smallest) / (largest - smallest)
+        eps = tail + (head - tail) * math.sin(math.pi * share / 2)
+        for k, log_p in enumerate(log_softmax(row)):
+            total -= (1 - eps if k == label else eps / (len(row) - 1)) * log_p
+    return total / len(labels)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
     [
@@ -58,6 +69,7 @@ def shifted_in_loops(logits, labels, counts, tau):
         ("logit_adjustment", {"tau": 1.5}, 4.170640650964),
         ("logit_adjustment", {"tau": 2}, 4.999599603429),
         ("cross_entropy", {"weights": "effective", "beta": 0.999}, 3.712624754979),
+        ("class_balanced", {"beta": 0.999}, 3.712624754979),
     ],
 )
 def test_published_numbers(logits, labels, ham, name, settings, expected):
@@ -85,7 +97,42 @@ def test_logit_adjustment_is_its_formula(logits, labels, ham, tau):
     assert loss_of("logit_adjustment", logits, labels, ham, tau=tau) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("name", "settings"), [("focal", {"gamma": 0}), ("logit_adjustment", {"tau": 0})])
+@pytest.mark.parametrize("beta", [0, 0.9, 0.9999])
+def test_class_balanced_is_cross_entropy_with_the_weights_written_out(logits, labels, ham, beta):
+    raw = [(1 - beta) / (1 - beta**n) for n in ham.tolist()]
+    expected = cross_entropy_in_loops(logits, labels, raw, 0.0)  # the scale of the weights drops out
+    assert loss_of("class_balanced", logits, labels, ham, beta=beta) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("head", "tail"), [(0.3, 0.0), (0.4, 0.1), (0.0, 0.2), (0.2, 0.2)])
+def test_label_aware_smoothing_is_its_formula(logits, labels, ham, head, tail):
+    expected = label_aware_in_loops(logits, labels, ham.tolist(), head, tail)
+    actual = loss_of("label_aware_smoothing", logits, labels, ham, head_smoothing=head, tail_smoothing=tail)
+    assert actual == pytest.approx(expected, rel=1e-12)
+
+
+def test_smoothing_of_ham(ham):
+    expected = [0.070694, 0.3, 0.028489, 0.015153, 0.069721, 0, 0.001931]
+    assert class_smoothing(ham.double(), 0.3, 0.0).tolist() == pytest.approx(expected, abs=5e-7)
+
+
+def test_equal_classes_all_have_the_smoothing_of_the_tail():
+    assert class_smoothing(torch.full((3,), 12.0), 0.3, 0.1).tolist() == pytest.approx([0.1] * 3)
+
+
+def test_two_classes_have_the_smoothing_of_head_and_tail():
+    assert class_smoothing(torch.tensor([18.0, 982.0]), 0.3, 0.1).tolist() == pytest.approx([0.1, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("focal", {"gamma": 0}),
+        ("logit_adjustment", {"tau": 0}),
+        ("class_balanced", {"beta": 0}),
+        ("label_aware_smoothing", {"head_smoothing": 0}),
+    ],
+)
 def test_a_loss_that_is_switched_off_is_cross_entropy(logits, labels, ham, name, settings):
     expected = F.cross_entropy(logits, labels).item()
     assert loss_of(name, logits, labels, ham, **settings) == pytest.approx(expected, rel=1e-14)
@@ -110,3 +157,11 @@ def test_focal_has_a_gradient_where_the_network_is_certain(gamma):
     assert logits.grad[0].tolist() == [0.0, 0.0]  # certain and right
     assert logits.grad[1].tolist() == pytest.approx([-1 / 3, 1 / 3])  # certain and wrong: as cross entropy
     assert logits.grad[2].abs().min() > 0
+
+
+def test_a_certain_row_keeps_its_digits():
+    """The logarithm of all exponentials, taken without the shift, would round a loss of 5e-5 to zero or to 1e-3."""
+    logits = torch.tensor([[10_000.0, 9_990.0, 0.0]])
+    shifted, log_total = centred(logits)
+    expected = logits.double().log_softmax(dim=1)
+    torch.testing.assert_close((shifted - log_total[:, None]).double(), expected, rtol=1e-3, atol=0)

@@ -1,0 +1,75 @@
+"""A loss that keeps the rare classes at a distance from the border between classes: LDAM."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from raysk.parts.losses.base import LogitLoss, ScheduledLoss, at_least_single, losses
+from raysk.parts.losses.classification import label_entropy
+from raysk.parts.losses.weights import EffectiveBeta, class_weights
+from raysk.settings import Between
+
+
+@losses.register("ldam")
+@dataclass(frozen=True, kw_only=True)
+class LDAM(LogitLoss):
+    """LDAM-DRW: cross entropy of z - s m_y 1_y, with class-balanced weights from late in training on.
+
+    Cao et al. 2019, algorithm 1. The logits z are those of a cosine head of the same scale, z = s cos,
+    so that the margins m are in units of the cosine: put it on the head "cosine" with scale s. The late weights are
+    those of Cui et al. 2019, and as in `CrossEntropy` the mean divides by the weights of the batch.
+
+    Args:
+        max_margin: Margin of the smallest class.
+        scale: s, that of the cosine head.
+        beta: Of the class-balanced weights.
+        defer: Share of the epochs before the weights start; 1 is never. Published: 160 of 200 epochs.
+    """
+
+    max_margin: Annotated[float, Between(0.0, 10.0, open_low=True)] = 0.5
+    scale: Annotated[float, Between(0.0, 1000.0, open_low=True)] = 30.0
+    beta: EffectiveBeta = 0.9999
+    defer: Annotated[float, Between(0.0, 1.0)] = 0.8
+
+    def module(self, counts: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,)."""
+        margins = self.scale * class_margins(counts, self.max_margin)
+        return _MarginCrossEntropy(margins, class_weights["effective"](counts, self.beta), self.defer)
+
+
+def class_margins(counts: Tensor, max_margin: float) -> Tensor:
+    """Returns m_k = max_margin n_k^(-1/4) / max_j n_j^(-1/4), (C,): Cao et al. 2019.
+
+    Args:
+        counts: Rows of each class, (C,).
+        max_margin: Margin of the smallest class.
+    """
+    return max_margin * (counts.min() / counts) ** 0.25
+
+
+class _MarginCrossEntropy(ScheduledLoss):
+    margins: Tensor
+    late_weights: Tensor
+    weights: Tensor
+    defer: Tensor
+
+    def __init__(self, margins: Tensor, late_weights: Tensor, defer: float) -> None:
+        super().__init__()
+        self.register_buffer("margins", margins, persistent=False)  # (C,), in units of the logits
+        self.register_buffer("late_weights", late_weights, persistent=False)  # (C,)
+        self.register_buffer("weights", torch.ones_like(late_weights), persistent=False)  # (C,)
+        self.register_buffer("defer", margins.new_tensor(defer), persistent=False)  # ()
+        self.begin_epoch(0.0)
+
+    def begin_epoch(self, done: float) -> None:
+        """Sets the weights of the coming epoch in place; `done` is the share of all epochs that is done, in [0, 1)."""
+        self.weights.copy_(torch.where(self.defer <= done, self.late_weights, 1.0))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = at_least_single(logits)
+        margins = self.margins.to(logits)[labels, None]  # (B, 1)
+        entropy = label_entropy(logits.scatter_add(1, labels[:, None], -margins), labels)  # (B,)
+        of_rows = self.weights.to(logits)[labels]  # (B,)
+        return (of_rows * entropy).sum() / of_rows.sum()

@@ -1,0 +1,195 @@
+"""Images mixed with partners from the same batch, and the labels that the mixtures have; for training end to end."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysk.registry import Registry
+from raysk.settings import Between, Settings
+
+# alpha of Beta(alpha, alpha): small values draw shares near 0 and 1, 1 draws all alike, large values draw halves.
+Alpha = Annotated[float, Between(0.0, 100.0, open_low=True)]
+
+
+class Mixed(NamedTuple):
+    """A mixed batch, whose loss is share * L(z, labels) + (1 - share) * L(z, partner_labels).
+
+    Attributes:
+        images: (B, V, H, W, 3), uint8 or float32, both in [0, 255].
+        labels: (B,), which have weight `share`.
+        partner_labels: (B,), which have the rest.
+        share: In [0, 1].
+    """
+
+    images: Tensor
+    labels: Tensor
+    partner_labels: Tensor
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing(Settings, ABC):
+    """Settings of one way to mix a batch with partners; who is whose partner is decided by the training loop."""
+
+    @abstractmethod
+    def mix(
+        self,
+        images: Tensor,
+        partners: Tensor,
+        labels: Tensor,
+        partner_labels: Tensor,
+        counts: Tensor,
+        random: np.random.Generator,
+    ) -> Mixed:
+        """Mixes each row with its partner; the arguments are left as they are.
+
+        Args:
+            images: (B, V, H, W, 3), uint8.
+            partners: The same, of the partners.
+            labels: (B,).
+            partner_labels: (B,).
+            counts: Rows of each class in the training rows of the fold, (C,).
+            random: Seeded alike on every rank. It gives one share and one box for the whole batch, and what it gives
+                does not depend on the rows, so that the ranks stay in step.
+        """
+
+
+mixings: Registry[type[Mixing]] = Registry("mixing")
+
+
+@mixings.register("none")
+@dataclass(frozen=True, kw_only=True)
+class NoMixing(Mixing):
+    """The images as they are."""
+
+    def mix(
+        self,
+        images: Tensor,
+        partners: Tensor,
+        labels: Tensor,
+        partner_labels: Tensor,
+        counts: Tensor,
+        random: np.random.Generator,
+    ) -> Mixed:
+        """Returns what was given, with share 1."""
+        return Mixed(images, labels, partner_labels, 1.0)
+
+
+@mixings.register("mixup")
+@dataclass(frozen=True, kw_only=True)
+class Mixup(Mixing):
+    """share * x + (1 - share) * x', labels alike, with share ~ Beta(alpha, alpha): Zhang et al. 2018, section 2.
+
+    One share for a batch, as in the released code.
+
+    Args:
+        alpha: How strongly images are mixed. Zhang et al. publish 0.1 to 0.4 for ImageNet.
+    """
+
+    alpha: Alpha = 0.2
+
+    def mix(
+        self,
+        images: Tensor,
+        partners: Tensor,
+        labels: Tensor,
+        partner_labels: Tensor,
+        counts: Tensor,
+        random: np.random.Generator,
+    ) -> Mixed:
+        """Returns sums of images, float32, and the labels as they are."""
+        share = float(random.beta(self.alpha, self.alpha))
+        return Mixed(torch.lerp(partners.float(), images.float(), share), labels, partner_labels, share)
+
+
+@mixings.register("cutmix")
+@dataclass(frozen=True, kw_only=True)
+class CutMix(Mixing):
+    """A box of the image is replaced by that of its partner: Yun et al. 2019, section 3.1.
+
+    The box has the image's proportions, the area 1 - share with share ~ Beta(alpha, alpha), and a centre that is
+    uniform over the image. What lies outside is cut off; the share of the labels is that of the pixels that stay.
+
+    Args:
+        alpha: As for mixup. Yun et al. publish 1.
+    """
+
+    alpha: Alpha = 1.0
+
+    def mix(
+        self,
+        images: Tensor,
+        partners: Tensor,
+        labels: Tensor,
+        partner_labels: Tensor,
+        counts: Tensor,
+        random: np.random.Generator,
+    ) -> Mixed:
+        """Returns images with a box of their partners, uint8, and the labels as they are."""
+        height, width = images.shape[2:4]
+        side = (1 - random.beta(self.alpha, self.alpha)) ** 0.5  # as a part of the image's
+        top, bottom = _cut(height, side, random.random())
+        left, right = _cut(width, side, random.random())
+        mixed = images.clone()
+        mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
+        share = 1 - (bottom - top) * (right - left) / (height * width)
+        return Mixed(mixed, labels, partner_labels, share)
+
+
+@mixings.register("remix")
+@dataclass(frozen=True, kw_only=True)
+class Remix(Mixup):
+    """Mixup that gives a mixture of a common and a rare class to the rare one alone: Chou et al. 2020, section 3.
+
+    With n the rows of a row's class, n' those of its partner's and s the share of the image:
+
+        n / n' >= kappa and s < tau        the partner's label alone
+        n / n' <= 1 / kappa and 1 - s < tau        the row's label alone
+        otherwise        both, as mixup
+
+    so the rare class must be in more than 1 - tau of the mixture. A label that stands alone stands in both places.
+
+    Args:
+        alpha: As for mixup; 1 is our choice.
+        kappa: How many times more rows make a class the common one. Chou et al. publish 3.
+        tau: The largest share of the image that a common class loses its label with. Chou et al. publish 0.5.
+    """
+
+    alpha: Alpha = 1.0
+    kappa: Annotated[float, Between(1.0, 1e6, open_low=True)] = 3.0
+    tau: Annotated[float, Between(0.0, 1.0)] = 0.5
+
+    def mix(
+        self,
+        images: Tensor,
+        partners: Tensor,
+        labels: Tensor,
+        partner_labels: Tensor,
+        counts: Tensor,
+        random: np.random.Generator,
+    ) -> Mixed:
+        """Returns sums of images, float32, and labels of which one may stand in both places."""
+        mixed = super().mix(images, partners, labels, partner_labels, counts, random)
+        rows, partner_rows = counts[labels], counts[partner_labels]
+        to_partner = (rows >= self.kappa * partner_rows) & (mixed.share < self.tau)
+        to_row = (self.kappa * rows <= partner_rows) & (1 - mixed.share < self.tau)
+        return mixed._replace(
+            labels=torch.where(to_partner, partner_labels, labels),
+            partner_labels=torch.where(to_row, labels, partner_labels),
+        )
+
+
+def _cut(length: int, side: float, centre: float) -> tuple[int, int]:
+    """Returns begin and end of a stretch of about `side` x `length` pixels round `centre`, inside of [0, length].
+
+    Args:
+        length: Pixels of the image in this direction.
+        side: Part of them that the stretch has before it is cut off, in [0, 1].
+        centre: Its middle, in [0, 1).
+    """
+    begin = round((centre - side / 2) * length)
+    return max(begin, 0), min(begin + round(side * length), length)
