@@ -13,8 +13,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from raysk.artifacts import replacing
-from raysk.evaluation.grids import Grid, Style, leaderboard_grids, score_cell
+from raysk.evaluation.grids import Grid, Style, leaderboard_grids, with_cost
 from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.page import html_page
 from raysk.registry import Registry
 
 Format = Callable[[Leaderboard], str | bytes]
@@ -72,38 +73,20 @@ MD = Style(_md_escape, Template("**$x**"), Template(" [$low,\u00a0$high]"), Temp
 
 @formats.register("md")
 def as_md(leaderboard: Leaderboard) -> str:
-    """Returns a page: the scores, the classes, and for each row what its scores rest on and how to repeat it."""
+    """Returns a page: scores, classes, tables, and for each row what its scores rest on and how to repeat it."""
     parts = ["# Leaderboard"]
     parts.append("\n".join(f"- {_md_escape(key)}: {_md_escape(text)}" for key, text in leaderboard.meta.items()))
     for grid in leaderboard_grids(leaderboard, MD):
-        shown = _with_cost(grid, leaderboard) if grid.label == "scores" else grid
+        shown = with_cost(grid, leaderboard, MD) if grid.label == "scores" else grid
         parts += [f"## {grid.title}", _md_table(shown), grid.note]
     parts.append("## What the scores rest on")
     parts += [_md_origin(place, row) for place, row in enumerate(leaderboard.rows, start=1)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _with_cost(grid: Grid, leaderboard: Leaderboard) -> Grid:
-    """Returns the grid with what each row took, and with its macro-F1 out of fold beside the one on the test part."""
-    headings, columns = ["time", "images"], []
-    if "test_macro_f1" in leaderboard.score_columns and "oof_macro_f1" in leaderboard.score_columns:
-        headings, columns = ["macro-F1 out of fold", *headings], ["oof_macro_f1"]
-    lines = []
-    for line, row in zip(grid.cells, leaderboard.rows, strict=True):
-        scores = [score_cell(leaderboard, row, column, MD) for column in columns]
-        lines.append([*line, *scores, _duration(row.seconds), f"{row.images:,}"])
-    return replace(grid, headings=[*grid.headings, *headings], cells=lines)
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f}\u00a0{unit}"
-    return f"{seconds:.0f}\u00a0s"
-
-
 def _md_table(grid: Grid) -> str:
-    rule = ["---:", *["---"] * (grid.num_text - 1), *["---:"] * (len(grid.headings) - grid.num_text)]
+    words = ["---:" if grid.placed else "---", *["---"] * (grid.num_text - 1)]
+    rule = words[: grid.num_text] + ["---:"] * (len(grid.headings) - grid.num_text)
     return "\n".join(f"| {' | '.join(line)} |" for line in [grid.headings, rule, *grid.cells])
 
 
@@ -156,6 +139,12 @@ TEX = Style(
 )
 
 
+@formats.register("html")
+def as_html(leaderboard: Leaderboard) -> str:
+    """Returns a page for a browser, in one file: the Markdown's content, and a picture of each headline score."""
+    return html_page(leaderboard)
+
+
 @formats.register("tex")
 def as_tex(leaderboard: Leaderboard) -> str:
     """Returns table environments for a paper, which print the best rows; comments say what each row is."""
@@ -174,11 +163,13 @@ def as_tex(leaderboard: Leaderboard) -> str:
 
 
 def _tex_table(grid: Grid, caption: str) -> str:
-    # The place is left out: in a paper the order says it.
-    lines = [" & ".join(line[1:]) + r" \\" for line in [grid.headings, *grid.cells]]
+    start = int(grid.placed)
+    lines = [" & ".join(line[start:]) + r" \\" for line in [grid.headings, *grid.cells]]
     body = "\n".join(f"    {line}" for line in [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
-    # Every score begins with one digit and the point, so that left alignment lines up the points.
-    columns = "l" * (len(grid.headings) - 1)
+    # Every score begins with one digit and the point, so that left alignment lines up the points, whatever follows.
+    # Numbers in other tables can have a sign or more digits, and nothing follows them.
+    num_right = 0 if grid.placed else len(grid.headings) - grid.num_text
+    columns = "l" * (len(grid.headings) - start - num_right) + "r" * num_right
     return "\n".join(
         [
             r"\begin{table}[tbp]",

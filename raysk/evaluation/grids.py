@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from string import Template
 
 from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.tables import Cell, Table
 
 HEADINGS = {
     "macro_f1": "macro-F1",
@@ -12,6 +13,9 @@ HEADINGS = {
     "macro_auc": "AUC",
     "accuracy": "accuracy",
 }
+
+# Out of fold, the score of the choice stands beside that of what was chosen.
+FOLD_HEADINGS = {"macro_f1": HEADINGS["macro_f1"], "macro_f1_crossfit": "macro-F1, cross-fitted"} | HEADINGS
 
 # The scores of single classes that are shown, each with the score that is their mean.
 CLASS_SCORES = {"f1": "macro_f1", "recall": "balanced_accuracy", "precision": "macro_precision"}
@@ -44,9 +48,10 @@ class Grid:
         title: What it shows, in the words of the style.
         label: Names it among the tables of a leaderboard.
         headings: One a column.
-        num_text: How many columns at the left hold words, of which the first is the place; the others hold numbers.
+        num_text: How many columns at the left hold words; the others hold numbers.
         cells: The lines.
         note: How to read it.
+        placed: Whether the first column is the place of the line, which the order says as well.
     """
 
     title: str
@@ -55,26 +60,63 @@ class Grid:
     num_text: int
     cells: list[list[str]]
     note: str
+    placed: bool = True
 
 
 def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
-    """Returns the headline scores, those out of fold with their spread, and the scores of every class.
+    """Returns the headline scores, those out of fold with their spread, the scores of every class, and all tables.
 
     As long as no row has a score on the test part, all of them are out of fold. What no row has is left out.
     """
-    tested = "test_macro_f1" in leaderboard.score_columns
-    part, where = ("test", "on the test part") if tested else ("oof", "out of fold")
-    headline = {f"{part}_{name}": heading for name, heading in HEADINGS.items()}
-    grids = [_grid(leaderboard, style, f"Scores {where}", "scores", headline)]
-    if tested:
-        out_of_fold = {f"oof_{name}": heading for name, heading in HEADINGS.items()}
-        grids.append(_grid(leaderboard, style, "Scores out of fold", "folds", out_of_fold))
+    part = headline_part(leaderboard)
+    where = "on the test part" if part == "test" else "out of fold"
+    out_of_fold = {f"oof_{name}": heading for name, heading in FOLD_HEADINGS.items()}
+    if part == "test":
+        headline = {f"test_{name}": heading for name, heading in HEADINGS.items()}
+        grids = [
+            _grid(leaderboard, style, "Scores on the test part", "scores", headline),
+            _grid(leaderboard, style, "Scores out of fold", "folds", out_of_fold),
+        ]
+    else:
+        grids = [_grid(leaderboard, style, "Scores out of fold", "scores", out_of_fold)]
     plain = replace(style, interval=Template(""), spread=Template(""))
     for score, mean in CLASS_SCORES.items():
         classes = {f"{part}_{score}_{name}": style.escape(name) for name in leaderboard.class_names}
         title = f"{score.capitalize()} of each class {where}"
         grids.append(_grid(leaderboard, plain, title, score, classes | {f"{part}_{mean}": "mean"}))
-    return [grid for grid in grids if len(grid.headings) > grid.num_text]
+    grids = [grid for grid in grids if len(grid.headings) > grid.num_text]
+    return grids + [_table_grid(table, style) for table in leaderboard.tables]
+
+
+def headline_part(leaderboard: Leaderboard) -> str:
+    """Returns "test", or "oof" as long as no row is tested: what the name of a headline score begins with."""
+    return "test" if "test_macro_f1" in leaderboard.score_columns else "oof"
+
+
+def with_cost(grid: Grid, leaderboard: Leaderboard, style: Style) -> Grid:
+    """Returns the grid with what each row took, and with its macro-F1 out of fold beside the one on the test part."""
+    headings, columns = ["time", "images"], []
+    if headline_part(leaderboard) == "test" and "oof_macro_f1" in leaderboard.score_columns:
+        headings, columns = ["macro-F1 out of fold", *headings], ["oof_macro_f1"]
+    lines = []
+    for line, row in zip(grid.cells, leaderboard.rows, strict=True):
+        scores = [score_cell(leaderboard, row, column, style) for column in columns]
+        lines.append([*line, *scores, _duration(row.seconds), f"{row.images:,}"])
+    return replace(grid, headings=[*grid.headings, *headings], cells=lines)
+
+
+def _table_grid(table: Table, style: Style) -> Grid:
+    """Returns a table of its own in a style."""
+
+    def cell(content: Cell) -> str:
+        if content is None:
+            return style.missing
+        return style.escape(content if isinstance(content, str) else _number(content))
+
+    headings = [style.escape(heading) for heading in table.headings]
+    cells = [[cell(content) for content in line] for line in table.cells]
+    title, note = style.escape(table.title), style.escape(table.note)
+    return Grid(title, table.label, headings, table.num_text, cells, note, placed=False)
 
 
 def _grid(leaderboard: Leaderboard, style: Style, title: str, label: str, columns: dict[str, str]) -> Grid:
@@ -112,8 +154,20 @@ def _note(leaderboard: Leaderboard, style: Style, shown: list[str]) -> str:
         notes.append("In brackets: 95% interval from resamples of whole groups.")
     if style.spread.template and any(f"{column}_sd" in leaderboard.score_columns for column in shown):
         notes.append("After ±: standard deviation over the folds.")
+    if "oof_macro_f1_crossfit" in shown:
+        notes.append(
+            "Cross-fitted: each fold is scored with the choice that the other folds make, which is an honest score of "
+            "choosing; the macro-F1 beside it is of what all folds chose together, and so tends to be too high."
+        )
     return style.escape(" ".join(notes))
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:z.3f}".replace("-", "−")
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f}\u00a0{unit}"
+    return f"{seconds:.0f}\u00a0s"

@@ -17,6 +17,7 @@ from raysk.evaluation.metrics import (
     macro_f1_score,
     scores,
 )
+from raysk.evaluation.tables import Table
 
 Kind = Literal["two-stage", "one-stage", "ensemble"]
 KINDS = ("two-stage", "one-stage", "ensemble")
@@ -24,8 +25,9 @@ KINDS = ("two-stage", "one-stage", "ensemble")
 # Tables show these scores, in this order, before those of single classes.
 HEADLINE = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy", "macro_precision")
 
-# What can stand behind the name of a headline score: the ends of its interval, its spread over folds.
-SUFFIXES = ("", "_low", "_high", "_sd")
+# What can stand behind the name of a headline score: the ends of its interval, its spread over folds, and what it is
+# when each fold is scored with the choice of the other folds.
+SUFFIXES = ("", "_low", "_high", "_sd", "_crossfit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,8 @@ class Row:
         name: What a reader calls it.
         kind: How it came about.
         scores: By flat name, such as "test_macro_f1", "test_macro_f1_low", "oof_macro_f1_sd"; see `scores_on_test`
-            and `scores_out_of_fold`. One that is not known or not defined is not there.
+            and `scores_out_of_fold`. One that is not known or not defined is not there. A row that the folds have
+            chosen among others can have "oof_macro_f1_crossfit", an honest score of that choice.
         chosen_on: The rows that chose this recipe, its epoch or its weights.
         scored_on: The rows that the test scores, or else the out-of-fold scores, are of.
         seconds: What it took, from start to predictions, over all folds.
@@ -130,14 +133,16 @@ class Leaderboard:
             that have one.
         class_names: The classes, in the manifest's order.
         meta: What holds for all rows, such as the dataset or the date, as pairs to print.
+        tables: Further tables, in the order in which they are printed.
 
     Raises:
-        ArtifactError: Two rows have one key.
+        ArtifactError: Two rows have one key, or two tables one label.
     """
 
     rows: tuple[Row, ...]
     class_names: tuple[str, ...]
     meta: Mapping[str, str] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
 
     def __post_init__(self) -> None:
         seen: dict[str, Row] = {}
@@ -148,6 +153,9 @@ class Leaderboard:
                     f"{row.name!r}: keep one of them"
                 )
             seen[row.key] = row
+        labels = [table.label for table in self.tables]
+        if len(set(labels)) != len(labels):
+            raise ArtifactError(f"the tables of a leaderboard must have different labels, but got {labels}: rename one")
         object.__setattr__(self, "rows", tuple(sorted(self.rows, key=_rank)))
 
     @property
@@ -177,6 +185,7 @@ class Leaderboard:
             "rows": [asdict(row) | {"scores": dict(row.scores)} for row in self.rows],
             "class_names": list(self.class_names),
             "meta": dict(self.meta),
+            "tables": [asdict(table) for table in self.tables],
         }
 
     @classmethod
@@ -189,7 +198,9 @@ class Leaderboard:
         known = read_json(path)
         try:
             rows = tuple(Row(**row) for row in known["rows"])
-            return cls(rows, tuple(known["class_names"]), known["meta"])
+            # A leaderboard of an older version has no tables.
+            tables = tuple(Table.from_json(table) for table in known.get("tables", []))
+            return cls(rows, tuple(known["class_names"]), known["meta"], tables)
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{path} must hold a leaderboard, but {error}: write it again from its run") from error
 

@@ -5,7 +5,7 @@ label, an F1 or a precision needs rows with the label or the prediction. With ev
 of `Folds`, all means run over all classes. A row is predicted as its most probable class, the first one of equals.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from raysk.registry import Registry
 Score = Callable[[np.ndarray, np.ndarray], float]
 
 metrics: Registry[Score] = Registry("metric")
+
+# Resamples are drawn in blocks that fit into the caches.
+BLOCK_DRAWS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,10 +201,10 @@ def resampled_scores(
     _check(probabilities, labels)
     names, codes = np.unique(groups, return_inverse=True)
     random = np.random.default_rng(seed)
-    draws = (random.integers(len(names), size=len(names)) for _ in range(num_samples))
     if score in _FROM_COUNTS:
-        return _FROM_COUNTS[score](_resampled_counts(probabilities, labels, codes, draws, num_samples))
+        return _FROM_COUNTS[score](_resampled_counts(probabilities, labels, codes, random, num_samples))
     rows_by_group = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    draws = (random.integers(len(names), size=len(names)) for _ in range(num_samples))
     resamples = (np.concatenate([rows_by_group[group] for group in drawn]) for drawn in draws)
     return np.array([score(probabilities[rows], labels[rows]) for rows in resamples])
 
@@ -229,7 +232,7 @@ def bootstrap_interval(
 
 
 def _resampled_counts(
-    probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: Iterable[np.ndarray], num_samples: int
+    probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, random: np.random.Generator, num_samples: int
 ) -> ClassCounts:
     """Returns the counts of each resample, (S, C), from sums over groups."""
     num_groups, num_classes = int(groups.max()) + 1, probabilities.shape[1]
@@ -240,9 +243,13 @@ def _resampled_counts(
     np.add.at(by_group[1], (groups, labels), 1)
     np.add.at(by_group[2], (groups, predicted), 1)
     counts = np.empty((3, num_samples, num_classes))
-    for sample, drawn in enumerate(draws):
-        times = np.bincount(drawn, minlength=num_groups).astype(float)
-        counts[:, sample] = times @ by_group
+    size = max(1, BLOCK_DRAWS // num_groups)
+    for start in range(0, num_samples, size):
+        # A block draws the numbers that its samples would draw one after the other.
+        drawn = random.integers(num_groups, size=(min(size, num_samples - start), num_groups))
+        bins = drawn + num_groups * np.arange(len(drawn))[:, np.newaxis]
+        times = np.bincount(bins.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        counts[:, start : start + size] = times.astype(float) @ by_group
     return ClassCounts(*counts)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from raysk.evaluation.formats import formats, write_leaderboard
 from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.tables import Table
 
 NASTY = 'R&D_50% {$x^2} #1 ~a\\b | <i> "q" `c` [d] *e* -- τ≥0.1 é'
 CLASSES = ("mel_1", "n&v", "[bkl]")
@@ -29,10 +30,16 @@ def make_row(place: int, name: str) -> Row:
     )  # fmt: skip
 
 
+TABLE = Table(
+    "Ablation of R&D_50%", "ablation", ("", "F1 | %", "change"), 1,
+    ((NASTY, "90.0", -0.0123), ("none", None, 0.5)), "p < 0.05 & [so] *on*",
+)  # fmt: skip
+
 BOARD = Leaderboard(
     (make_row(0, NASTY), make_row(1, "[first] *plain*\nwith a line"), make_row(2, "plain")),
     CLASSES,
     {"data": "ham_10000 | 100%"},
+    (TABLE,),
 )
 
 
@@ -48,7 +55,7 @@ def split_md(line: str) -> list[str]:
 def test_all_formats_are_written_and_json_is_read_back(tmp_path: Path) -> None:
     write_leaderboard(BOARD, tmp_path / "new")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {f"leaderboard.{name}" for name in formats}
-    assert set(formats) == {"md", "csv", "tex", "json", "parquet"}
+    assert set(formats) == {"md", "csv", "tex", "json", "parquet", "html"}
     assert Leaderboard.read(tmp_path / "new" / "leaderboard.json") == BOARD
 
 
@@ -74,11 +81,28 @@ def test_parquet_has_types_and_what_holds_for_all_rows(tmp_path: Path) -> None:
 
 def test_md_tables_have_as_many_cells_in_every_line() -> None:
     blocks = [block.splitlines() for block in text("md").split("\n\n") if block.startswith("|")]
-    assert len(blocks) >= 3
-    for block in blocks:
+    assert len(blocks) >= 4
+    for place, block in enumerate(blocks, start=1):
         widths = {len(split_md(line)) for line in block}
         assert len(widths) == 1
-        assert len(block) == 2 + len(BOARD.rows)
+        assert len(block) == 2 + len(TABLE.cells if place == len(blocks) else BOARD.rows)
+
+
+def test_md_shows_further_tables_after_the_others() -> None:
+    found = text("md")
+    assert "| --- | ---: | ---: |\n" in found
+    assert (
+        found.index("## F1 of each class") < found.index("## Ablation of R&D_50%") < found.index("## What the scores")
+    )
+    assert "| none | – | 0.500 |\n\np \\< 0.05 & \\[so\\] \\*on\\*\n" in found
+
+
+def test_tex_shows_further_tables_whole() -> None:
+    found = text("tex").split("\\begin{table}")[-1]
+    assert "\\label{tab:leaderboard-ablation}" in found
+    assert "{@{}lrr@{}}" in found
+    assert "90.0 & $-$0.012 \\\\\n    none & -- & 0.500 \\\\" in found
+    assert "\\caption{Ablation of R\\&D\\_50\\%. p \\textless{} 0.05" in found
 
 
 def test_md_summary_shows_scores_and_cost() -> None:
@@ -115,7 +139,7 @@ def test_tex_compiles_without_a_warning_and_prints_the_names(tmp_path: Path, num
     names = CLASSES + tuple(f"class_{place}" for place in range(num_classes - 3))
     scores = {f"test_f1_{name}": 0.5 for name in names}
     rows = tuple(replace(row, scores={**row.scores, **scores}) for row in BOARD.rows)
-    write_leaderboard(Leaderboard(rows, names, BOARD.meta), tmp_path)
+    write_leaderboard(Leaderboard(rows, names, BOARD.meta, BOARD.tables), tmp_path)
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\usepackage{graphicx}\n"
         "\\begin{document}\\input{leaderboard.tex}\\end{document}\n"

@@ -1,9 +1,11 @@
 """The tables that people read, in a style of their own."""
 
+from dataclasses import replace
 from string import Template
 
-from raysk.evaluation.grids import Style, leaderboard_grids
+from raysk.evaluation.grids import Style, leaderboard_grids, with_cost
 from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.tables import Table
 
 STYLE = Style(str.upper, Template("<$x>"), Template(" $low..$high"), Template(" +- $sd"), "none")
 
@@ -51,6 +53,39 @@ def test_without_test_scores_all_tables_are_out_of_fold() -> None:
     assert summary.cells == [["1", "R", "one-stage", "0.500 +- 0.100"]]
     assert classes.title == "F1 of each class out of fold"
     assert classes.cells == [["1", "R", "0.300", "0.500"]]
+
+
+def test_the_cross_fitted_score_has_a_column_behind_the_score_and_a_note() -> None:
+    chosen = make_row("a", oof_macro_f1=0.61, oof_macro_f1_sd=0.1, oof_macro_f1_crossfit=0.55, oof_accuracy=0.5)
+    plain = make_row("b", oof_macro_f1=0.5)
+    summary = leaderboard_grids(Leaderboard((chosen, plain), ()), STYLE)[0]
+    assert summary.headings == ["", "name", "kind", "macro-F1", "macro-F1, cross-fitted", "accuracy"]
+    assert [line[3:5] for line in summary.cells] == [["<0.610> +- 0.100", "<0.550>"], ["0.500", "none"]]
+    assert "CROSS-FITTED: EACH FOLD" in summary.note
+    tested = replace(plain, scores=plain.scores | {"test_macro_f1": 0.4})
+    summary, folds = leaderboard_grids(Leaderboard((chosen, tested), ()), STYLE)[:2]
+    assert "CROSS-FITTED" not in summary.note
+    assert folds.headings[2:4] == ["macro-F1", "macro-F1, cross-fitted"]
+    assert "CROSS-FITTED" in folds.note
+
+
+def test_further_tables_follow_in_their_order_and_in_the_style() -> None:
+    cells = (("full", 0.12345, "90.0"), ("less", -0.0321, None), ("same", -0.0001, "8"))
+    table = Table("What if", "what", ("", "change", "percent"), 1, cells, "read it so")
+    board = Leaderboard((make_row("r", oof_macro_f1=0.5),), (), {}, (table, replace(table, label="more")))
+    grids = leaderboard_grids(board, STYLE)
+    assert [grid.label for grid in grids] == ["scores", "f1", "what", "more"]
+    assert (grids[2].title, grids[2].note, grids[2].num_text) == ("WHAT IF", "READ IT SO", 1)
+    assert grids[2].headings == ["", "CHANGE", "PERCENT"]
+    assert grids[2].cells == [["FULL", "0.123", "90.0"], ["LESS", "−0.032", "none"], ["SAME", "0.000", "8"]]
+
+
+def test_the_cost_follows_the_scores() -> None:
+    row = replace(make_row("r", test_macro_f1=0.5, oof_macro_f1=0.4), seconds=3700, images=12_345)
+    board = Leaderboard((row,), ())
+    grid = with_cost(leaderboard_grids(board, STYLE)[0], board, STYLE)
+    assert grid.headings[3:] == ["macro-F1", "macro-F1 out of fold", "time", "images"]
+    assert grid.cells[0][3:] == ["0.500", "0.400", "1.0\u00a0h", "12,345"]
 
 
 def test_no_rows_give_no_tables() -> None:

@@ -17,8 +17,10 @@ from raysk.evaluation.metrics import (
     macro_f1_score,
     scores,
 )
+from raysk.evaluation.tables import Table
 
 NAMES = ("mel", "nv")
+TABLE = Table("Ablation", "ablation", ("", "F1"), 1, (("full", 0.5), ("none", None), ("half", "50")), "In parts.")
 
 
 def make_row(key: str, **scores: float) -> Row:
@@ -111,9 +113,41 @@ def test_the_table_has_a_column_a_score_and_null_where_there_is_none() -> None:
     assert table.column("images").to_pylist() == [300, 300]
 
 
+def test_the_cross_fitted_score_stands_behind_the_score_and_has_no_say_in_the_order() -> None:
+    first = make_row("a", oof_macro_f1=0.6, oof_macro_f1_sd=0.1, oof_macro_f1_crossfit=0.2, oof_accuracy=0.5)
+    board = Leaderboard((make_row("b", oof_macro_f1=0.5, oof_macro_f1_crossfit=0.5), first), NAMES)
+    assert [row.key for row in board.rows] == ["a", "b"]
+    assert board.score_columns == ("oof_macro_f1", "oof_macro_f1_sd", "oof_macro_f1_crossfit", "oof_accuracy")
+
+
+def test_tables_are_kept_in_their_order(tmp_path: Path) -> None:
+    board = Leaderboard((make_row("a"),), NAMES, {"data": "x"}, (TABLE, replace(TABLE, label="again", cells=())))
+    write_json(tmp_path / "leaderboard.json", board.to_json())
+    assert Leaderboard.read(tmp_path / "leaderboard.json") == board
+
+
+def test_a_leaderboard_from_before_there_were_tables_is_read(tmp_path: Path) -> None:
+    board = Leaderboard((make_row("a"),), NAMES)
+    known = {name: value for name, value in board.to_json().items() if name != "tables"}
+    write_json(tmp_path / "leaderboard.json", known)
+    assert Leaderboard.read(tmp_path / "leaderboard.json") == board
+
+
+def test_two_tables_with_one_label_are_refused() -> None:
+    with pytest.raises(ArtifactError, match="different labels"):
+        Leaderboard((), NAMES, {}, (TABLE, replace(TABLE, title="Another")))
+
+
 @pytest.mark.parametrize(
     "spoiled",
-    [[], {}, {"rows": [{"key": "a"}], "class_names": [], "meta": {}}, {"rows": 3}, {"rows": [], "class_names": []}],
+    [
+        [],
+        {},
+        {"rows": [{"key": "a"}], "class_names": [], "meta": {}},
+        {"rows": 3},
+        {"rows": [], "class_names": []},
+        {"rows": [], "class_names": [], "meta": {}, "tables": [{"label": "a"}]},
+    ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path: Path, spoiled: object) -> None:
     write_json(tmp_path / "leaderboard.json", spoiled)

@@ -10,6 +10,7 @@ from sklearn import metrics as reference
 
 from raysk.errors import ConfigError, DataError
 from raysk.evaluation.metrics import (
+    BLOCK_DRAWS,
     Score,
     accuracy_score,
     balanced_accuracy_score,
@@ -213,6 +214,19 @@ def test_resampled_scores_of_two_recipes_are_pairs() -> None:
     assert ours.shape == (200,)
     assert (ours >= theirs).all()
     assert (ours > theirs).any()
+
+
+def test_resamples_in_blocks_are_those_that_one_after_the_other_would_be() -> None:
+    probabilities, labels = make_task(40, 3, seed=9)
+    groups, num_samples = np.arange(40), 2 * BLOCK_DRAWS // 40
+
+    def row_by_row(probabilities: np.ndarray, labels: np.ndarray) -> float:
+        return macro_f1_score(probabilities, labels)
+
+    found = resampled_scores(macro_f1_score, probabilities, labels, groups, num_samples, seed=1)
+    np.testing.assert_array_equal(
+        found, resampled_scores(row_by_row, probabilities, labels, groups, num_samples, seed=1)
+    )
 
 
 def test_bootstrap_leaves_out_resamples_without_a_score() -> None:

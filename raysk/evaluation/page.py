@@ -1,0 +1,150 @@
+"""The leaderboard as one page for a browser, which needs no network and no script."""
+
+from collections.abc import Mapping
+from html import escape
+from string import Template
+
+from raysk.evaluation.charts import score_chart
+from raysk.evaluation.grids import HEADINGS, Grid, Style, headline_part, leaderboard_grids, with_cost
+from raysk.evaluation.leaderboard import Leaderboard, Row
+
+# How many rows a picture shows; the tables show all of them.
+MOST_CHART_ROWS = 30
+
+
+def _escape(text: str) -> str:
+    return escape(" ".join(text.split()))
+
+
+HTML = Style(
+    _escape,
+    Template("<b>$x</b>"),
+    Template(" <small>[$low, $high]</small>"),
+    Template(" <small>± $sd</small>"),
+    "–",
+)
+
+# Nothing may be loaded and nothing may run, whatever a name holds. XHTML's syntax, so that any XML reader reads it too.
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8"/>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"/>
+<meta name="viewport" content="width=device-width, initial-scale=1"/>
+<meta name="color-scheme" content="light dark"/>
+<title>Leaderboard</title>
+<style>
+$css
+</style>
+</head>
+<body>
+<main>
+$body
+</main>
+</body>
+</html>
+""")
+
+CSS = """:root {
+  --paper: #fff; --ink: #1c2024; --quiet: #5c6670; --line: #d9dee3; --accent: #0b62b0; --shade: #f4f6f8;
+}
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #14171a; --ink: #e6e9ec; --quiet: #9aa5b0; --line: #343b42; --accent: #6cb2f5; --shade: #1d2226; }
+}
+body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1240px; margin: 0 auto; padding: 1.5rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .5rem; }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0; }
+dt, figcaption, .note, small { color: var(--quiet); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+th { font-weight: 600; }
+td.name { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
+.number { text-align: right; }
+tbody tr:hover { background: var(--shade); }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.5rem; }
+.charts + .wide { margin-top: 1.2rem; }
+figure { margin: 0; }
+svg { width: 100%; height: auto; display: block; overflow: visible; font-size: 12px; }
+svg text { fill: var(--ink); font-variant-numeric: tabular-nums; }
+.tick { stroke: var(--line); }
+.span { stroke: var(--accent); stroke-width: 2; stroke-linecap: round; opacity: .55; }
+.dot { fill: var(--accent); }
+details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
+summary { cursor: pointer; overflow-wrap: anywhere; }
+details dl { margin: .5rem 0 .5rem 1.1rem; }
+pre { background: var(--shade); padding: .7rem; margin: .5rem 0 .5rem 1.1rem; overflow-x: auto; }"""
+
+
+def html_page(leaderboard: Leaderboard) -> str:
+    """Returns the page: pictures, tables, and for each row what its scores rest on and how to repeat it."""
+    parts = ["<h1>Leaderboard</h1>", _facts(leaderboard.meta)]
+    charts = _charts(leaderboard)
+    for grid in leaderboard_grids(leaderboard, HTML):
+        first = grid.label == "scores"
+        shown = with_cost(grid, leaderboard, HTML) if first else grid
+        parts.append(f'<section id="{grid.label}">\n<h2>{grid.title}</h2>')
+        parts += charts if first else []
+        parts.append(f"{_table(shown)}\n</section>")
+    if leaderboard.rows:
+        parts.append('<section id="origins">\n<h2>What the scores rest on</h2>')
+        parts += [_origin(place, row) for place, row in enumerate(leaderboard.rows, start=1)]
+        parts.append("</section>")
+    return PAGE.substitute(css=CSS, body="\n".join(part for part in parts if part))
+
+
+def _facts(pairs: Mapping[str, str]) -> str:
+    lines = [f"<dt>{_escape(name)}</dt><dd>{_escape(text)}</dd>" for name, text in pairs.items()]
+    return "\n".join(["<dl>", *lines, "</dl>"]) if lines else ""
+
+
+def _charts(leaderboard: Leaderboard) -> list[str]:
+    figures = []
+    for name, heading in HEADINGS.items():
+        column = f"{headline_part(leaderboard)}_{name}"
+        rows = [row for row in leaderboard.rows if column in row.scores]
+        if not rows:
+            continue
+        notes = [heading]
+        if any(f"{column}_low" in row.scores for row in rows):
+            notes.append("lines: 95% interval from resamples of whole groups")
+        elif any(f"{column}_sd" in row.scores for row in rows):
+            notes.append("lines: standard deviation over the folds")
+        if len(rows) > MOST_CHART_ROWS:
+            notes.append(f"the {MOST_CHART_ROWS} best of {len(rows)} rows")
+        picture = score_chart(rows[:MOST_CHART_ROWS], column, heading)
+        figures.append(f"<figure>\n<figcaption>{'; '.join(notes)}</figcaption>\n{picture}\n</figure>")
+    return ['<div class="charts">', *figures, "</div>"] if figures else []
+
+
+def _table(grid: Grid) -> str:
+    kinds = [_column_class(grid, place) for place in range(len(grid.headings))]
+    head = "".join(f'<th scope="col"{kind}>{text}</th>' for kind, text in zip(kinds, grid.headings, strict=True))
+    lines = [
+        "<tr>" + "".join(f"<td{kind}>{text}</td>" for kind, text in zip(kinds, line, strict=True)) + "</tr>"
+        for line in grid.cells
+    ]
+    table = ['<div class="wide">\n<table>', f"<thead><tr>{head}</tr></thead>", "<tbody>", *lines, "</tbody>"]
+    note = f'\n<p class="note">{grid.note}</p>' if grid.note else ""
+    return "\n".join([*table, "</table>\n</div>"]) + note
+
+
+def _column_class(grid: Grid, place: int) -> str:
+    if place >= grid.num_text or (grid.placed and place == 0):
+        return ' class="number"'
+    return ' class="name"' if place == int(grid.placed) else ""
+
+
+def _origin(place: int, row: Row) -> str:
+    facts = {
+        "settings": row.settings or "as the defaults",
+        "chosen on": row.chosen_on,
+        "scored on": row.scored_on,
+        "key": row.key,
+        "commit": row.commit,
+    }
+    summary = f"<summary>{place}. {_escape(row.name)}</summary>"
+    return f"<details>\n{summary}\n{_facts(facts)}\n<pre>{escape(row.command.strip())}</pre>\n</details>"
