@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import raysk
+from raysk.cli_data import add_data_commands
 from raysk.errors import RayskError
 
 
@@ -39,11 +40,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_tune(commands.add_parser("tune", help="search a space of recipes, ensemble the best, write the leaderboard"))
+    train = commands.add_parser("train", help="train one recipe over all folds, without Ray")
+    train.add_argument("recipe", type=Path, metavar="FILE", help="what raysk recipe prints")
+    train.add_argument("--run", type=Path, metavar="DIR", help="run directory (runs/FILE-DATE)")
+    train.add_argument("--resume", action="store_true", help="go on with the run; no finished fold is repeated")
+    train.set_defaults(run_command=_train)
+    recipe = commands.add_parser("recipe", help="print the recipe of a leaderboard row")
+    recipe.add_argument("run", type=Path, metavar="RUN", help="the run directory")
+    recipe.add_argument("row", metavar="ROW", help="place, name or key of the row")
+    recipe.set_defaults(run_command=_recipe)
     spaces = commands.add_parser("spaces", help="list the search spaces")
     spaces.set_defaults(run_command=_spaces)
+    data = commands.add_parser("data", help="look at a collection, find what is wrong with it, prepare it")
+    data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_data_commands(data_commands)
+    parts = commands.add_parser("parts", help="list losses, heads, samplers and their settings")
+    parts.set_defaults(run_command=_parts)
     leaderboard = commands.add_parser("leaderboard", help="print the leaderboard of a run")
     leaderboard.add_argument("run", type=Path, metavar="RUN", help="the run directory")
-    leaderboard.add_argument("--format", default="md", metavar="FORMAT", help="md, csv, tex, json or parquet (md)")
+    leaderboard.add_argument("--format", default="md", metavar="FORMAT", help="md, csv, tex, html, json, parquet (md)")
     leaderboard.set_defaults(run_command=_leaderboard)
     return parser
 
@@ -53,7 +68,7 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--space", required=True, help="name of a search space, or a file")
     tune.add_argument("--run", type=Path, metavar="DIR", help="run directory (runs/SPACE-DATE)")
     tune.add_argument("--resume", action="store_true", help="go on with the run; no finished job is repeated")
-    tune.add_argument("--trials", type=int, default=7, metavar="N", help="recipes to try in all (7)")
+    tune.add_argument("--trials", type=int, metavar="N", help="recipes to try in all (what the space has, and a few)")
     tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="begin no epoch after this time")
     tune.add_argument("--address", help="an existing Ray cluster, such as auto (start Ray on this machine)")
     tune.add_argument("--workers", type=int, default=1, metavar="N", help="DDP workers per lane (1)")
@@ -87,11 +102,38 @@ def _tune(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _train(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from raysk.evaluation.formats import formats
+    from raysk.retraining import train_recipe
+
+    leaderboard = train_recipe(arguments.recipe, arguments.run, arguments.resume, Console(soft_wrap=True))
+    if leaderboard is not None:
+        print(formats["md"](leaderboard))
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> int:
+    from raysk.retraining import RecipeFile
+    from raysk.run import Run
+
+    sys.stdout.write(RecipeFile.of_row(Run.open(arguments.run), arguments.row).text())
+    return 0
+
+
 def _spaces(arguments: argparse.Namespace) -> int:
     from raysk.spaces import list_spaces
 
     for name, about in list_spaces():
         print(f"{name}: {about}")
+    return 0
+
+
+def _parts(arguments: argparse.Namespace) -> int:
+    from raysk.catalogue import catalogue
+
+    sys.stdout.write(catalogue())
     return 0
 
 

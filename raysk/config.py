@@ -1,7 +1,7 @@
 """Configuration: Hydra composes it from `conf/`, a space and the command line; dataclasses validate it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,13 +15,24 @@ from omegaconf.errors import OmegaConfBaseException
 
 from raysk.data.sources import DataSettings
 from raysk.errors import ConfigError
+from raysk.parts.heads import heads
+from raysk.parts.losses import losses
+from raysk.parts.mixing import mixings
+from raysk.parts.samplers import samplers
 from raysk.recipe import Recipe
-from raysk.registry import unknown_name
+from raysk.registry import Registry, unknown_name
 from raysk.settings import Between, Settings, within
 
 _TREE = Path(__file__).parent.resolve() / "conf"
 # Below these nodes the settings depend on the part's name, so the tree cannot list them; the part checks them.
-_PART_NODES = ("loss", "sampler", "head")
+PART_NODES: dict[str, Registry[Any]] = {
+    "loss": losses,
+    "classifier_loss": losses,
+    "sampler": samplers,
+    "head": heads,
+    "mixing": mixings,
+}
+_DATA_SETTINGS = frozenset(setting.name for setting in fields(DataSettings))
 # The last two are there for others to refer to.
 _NOT_OF_THE_RECIPE = ("data", "folds", "cache", "epochs", "batch_size")
 
@@ -44,6 +55,17 @@ class FoldSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageTwoBudget(Settings):
+    """How much stage two is searched; it is part of a study, and not of the recipes that are found.
+
+    Args:
+        search: How many settings are tried on each frozen encoder; 0 searches both stages flat.
+    """
+
+    search: Annotated[int, Between(0, 100_000)] = 200
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(Settings):
     """Everything that a study is told.
 
@@ -52,12 +74,14 @@ class Config(Settings):
         folds: How they are divided.
         recipe: What the trials of the study vary.
         cache: Where decoded images and drawn datasets are kept between runs, on each machine.
+        stage_two: How much stage two is searched.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
     folds: FoldSettings = field(default_factory=FoldSettings)
     recipe: Recipe = field(default_factory=Recipe)
     cache: str = "~/.cache/raysk"
+    stage_two: StageTwoBudget = field(default_factory=StageTwoBudget)
 
     @property
     def cache_folder(self) -> Path:
@@ -90,7 +114,9 @@ def compose_plain(*texts: str) -> dict[str, Any]:
     Raises:
         ConfigError: An override names what does not exist, or would import code.
     """
-    opened = [_opened(text) for text in texts]
+    texts, collections = _collections(texts)
+    opened = [_opened(text, collections) for text in texts]
+    opened += [f"+data@data.{name}={source}" for name, source in collections.items()]
     try:
         return _compose(opened, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
@@ -105,11 +131,14 @@ def read_config(plain: dict[str, Any]) -> Config:
         ConfigError: A value breaks a rule.
     """
     recipe = {name: value for name, value in plain.items() if name not in _NOT_OF_THE_RECIPE}
+    stage_two = dict(plain["stage_two"])
+    budget = {"search": stage_two.pop("search")}
     return Config(
-        data=within("data", DataSettings, plain["data"]),
+        data=within("data", DataSettings, _with_collections(plain["data"])),
         folds=within("folds", FoldSettings, plain["folds"]),
-        recipe=Recipe.from_plain(recipe),
+        recipe=Recipe.from_plain(recipe | {"stage_two": stage_two}),
         cache=plain["cache"],
+        stage_two=within("stage_two", StageTwoBudget, budget),
     )
 
 
@@ -131,17 +160,51 @@ def _leaves(plain: Any, path: str = "") -> list[str]:
     return [path, *inner] if path else inner
 
 
-def _opened(text: str) -> str:
+def _collections(texts: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Takes data=[ham10000,clinic:csv] apart: into data=several, and the source of each collection by its name."""
+    given = [text for text in texts if _parse(text).key_or_group == "data"]
+    items = _parse(given[-1]).value() if given else None
+    if not isinstance(items, list):
+        return texts, {}
+    collections: dict[str, str] = {}
+    for item in items:
+        name, _, source = str(item).rpartition(":")
+        name = name or source
+        _check_source(source)
+        if not name.isidentifier() or name in _DATA_SETTINGS or name in collections:
+            raise ConfigError(
+                f"a collection must have a name of letters and digits that no other and no setting has, but got "
+                f"{name!r}: write data=[other_name:{source}]"
+            )
+        collections[name] = source
+    return (*(text for text in texts if text not in given), "data=several"), collections
+
+
+def _with_collections(data: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a dataset with those of its collections, which the tree has by name, as a list."""
+    own = {name: value for name, value in data.items() if name in _DATA_SETTINGS}
+    collections = [{"name": name, **value} for name, value in data.items() if name not in _DATA_SETTINGS]
+    return own | ({"collections": collections} if collections else {})
+
+
+def _check_source(name: str) -> None:
+    sources = [path.stem for path in (_TREE / "data").glob("[!_]*.yaml")]
+    if name not in sources:
+        raise unknown_name("data", name, sources)
+
+
+def _opened(text: str, collections: dict[str, str]) -> str:
     """Checks the key of an override, and lets it add a setting to a part."""
     key = _parse(text).key_or_group
     if "_target_" in text:
         raise ConfigError(f"an override must not import code, but got {text!r}: name a registered part instead")
-    if any(node in _PART_NODES for node in key.split(".")[:-1]):
+    if any(node in PART_NODES for node in key.split(".")[:-1]):
         return f"++{text.lstrip('+')}"
     if key == "data":
-        sources = [path.stem for path in (_TREE / "data").glob("*.yaml")]
-        if _parse(text).value() not in sources:
-            raise unknown_name("data", str(_parse(text).value()), sources)
+        _check_source(str(_parse(text).value()))
+    above, _, name = key.partition(".")[2].partition(".")
+    if key.startswith("data.") and above in collections:
+        key = f"data.{name}"
     if key not in _known_keys():
         raise unknown_name("the key of an override", key, _known_keys())
     return text

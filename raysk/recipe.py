@@ -7,19 +7,23 @@ stage one is a one-stage control: the same stage two, trained end to end from th
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
+import numpy as np
+
 from raysk.artifacts import digest_of
 from raysk.data.views import training_views
 from raysk.errors import ConfigError
 from raysk.parts.backbones import check_backbone
-from raysk.parts.heads import Head, LinearHead, heads
+from raysk.parts.heads import CosineHead, FrozenHead, Head, LinearHead, heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.losses.contrastive import SupCon
+from raysk.parts.losses.margins import LDAM
+from raysk.parts.mixing import Mixing, NoMixing, mixings
 from raysk.parts.samplers import InstanceSampler, Sampler, samplers
 from raysk.settings import Between, Settings
 
 # Enters every key: raise it when the same recipe would no longer give the same weights.
-RECIPE_SCHEMA = 1
+RECIPE_SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +34,13 @@ class Model(Settings):
         backbone: Any timm model name.
         pretrained: Whether to fetch timm's weights.
         checkpoint: A safetensors file of backbone weights to start from instead.
+        pooling: "avg" gives the mean of the last feature map, "none" all of it, flattened.
     """
 
     backbone: str = "test_resnet"
     pretrained: bool = False
     checkpoint: str | None = None
+    pooling: Literal["avg", "none"] = "avg"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,22 +99,40 @@ class Stage(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class StageOne(Stage):
-    """Learns the representation.
+    """Learns the representation: loss_weight L(g(f(x)), y) + CE(W f(x), y), of which either term may be left out.
+
+    With both it is the combined objective of Zeng et al. 2022; with the first alone SuperCon, with the second alone the
+    first stage of decoupling (Kang et al. 2020).
 
     Args:
-        loss: A loss on embeddings.
+        loss: A loss on the embeddings g(f(x)); None for none.
+        loss_weight: lambda, of the loss on embeddings.
+        classifier_loss: A loss on the logits W f(x) + b of a linear classifier, which is learnt beside and kept with
+            the encoder; None for none.
         views: The training view of each copy of an image; SuperCon sees the plain image and one augmented.
         projection: Width of the embedding that the loss sees; its head is dropped afterwards.
+        patience: Stop when the probe (see `training.health`) has not risen for so many epochs; 0 trains all epochs.
     """
 
-    loss: Annotated[EmbeddingLoss, losses] = field(default_factory=SupCon)
+    loss: Annotated[EmbeddingLoss, losses] | None = field(default_factory=SupCon)
+    loss_weight: Annotated[float, Between(0, 1000, open_low=True)] = 1.0
+    classifier_loss: Annotated[LogitLoss, losses] | None = None
     views: tuple[Annotated[str, training_views], ...] = ("none", "supercon")
     projection: Annotated[int, Between(2, 65536)] = 128
+    patience: Annotated[int, Between(0, 100_000)] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.views) < self.loss.least_views:
-            rule = f"views must name at least {self.loss.least_views} for the loss {losses.name_of(type(self.loss))}"
+        if self.loss is None and self.classifier_loss is None:
+            raise ConfigError("loss must be given where there is no classifier_loss, but both are null: give one")
+        if isinstance(self.classifier_loss, LDAM):
+            raise ConfigError(
+                "classifier_loss must be a loss for a linear classifier, but ldam wants a cosine head: choose another"
+            )
+        least_views = 1 if self.loss is None else self.loss.least_views
+        if len(self.views) < least_views:
+            name = losses.name_of(type(self.loss)) if self.loss else ""
+            rule = f"views must name at least {least_views} for {f'the loss {name}' if name else 'a training'}"
             raise ConfigError(f"{rule}, but got {list(self.views)}: add a view")
 
 
@@ -123,6 +147,9 @@ class StageTwo(Stage):
             features are computed once.
         view: The training view.
         passes: With a frozen encoder, how many differently drawn views of each row are encoded; epochs take turns.
+        mixing: How images of a batch are mixed, where the whole network trains.
+        adjustment: tau of the post-hoc logit adjustment (Menon et al. 2021, equation 9): predictions use
+            z - tau log(n_k / N), with the shares of the training rows.
     """
 
     loss: Annotated[LogitLoss, losses] = field(default_factory=CrossEntropy)
@@ -130,6 +157,26 @@ class StageTwo(Stage):
     frozen: bool = True
     view: Annotated[str, training_views] = "none"
     passes: Annotated[int, Between(1, 1000)] = 1
+    mixing: Annotated[Mixing, mixings] = field(default_factory=NoMixing)
+    adjustment: Annotated[float, Between(0, 10)] = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        head, mixing = heads.name_of(type(self.head)), mixings.name_of(type(self.mixing))
+        if isinstance(self.loss, LDAM) and not (
+            isinstance(self.head, CosineHead) and self.head.scale == self.loss.scale
+        ):
+            raise ConfigError(
+                f"head must be cosine with the scale {self.loss.scale:g} of the loss ldam, but got {head}: "
+                f"set head.name=cosine and head.scale={self.loss.scale:g}"
+            )
+        if isinstance(self.head, FrozenHead) and not self.frozen:
+            raise ConfigError(f"head must be a trained one where frozen=false, but got {head}: choose linear or cosine")
+        if not isinstance(self.mixing, NoMixing) and self.frozen:
+            raise ConfigError(
+                f"mixing must be none with a frozen encoder, whose features are computed once, but got {mixing}: "
+                "set frozen=false"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +218,22 @@ class Recipe(Settings):
         plain = self.to_plain()
         read = {name: plain[name] for name in ("model", "image_size", "stage_one", "seed")}
         return digest_of({"schema": RECIPE_SCHEMA, "encoder": read})
+
+    def check_rows(self, class_counts: np.ndarray) -> None:
+        """Refuses training rows that the recipe cannot train on.
+
+        Args:
+            class_counts: Rows of each class in the training rows of a fold, (C,).
+
+        Raises:
+            ConfigError: A sampler's batches cannot be made.
+        """
+        for name, stage in (("stage_one", self.stage_one), ("stage_two", self.stage_two)):
+            if stage is not None:
+                try:
+                    stage.sampler.check(class_counts, stage.batch_size)
+                except ConfigError as error:
+                    raise ConfigError(f"{name}.sampler.{error}") from error
 
     @property
     def kind(self) -> Literal["two-stage", "one-stage"]:

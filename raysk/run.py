@@ -3,7 +3,8 @@
 run.json            which data, which folds, which command: what `--resume` must find unchanged
 manifest.parquet    the rows          folds.parquet   the fold of each row
 study.journal       Optuna's trials   recipes/        one JSON file a recipe
-encoders/           stage one         classifiers/    stage two
+encoders/           stage one         features/       what frozen encoders say of the rows
+classifiers/        stage two         searches/       the stage-two settings tried on each encoder
 predictions/        held-out and test rows, per recipe and fold
 jobs/               the ledger: one JSON file a finished job, with its cost and its loss curves
 logs/               Ray's chatter and each lane's own log
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from raysk.artifacts import digest_of, read_json, write_json
 from raysk.data.folds import Folds
@@ -97,6 +100,14 @@ class Run:
         folds.check(self.manifest)
         return folds
 
+    def class_counts(self, fold: int) -> np.ndarray:
+        """Returns the rows of each class among the training rows of a fold, (C,)."""
+        return training_counts(self.manifest, self.folds, fold)
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuses a recipe that cannot train on every fold; see `check_recipe`."""
+        check_recipe(recipe, self.manifest, self.folds)
+
     def store(self, size: int) -> ImageStore:
         """Returns the images at `size` pixels; they are decoded when this machine has not done so before."""
         store, _ = build_store(self.manifest, size, self.cache)
@@ -105,6 +116,10 @@ class Run:
     def encoder_file(self, job: Job) -> Path:
         """Where stage one of this job keeps its encoder."""
         return self.folder / "encoders" / str(job.recipe.encoder_key) / f"fold{job.fold}.safetensors"
+
+    def features_file(self, job: Job, name: str) -> Path:
+        """Where the features are that the encoder of this job's fold gives in one view."""
+        return self.folder / "features" / str(job.recipe.encoder_key) / f"fold{job.fold}-{name}.safetensors"
 
     def classifier_file(self, job: Job) -> Path:
         """Where stage two of this job keeps its classifier."""
@@ -122,6 +137,15 @@ class Run:
         """Where the ledger has the line of this job."""
         return self.folder / "jobs" / f"{job.id}.json"
 
+    def search_file(self, search_id: str) -> Path:
+        """Where a stage-two search keeps what it tried."""
+        return self.folder / "searches" / f"{search_id}.json"
+
+    def search(self, search_id: str) -> dict[str, Any]:
+        """Reads what a finished stage-two search tried."""
+        found: dict[str, Any] = read_json(self.search_file(search_id))
+        return found
+
     def is_done(self, job: Job) -> bool:
         """Whether the job was finished, by this driver or by an earlier one."""
         return self.record_file(job).exists()
@@ -138,6 +162,21 @@ class Run:
     def recipe(self, key: str) -> Recipe:
         """Reads a recipe back."""
         return Recipe.from_plain(read_json(self.folder / "recipes" / f"{key}.json"))
+
+
+def training_counts(manifest: Manifest, folds: Folds, fold: int) -> np.ndarray:
+    """Returns the rows of each class among the training rows of a fold, (C,)."""
+    return np.bincount(manifest.labels[folds.train_rows(fold)], minlength=len(manifest.class_names))
+
+
+def check_recipe(recipe: Recipe, manifest: Manifest, folds: Folds) -> None:
+    """Refuses a recipe that cannot train on every fold.
+
+    Raises:
+        ConfigError: See `Recipe.check_rows`.
+    """
+    for fold in range(folds.k):
+        recipe.check_rows(training_counts(manifest, folds, fold))
 
 
 def data_digest(manifest: Manifest, store: ImageStore) -> str:

@@ -86,6 +86,8 @@ class Settings:
 
 def _plain(hint: Any, value: Any) -> Any:
     if isinstance(value, Settings):
+        if get_origin(hint) in (Union, types.UnionType):
+            (hint,) = (option for option in get_args(hint) if option is not type(None))
         name = {"name": get_args(hint)[1].name_of(type(value))} if get_origin(hint) is Annotated else {}
         return name | value.to_plain()
     return list(value) if isinstance(value, tuple) else value

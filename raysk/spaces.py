@@ -10,7 +10,9 @@ import raysk
 from raysk.errors import ConfigError
 from raysk.registry import unknown_name
 
-_SECTIONS = ("about", "settings", "search", "starts", "controls")
+_SECTIONS = ("about", "settings", "search", "starts", "controls", "grid", "families", "include")
+# Pieces that several spaces share.
+_FRAGMENTS = Path(raysk.__file__).parent / "conf" / "fragments"
 
 
 def spaces_folder() -> Path:
@@ -41,4 +43,16 @@ def read_space_file(path: Path) -> dict[str, Any]:
     for section in content:
         if section not in _SECTIONS:
             raise unknown_name(f"a section of {path}", str(section), list(_SECTIONS))
+    for name in content.pop("include", []):
+        content = _included(path, name, content)
     return content
+
+
+def _included(path: Path, name: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Lays a space over the searched settings and controls of a fragment."""
+    known = {found.stem: found for found in sorted(_FRAGMENTS.glob("*.yaml"))}
+    if name not in known:
+        raise unknown_name(f"a fragment that {path} includes", name, list(known))
+    fragment = yaml.safe_load(known[name].read_text(encoding="utf-8"))
+    shared = {section: {**entries, **(content.get(section) or {})} for section, entries in fragment.items()}
+    return {**content, **shared}

@@ -107,7 +107,7 @@ def test_images_that_cannot_be_read_are_left_out_when_asked_and_said_so(table, t
     from rich.console import Console
 
     from raysk.config import compose_plain, read_config
-    from raysk.search.preparation import read_data
+    from raysk.loading import read_data
 
     spoilt = table.parent / "7.png"
     spoilt.write_bytes(spoilt.read_bytes()[:300])
@@ -158,6 +158,18 @@ def test_a_space_whose_controls_cannot_be_is_refused_before_any_work(tune, tmp_p
     path.write_text("about: Wrong.\ncontrols: {wrong: [stage_one=null]}\n")
     assert "stage_two.frozen must be false without a stage one" in tune.refused(space=str(path))
     assert not tune.cache.exists()
+
+
+def test_a_start_that_cannot_train_on_a_fold_is_refused_before_ray_starts(tune, table, tmp_path):
+    path = tmp_path / "blocks.yaml"
+    path.write_text(
+        "about: Blocks of three classes.\n"
+        "settings: [stage_one.sampler.name=per_class, stage_one.sampler.classes=3, stage_one.sampler.images=5]\n"
+        "search: {stage_one.loss.temperature: 'interval(0.1, 0.5)'}\n"
+        "starts: {paper: [stage_one.loss.temperature=0.1]}\n"
+    )
+    line = tune.refused(space=str(path), **of(table))
+    assert "stage_one.sampler.classes must be at most the 2 classes of the manifest" in line
 
 
 def test_no_trials_at_all_are_refused(tune):
@@ -257,9 +269,9 @@ def test_a_broken_leaderboard_is_named(tmp_path, capfd):
 
 
 def test_an_unknown_leaderboard_format_is_answered_with_the_known(tmp_path, capfd):
-    assert main(["leaderboard", str(tmp_path), "--format", "xml"]) == 2
+    assert main(["leaderboard", str(tmp_path), "--format", "pdf"]) == 2
     line = capfd.readouterr().err
-    assert line.startswith("raysk: leaderboard format must be a known name, but got 'xml'; known: csv, json, md")
+    assert line.startswith("raysk: leaderboard format must be a known name, but got 'pdf'; known: csv, html, json, md")
 
 
 def test_overrides_may_stand_on_both_sides_of_an_option(tune):

@@ -2,6 +2,8 @@ import pytest
 
 from raysk.config import compose_plain, parse_overrides, read_config
 from raysk.errors import ConfigError
+from raysk.parts.losses.classification import Focal
+from raysk.parts.losses.contrastive import SupCon
 from raysk.recipe import Recipe
 
 
@@ -20,6 +22,8 @@ def test_the_tree_alone_is_a_right_configuration():
 def test_the_tree_names_every_setting_that_is_not_a_parts_own():
     plain = compose_plain()
     recipe = config().recipe.to_plain()
+    # The size of the search of stage two is no property of a recipe.
+    recipe["stage_two"]["search"] = config().stage_two.search
     for stage in ("stage_one", "stage_two"):
         assert set(plain[stage]) == set(recipe[stage])
         assert set(plain[stage]["optimizer"]) == set(recipe[stage]["optimizer"])
@@ -43,6 +47,18 @@ def test_a_stage_can_be_left_out():
     found = config("stage_one=null", "stage_two.frozen=false")
     assert found.recipe.stage_one is None
     assert found.recipe.kind == "one-stage"
+
+
+def test_the_size_of_the_stage_two_search_is_no_part_of_the_recipe():
+    assert config("stage_two.search=7").stage_two.search == 7
+    assert config("stage_two.search=7").recipe == config("stage_two.search=0").recipe
+
+
+def test_a_loss_of_stage_one_can_be_exchanged_left_out_or_joined_by_another():
+    stage = config("stage_one.loss=null", "stage_one.classifier_loss.name=focal").recipe.stage_one
+    assert (stage.loss, stage.classifier_loss) == (None, Focal())
+    stage = config("stage_one.classifier_loss={name: focal, gamma: 1}", "stage_one.loss_weight=0.5").recipe.stage_one
+    assert (stage.loss, stage.classifier_loss, stage.loss_weight) == (SupCon(), Focal(gamma=1.0), 0.5)
 
 
 def test_composing_twice_is_not_mixed_up():
@@ -73,6 +89,13 @@ def test_composing_twice_is_not_mixed_up():
         (["folds.k=1"], r"folds.k must be a whole number in \[2, 100\], but got 1"),
         (["folds.test_share=1"], r"folds.test_share must be a number in \(0, 1\)"),
         (["stage_two.optimizer.lr=1e30"], r"stage_two.optimizer.lr must be a number in \(0, 100\]"),
+        (["stage_two.search=-1"], r"stage_two.search must be a whole number in \[0, .*\], but got -1"),
+        (
+            ["stage_two.loss.gamma=-1", "stage_two.loss.name=focal"],
+            r"stage_two.loss.gamma must be a number in \[0, 20\]",
+        ),
+        (["stage_two.mixing.name=mixpu"], "did you mean mixup"),
+        (["stage_one.loss=null"], "stage_one.loss must be given where there is no classifier_loss"),
         (["stage_one=null"], "stage_two.frozen must be false without a stage one"),
         (["stage_one.epochs=[1"], r"an override must be KEY=VALUE, but got 'stage_one.epochs=\[1'"),
         (["stage_one.epochs"], "an override must be KEY=VALUE, but got 'stage_one.epochs'"),

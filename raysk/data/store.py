@@ -16,6 +16,7 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from raysk.artifacts import digest_of, read_json, replacing, write_json
+from raysk.data.decodable import check_decodable
 from raysk.data.manifest import Manifest
 from raysk.errors import ArtifactError, ConfigError, DataError
 
@@ -203,6 +204,7 @@ def _decode(path: Path, size: int) -> Pixels | str:
     """Returns the pixels of an image file, (size, size, 3), or the reason why it has none."""
     try:
         with Image.open(path) as image:
+            check_decodable(image)
             image.draft("RGB", (size, size))  # lets JPEG skip detail that is not asked for
             return _fit(ImageOps.exif_transpose(image), size)
     except UNREADABLE as error:

@@ -11,7 +11,6 @@ from typing import Any, Self, TextIO
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -116,7 +115,7 @@ class StudyDisplay:
         )
         head = Text.from_markup(
             f"recipes {tally.complete} complete, {tally.stopped} stopped, {tally.failed} failed of {self.num_trials}"
-            f" · folds done {done} · {best}"
+            f" · jobs done {done} · {best}"
         )
         images = sum(lane["images"] / lane["seconds"] for lane in status["lanes"] if lane.get("seconds"))
         foot = Text.from_markup(
@@ -125,7 +124,7 @@ class StudyDisplay:
         table = Table.grid(padding=(0, 2))
         for lane in status["lanes"]:
             epochs = f"epoch {lane['epoch']} of {lane['epochs']}" if lane.get("epochs") else ""
-            table.add_row(f"lane {lane['lane']}", lane["job"] or "idle", lane.get("stage", ""), epochs)
+            table.add_row(f"lane {lane['lane']}", lane["job"] or "idle", lane.get("stage", ""), epochs, _health(lane))
         return Group(head, table, foot)
 
     def _left(self, done: int, all_jobs: int) -> str:
@@ -136,10 +135,11 @@ class StudyDisplay:
         return f"at most {seconds / 60:.0f} min left" if seconds > 90 else f"at most {seconds:.0f} s left"
 
 
-@contextmanager
-def progress_bar(console: Console, label: str) -> Iterator[Any]:
-    """Yields a function of (done, total) that draws a bar, where the console is a terminal."""
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+def _health(lane: dict[str, Any]) -> Text:
+    """Returns what the probe of stage one says, and its alarm in place of that."""
+    health = lane.get("health")
+    if not lane["job"] or not health:
+        return Text("")
+    if health["alarm"]:
+        return Text(health["alarm"], style="bold red")
+    return Text(f"probe {health['probe']:.3f}, rank {health['effective_rank']:.1f}")

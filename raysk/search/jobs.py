@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # The broker needs no torch, which a recipe brings along.
-    from raysk.recipe import Job
+    from raysk.training.work import Work
 
 
 class Outcome(StrEnum):
@@ -56,10 +56,10 @@ class QueuedJob:
     reason: str = ""
 
     @classmethod
-    def of(cls, job: "Job", *priority: int, title: str = "") -> "QueuedJob":
-        """Returns a job as the queue takes it."""
-        trains = job.part == "held_out" and job.recipe.encoder_key is not None
-        encoder = f"{job.recipe.encoder_key}-{job.fold}" if trains else None
+    def of(cls, job: "Work", *priority: int, title: str = "") -> "QueuedJob":
+        """Returns a job, or a search of stage two, as the queue takes it."""
+        trains = getattr(job, "part", None) == "held_out" and job.recipe.encoder_key is not None
+        encoder = f"{job.recipe.encoder_key}-{getattr(job, 'fold', '')}" if trains else None
         return cls(job.id, job.to_plain(), list(priority), encoder, title or job.id)
 
 

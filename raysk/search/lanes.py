@@ -20,13 +20,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from raysk.errors import RayskError
-from raysk.recipe import Job
 from raysk.run import Run
 from raysk.search.broker import find_broker
 from raysk.search.jobs import Order, Outcome
 from raysk.search.resources import LanePlan
-from raysk.training.job import run_job
 from raysk.training.loop import Progress, Report
+from raysk.training.work import Work, do_work, work_from_plain
 from raysk.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 _HEARTBEAT_S = 2.0
 
 # Does a job on every worker of a lane; it leaves the job's predictions and its line of the ledger in the run.
-Work = Callable[[Job, Run, World, Report], None]
+Do = Callable[[Work, Run, World, Report], None]
 
 
 class JobStopped(Exception):  # noqa: N818 - leaving a job is no error
@@ -50,14 +49,14 @@ class LaneSettings:
         broker: Name of the broker.
         run: The run directory.
         threads: Of torch in each worker; Ray would leave it at one.
-        work: What it does with a job.
+        do: What it does with a job.
     """
 
     lane: int
     broker: str
     run: str
     threads: int
-    work: Work = run_job
+    do: Do = do_work
 
 
 def lane_loop(settings: dict[str, Any]) -> None:
@@ -75,7 +74,7 @@ def lane_loop(settings: dict[str, Any]) -> None:
         if order == Order.LEAVE:
             return
         if job is not None:
-            _do(job, run, line, lane.work)
+            _do(job, run, line, lane.do)
 
 
 @dataclass
@@ -88,20 +87,21 @@ class _Line:
     world: World
     progress: dict[str, Any] = field(default_factory=dict)
 
-    def next_order(self) -> tuple[str, Job | None]:
+    def next_order(self) -> tuple[str, Work | None]:
         """Asks on the chief, and tells every rank."""
         asks = self.world.is_chief
         answer = json.dumps(ray.get(self.broker.take.remote(self.lane, self.incarnation))) if asks else ""
         order, plain = json.loads(self.world.broadcast_text(answer))
-        return order, Job.from_plain(plain) if plain else None
+        return order, work_from_plain(plain) if plain else None
 
     def report(self, progress: Progress) -> None:
         """Tells the broker of an epoch; raises `JobStopped` on all ranks when the job is to be left."""
-        self.progress = {name: value for name, value in vars(progress).items() if name != "losses"}
+        self.progress = {name: value for name, value in vars(progress).items() if name not in ("losses", "health")}
+        self.progress |= {"health": progress.health[-1]} if progress.health else {}
         if self.world.agree(self.world.is_chief and self._beat()):
             raise JobStopped
 
-    def finish(self, job: Job, outcome: Outcome, reason: str = "") -> None:
+    def finish(self, job: Work, outcome: Outcome, reason: str = "") -> None:
         """Tells the broker how the job ended."""
         logger.info("%s %s %s", outcome, job.id, reason)
         ray.get(self.broker.finish.remote(self.lane, self.incarnation, job.id, str(outcome), reason))
@@ -134,13 +134,13 @@ class _Line:
         return bool(answer == Order.STOP)
 
 
-def _do(job: Job, run: Run, line: _Line, work: Work) -> None:
+def _do(job: Work, run: Run, line: _Line, do: Do) -> None:
     """Does one job on this rank, and has the broker know how it ended."""
     logger.info("begin %s", job.id)
     line.progress = {}
     try:
         with line.heartbeat():
-            work(job, run, line.world, line.report)
+            do(job, run, line.world, line.report)
     except JobStopped:
         outcome, reason = Outcome.CANCELLED, ""
     except RayskError as error:
@@ -175,14 +175,14 @@ class LanePool:
         run: The run directory.
         broker: Name of the broker.
         plan: How many lanes of how many workers.
-        work: What they do with a job; benchmarks have them do nothing.
+        do: What they do with a job; benchmarks have them do nothing.
     """
 
-    def __init__(self, run: Run, broker: str, plan: LanePlan, work: Work = run_job) -> None:
+    def __init__(self, run: Run, broker: str, plan: LanePlan, do: Do = do_work) -> None:
         self.failures: dict[int, str] = {}
         self._threads = []
         for number in range(plan.lanes):
-            settings = LaneSettings(number, broker, str(run.folder.resolve()), plan.threads, work)
+            settings = LaneSettings(number, broker, str(run.folder.resolve()), plan.threads, do)
             trainer = TorchTrainer(
                 lane_loop,
                 train_loop_config=vars(settings),

@@ -11,12 +11,10 @@ from rich.console import Console
 from raysk.config import Config
 from raysk.data.folds import Folds, make_folds
 from raysk.data.manifest import Manifest
-from raysk.data.sources import load_manifest
-from raysk.data.store import build_store
 from raysk.errors import ArtifactError
+from raysk.loading import read_data
 from raysk.parts.backbones import create_backbone
-from raysk.run import Run, data_digest
-from raysk.search.display import progress_bar
+from raysk.run import Run, check_recipe
 from raysk.search.request import StudyRequest
 from raysk.search.space import Space
 
@@ -31,6 +29,7 @@ class Preparation:
         manifest: The rows.
         folds: Their folds.
         same: Facts that a resumed study must find unchanged.
+        settings: What data and folds were made from.
         command: What was typed.
     """
 
@@ -39,6 +38,7 @@ class Preparation:
     manifest: Manifest
     folds: Folds
     same: dict[str, Any]
+    settings: dict[str, Any]
     command: str
 
     def run(self) -> Run:
@@ -46,7 +46,7 @@ class Preparation:
         if (self.folder / "run.json").exists():
             return Run.open(self.folder)
         begun = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}"
-        facts = self.same | {"command": self.command, "begun": begun}
+        facts = self.same | self.settings | {"command": self.command, "begun": begun}
         return Run.create(self.folder, self.cache, self.manifest, self.folds, facts)
 
 
@@ -60,13 +60,17 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     exists = (folder / "run.json").exists()
     if exists and not request.resume:
         raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to go on with it")
+    # What is wrong with any named point is refused now rather than after an hour.
+    named = [space.config(point).recipe for point in space.named_points()]
     model = config.recipe.model
-    if model.checkpoint is not None:
-        # Read once here: a file that is missing or does not fit is refused before every trial fails for it.
-        create_backbone(model.backbone, model.pretrained, model.checkpoint, config.recipe.image_size)
+    if model.checkpoint is not None or model.pooling != "avg":
+        # Built once here: what is missing or does not fit is refused before every trial fails for it.
+        create_backbone(model.backbone, model.pretrained, model.checkpoint, config.recipe.image_size, model.pooling)
     manifest, pixels = read_data(config, console)
     settings = config.folds
     folds = make_folds(manifest, settings.k, settings.seed, settings.test_share, settings.column)
+    for recipe in named:
+        check_recipe(recipe, manifest, folds)
     same = {
         "manifest": manifest.digest,
         "pixels": pixels,
@@ -76,20 +80,7 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     }
     if exists:
         Run.open(folder).check_same(same)
-    words = ["raysk", "tune", "--space", request.space, "--trials", str(request.trials), *request.overrides]
-    return Preparation(folder, config.cache_folder, manifest, folds, same, shlex.join(words))
-
-
-def read_data(config: Config, console: Console) -> tuple[Manifest, str]:
-    """Returns the rows whose images can be read, and a name for their pixels."""
-    manifest = load_manifest(config.data, config.cache_folder)
-    size = config.recipe.image_size
-    with progress_bar(console, "decoding images") as bar:
-        store, bad = build_store(manifest, size, config.cache_folder, config.data.on_error, bar)
-    for image in bad:
-        console.print(f"left out: row {image.row}, {image.path}: {image.reason}", markup=False, highlight=False)
-    manifest = manifest.without([image.row for image in bad])
-    counts = zip(manifest.class_names, manifest.class_counts, strict=True)
-    told = ", ".join(f"{name} {count}" for name, count in counts)
-    console.print(f"{len(manifest)} images: {told}", markup=False, highlight=False)
-    return manifest, data_digest(manifest, store)
+    trials = [] if request.trials is None else ["--trials", str(request.trials)]
+    made_from = {"data": config.data.to_plain(), "divide": settings.to_plain()}
+    words = ["raysk", "tune", "--space", request.space, *trials, *request.overrides]
+    return Preparation(folder, config.cache_folder, manifest, folds, same, made_from, shlex.join(words))

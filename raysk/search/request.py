@@ -22,7 +22,7 @@ class StudyRequest:
         overrides: KEY=VALUE, over the space.
         run: The run directory; a new one by name of space and date unless given.
         resume: Whether to go on with what is there.
-        trials: Recipes in all.
+        trials: Recipes in all; None leaves it to the space.
         time_budget: Seconds after which no epoch begins; None for no limit.
         address: Of an existing cluster; None starts Ray on this machine.
         workers: DDP workers per lane.
@@ -33,14 +33,14 @@ class StudyRequest:
     overrides: tuple[str, ...] = ()
     run: Path | None = None
     resume: bool = False
-    trials: int = 7
+    trials: int | None = None
     time_budget: float | None = None
     address: str | None = None
     workers: int = 1
     gpus_per_worker: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
+        if self.trials is not None and self.trials < 1:
             raise ConfigError(f"--trials must be >= 1, but got {self.trials}: give the number of recipes to try")
         if self.time_budget is not None and self.time_budget <= 0:
             raise ConfigError(

@@ -13,6 +13,9 @@ from raysk.search.searcher import StudySearcher
 class FoldRacing(FIFOScheduler):
     """Races drawn recipes; the paper's setting and the controls always run all folds, since a comparison needs them.
 
+    Like is compared with like: a recipe with the best of its family, so that no family loses of its budget, and where
+    stage two is searched, both as they are before that search.
+
     Args:
         searcher: Knows the trials and the best recipe so far.
         run: The run directory.
@@ -25,8 +28,9 @@ class FoldRacing(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decides after each fold of a trial whether it goes on."""
         known = self.searcher.trials.get(trial.trial_id)
-        best = self.searcher.complete()[:1]
-        if known is None or known.point.kind != "drawn" or not best or "score" not in result:
+        family = known.point.family if known else ""
+        best = [trial for trial in self.searcher.complete() if trial.user_attrs["family"] == family][:1]
+        if known is None or known.point.kind != "drawn" or not best or "score" not in result or result["searched"]:
             return str(TrialScheduler.CONTINUE)
         folds = range(result["folds"])
         ours, theirs = (

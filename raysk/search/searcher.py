@@ -7,6 +7,7 @@ next one fails those and asks for the same points again, whose finished jobs are
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from raysk.errors import ConfigError
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.search.jobs import Outcome, QueuedJob
-from raysk.search.space import Point, Space
+from raysk.search.space import Family, Point, Space
+from raysk.training.stage_two_search import StageTwoSearch
 
 
 def open_study(path: Path, seed: int) -> optuna.Study:
@@ -48,13 +50,15 @@ class Trial:
         asked: Optuna's side of it.
         point: Where in the space it is.
         recipe: What it tries.
-        folds: How many it has done.
+        search: What it tries of stage two afterwards.
+        steps: How many reports it has made.
     """
 
     asked: optuna.Trial
     point: Point
     recipe: Recipe
-    folds: int = 0
+    search: StageTwoSearch | None = None
+    steps: int = 0
 
 
 @dataclass
@@ -95,21 +99,23 @@ class StudySearcher(Searcher):
     Args:
         space: What to search.
         run: The run directory.
-        num_trials: How many recipes the study tries in all, those of earlier drivers counted.
+        num_trials: How many recipes the study tries in all, those of earlier drivers counted; None leaves it to the
+            space.
         broker: Name of the broker, for the trials.
         listener: Who hears of it.
     """
 
-    def __init__(self, space: Space, run: Run, num_trials: int, broker: str, listener: Listener) -> None:
+    def __init__(self, space: Space, run: Run, num_trials: int | None, broker: str, listener: Listener) -> None:
         super().__init__(metric="score", mode="max")
-        self.space, self.run, self.num_trials, self.broker, self.listener = space, run, num_trials, broker, listener
+        self.space, self.run, self.broker, self.listener = space, run, broker, listener
         self.study = open_study(run.folder / "study.journal", space.config().recipe.seed)
         self.named = {point.name: point for point in space.named_points()}
         self.trials: dict[str, Trial] = {}
         self.is_closed = False
         asked = {trial.user_attrs.get("point") for trial in self.study.get_trials(deepcopy=False)}
+        self.num_trials = space.num_trials(num_trials)
         # Also those that an earlier driver, with fewer trials or a short life, did not come to.
-        for point in list(self.named.values())[:num_trials]:
+        for point in space.named_points(self.num_trials):
             if point.name not in asked:
                 self.study.enqueue_trial(point.values, {"point": point.name})
         for zombie in self.study.get_trials(states=(TrialState.RUNNING,)):
@@ -132,17 +138,8 @@ class StudySearcher(Searcher):
                 self._fail(asked, str(error))
                 continue
             self.trials[trial_id] = trial
-            jobs = [Job(trial.recipe, fold) for fold in range(self.run.folds.k)]
-            titles = [f"{trial.point.name}, fold {job.fold + 1}" for job in jobs]
-            titled = [
-                QueuedJob.of(job, job.fold, asked.number, title=title) for job, title in zip(jobs, titles, strict=True)
-            ]
             # As text, since Tune would search mappings and lists for parameters of its own.
-            return {
-                "broker": self.broker,
-                "jobs": json.dumps([asdict(one) for one in titled]),
-                "records": json.dumps([str(self.run.record_file(job).resolve()) for job in jobs]),
-            }
+            return {"broker": self.broker, "folds": self.run.folds.k, "steps": json.dumps(self._steps(trial))}
         return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -160,11 +157,13 @@ class StudySearcher(Searcher):
             self._fail(trial.asked, result["reason"], trial.point.name)
         elif outcome == Outcome.DONE:
             self._hear(trial, result)
-            if result["folds"] == self.run.folds.k:
+            if result["complete"]:
+                if trial.search is not None:
+                    trial.asked.set_user_attr("search", trial.search.id)
                 self.study.tell(trial.asked, result["score"])
             elif not self.is_closed:
                 self.study.tell(trial.asked, state=TrialState.PRUNED)
-                self.listener.say(f"{trial.point.name}: stopped after fold {trial.folds}, another recipe is better")
+                self.listener.say(f"{trial.point.name}: stopped after fold {result['folds']}, another recipe is better")
         self._count()
 
     def complete(self) -> list[FrozenTrial]:
@@ -188,26 +187,53 @@ class StudySearcher(Searcher):
 
     def _begin(self, asked: optuna.Trial) -> Trial:
         """Finds the point of a trial, and keeps its recipe."""
-        name = asked.user_attrs.get("point", f"trial {asked.number}")
+        name = asked.user_attrs.get("point", "")
         point = self.named.get(name)
         if point is None or point.kind == "start":
             # A start was queued with its values, so Optuna draws these very ones and learns from them.
-            point = replace(self.space.draw(asked), name=name, kind=point.kind if point else "drawn")
-            asked.set_user_attr("point", name)
+            known = point.family if point else asked.user_attrs.get("family", "")
+            family = self.space.family(known) or self._next_family(asked)
+            # Before it is drawn, so that one that ends halfway is of its family all the same.
+            asked.set_user_attr("family", family.name)
+            drawn = self.space.draw(asked, family, point)
+            # One that an earlier driver did not end keeps its name.
+            point = replace(drawn, name=name or drawn.name)
+            asked.set_user_attr("point", point.name)
         recipe = self.space.config(point).recipe
+        self.run.check(recipe)
         asked.set_user_attr("recipe", recipe.key)
         asked.set_user_attr("kind", point.kind)
+        asked.set_user_attr("family", point.family)
         asked.set_user_attr("overrides", list(point.own))
         self.run.keep_recipe(recipe)
         self._count()
-        return Trial(asked, point, recipe)
+        return Trial(asked, point, recipe, self.space.stage_two_search(point))
+
+    def _next_family(self, asked: optuna.Trial) -> Family:
+        """Returns the family that has had the fewest trials, so that all have the same budget."""
+        others = [t for t in self.study.get_trials(deepcopy=False) if t.number != asked.number]
+        had = Counter(trial.user_attrs.get("family") for trial in others if "origin" not in trial.user_attrs)
+        return min(self.space.families, key=lambda family: had[family.name])
+
+    def _steps(self, trial: Trial) -> list[tuple[dict[str, Any], str]]:
+        """Returns the work of a trial, each with the file that says that it is done."""
+        number, name = trial.asked.number, trial.point.name
+        jobs = [Job(trial.recipe, fold) for fold in range(self.run.folds.k)]
+        queued = [QueuedJob.of(job, job.fold, number, title=f"{name}, fold {job.fold + 1}") for job in jobs]
+        records = [self.run.record_file(job) for job in jobs]
+        if trial.search is not None:
+            queued.append(QueuedJob.of(trial.search, len(jobs), number, title=f"{name}, stage two"))
+            records.append(self.run.search_file(trial.search.id))
+        return [(asdict(one), str(record.resolve())) for one, record in zip(queued, records, strict=True)]
 
     def _hear(self, trial: Trial, result: dict[str, Any]) -> None:
-        if result["folds"] > trial.folds:
-            trial.folds = result["folds"]
-            trial.asked.report(result["score"], trial.folds)
-            k = self.run.folds.k
-            self.listener.say(f"{trial.point.name}: fold {trial.folds} of {k}, macro-F1 {result['score']:.3f}")
+        steps = result["folds"] + result["searched"]
+        if steps > trial.steps:
+            trial.steps = steps
+            trial.asked.report(result["score"], steps)
+            fold = f"fold {result['folds']} of {self.run.folds.k}"
+            done = f"best of {trial.search.num_settings} stage twos" if result["searched"] and trial.search else fold
+            self.listener.say(f"{trial.point.name}: {done}, macro-F1 {result['score']:.3f}")
 
     def _fail(self, asked: optuna.Trial, reason: str, name: str = "") -> None:
         asked.set_user_attr("reason", reason)

@@ -4,58 +4,35 @@
     settings: [KEY=VALUE, ...]              the ground that all recipes of the space share
     search:
       KEY: sweep                            choice(...), interval(...), range(...), tag(log, ...) in Hydra's grammar
-      KEY: {sweep: sweep, when: KEY=VALUE}  a parameter that exists for one choice only
+      KEY: {sweep: sweep, when: KEY=VALUE}  a parameter that exists for one choice only, or KEY=choice(...) for several
+      KEY: [{sweep:, when:}, ...]           other values for other choices
     starts: {NAME: [KEY=VALUE, ...]}        points of the space that are tried first; the first is the paper's
     controls: {NAME: [KEY=VALUE, ...]}      recipes outside the space that it is compared with
+    grid: {NAME: [KEY=VALUE, ...]}          instead of a search: recipes as they stand, for a table in this order
+    families: [NAME, ...]                   instead of a search: other spaces, which compete with equal budgets
+    include: [NAME, ...]                    searched settings and controls from conf/fragments/NAME.yaml
 
 The command line comes over the ground and the starts: a searched setting that it gives is searched no more, and one to
 which it gives a sweep is searched there. A control stands as the file has it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from hydra.core.override_parser.types import Override
 
 from raysk.config import Config, compose_plain, parse_overrides, read_config
 from raysk.errors import ConfigError
 from raysk.registry import unknown_name
 from raysk.spaces import list_spaces, read_space_file, spaces_folder
+from raysk.sweeps import Parameter, assigned, distribution, lookup, override_texts, read_parameters, values_of
+from raysk.training.stage_two_search import StageTwoSearch
 
-
-@dataclass(frozen=True)
-class Parameter:
-    """One searched setting.
-
-    Args:
-        key: Its dotted path in the configuration.
-        distribution: Its values.
-        when: (key, value) of the choice that it exists for; None if it always exists.
-    """
-
-    key: str
-    distribution: BaseDistribution
-    when: tuple[str, str] | None = None
-
-    def exists(self, plain: dict[str, Any]) -> bool:
-        """Returns whether the parameter means something in a composed configuration: what it is part of is there."""
-        parent = self.key.rpartition(".")[0]
-        if parent and _lookup(plain, parent) is None:
-            return False
-        return self.when is None or str(_lookup(plain, self.when[0])) == self.when[1]
-
-    def allows(self, value: Any) -> bool:
-        """Returns whether a value is among those that are searched."""
-        match self.distribution:
-            case CategoricalDistribution(choices=choices):
-                return value in choices
-            case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
-                return isinstance(value, int | float) and low <= value <= high
-        return False
+# What decides which features there are, or is no property of the result: searched with stage one, or not at all.
+_NEVER_INNER = ("stage_two.frozen", "stage_two.search", "stage_two.accumulate")
 
 
 @dataclass(frozen=True)
@@ -65,37 +42,58 @@ class Point:
     Args:
         name: "paper", the name of a control, or "trial 7".
         kind: A start, a control, or drawn by the search.
+        family: The family that it is of; "" for a control.
         own: Overrides that make the point; over the user's, they say all that the space leaves open.
-        values: The searched parameters that exist for it, by key; a control has none.
+        values: What the trial itself searches, by the parameter's name; a control has none.
+        ground: What a search of stage two starts from, by key.
     """
 
     name: str
     kind: Literal["start", "control", "drawn"]
+    family: str
     own: tuple[str, ...]
-    values: dict[str, Any]
+    values: dict[str, Any] = field(default_factory=dict)
+    ground: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A space without its controls: recipes of one method.
+
+    Args:
+        name: Of the file.
+        settings: Overrides that all of its recipes share.
+        parameters: What is searched.
+        starts: Points to try first.
+    """
+
+    name: str
+    settings: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    starts: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Space:
-    """A search space with a command line over it.
+    """What a study tries, with a command line over it.
 
     Args:
         name: Of its file.
         about: One sentence.
-        settings: Overrides that all recipes share.
         user: Overrides of the command line that are no sweeps.
-        parameters: What is searched.
-        starts: Points to try first.
-        controls: Recipes to compare with.
+        families: The methods that are searched; one, unless they compete.
+        controls: Recipes to compare with, by name.
+        grid: Names of the controls that make a table of their own, in its order.
+        settings: Overrides that the controls share.
     """
 
     name: str
     about: str
-    settings: tuple[str, ...]
     user: tuple[str, ...]
-    parameters: tuple[Parameter, ...]
-    starts: dict[str, tuple[str, ...]]
+    families: tuple[Family, ...]
     controls: dict[str, tuple[str, ...]]
+    grid: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
     def config(self, point: Point | None = None) -> Config:
         """Returns the validated configuration of a point, or of the ground.
@@ -103,41 +101,120 @@ class Space:
         Raises:
             ConfigError: An override does not exist, or a value breaks a rule.
         """
-        return read_config(compose_plain(*self.settings, *self.user, *(point.own if point else ())))
+        if point is None:
+            return read_config(compose_plain(*self.settings, *self.user))
+        return read_config(self._compose(self.family(point.family), point.own))
 
-    def named_points(self) -> list[Point]:
-        """Returns the paper's setting, the controls, then the other starts."""
-        starts = [self._start(name, texts) for name, texts in self.starts.items()]
+    def family(self, name: str) -> Family | None:
+        """Returns a family by its name; None for that of a control."""
+        return next((family for family in self.families if family.name == name), None)
+
+    def named_points(self, num_trials: int | None = None) -> list[Point]:
+        """Returns the points that are known before the search.
+
+        The paper's setting comes first, then the controls, then the other starts. Where families compete the controls
+        come first, then the families take turns.
+
+        Args:
+            num_trials: Leaves out those that so many trials do not come to.
+        """
         controls = [self._control(name, texts) for name, texts in self.controls.items()]
-        return [*starts[:1], *controls, *starts[1:]]
+        starts = [[self._start(f, name, texts) for name, texts in f.starts.items()] for f in self.families]
+        if len(starts) == 1:
+            return [*starts[0][:1], *controls, *starts[0][1:]][:num_trials]
+        longest = max((len(points) for points in starts), default=0)
+        if num_trials is not None and starts:
+            # A family with many starts must not have more trials than the others.
+            longest = min(longest, (num_trials - len(controls)) // len(starts))
+        turns = [points[turn] for turn in range(longest) for points in starts if turn < len(points)]
+        return [*controls, *turns][:num_trials]
 
-    def draw(self, trial: optuna.Trial) -> Point:
-        """Returns the point that a trial proposes, drawing one value of each parameter that exists."""
-        values: dict[str, Any] = {}
-        ground = compose_plain(*self.settings, *self.user)
-        for parameter in self.parameters:
-            plain = compose_plain(*self.settings, *self.user, *_texts(values)) if parameter.when else ground
-            if parameter.exists(plain):
-                values[parameter.key] = _suggest(trial, parameter)
-        return Point(f"trial {trial.number}", "drawn", _texts(values), values)
+    def num_trials(self, asked: int | None) -> int:
+        """Returns how many recipes the study tries: as asked, or by default two of each family beside all named ones.
 
-    def _start(self, name: str, texts: tuple[str, ...]) -> Point:
-        found = self._values(compose_plain(*self.settings, *texts, *self.user))
-        # A sweep of the command line may leave the start's value out; then the search draws one from the sweep.
-        values = {p.key: found[p.key] for p in self.parameters if p.key in found and p.allows(found[p.key])}
-        return Point(name, "start", _texts(values), values)
+        Families that compete get the same number each, so that what is left over by the division is not tried.
+        """
+        named, families = len(self.named_points()), len(self.families)
+        if families <= 1:
+            searched = any(family.parameters for family in self.families)
+            if not searched:
+                return named if asked is None else min(asked, named)
+            return named + 1 if asked is None else asked
+        each = 2 if asked is None else max(1, (asked - len(self.controls)) // families)
+        return len(self.controls) + each * families
+
+    def draw(self, trial: optuna.Trial, family: Family, point: Point | None = None) -> Point:
+        """Returns the point that a trial proposes, drawing one value of each parameter that exists.
+
+        What a search of stage two will try on the frozen encoder is not drawn.
+
+        Args:
+            trial: Optuna's side; it was queued with the values of a start.
+            family: Whose parameters are drawn.
+            point: The start, if it is one.
+        """
+        settings: dict[str, Any] = {}
+        values, ground = {}, {}
+        plain = self._compose(family, ())
+        for parameter in family.parameters:
+            if not parameter.exists(plain):
+                continue
+            if _is_inner(parameter, plain):
+                if point is not None and parameter.key in point.ground:
+                    settings[parameter.key] = ground[parameter.key] = point.ground[parameter.key]
+            else:
+                settings[parameter.key] = values[parameter.name] = parameter.draw(trial)
+            if parameter.key in settings:
+                plain = assigned(plain, parameter.key, settings[parameter.key])
+        name = point.name if point else self._named(family, f"trial {trial.number}")
+        kind = point.kind if point else "drawn"
+        return Point(name, kind, family.name, override_texts(settings), values, ground)
+
+    def stage_two_search(self, point: Point) -> StageTwoSearch | None:
+        """Returns the search of stage two on the encoders of a point; None where there is nothing to search."""
+        family = self.family(point.family)
+        if family is None:
+            return None
+        plain = self._compose(family, point.own)
+        parameters = tuple(parameter for parameter in family.parameters if _is_inner(parameter, plain))
+        config = self.config(point)
+        return StageTwoSearch(config.recipe, parameters, config.stage_two.search) if parameters else None
+
+    def _compose(self, family: Family | None, own: tuple[str, ...]) -> dict[str, Any]:
+        return compose_plain(*(family.settings if family else self.settings), *self.user, *own)
+
+    def _named(self, family: Family, name: str) -> str:
+        return name if len(self.families) == 1 else f"{family.name}: {name}"
+
+    def _start(self, family: Family, name: str, texts: tuple[str, ...]) -> Point:
+        plain = compose_plain(*family.settings, *texts, *self.user)
+        found = values_of(family.parameters, plain)
+        own, values, ground = {}, {}, {}
+        for parameter in family.parameters:
+            # A sweep of the command line may leave the start's value out; then the search draws one from the sweep.
+            if parameter.exists(plain) and parameter.key in found and parameter.allows(found[parameter.key]):
+                own[parameter.key] = found[parameter.key]
+                if _is_inner(parameter, plain):
+                    ground[parameter.key] = found[parameter.key]
+                else:
+                    values[parameter.name] = found[parameter.key]
+        return Point(self._named(family, name), "start", family.name, override_texts(own), values, ground)
 
     def _control(self, name: str, texts: tuple[str, ...]) -> Point:
         # Searched settings that the control leaves open are written down too, so that it stands on its own.
-        values = self._values(compose_plain(*self.settings, *self.user, *texts))
+        parameters = self.families[0].parameters if len(self.families) == 1 else ()
+        values = values_of(parameters, compose_plain(*self.settings, *self.user, *texts))
         given = {item.key_or_group: text for item, text in zip(parse_overrides(texts), texts, strict=True)}
         left = {key: value for key, value in values.items() if key not in given}
-        return Point(name, "control", (*given.values(), *_texts(left)), {})
+        return Point(name, "control", "", (*given.values(), *override_texts(left)))
 
-    def _values(self, plain: dict[str, Any]) -> dict[str, Any]:
-        """Reads off a composed configuration what the searched parameters that exist are."""
-        found = {p.key: _lookup(plain, p.key) for p in self.parameters if p.exists(plain)}
-        return {key: _choice(value) for key, value in found.items() if value is not None}
+
+def _is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:
+    """Returns whether a search of stage two on a frozen encoder tries this parameter, and not the trial itself."""
+    searched = (
+        lookup(plain, "stage_two.search") and lookup(plain, "stage_two.frozen") and plain["stage_one"] is not None
+    )
+    return bool(searched) and parameter.key.startswith("stage_two.") and parameter.key not in _NEVER_INNER
 
 
 def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
@@ -146,100 +223,64 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
     Raises:
         ConfigError: No such space, a file that is not one, or an override that does not exist.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else spaces_folder() / f"{name}.yaml"
-    if not path.is_file():
-        raise unknown_name("--space", name, [known for known, _ in list_spaces()])
+    path = _find(name)
     content = read_space_file(path)
     given = parse_overrides(command_line)
-    sweeps = {item.key_or_group: item for item in given if item.is_sweep_override()}
     user = tuple(text for text, item in zip(command_line, given, strict=True) if not item.is_sweep_override())
-    fixed = {item.key_or_group for item in given if not item.is_sweep_override()}
-    searched = {key: _parameter(path, key, entry) for key, entry in (content.get("search") or {}).items()}
-    # A sweep of the command line replaces that of the file, whose condition stays.
-    known = {key: parameter.when for key, parameter in searched.items()}
-    searched |= {key: Parameter(key, _distribution(path, item), known.get(key)) for key, item in sweeps.items()}
-    starts = {start: _flat(texts) for start, texts in (content.get("starts") or {}).items()}
-    for start, texts in starts.items():
-        for item in parse_overrides(texts):
-            if item.key_or_group not in searched:
-                raise ConfigError(f"{path}: a start must set searched keys only, but {start} sets {item.key_or_group}")
+    names = content.get("families") or []
+    files = {other: read_space_file(_find(other)) for other in names} or {path.stem: content}
+    families = []
+    for family, file in files.items():
+        found = _family(f"{path if not names else _find(family)}", family, file, given)
+        families.append(found if not names else _prefixed(found))
+    grid = {point: _flat(texts) for point, texts in (content.get("grid") or {}).items()}
+    controls = {point: _flat(texts) for point, texts in (content.get("controls") or {}).items()}
     return Space(
         name=path.stem,
         about=" ".join(content["about"].split()),
-        settings=_flat(content.get("settings") or []),
         user=user,
-        parameters=tuple(parameter for key, parameter in searched.items() if key not in fixed),
-        starts=starts,
-        controls={control: _flat(texts) for control, texts in (content.get("controls") or {}).items()},
+        families=tuple(family for family in families if family.parameters or family.starts),
+        controls=grid | controls,
+        grid=tuple(grid),
+        settings=_flat(content.get("settings") or []),
     )
+
+
+def _find(name: str) -> Path:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else spaces_folder() / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown_name("--space", name, [known for known, _ in list_spaces()])
+    return path
+
+
+def _family(where: str, name: str, content: dict[str, Any], given: list[Override]) -> Family:
+    """Reads what a space searches, with the sweeps of the command line in place of the file's."""
+    searched = {key: read_parameters(where, key, entry) for key, entry in (content.get("search") or {}).items()}
+    for item in given:
+        key = item.key_or_group
+        if item.is_sweep_override():
+            # The condition of the file stays; where it has several, the sweep stands for all of them.
+            known = searched.get(key, [])
+            when = known[0].when if len(known) == 1 else None
+            searched[key] = [Parameter(key, distribution(where, item), when)]
+        else:
+            searched.pop(key, None)
+    starts = {start: _flat(texts) for start, texts in (content.get("starts") or {}).items()}
+    named = {*(content.get("search") or {}), *searched}
+    for start, texts in starts.items():
+        for item in parse_overrides(texts):
+            if item.key_or_group not in named:
+                raise ConfigError(f"{where}: a start must set searched keys only, but {start} sets {item.key_or_group}")
+    parameters = tuple(parameter for found in searched.values() for parameter in found)
+    return Family(name, _flat(content.get("settings") or []), parameters, starts)
+
+
+def _prefixed(family: Family) -> Family:
+    """Names the parameters of a competing family apart from those of the others, as Optuna wants them."""
+    parameters = tuple(replace(p, name=f"{family.name}: {p.name}") for p in family.parameters)
+    return replace(family, parameters=parameters)
 
 
 def _flat(texts: list[Any]) -> tuple[str, ...]:
     """Joins lists within a list: what a YAML alias of a shared list leaves."""
     return tuple(text for item in texts for text in (_flat(item) if isinstance(item, list) else [item]))
-
-
-def _parameter(path: Path, key: str, entry: str | dict[str, str]) -> Parameter:
-    text, condition = (entry["sweep"], entry.get("when")) if isinstance(entry, dict) else (entry, None)
-    (item,) = parse_overrides([f"{key}={text}"])
-    when = None
-    if condition is not None:
-        (parsed,) = parse_overrides([condition])
-        when = (parsed.key_or_group, str(parsed.value()))
-    return Parameter(key, _distribution(path, item), when)
-
-
-def _distribution(path: Path, item: Override) -> BaseDistribution:
-    """Returns Optuna's form of a sweep, or refuses what is none."""
-    try:
-        return _optuna_form(path, item)
-    except ValueError as error:
-        raise ConfigError(
-            f"{path}: the sweep of {item.key_or_group} must have values, but {error}: correct it"
-        ) from error
-
-
-def _optuna_form(path: Path, item: Override) -> BaseDistribution:
-    sweep = item.value()
-    if isinstance(sweep, ChoiceSweep):
-        return CategoricalDistribution([_choice(value) for value in sweep.list])
-    if isinstance(sweep, IntervalSweep):
-        low, high, log = sweep.start, sweep.end, "log" in sweep.tags
-        if isinstance(low, int) and isinstance(high, int):
-            return IntDistribution(low, high, log)
-        return FloatDistribution(float(low or 0), float(high or 0), log)
-    if isinstance(sweep, RangeSweep):
-        return CategoricalDistribution(list(sweep.range()))
-    rule = "must be choice(...), interval(...) or range(...)"
-    raise ConfigError(f"{path}: the sweep of {item.key_or_group} {rule}, but got {item.value()!r}: correct it")
-
-
-def _choice(value: Any) -> bool | int | float | str:
-    """Returns a value as Optuna keeps it: plain, so a list goes as its text, which parses back."""
-    if isinstance(value, list):
-        return f"[{','.join(str(item) for item in value)}]"
-    return value if isinstance(value, bool | int | float) else str(value)
-
-
-def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
-    match parameter.distribution:
-        case FloatDistribution(low=low, high=high, log=log):
-            return trial.suggest_float(parameter.key, low, high, log=log)
-        case IntDistribution(low=low, high=high, log=log):
-            return trial.suggest_int(parameter.key, low, high, log=log)
-        case CategoricalDistribution(choices=choices):
-            return trial.suggest_categorical(parameter.key, choices)
-    raise TypeError(f"no way to draw from {parameter.distribution}")
-
-
-def _texts(values: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{key}={value}" for key, value in values.items())
-
-
-def _lookup(plain: Any, key: str) -> Any:
-    """Returns the value at a dotted path, None where the path ends early."""
-    for name in key.split("."):
-        if not isinstance(plain, dict) or name not in plain:
-            return None
-        plain = plain[name]
-    return plain

@@ -13,13 +13,15 @@ from rich.console import Console
 
 from raysk.errors import TrainingError
 from raysk.evaluation.leaderboard import Leaderboard
-from raysk.evaluation.predictions import OutOfFold
 from raysk.recipe import Job
 from raysk.run import Run
+from raysk.scoring import read_held_out
 from raysk.search.broker import start_broker
+from raysk.search.candidates import read_candidates
 from raysk.search.cluster import connected
+from raysk.search.contests import cross_fitted_best, study_tables
 from raysk.search.display import StudyDisplay, chatter_to
-from raysk.search.ending import read_entries, select_ensemble, write_results
+from raysk.search.ending import read_entries, result_rows, select_ensemble, write_results
 from raysk.search.jobs import Outcome, QueuedJob
 from raysk.search.lanes import LanePool
 from raysk.search.preparation import prepare
@@ -44,8 +46,6 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     """
     space = load_space(request.space, request.overrides)
     config = space.config()
-    for point in space.named_points():
-        space.config(point)  # Refused now rather than after an hour.
     prepared = prepare(request, space, config, console)
     console.print(f"run directory: {prepared.folder}", markup=False, highlight=False)
     interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
@@ -63,14 +63,14 @@ class _Study:
     """A study under way."""
 
     def __init__(
-        self, num_trials: int, space: Space, run: Run, plan: LanePlan, interrupt: Interrupt, console: Console
+        self, num_trials: int | None, space: Space, run: Run, plan: LanePlan, interrupt: Interrupt, console: Console
     ) -> None:
-        self.run, self.plan, self.interrupt, self.console = run, plan, interrupt, console
+        self.space, self.run, self.plan, self.interrupt, self.console = space, run, plan, interrupt, console
         name = f"broker-{run.folder.name}-{os.getpid()}"
         self.broker = start_broker(name)
         self.listener = Listener(lambda line: self.display.say(line))
         self.searcher = StudySearcher(space, run, num_trials, name, self.listener)
-        self.display = StudyDisplay(console, self.listener.tally, num_trials, run.folds.k, plan)
+        self.display = StudyDisplay(console, self.listener.tally, self.searcher.num_trials, run.folds.k, plan)
         self.lanes = LanePool(run, name, plan)
 
     def conduct(self) -> Leaderboard | None:
@@ -130,21 +130,25 @@ class _Study:
             reasons = [t.user_attrs["reason"] for t in self.searcher.study.get_trials() if "reason" in t.user_attrs]
             why = f"the first failed since {reasons[0]}" if reasons else "the time budget was too short"
             raise TrainingError(f"a study must have a recipe with all folds, but has none: {why}")
-        keys = list(dict.fromkeys(trial.user_attrs["recipe"] for trial in trials))
-        folds = range(self.run.folds.k)
-        held_out = [OutOfFold.from_folds([self.run.predictions(key, f) for f in folds], self.run.folds) for key in keys]
-        ensemble = select_ensemble(self.run, held_out)
-        self._predict_test([Job(self.run.recipe(key), fold).for_test() for key in keys for fold in folds])
-        entries = read_entries(self.run, trials)
-        best = entries[0].trial.user_attrs["point"]
+        run = self.run
+        candidates = read_candidates(run, trials)
+        ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe) for candidate in candidates])
+        shown = {candidate.recipe.key for candidate in candidates if candidate.has_row}
+        keys = sorted(shown | {member.recipe_key for member in ensemble.members})
+        self._predict_test([Job(run.recipe(key), fold).for_test() for key in keys for fold in range(run.folds.k)])
+        entries = read_entries(run, candidates)
+        rows = result_rows(run, entries, ensemble, crossed)
+        best = max((row for row in rows if row.kind != "ensemble"), key=lambda row: row.scores["oof_macro_f1"])
         notes = {
-            "space": self.run.facts["space"],
-            "rows": f"{len(self.run.manifest)} images in {len(set(self.run.manifest.groups.tolist()))} groups",
-            "folds": f"{self.run.folds.k}, and {len(self.run.folds.test_rows)} images locked away as the test part",
-            "best single recipe on the held-out folds": best,
-            "command": self.run.facts["command"],
+            "space": run.facts["space"],
+            "rows": f"{len(run.manifest)} images in {len(set(run.manifest.groups.tolist()))} groups",
+            "folds": f"{run.folds.k}, and {len(run.folds.test_rows)} images locked away as the test part",
+            "best single recipe on the held-out folds": best.name,
+            "macro-F1 of that choice, cross-fitted": f"{cross_fitted_best(run, trials):.3f}",
+            "command": run.facts["command"],
         }
-        return write_results(self.run, entries, ensemble, notes | self._not_ranked())
+        tables = study_tables(run, self.space, self.searcher.study.get_trials(deepcopy=False), entries, rows)
+        return write_results(run, rows, notes | self._not_ranked(), tables)
 
     def _predict_test(self, jobs: list[Job]) -> None:
         left = [job for job in jobs if not self.run.is_done(job)]

@@ -16,39 +16,53 @@ from raysk.search.jobs import Outcome, QueuedJob
 
 
 class RecipeTrial(Trainable):
-    """Submits the jobs of a recipe and reports fold by fold; the lanes do the work.
+    """Submits the work of a recipe and reports step by step; the lanes do it.
 
     All folds are queued at once, later folds behind the first folds of all other trials: a lane that would be idle
-    works ahead, and what racing makes needless is cancelled.
+    works ahead, and what racing makes needless is cancelled. A search of stage two follows when all folds are done.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Finds the broker and queues the jobs that have no record yet."""
         self._broker = find_broker(config["broker"])
-        self._jobs = [QueuedJob(**job) for job in json.loads(config["jobs"])]
-        self._records = [Path(record) for record in json.loads(config["records"])]
+        self._steps = [(QueuedJob(**job), Path(record)) for job, record in json.loads(config["steps"])]
+        self._num_folds = config["folds"]
         self._scores: list[float] = []
-        left = [job for job, record in zip(self._jobs, self._records, strict=True) if not record.exists()]
-        ray.get(self._broker.submit.remote(left))
+        self._done = 0
+        ray.get(self._broker.submit.remote(self._left(self._steps[: self._num_folds])))
 
     def step(self) -> dict[str, Any]:
-        """Waits for the next fold; returns the mean macro-F1 of the folds so far."""
-        fold = len(self._scores)
-        if not self._records[fold].exists():
-            outcome, reason = ray.get(self._broker.outcome.remote(self._jobs[fold].id))
+        """Waits for the next fold, or the search; returns the mean macro-F1 of the folds so far, or the best found."""
+        job, record = self._steps[self._done]
+        if self._done == self._num_folds:
+            ray.get(self._broker.submit.remote(self._left([(job, record)])))
+        if not record.exists():
+            outcome, reason = ray.get(self._broker.outcome.remote(job.id))
             if outcome != Outcome.DONE:
-                return {"outcome": outcome, "reason": reason, "folds": fold, "done": True}
-        self._scores.append(read_json(self._records[fold])["macro_f1"])
+                return {"outcome": outcome, "reason": reason, "folds": self._done, "complete": False, "done": True}
+        self._done += 1
+        complete = self._done == len(self._steps)
         return {
             "outcome": str(Outcome.DONE),
-            "score": sum(self._scores) / len(self._scores),
-            "folds": len(self._scores),
-            "done": len(self._scores) == len(self._jobs),
+            "score": self._score(read_json(record)),
+            "folds": min(self._done, self._num_folds),
+            "searched": self._done > self._num_folds,
+            "complete": complete,
+            "done": complete,
         }
+
+    def _score(self, record: dict[str, Any]) -> float:
+        if self._done > self._num_folds:
+            return float(record["score"])
+        self._scores.append(record["macro_f1"])
+        return sum(self._scores) / len(self._scores)
+
+    def _left(self, steps: list[tuple[QueuedJob, Path]]) -> list[QueuedJob]:
+        return [job for job, record in steps if not record.exists()]
 
     def cleanup(self) -> None:
         """Cancels what is still queued, or at work, of a trial that was stopped."""
-        ray.get(self._broker.cancel.remote([job.id for job in self._jobs]))
+        ray.get(self._broker.cancel.remote([job.id for job, _ in self._steps]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Becomes the next trial without a new process."""

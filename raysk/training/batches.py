@@ -70,7 +70,9 @@ class Plan:
     def shares(self, epoch: int) -> list[np.ndarray]:
         """Returns, for each batch, the positions (B/W,) among the training rows that this rank shows."""
         size = self.batch_size
-        order = self.stage.sampler.epoch_order(self.labels, epoch, self.seed, length=self.num_batches * size)
+        order = self.stage.sampler.epoch_order(
+            self.labels, epoch, self.stage.epochs, self.seed, length=self.num_batches * size
+        )
         return [np.split(batch, self.world.size)[self.world.rank] for batch in np.split(order, self.num_batches)]
 
 

@@ -1,7 +1,7 @@
 """What training leaves behind: safetensors files whose header holds the facts as JSON; nothing is pickled.
 
-A file is one of three kinds, and each is refused where another is wanted: the encoder of stage one, the classifier of
-stage two, and the progress of a stage that is under way.
+A file is one of four kinds, and each is refused where another is wanted: the encoder of stage one, the features that it
+gives, the classifier of stage two, and the progress of a stage that is under way.
 """
 
 import json
@@ -85,9 +85,15 @@ class EncoderCheckpoint(Checkpoint):
 
 
 class ClassifierCheckpoint(Checkpoint):
-    """Encoder and head of stage two."""
+    """The head of stage two, and the encoder where it was trained along."""
 
     kind = "classifier"
+
+
+class FeatureCheckpoint(Checkpoint):
+    """What a frozen encoder says of some rows in one view."""
+
+    kind = "features"
 
 
 class ProgressCheckpoint(Checkpoint):

@@ -2,6 +2,8 @@
 
 from time import perf_counter
 
+import torch
+
 from raysk.artifacts import write_json
 from raysk.evaluation.metrics import macro_f1_score
 from raysk.recipe import Job
@@ -38,6 +40,8 @@ def run_job(job: Job, run: Run, world: World, report: Report) -> None:
         if job.part == "held_out":
             predictions = run.predictions(job.recipe.key, job.fold)
             record["macro_f1"] = macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])
-        record |= {"job": job.to_plain(), "seconds": perf_counter() - began, "workers": world.size}
+        record |= {"job": job.to_plain(), "seconds": perf_counter() - began}
+        # What the digits of the result depend on besides: see `retraining`.
+        record |= {"workers": world.size, "threads": torch.get_num_threads()}
         write_json(run.record_file(job), record)
     world.barrier()

@@ -18,9 +18,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from raysk.errors import TrainingError
+from raysk.parts.losses.base import ScheduledLoss
+from raysk.parts.mixing import Mixed
 from raysk.recipe import Stage
 from raysk.training.batches import Batches
 from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_weights, optimizer_tensors, pack, unpack
+from raysk.training.mixer import Mixer
 from raysk.training.optimization import averaged, create_optimizer, learning_rate
 from raysk.training.precision import autocast, gradient_scaler
 from raysk.training.world import World
@@ -37,6 +40,8 @@ class Progress:
         images: Images pushed through the network, each view counted, over all workers.
         seconds: Spent in training, over all attempts.
         losses: Mean loss of each epoch done.
+        health: What was measured after each epoch (see `health`), if anything was.
+        is_over: Whether the stage ended before its last epoch.
     """
 
     stage: str
@@ -45,10 +50,16 @@ class Progress:
     images: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    health: list[dict[str, Any]] = field(default_factory=list)
+    is_over: bool = False
 
 
 # Called on every rank, at the same points; it may raise to leave the job.
 Report = Callable[[Progress], None]
+# Outputs of a whole batch to its loss, with the labels known.
+Criterion = Callable[[Tensor], Tensor]
+# Called on every rank after each epoch; it may note what it measures, and end the stage.
+Observe = Callable[[Progress], None]
 
 
 @dataclass
@@ -63,6 +74,7 @@ class Trainer:
         world: The workers that train together.
         job: (key, fold) of what is trained, to name the progress file.
         progress_file: Where the state after each epoch is kept; removed by the caller when the result is written.
+        mixer: Mixes the images of a batch; None for plain ones.
     """
 
     model: nn.Module
@@ -72,6 +84,7 @@ class Trainer:
     world: World
     job: tuple[str, int]
     progress_file: Path
+    mixer: Mixer | None = None
 
     def __post_init__(self) -> None:
         device = self.world.device
@@ -85,13 +98,14 @@ class Trainer:
         if self.world.size > 1:
             self.network = DistributedDataParallel(self.model, [device] if device.type == "cuda" else None)
 
-    def fit(self, batches: Batches, name: str, report: Report) -> Progress:
+    def fit(self, batches: Batches, name: str, report: Report, observe: Observe | None = None) -> Progress:
         """Trains all epochs that are still to do, and leaves the model with the weights to keep.
 
         Args:
             batches: What to train on.
             name: Of the stage, for reports and errors.
             report: Told of every epoch.
+            observe: Looks at the model after every epoch.
 
         Returns:
             Cost and loss curve of the stage, earlier attempts included.
@@ -101,8 +115,10 @@ class Trainer:
         """
         progress = self._restore(Progress(name, self.stage.epochs))
         report(progress)
-        for epoch in range(progress.epoch, self.stage.epochs):
-            self._train_epoch(batches, epoch, progress)
+        while progress.epoch < self.stage.epochs and not progress.is_over:
+            self._train_epoch(batches, progress.epoch, progress)
+            if observe is not None:
+                observe(progress)
             self._save(progress)
             report(progress)
         if self.average is not None:
@@ -112,6 +128,9 @@ class Trainer:
     def _train_epoch(self, batches: Batches, epoch: int, progress: Progress) -> None:
         began = perf_counter()
         self.network.train()
+        for module in self.loss.modules():
+            if isinstance(module, ScheduledLoss):
+                module.begin_epoch(epoch / self.stage.epochs)
         torch.manual_seed(hash_seed(self.seed, epoch, self.world.rank))
         num_steps = self.stage.epochs * batches.num_batches
         total = torch.zeros((), device=self.world.device, dtype=torch.float64)
@@ -119,7 +138,12 @@ class Trainer:
             rate = learning_rate(self.stage.optimizer, epoch * batches.num_batches + number, num_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            total += self._step(inputs, labels)
+            if self.mixer is None:
+                criterion = self._criterion(labels)
+            else:
+                mixed = self.mixer.mix(inputs, labels, epoch, number)
+                inputs, criterion = mixed.images, self._mixed_criterion(mixed)
+            total += self._step(inputs, criterion)
             # The views of an image (B, V, H, W, 3) are each pushed through the network.
             copies = inputs.shape[1] if inputs.dim() == 5 else 1
             progress.images += len(inputs) * copies * self.world.size
@@ -134,17 +158,25 @@ class Trainer:
         progress.epoch = epoch + 1
         progress.seconds += perf_counter() - began
 
-    def _step(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _criterion(self, labels: Tensor) -> Criterion:
+        every_label = self.world.gather(labels)
+        return lambda outputs: self.loss(outputs, every_label)
+
+    def _mixed_criterion(self, mixed: Mixed) -> Criterion:
+        """Returns the loss of both labels of a mixed image, in the shares of their images."""
+        ours, partners = self._criterion(mixed.labels), self._criterion(mixed.partner_labels)
+        return lambda outputs: mixed.share * ours(outputs) + (1 - mixed.share) * partners(outputs)
+
+    def _step(self, inputs: Tensor, criterion: Criterion) -> Tensor:
         """Takes one optimizer step on a global batch, of which this rank holds a share; returns the batch's loss."""
-        all_labels = self.world.gather(labels)
         pieces = inputs.chunk(self.stage.accumulate)
         if len(pieces) == 1:
             with autocast(self.world.device):
                 outputs = self.network(inputs)
-            loss: Tensor = self.loss(self.world.gather(outputs), all_labels)
+            loss = criterion(self.world.gather(outputs))
             self.scaler.scale(loss).backward()
         else:
-            loss = self._accumulate(pieces, all_labels)
+            loss = self._accumulate(pieces, criterion)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -152,7 +184,7 @@ class Trainer:
             self.average.update_parameters(self.model)
         return loss.detach()
 
-    def _accumulate(self, pieces: tuple[Tensor, ...], all_labels: Tensor) -> Tensor:
+    def _accumulate(self, pieces: tuple[Tensor, ...], criterion: Criterion) -> Tensor:
         """Computes the gradient of the whole batch's loss with the memory of one piece.
 
         The loss of a batch is not the mean of the losses of its pieces: a contrastive loss compares all images, a
@@ -168,7 +200,7 @@ class Trainer:
                 states.append(_random_state(device))
                 outputs.append(self.network(piece))
         whole = torch.cat(outputs).requires_grad_()
-        loss: Tensor = self.loss(self.world.gather(whole), all_labels)
+        loss = criterion(self.world.gather(whole))
         self.scaler.scale(loss).backward()
         if whole.grad is None:
             raise TrainingError("the loss must depend on the network's outputs, but has no gradient: check the loss")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from raysk.parts.backbones import create_backbone
 from raysk.parts.heads import Head, ProjectionHead
+from raysk.parts.losses.base import at_least_single
 from raysk.recipe import Model
 
 
@@ -23,7 +24,7 @@ class Encoder(nn.Module):
 
     def __init__(self, model: Model, image_size: int) -> None:
         super().__init__()
-        backbone = create_backbone(model.backbone, model.pretrained, model.checkpoint, image_size)
+        backbone = create_backbone(model.backbone, model.pretrained, model.checkpoint, image_size, model.pooling)
         # Channels last in memory, as the images are: what convolutions are fastest on.
         self.backbone: nn.Module = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_features = backbone.num_features
@@ -49,30 +50,61 @@ class Encoder(nn.Module):
         return features
 
 
-class ProjectedEncoder(nn.Module):
-    """The network of stage one: an encoder and the projection that the loss sees.
+class StageOneNetwork(nn.Module):
+    """The network of stage one: an encoder, and what its losses read.
 
     Args:
         encoder: What is kept afterwards.
-        projection: Width of the embedding.
+        projection: Width E of the embedding; None without a loss on embeddings.
+        num_classes: C of the classifier that learns beside; None without one. It is kept with the encoder.
     """
 
-    def __init__(self, encoder: Encoder, projection: int) -> None:
+    def __init__(self, encoder: Encoder, projection: int | None, num_classes: int | None = None) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projection = ProjectionHead(encoder.num_features, out=projection)
+        self.projection = None if projection is None else ProjectionHead(encoder.num_features, out=projection)
+        self.classifier = None if num_classes is None else nn.Linear(encoder.num_features, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeds several views of each image.
+        """Embeds and classifies several views of each image.
 
         Args:
             images: (B, V, H, W, 3), uint8.
 
         Returns:
-            Unit embeddings (B, V, E).
+            Unit embeddings and logits side by side, (B, V, E + C) in float32 at least; one of them where the other has
+            no loss. One tensor, so that what gathers or recomputes it need not know.
         """
-        embeddings: Tensor = self.projection(self.encoder(images.flatten(0, 1)))
-        return embeddings.unflatten(0, images.shape[:2])
+        features = self.encoder(images.flatten(0, 1))
+        outputs = [] if self.projection is None else [self.projection(features)]
+        if self.classifier is not None:
+            outputs.append(at_least_single(self.classifier(features)))
+        return torch.cat(outputs, dim=1).unflatten(0, images.shape[:2])
+
+
+class StageOneLoss(nn.Module):
+    """The loss of stage one: weight L(embeddings) + CE(logits), of what `StageOneNetwork` gives.
+
+    Args:
+        on_embeddings: None without one.
+        weight: Of the loss on embeddings.
+        on_logits: None without one.
+        width: E; 0 without embeddings.
+    """
+
+    def __init__(self, on_embeddings: nn.Module | None, weight: float, on_logits: nn.Module | None, width: int) -> None:
+        super().__init__()
+        self.on_embeddings, self.weight, self.on_logits, self.width = on_embeddings, weight, on_logits, width
+
+    def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Returns the loss of outputs (B, V, E + C) and labels (B,); each view counts as a row of the classifier."""
+        terms = []
+        if self.on_embeddings is not None:
+            terms.append(self.weight * self.on_embeddings(outputs[..., : self.width], labels))
+        if self.on_logits is not None:
+            logits = outputs[..., self.width :].flatten(0, 1)
+            terms.append(self.on_logits(logits, labels.repeat_interleave(outputs.shape[1])))
+        return torch.stack(terms).sum()
 
 
 class Classifier(nn.Module):

@@ -1,25 +1,18 @@
-"""Features and probabilities of rows that are not trained on."""
-
-from collections.abc import Callable
+"""Probabilities of rows that are not trained on."""
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raysk.data.views import BatchView, test_time_views, view_names
+from raysk.data.views import view_names
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.training.checkpoints import ClassifierCheckpoint, load_weights
+from raysk.training.features import FrozenFeatures, encode, turned_images
 from raysk.training.networks import Classifier, Encoder
-from raysk.training.precision import autocast
+from raysk.training.stage_one import load_encoder
 from raysk.training.world import World
-
-# Large enough to fill a GPU, small enough for the memory of a laptop.
-_BATCH = 256
-
-# Rows (B,) to their images (B, H, W, 3), uint8.
-Images = Callable[[np.ndarray], np.ndarray]
 
 
 def predict(job: Job, run: Run, world: World) -> None:
@@ -28,27 +21,15 @@ def predict(job: Job, run: Run, world: World) -> None:
     Raises:
         ArtifactError: The classifier is missing, broken or another's.
     """
-    path = run.classifier_file(job)
-    encoder = Encoder.blank(job.recipe.model, job.recipe.image_size)
-    classifier = Classifier(encoder, job.recipe.stage_two.head, len(run.manifest.class_names))
-    load_weights(classifier, ClassifierCheckpoint.read(path, job.recipe.key, job.fold).tensors, path)
-    classifier.to(world.device)
+    stage = job.recipe.stage_two
     rows = run.folds.test_rows if job.part == "test" else run.folds.held_out_rows(job.fold)
-    store = run.store(job.recipe.image_size)
-    views = view_names(job.recipe.test_views)
-    probabilities = []
-    for name in views:
-
-        def images(batch: np.ndarray, turn: BatchView = test_time_views[name]) -> np.ndarray:
-            return turn(store.pixels[batch])
-
-        features = encode(classifier.encoder, rows, images, world)
-        probabilities.append(probabilities_of(classifier.head, features))
+    head, features = (_frozen if stage.frozen else _end_to_end)(job, run, world, rows)
+    shift = stage.adjustment * log_shares(run.class_counts(job.fold))
     if world.is_chief:
         Predictions(
             rows=rows,
-            views=views,
-            probabilities=np.stack(probabilities),
+            views=view_names(job.recipe.test_views),
+            probabilities=probabilities_of(head, features, shift),
             recipe_key=job.recipe.key,
             fold=job.fold,
             folds_digest=run.folds.digest,
@@ -57,36 +38,42 @@ def predict(job: Job, run: Run, world: World) -> None:
     world.barrier()
 
 
-def encode(encoder: Encoder, rows: np.ndarray, images: Images, world: World) -> Tensor:
-    """Encodes rows with a frozen encoder: evaluation mode, no gradient, nothing of it changes.
-
-    Args:
-        encoder: Images to features.
-        rows: (N,).
-        images: Draws the images of some of the rows.
-        world: Each rank encodes its share.
-
-    Returns:
-        Features (N, D), float32, the same on every rank.
-    """
-    encoder.eval()
-    # Shares of equal size, so that they can be gathered: the last rows are encoded twice where N does not divide.
-    padded = np.resize(rows, -(-len(rows) // world.size) * world.size)
-    share = np.split(padded, world.size)[world.rank]
-    features = []
-    with torch.inference_mode():
-        for start in range(0, len(share), _BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(images(share[start : start + _BATCH])))
-            with autocast(world.device):
-                features.append(encoder(batch.to(world.device)).float())
-        gathered = world.gather(torch.cat(features))[: len(rows)]
-    # A plain tensor again: heads are trained on it.
-    return gathered.clone()
+def log_shares(class_counts: np.ndarray) -> Tensor:
+    """Returns log(n_k / N), (C,): what post-hoc logit adjustment takes out, tau times."""
+    counts = torch.from_numpy(class_counts).double()
+    return (counts / counts.sum()).log()
 
 
-def probabilities_of(head: nn.Module, features: Tensor) -> np.ndarray:
-    """Returns class probabilities (N, C), float32, of features (N, D)."""
+def probabilities_of(head: nn.Module, features: Tensor, shift: Tensor) -> np.ndarray:
+    """Returns class probabilities (V, N, C), float32, of features (V, N, D), with `shift` (C,) taken off the logits."""
     head.eval()
     with torch.inference_mode():
-        probabilities: np.ndarray = head(features).double().softmax(dim=1).float().cpu().numpy()
+        # View by view: what a head makes of a row must not depend on how many views there are.
+        logits = torch.stack([head(view) for view in features]).double() - shift.to(features.device)
+        probabilities: np.ndarray = logits.softmax(dim=2).float().cpu().numpy()
     return probabilities
+
+
+def _frozen(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
+    """Returns the head, and the features (V, N, D) that the encoder of stage one gave once."""
+    features = FrozenFeatures(job, run, world, load_encoder).part(job.part)
+    head = job.recipe.stage_two.head.build(features.shape[2], len(run.manifest.class_names))
+    _load(job, run, head)
+    return head.to(world.device), features
+
+
+def _end_to_end(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
+    """Returns the head, and the features (V, N, D) of the encoder that was trained along."""
+    encoder = Encoder.blank(job.recipe.model, job.recipe.image_size)
+    classifier = Classifier(encoder, job.recipe.stage_two.head, len(run.manifest.class_names))
+    _load(job, run, classifier)
+    classifier.to(world.device)
+    store = run.store(job.recipe.image_size)
+    views = view_names(job.recipe.test_views)
+    features = [encode(classifier.encoder, rows, turned_images(store, view), world) for view in views]
+    return classifier.head, torch.stack(features)
+
+
+def _load(job: Job, run: Run, module: nn.Module) -> None:
+    path = run.classifier_file(job)
+    load_weights(module, ClassifierCheckpoint.read(path, job.recipe.key, job.fold).tensors, path)

@@ -1,14 +1,25 @@
 """Stage one: learns the representation, and keeps the encoder without its projection head."""
 
-import torch
+import logging
 
-from raysk.recipe import Job
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raysk.recipe import Job, StageOne
 from raysk.run import Run
 from raysk.training.batches import ImageBatches, Plan
-from raysk.training.checkpoints import EncoderCheckpoint, load_weights
-from raysk.training.loop import Report, Trainer, hash_seed
-from raysk.training.networks import Encoder, ProjectedEncoder
+from raysk.training.checkpoints import EncoderCheckpoint, load_weights, pack, unpack
+from raysk.training.features import encode, plain_images
+from raysk.training.health import measure, probe_rows
+from raysk.training.loop import Progress, Report, Trainer, hash_seed
+from raysk.training.networks import Encoder, StageOneLoss, StageOneNetwork
 from raysk.training.world import World
+
+logger = logging.getLogger(__name__)
+
+# Enough rows for a steady probe, few enough that it costs a small part of an epoch.
+_PROBE_ROWS_PER_CLASS = 100
 
 
 def fresh_encoder(job: Job, world: World) -> Encoder:
@@ -30,7 +41,8 @@ def load_encoder(job: Job, run: Run) -> Encoder:
     """
     path = run.encoder_file(job)
     encoder = Encoder.blank(job.recipe.model, job.recipe.image_size)
-    load_weights(encoder, EncoderCheckpoint.read(path, str(job.recipe.encoder_key), job.fold).tensors, path)
+    saved = EncoderCheckpoint.read(path, str(job.recipe.encoder_key), job.fold)
+    load_weights(encoder, unpack("encoder", saved.tensors), path)
     return encoder
 
 
@@ -38,7 +50,7 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> dict[st
     """Trains the encoder of a job, unless a recipe with the same stage one has done so on this fold.
 
     Returns:
-        Cost and loss curve, of whoever trained it.
+        Cost, loss curve and health, of whoever trained it.
 
     Raises:
         TrainingError: The loss is not a number.
@@ -52,17 +64,66 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> dict[st
         raise ValueError("a one-stage recipe has no encoder to train")
     rows = run.folds.train_rows(job.fold)
     labels = run.manifest.labels[rows]
-    counts = torch.from_numpy(labels).bincount(minlength=len(run.manifest.class_names))
-    model = ProjectedEncoder(fresh_encoder(job, world), stage.projection)
+    num_classes = len(run.manifest.class_names)
+    model = _network(stage, fresh_encoder(job, world), num_classes)
+    loss = _loss(stage, torch.from_numpy(run.class_counts(job.fold)))
     plan = Plan(labels, stage, job.recipe.seed, world)
     batches = ImageBatches(run.store(job.recipe.image_size), rows, stage.views, plan)
     progress_file = path.with_suffix(".progress")
-    seed = hash_seed(job.recipe.seed, 1)
-    trainer = Trainer(model, stage.loss.build(counts, stage.projection), stage, seed, world, (key, job.fold), progress_file)
-    progress = trainer.fit(batches, "stage one", report)
+    trainer = Trainer(model, loss, stage, hash_seed(job.recipe.seed, 1), world, (key, job.fold), progress_file)
+    probe = _Probe(job, run, model.encoder, world, stage.patience)
+    progress = trainer.fit(batches, "stage one", report, probe.observe)
     if world.is_chief:
-        facts = {"seconds": progress.seconds, "images": progress.images, "losses": progress.losses}
-        EncoderCheckpoint(key, job.fold, facts, model.encoder.state_dict()).write(path)
+        facts = {name: getattr(progress, name) for name in ("seconds", "images", "losses", "health")}
+        tensors = pack("encoder", model.encoder.state_dict())
+        if model.classifier is not None:
+            tensors |= pack("classifier", model.classifier.state_dict())
+        EncoderCheckpoint(key, job.fold, facts, tensors).write(path)
         progress_file.unlink(missing_ok=True)
     world.barrier()
     return EncoderCheckpoint.read(path, key, job.fold).facts
+
+
+def _network(stage: StageOne, encoder: Encoder, num_classes: int) -> StageOneNetwork:
+    projection = None if stage.loss is None else stage.projection
+    return StageOneNetwork(encoder, projection, None if stage.classifier_loss is None else num_classes)
+
+
+def _loss(stage: StageOne, counts: Tensor) -> nn.Module:
+    on_embeddings = None if stage.loss is None else stage.loss.build(counts, stage.projection)
+    on_logits = None if stage.classifier_loss is None else stage.classifier_loss.build(counts)
+    return StageOneLoss(on_embeddings, stage.loss_weight, on_logits, 0 if stage.loss is None else stage.projection)
+
+
+class _Probe:
+    """Looks at the encoder after every epoch, on a few rows of each class, and ends a stage that learns no more.
+
+    The losses of two recipes are not comparable, since a temperature changes their scale; how well class means sort
+    rows that the encoder has not seen is.
+    """
+
+    def __init__(self, job: Job, run: Run, encoder: Encoder, world: World, patience: int) -> None:
+        self.encoder, self.world, self.patience = encoder, world, patience
+        self.images = plain_images(run.store(job.recipe.image_size))
+        self.class_names = run.manifest.class_names
+        self.labels = run.manifest.labels
+        parts = (run.folds.train_rows(job.fold), run.folds.held_out_rows(job.fold))
+        self.rows = [probe_rows(self.labels[rows], rows, _PROBE_ROWS_PER_CLASS, job.recipe.seed) for rows in parts]
+
+    def observe(self, progress: Progress) -> None:
+        """Notes the health of an epoch, and whether the stage is over."""
+        known, held_out = self.rows
+        features = encode(self.encoder, np.concatenate(self.rows), self.images, self.world).cpu()
+        health = measure(
+            features[: len(known)],
+            self.labels[known],
+            features[len(known) :],
+            self.labels[held_out],
+            self.class_names,
+        )
+        progress.health.append(health.to_plain())
+        if health.alarm is not None:
+            logger.warning("epoch %d: %s", progress.epoch, health.alarm)
+        probes = [one["probe"] for one in progress.health]
+        best = int(np.argmax(probes))
+        progress.is_over = 0 < self.patience <= len(probes) - 1 - best

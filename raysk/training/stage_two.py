@@ -1,17 +1,21 @@
 """Stage two: fits a classifier, on the features of a frozen encoder or end to end."""
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from pathlib import Path
 
-from raysk.data.views import TrainingView, view_seed
+import torch
+from torch import nn
+
+from raysk.parts.heads import FrozenClassifier
+from raysk.parts.mixing import NoMixing
 from raysk.recipe import Job
 from raysk.run import Run
-from raysk.training.batches import Batches, FeatureBatches, ImageBatches, Plan
+from raysk.training.batches import FeatureBatches, ImageBatches, Plan
 from raysk.training.checkpoints import ClassifierCheckpoint
-from raysk.training.loop import Report, Trainer, hash_seed
+from raysk.training.features import FrozenFeatures
+from raysk.training.linear_start import linear_start
+from raysk.training.loop import Progress, Report, Trainer, hash_seed
+from raysk.training.mixer import Mixer
 from raysk.training.networks import Classifier
-from raysk.training.predict import encode
 from raysk.training.stage_one import fresh_encoder, load_encoder
 from raysk.training.world import World
 
@@ -25,46 +29,66 @@ def train_stage_two(job: Job, run: Run, world: World, report: Report) -> dict[st
     Raises:
         TrainingError: The loss is not a number.
     """
-    recipe, stage = job.recipe, job.recipe.stage_two
     path = run.classifier_file(job)
     if world.agree(path.exists()):
-        return ClassifierCheckpoint.read(path, recipe.key, job.fold).facts
-    num_classes = len(run.manifest.class_names)
-    rows = run.folds.train_rows(job.fold)
-    labels = run.manifest.labels[rows]
+        return ClassifierCheckpoint.read(path, job.recipe.key, job.fold).facts
+    fit = _fit_on_features if job.recipe.stage_two.frozen else _fit_end_to_end
+    progress, model = fit(job, run, world, report)
+    if world.is_chief:
+        facts = {name: getattr(progress, name) for name in ("seconds", "images", "losses")}
+        ClassifierCheckpoint(job.recipe.key, job.fold, facts, model.state_dict()).write(path)
+        _progress_file(job, run).unlink(missing_ok=True)
+    world.barrier()
+    return ClassifierCheckpoint.read(path, job.recipe.key, job.fold).facts
+
+
+def _fit_on_features(job: Job, run: Run, world: World, report: Report) -> tuple[Progress, nn.Module]:
+    """Fits the head alone; the encoder stays in its own file, exactly as it was."""
+    stage = job.recipe.stage_two
+    plan = _plan(job, run, world)
+    frozen = FrozenFeatures(job, run, world, load_encoder)
+    features = frozen.training(stage.view, stage.passes)
+    torch.manual_seed(hash_seed(job.recipe.seed, job.fold, 2))
+    head = stage.head.build(features.shape[2], len(run.manifest.class_names))
+    if isinstance(head, FrozenClassifier):
+        weight, bias = linear_start(job, run, world)
+        head.start_from(features[0].cpu(), torch.from_numpy(plan.labels), weight, bias)
+    if not list(head.parameters()):
+        return Progress("stage two", stage.epochs), head
+    return _trainer(job, run, world, head).fit(FeatureBatches(features, plan), "stage two", report), head
+
+
+def _fit_end_to_end(job: Job, run: Run, world: World, report: Report) -> tuple[Progress, nn.Module]:
+    """Fits encoder and head together."""
+    recipe, stage = job.recipe, job.recipe.stage_two
     encoder = fresh_encoder(job, world) if recipe.stage_one is None else load_encoder(job, run)
     torch.manual_seed(hash_seed(recipe.seed, job.fold, 2))
-    classifier = Classifier(encoder, stage.head, num_classes).to(world.device)
-    plan = Plan(labels, stage, recipe.seed, world)
-    model: nn.Module
-    batches: Batches
-    if stage.frozen:
-        model, batches = classifier.head, FeatureBatches(_training_features(job, run, classifier, rows, world), plan)
-    else:
-        model, batches = classifier, ImageBatches(run.store(recipe.image_size), rows, (stage.view,), plan)
-    counts = torch.from_numpy(labels).bincount(minlength=num_classes)
-    progress_file = path.with_suffix(".progress")
-    seed = hash_seed(recipe.seed, 2)
-    trainer = Trainer(model, stage.loss.build(counts), stage, seed, world, (recipe.key, job.fold), progress_file)
-    progress = trainer.fit(batches, "stage two", report)
-    if world.is_chief:
-        facts = {"seconds": progress.seconds, "images": progress.images, "losses": progress.losses}
-        ClassifierCheckpoint(recipe.key, job.fold, facts, classifier.state_dict()).write(path)
-        progress_file.unlink(missing_ok=True)
-    world.barrier()
-    return ClassifierCheckpoint.read(path, recipe.key, job.fold).facts
+    classifier = Classifier(encoder, stage.head, len(run.manifest.class_names))
+    rows = run.folds.train_rows(job.fold)
+    batches = ImageBatches(run.store(recipe.image_size), rows, (stage.view,), _plan(job, run, world))
+    return _trainer(job, run, world, classifier).fit(batches, "stage two", report), classifier
 
 
-def _training_features(job: Job, run: Run, classifier: Classifier, rows: np.ndarray, world: World) -> Tensor:
-    """Encodes the training rows once for every pass: (P, N, D), the same on every rank."""
-    store = run.store(job.recipe.image_size)
-    view = TrainingView(job.recipe.stage_two.view, job.recipe.image_size)
-    passes = []
-    for number in range(job.recipe.stage_two.passes):
+def _plan(job: Job, run: Run, world: World) -> Plan:
+    labels = run.manifest.labels[run.folds.train_rows(job.fold)]
+    return Plan(labels, job.recipe.stage_two, job.recipe.seed, world)
 
-        def images(batch: np.ndarray, number: int = number) -> np.ndarray:
-            seeds = [view_seed(job.recipe.seed, number, int(row), 0) for row in batch]
-            return np.stack([view(store.pixels[row], seed) for row, seed in zip(batch, seeds, strict=True)])
 
-        passes.append(encode(classifier.encoder, rows, images, world))
-    return torch.stack(passes)
+def _trainer(job: Job, run: Run, world: World, model: nn.Module) -> Trainer:
+    recipe, stage = job.recipe, job.recipe.stage_two
+    counts = torch.from_numpy(run.class_counts(job.fold))
+    mixer = Mixer(stage.mixing, counts.to(world.device), hash_seed(recipe.seed, 3), world)
+    return Trainer(
+        model.to(world.device),
+        stage.loss.build(counts),
+        stage,
+        hash_seed(recipe.seed, 2),
+        world,
+        (recipe.key, job.fold),
+        _progress_file(job, run),
+        None if isinstance(stage.mixing, NoMixing) else mixer,
+    )
+
+
+def _progress_file(job: Job, run: Run) -> Path:
+    return run.classifier_file(job).with_suffix(".progress")

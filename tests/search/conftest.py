@@ -1,9 +1,19 @@
 """Runs of the tests' tiny dataset with three folds, and the facts that `raysk tune` writes down."""
 
-import pytest
+from dataclasses import dataclass
 
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from raysk.artifacts import write_json
 from raysk.data.folds import make_folds
+from raysk.evaluation.metrics import macro_f1_score
+from raysk.evaluation.predictions import Predictions
+from raysk.recipe import Job, Recipe
 from raysk.run import Run
+from raysk.search.space import Space, load_space
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +21,92 @@ def new_run(cache, manifest):
     folds = make_folds(manifest, k=3)
     facts = {"space": "supcon", "overrides": [], "command": "raysk tune --space supcon"}
     return lambda folder: Run.create(folder, cache, manifest, folds, facts)
+
+
+@dataclass
+class FinishedSearch:
+    """What is there when a search is over: the files of all jobs, and Optuna's trials.
+
+    Trials by name: "cross_entropy", a control; "decouple: crt", whose search kept three recipes; "decouple: trial 3",
+    whose search found nothing better than the trial's own recipe; "focal: paper"; "focal: trial 5"; and
+    "focal: trial 6", which racing stopped after a fold.
+    """
+
+    run: Run
+    space: Space
+    trials: list[FrozenTrial]
+    recipes: dict[str, Recipe]
+
+    @property
+    def complete(self):
+        """As `StudySearcher.complete` gives them."""
+        done = [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
+        return sorted(done, key=lambda trial: -trial.value)
+
+
+ACCURACIES = {
+    "cross_entropy": 0.3, "decouple: crt": 0.4, "decouple: crt, kept 1": 0.95, "decouple: crt, kept 2": 0.7,
+    "decouple: crt, kept 3": 0.6, "decouple: trial 3": 0.65, "decouple: trial 3, kept 2": 0.5, "focal: paper": 0.55,
+    "focal: trial 5": 0.45, "focal: trial 6": 0.2,
+}  # fmt: skip
+TWO_FAMILIES = "about: Two methods that compete.\ninclude: [controls]\nfamilies: [decouple, focal]\n"
+
+
+@pytest.fixture(scope="session")
+def finished_search(tmp_path_factory, new_run, small_recipe):
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "two.yaml").write_text(TWO_FAMILIES)
+    run = new_run(folder / "run")
+    recipes, scores = {}, {}
+    for number, (name, accuracy) in enumerate(ACCURACIES.items()):
+        recipes[name] = recipe = Recipe.from_plain(small_recipe({"seed": number}))
+        run.keep_recipe(recipe)
+        scores[name] = [pretend(run, Job(recipe, fold), accuracy) for fold in range(run.folds.k)]
+        for fold in range(run.folds.k):
+            pretend(run, Job(recipe, fold).for_test(), accuracy)
+    searches = {
+        "decouple: crt": ["decouple: crt, kept 1", "decouple: crt, kept 2", "decouple: crt, kept 3"],
+        "decouple: trial 3": ["decouple: trial 3", "decouple: trial 3, kept 2"],
+    }
+    for name, kept in searches.items():
+        tried = [{"recipe": recipes[one].key, "scores": scores[one]} for one in kept]
+        found = {"kept": [one["recipe"] for one in tried], "tried": tried, "seconds": 7.0}
+        best = float(np.mean(scores[kept[0]]))
+        write_json(run.search_file(f"search of {name}"), found | {"score": best, "crossfit": best - 0.05})
+    trials = [
+        trial_of(name, recipes[name], scores[name], name in searches) for name in ACCURACIES if "kept" not in name
+    ]
+    return FinishedSearch(run, load_space(str(folder / "two.yaml")), trials, recipes)
+
+
+def pretend(run, job, accuracy):
+    """Writes the files of a job whose model is right on a share of the rows; returns macro-F1."""
+    rows = run.folds.test_rows if job.part == "test" else run.folds.held_out_rows(job.fold)
+    labels, num_classes = run.manifest.labels[rows], len(run.manifest.class_names)
+    rng = np.random.default_rng((job.recipe.seed, job.fold))
+    said = np.where(rng.random(len(rows)) < accuracy, labels, (labels + 1) % num_classes)
+    probabilities = (0.8 * np.eye(num_classes)[said] + 0.2 / num_classes).astype(np.float32)
+    Predictions(rows, ("identity",), probabilities[None], job.recipe.key, job.fold, run.folds.digest, job.part).write(
+        run.predictions_file(job.recipe.key, job.fold, job.part)
+    )
+    score = macro_f1_score(probabilities, labels)
+    stages = {stage: {"seconds": 2.0, "images": 100} for stage in ("stage_one", "stage_two")}
+    write_json(run.record_file(job), stages | {"macro_f1": score})
+    return score
+
+
+def trial_of(name, recipe, scores, searched):
+    family, _, rest = name.rpartition(": ")
+    kind = "drawn" if rest.startswith("trial") else "start" if family else "control"
+    attributes = {
+        "point": name, "recipe": recipe.key, "kind": kind, "family": family, "overrides": [f"seed={recipe.seed}"],
+    }  # fmt: skip
+    if searched:
+        attributes["search"] = f"search of {name}"
+    if name == "focal: trial 6":
+        return optuna.trial.create_trial(
+            state=TrialState.PRUNED, user_attrs=attributes, intermediate_values={1: scores[0]}
+        )
+    means = {fold + 1: float(np.mean(scores[: fold + 1])) for fold in range(3)}
+    best = means[3] + 0.1 if searched else means[3]
+    return optuna.trial.create_trial(value=best, user_attrs=attributes, intermediate_values=means)

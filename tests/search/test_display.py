@@ -6,7 +6,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from raysk.search.display import StudyDisplay, chatter_to, progress_bar
+from raysk.loading import progress_bar
+from raysk.search.display import StudyDisplay, chatter_to
 from raysk.search.resources import plan_lanes
 from raysk.search.searcher import Tally
 
@@ -15,6 +16,7 @@ STATUS = {
         {
             "lane": 0, "job": "abc-fold1-held_out", "stage": "stage one",
             "epoch": 3, "epochs": 9, "images": 300, "seconds": 2.0,
+            "health": {"probe": 0.4567, "effective_rank": 17.34, "alarm": ""},
         },
         {"lane": 1, "job": None},
     ],
@@ -22,12 +24,13 @@ STATUS = {
 }  # fmt: skip
 
 
-def displayed(is_terminal, best=("paper", 0.5)):
+def displayed(is_terminal, best=("paper", 0.5), health=None):
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=is_terminal, width=120, legacy_windows=False)
     tally = Tally(begun=4, complete=2, stopped=1, failed=1, best=best)
     with StudyDisplay(console, tally, 8, 3, plan_lanes(2, 0, 1, 0)) as display:
-        display.update(STATUS)
+        lane, idle = STATUS["lanes"]
+        display.update(STATUS | {"lanes": [lane | ({"health": health} if health else {}), idle]})
         display.say("paper: fold 1 of 3, macro-F1 0.500 [draft]")
     return stream.getvalue()
 
@@ -39,8 +42,8 @@ def test_a_file_gets_plain_lines_only():
 @pytest.mark.parametrize(
     "part",
     [
-        "2 complete, 1 stopped, 1 failed of 8", "folds done 5", "(paper)", "lanes busy 1 of 2", "150 images/s",
-        "abc-fold1-held_out", "stage one", "epoch 3 of 9", "idle",
+        "2 complete, 1 stopped, 1 failed of 8", "jobs done 5", "(paper)", "lanes busy 1 of 2", "150 images/s",
+        "abc-fold1-held_out", "stage one", "epoch 3 of 9", "idle", "probe 0.457, rank 17.3",
     ],
 )  # fmt: skip
 def test_a_terminal_shows_the_study(part):
@@ -49,6 +52,16 @@ def test_a_terminal_shows_the_study(part):
 
 def test_a_study_without_a_score_yet_says_so():
     assert "no recipe complete yet" in displayed(True, best=None)
+
+
+def test_an_alarm_stands_in_red_in_place_of_the_probe():
+    shown = displayed(True, health={"probe": 0.2, "effective_rank": 1.3, "alarm": "the embedding has collapsed"})
+    assert "\x1b[1;31mthe embedding has collapsed" in shown
+    assert "probe" not in shown
+
+
+def test_an_idle_lane_has_no_health():
+    assert displayed(True).count("probe") == 1
 
 
 def test_chatter_of_this_process_and_its_children_goes_to_the_file(tmp_path):

@@ -8,10 +8,12 @@ from raysk.search.scheduler import FoldRacing
 from raysk.search.searcher import Listener, StudySearcher
 from raysk.search.space import load_space
 
+NUM_NAMED = len(load_space("supcon").named_points())
+
 
 @pytest.fixture
 def searcher(run):
-    return StudySearcher(load_space("supcon"), run, 9, "broker", Listener(lambda line: None))
+    return StudySearcher(load_space("supcon"), run, NUM_NAMED + 3, "broker", Listener(lambda line: None))
 
 
 def begin(searcher, name):
@@ -31,18 +33,21 @@ def predict(run, key, fold, accuracy):
     )
 
 
-def result(score, folds=1):
-    return {"outcome": "done", "score": score, "folds": folds, "done": folds == 3}
+def result(score, folds=1, searched=False):
+    complete = searched
+    return {
+        "outcome": "done", "score": score, "folds": folds, "searched": searched, "complete": complete, "done": complete,
+    }  # fmt: skip
 
 
 @pytest.fixture
 def racing(searcher, run):
     """All named recipes at work; the first of them, the paper's, complete with nine rows in ten right."""
-    named = [begin(searcher, f"named{number}") for number in range(6)]
+    named = [begin(searcher, f"named{number}") for number in range(NUM_NAMED)]
     paper = named[0].recipe.key
     for fold in range(3):
         predict(run, paper, fold, 0.9)
-    searcher.on_trial_complete("named0", result(0.9, 3))
+    searcher.on_trial_complete("named0", result(0.9, 3, searched=True))
     return FoldRacing(searcher, run)
 
 
@@ -59,14 +64,14 @@ def test_a_drawn_recipe_goes_on_if_it_may_be_the_better_one(racing, searcher, ru
 
 
 def test_controls_and_starts_run_all_folds_however_bad(racing, searcher, run):
-    for name in ("named1", "named5"):
+    for name in ("named1", f"named{NUM_NAMED - 1}"):
         predict(run, searcher.trials[name].recipe.key, 0, 0.0)
         assert verdict(racing, name, result(0.0)) == TrialScheduler.CONTINUE
 
 
 def test_nobody_is_stopped_before_a_recipe_is_complete(searcher, run):
     racing = FoldRacing(searcher, run)
-    for number in range(6):
+    for number in range(NUM_NAMED):
         begin(searcher, f"named{number}")
     drawn = begin(searcher, "drawn")
     predict(run, drawn.recipe.key, 0, 0.0)
@@ -77,3 +82,30 @@ def test_a_trial_without_a_score_is_left_to_end_as_it_does(racing, searcher):
     begin(searcher, "drawn")
     failed = {"outcome": "failed", "reason": "the loss is nan", "folds": 0, "done": True}
     assert verdict(racing, "drawn", failed) == TrialScheduler.CONTINUE
+
+
+def test_nobody_is_stopped_by_what_a_search_of_stage_two_answers(racing, searcher, run):
+    drawn = begin(searcher, "drawn")
+    for fold in range(3):
+        predict(run, drawn.recipe.key, fold, 0.0)
+    assert verdict(racing, "drawn", result(0.0, 3)) == TrialScheduler.STOP
+    assert verdict(racing, "drawn", result(0.0, 3, searched=True)) == TrialScheduler.CONTINUE
+
+
+def test_a_recipe_races_with_those_of_its_family_only(run, tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text("about: Two families.\nfamilies: [focal, decouple]\n")
+    searcher = StudySearcher(load_space(str(path)), run, 12, "broker", Listener(lambda line: None))
+    begun = {name: begin(searcher, name) for name in (f"trial{number}" for number in range(10))}
+    paper, ours, other = (begun[name] for name in ("trial0", "trial6", "trial9"))
+    assert [(one.point.family, one.point.kind) for one in (paper, ours, other)] == [
+        ("focal", "start"), ("focal", "drawn"), ("decouple", "drawn"),
+    ]  # fmt: skip
+    for fold in range(3):
+        predict(run, paper.recipe.key, fold, 0.9)
+        predict(run, ours.recipe.key, fold, 0.1)
+        predict(run, other.recipe.key, fold, 0.1)
+    searcher.on_trial_complete("trial0", result(0.9, 3, searched=True))
+    racing = FoldRacing(searcher, run)
+    assert verdict(racing, "trial6", result(0.1)) == TrialScheduler.STOP
+    assert verdict(racing, "trial9", result(0.1)) == TrialScheduler.CONTINUE, "no recipe of decouple is complete yet"

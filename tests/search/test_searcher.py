@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import optuna
 import pytest
@@ -6,16 +7,23 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raysk.recipe import Job
-from raysk.search.ending import command
 from raysk.search.searcher import Listener, StudySearcher, open_study, origin
 from raysk.search.space import load_space
+from raysk.training.stage_two_search import StageTwoSearch
+from raysk.training.work import work_from_plain
 
 USER = ["data.size=150", "image_size=32"]
-NAMED = ["paper", "cross_entropy", "weighted_cross_entropy", "focal", "balanced_softmax", "from_scratch"]
+NAMED = ["paper", "cross_entropy", "balanced_softmax", "logit_adjustment", "weighted_cross_entropy", "focal",
+         "from_scratch"]  # fmt: skip
+TWO_FAMILIES = """
+about: Two methods that compete.
+include: [controls]
+families: [decouple, focal]
+"""
 
 
-def jobs_of(config):
-    return [Job.from_plain(job["plain"]) for job in json.loads(config["jobs"])]
+def work_of(config):
+    return [work_from_plain(job["plain"]) for job, _ in json.loads(config["steps"])]
 
 
 class Driver:
@@ -34,19 +42,29 @@ class Driver:
         config = self.searcher.suggest(name)
         if config == Searcher.FINISHED:
             return None
-        return name, self.searcher.trials[name].point.name, jobs_of(config)[0].recipe
+        return name, self.searcher.trials[name].point.name, work_of(config)[0].recipe
 
     def folds(self, name, scores, k=3):
         """Reports fold after fold; returns the last result."""
         for number in range(1, len(scores) + 1):
             mean = sum(scores[:number]) / number
-            result = {"outcome": "done", "reason": "", "folds": number, "score": mean, "done": number == k}
-            if number < k:
+            result = self.result(mean, number, complete=number == k and self.searcher.trials[name].search is None)
+            if not result["complete"]:
                 self.searcher.on_trial_result(name, result)
         return result
 
-    def complete(self, name, score=0.5):
-        self.searcher.on_trial_complete(name, self.folds(name, [score] * 3))
+    def result(self, score, folds, searched=False, complete=False):
+        return {
+            "outcome": "done", "score": score, "folds": folds, "searched": searched, "complete": complete,
+            "done": complete,
+        }  # fmt: skip
+
+    def complete(self, name, score=0.5, found=None):
+        """Completes a trial; a search of stage two finds no more than the trial had, unless it is said."""
+        result = self.folds(name, [score] * 3)
+        if not result["complete"]:
+            result = self.result(score if found is None else found, 3, searched=True, complete=True)
+        self.searcher.on_trial_complete(name, result)
 
     def stop(self, name, score=0.1):
         self.searcher.on_trial_complete(name, self.folds(name, [score]))
@@ -75,7 +93,7 @@ def by_point(run):
 
 def test_the_paper_comes_first_then_the_controls_then_the_search(run):
     driver = Driver(run, 9)
-    assert driver.rest() == [*NAMED, "trial 6", "trial 7", "trial 8"]
+    assert driver.rest() == [*NAMED, "trial 7", "trial 8"]
     assert (driver.tally.begun, driver.tally.complete) == (9, 9)
 
 
@@ -85,14 +103,45 @@ def test_fewer_trials_than_named_points_begin_with_the_paper(run):
 
 def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
     config = Driver(run, 1).searcher.suggest("tune0")
-    jobs = jobs_of(config)
-    assert [(job.fold, job.part) for job in jobs] == [(0, "held_out"), (1, "held_out"), (2, "held_out")]
-    assert len({job.recipe for job in jobs}) == 1
-    assert run.recipe(jobs[0].recipe.key) == jobs[0].recipe
-    assert config["broker"] == "broker"
-    assert [job["priority"] for job in json.loads(config["jobs"])] == [[0, 0], [1, 0], [2, 0]]
-    assert json.loads(config["records"]) == [str(run.record_file(job)) for job in jobs]
-    assert all(isinstance(value, str) for value in config.values()), "Tune would take others for a space"
+    *jobs, search = work_of(config)
+    recipe = jobs[0].recipe
+    assert jobs == [Job(recipe, fold) for fold in range(3)]
+    assert run.recipe(recipe.key) == recipe
+    assert (config["broker"], config["folds"]) == ("broker", 3)
+    queued, records = zip(*json.loads(config["steps"]), strict=True)
+    assert [job["priority"] for job in queued] == [[0, 0], [1, 0], [2, 0], [3, 0]]
+    assert [job["title"] for job in queued][2:] == ["paper, fold 3", "paper, stage two"]
+    assert list(records) == [*(str(run.record_file(job)) for job in jobs), str(run.search_file(search.id))]
+    assert isinstance(search, StageTwoSearch)
+    assert (search.recipe, search.num_settings) == (recipe, 200)
+    assert not any(isinstance(value, list | dict) for value in config.values()), "Tune would take these for a space"
+
+
+def test_a_trial_without_a_frozen_encoder_has_folds_only(run):
+    driver = Driver(run, 2)
+    driver.suggest()
+    assert [type(work) for work in work_of(driver.searcher.suggest("control"))] == [Job] * 3
+    assert driver.searcher.trials["control"].point.name == "cross_entropy"
+
+
+def test_stage_two_is_searched_by_the_trial_itself_when_there_is_no_search_of_its_own(run):
+    driver = Driver(run, 1, user=[*USER, "stage_two.search=0"])
+    assert [type(work) for work in work_of(driver.searcher.suggest("paper"))] == [Job] * 3
+    (trial,) = driver.searcher.study.get_trials()
+    assert trial.params["stage_two.optimizer.lr"] == 0.0005
+
+
+def test_optuna_is_told_what_the_search_of_stage_two_has_found(run):
+    driver = Driver(run, 1)
+    name, *_ = driver.suggest()
+    search = driver.searcher.trials[name].search
+    driver.complete(name, 0.4, found=0.6)
+    (trial,) = driver.searcher.study.get_trials()
+    assert (trial.value, trial.user_attrs["search"]) == (0.6, search.id)
+    assert trial.intermediate_values == pytest.approx({1: 0.4, 2: 0.4, 3: 0.4, 4: 0.6})
+    assert not any(key.startswith("stage_two") for key in trial.params), "it tried many, so that Optuna learns of none"
+    assert driver.lines[2:] == ["paper: fold 3 of 3, macro-F1 0.400", "paper: best of 200 stage twos, macro-F1 0.600"]
+    assert driver.tally.best == ("paper", 0.6)
 
 
 def test_optuna_is_told_the_truth_of_every_end(run):
@@ -120,19 +169,19 @@ def test_optuna_is_told_the_truth_of_every_end(run):
 
 
 def test_every_drawn_point_teaches_optuna_its_values(run):
-    driver = Driver(run, 8)
+    driver = Driver(run, 9)
     seen = {}
     while trial := driver.suggest():
         seen[trial[1]] = trial[2]
         driver.complete(trial[0])
     trials = by_point(run)
-    for name in ("paper", "from_scratch", "trial 6", "trial 7"):
+    for name in ("paper", "from_scratch", "trial 7", "trial 8"):
         params, recipe = trials[name].params, seen[name]
         assert params["stage_one.loss.temperature"] == recipe.stage_one.loss.temperature
-        assert params["stage_two.optimizer.lr"] == recipe.stage_two.optimizer.lr
+        assert params["stage_one.optimizer.lr"] == recipe.stage_one.optimizer.lr
         assert trials[name].user_attrs["recipe"] == recipe.key
     assert trials["cross_entropy"].params == {}
-    kinds = [trials[name].user_attrs["kind"] for name in ("paper", "focal", "trial 6")]
+    kinds = [trials[name].user_attrs["kind"] for name in ("paper", "focal", "trial 7")]
     assert kinds == ["start", "control", "drawn"]
 
 
@@ -150,36 +199,36 @@ def test_a_start_outside_a_sweep_of_the_command_line_runs_with_what_optuna_drew(
 
 
 def test_a_killed_driver_leaves_trials_that_the_next_one_asks_for_again(run):
-    first = Driver(run, 8)
-    for _ in range(6):
+    first = Driver(run, 9)
+    for _ in range(7):
         name, *_ = first.suggest()
         first.complete(name)
     drawn = [first.suggest() for _ in range(2)]
     first.searcher.on_trial_result(drawn[0][0], first.folds(drawn[0][0], [0.3]))
     # Here the driver dies: nothing more is told.
-    second = Driver(run, 8)
+    second = Driver(run, 9)
     again = [second.suggest() for _ in range(2)]
     assert [trial[1:] for trial in again] == [trial[1:] for trial in drawn], "the same names and recipes"
     assert second.suggest() is None
     for name, *_ in again:
         second.complete(name)
     states = [trial.state for trial in second.searcher.study.get_trials()]
-    assert (states.count(TrialState.FAIL), states.count(TrialState.COMPLETE)) == (2, 8)
+    assert (states.count(TrialState.FAIL), states.count(TrialState.COMPLETE)) == (2, 9)
     assert states.count(TrialState.RUNNING) == 0
-    assert (second.tally.begun, second.tally.complete, second.tally.failed) == (8, 8, 0)
+    assert (second.tally.begun, second.tally.complete, second.tally.failed) == (9, 9, 0)
 
 
 def test_a_driver_that_dies_again_and_again_loses_and_repeats_nothing(run):
-    first = Driver(run, 7)
+    first = Driver(run, 8)
     begun = {trial[1:] for trial in (first.suggest() for _ in range(3))}
     for _ in range(3):
-        driver = Driver(run, 7)
-        begun |= {trial[1:] for trial in (driver.suggest() for _ in range(7))}
-    assert len(begun) == 7, "each driver asks for the points of those before it"
-    last = Driver(run, 7)
+        driver = Driver(run, 8)
+        begun |= {trial[1:] for trial in (driver.suggest() for _ in range(8))}
+    assert len(begun) == 8, "each driver asks for the points of those before it"
+    last = Driver(run, 8)
     assert sorted(last.rest()) == sorted(name for name, _ in begun)
     origins = [origin(trial) for trial in last.searcher.complete()]
-    assert len(origins) == len(set(origins)) == 7
+    assert len(origins) == len(set(origins)) == 8
 
 
 def test_a_start_half_drawn_by_a_killed_driver_is_still_the_papers(run):
@@ -194,17 +243,17 @@ def test_a_start_half_drawn_by_a_killed_driver_is_still_the_papers(run):
 def test_a_larger_number_of_trials_goes_on_with_the_study(run):
     assert Driver(run, 2).rest() == NAMED[:2]
     assert Driver(run, 2).rest() == []
-    more = Driver(run, 8)
-    assert more.rest() == [*NAMED[2:], "trial 6", "trial 7"], "the controls that the first driver did not come to"
+    more = Driver(run, 9)
+    assert more.rest() == [*NAMED[2:], "trial 7", "trial 8"], "the controls that the first driver did not come to"
     keys = [trial.user_attrs["recipe"] for trial in more.searcher.complete()]
-    assert len(keys) == len(set(keys)) == 8
+    assert len(keys) == len(set(keys)) == 9
     assert Driver(run, 3).rest() == [], "a smaller one takes nothing away"
 
 
 def test_a_second_driver_draws_other_points_than_the_first(run):
-    first = Driver(run, 8)
+    first = Driver(run, 9)
     first.rest()
-    second = Driver(run, 10)
+    second = Driver(run, 11)
     second.rest()
     trials = second.searcher.complete()
     values = [trial.params["stage_one.optimizer.lr"] for trial in trials if trial.user_attrs["kind"] == "drawn"]
@@ -219,9 +268,9 @@ def test_an_interrupted_search_proposes_nothing_and_keeps_what_was_at_work(run):
     first.searcher.on_trial_complete(name, {"outcome": "cancelled", "reason": "", "folds": 1, "done": True})
     assert open_study(run.folder / "study.journal", 0).get_trials()[0].state is TrialState.RUNNING
     second = Driver(run, 8)
-    queued = [second.suggest()[1:] for _ in range(6)]
+    queued = [second.suggest()[1:] for _ in range(7)]
     assert (point, recipe) in queued
-    assert len({name for name, _ in queued}) == 6
+    assert len({name for name, _ in queued}) == 7
 
 
 def test_a_trial_that_completes_during_the_end_counts(run):
@@ -241,20 +290,7 @@ def test_settings_that_do_not_go_together_fail_their_trial_alone(run, tmp_path):
     assert len(names) + len(failed) == 12
     assert names, "one in two is right"
     assert failed, "and one in two is not"
-    assert "accumulate must divide batch_size 64, but got 3" in failed[0].user_attrs["reason"]
-
-
-def test_the_command_of_the_leaderboard_tries_that_recipe_and_nothing_else(run, new_run, tmp_path):
-    Driver(run, 8).rest()
-    for trial in by_point(run).values():
-        overrides = trial.user_attrs["overrides"]
-        assert command(run, overrides).startswith("raysk tune --space supcon --trials 1 ")
-        again = Driver(new_run(tmp_path / trial.user_attrs["point"]), 1, user=[*USER, *overrides])
-        first = again.suggest()
-        assert first is not None, again.lines
-        assert first[2].key == trial.user_attrs["recipe"]
-        again.complete(first[0])
-        assert again.suggest() is None
+    assert "accumulate must divide batch_size 256, but got 3" in failed[0].user_attrs["reason"]
 
 
 def test_the_study_opens_with_optunas_own_tools(run):
@@ -265,3 +301,70 @@ def test_the_study_opens_with_optunas_own_tools(run):
     study = optuna.load_study(study_name="raysk", storage=storage)
     assert study.direction is optuna.study.StudyDirection.MAXIMIZE
     assert study.best_value == 0.5
+
+
+@pytest.fixture
+def two_families(tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text(TWO_FAMILIES)
+    return str(path)
+
+
+def test_families_have_equal_budgets_and_names_of_their_own(run, two_families):
+    driver = Driver(run, 14, space=two_families)
+    names = driver.rest()
+    assert names == [
+        "cross_entropy", "balanced_softmax", "logit_adjustment",
+        "decouple: crt", "focal: paper", "decouple: lws", "focal: no_weights", "decouple: tau_norm", "decouple: ncm",
+        "focal: trial 9", "focal: trial 10", "decouple: trial 11", "focal: trial 12",
+    ]  # fmt: skip
+    trials = by_point(run)
+    families = Counter(trial.user_attrs["family"] for trial in trials.values())
+    assert families == {"": 3, "decouple": 5, "focal": 5}, "14 are not to be divided: one is left"
+    for name, trial in trials.items():
+        prefix = name.partition(": ")[0] if ": " in name else "none"
+        assert all(key.startswith(f"{prefix}: ") for key in trial.params), name
+        assert trial.params or prefix == "none"
+
+
+def test_a_killed_drivers_trial_keeps_its_family_its_name_and_its_values(run, two_families):
+    first = Driver(run, 13, space=two_families)
+    for _ in range(9):
+        first.complete(first.suggest()[0])
+    killed = first.suggest()
+    second = Driver(run, 13, space=two_families)
+    assert second.suggest()[1:] == killed[1:]
+    assert second.searcher.trials["tune0"].point.family == "focal"
+    second.complete("tune0")
+    second.rest()
+    families = Counter(trial.user_attrs["family"] for trial in by_point(run).values())
+    assert families == {"": 3, "decouple": 5, "focal": 5}
+
+
+def test_a_draw_that_a_kill_cut_short_counts_for_its_family(run, two_families, tmp_path):
+    first = Driver(run, 13, space=two_families)
+    for _ in range(9):
+        first.complete(first.suggest()[0])
+    asked = first.searcher.study.ask()
+    asked.set_user_attr("family", "focal")
+    asked.suggest_categorical("focal: stage_two.loss.gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+    second = Driver(run, 13, space=two_families)
+    second.rest()
+    families = Counter(trial.user_attrs["family"] for trial in second.searcher.complete())
+    assert families == {"": 3, "decouple": 5, "focal": 5}
+
+
+def test_a_family_pays_for_its_own_failures(run, tmp_path):
+    """Else one whose settings often do not go together would live on the budget of the others."""
+    (tmp_path / "good.yaml").write_text("about: Good.\nsearch: {stage_one.epochs: 'choice(1, 2, 3)'}\n")
+    (tmp_path / "bad.yaml").write_text("about: Bad.\nsearch: {stage_two.accumulate: 'choice(3, 5)'}\n")
+    space = tmp_path / "two.yaml"
+    space.write_text(f"about: Both.\nfamilies: ['{tmp_path}/bad.yaml', '{tmp_path}/good.yaml']\n")
+    driver = Driver(run, 8, space=str(space))
+    assert len(driver.rest()) == 4
+    assert driver.tally.failed == 4
+
+
+def test_an_ablation_is_its_rows_and_nothing_more(run):
+    driver = Driver(run, 20, space="focal_ablation")
+    assert driver.rest() == list(load_space("focal_ablation").grid)

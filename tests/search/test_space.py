@@ -10,6 +10,7 @@ about: A space of the tests.
 settings:
   - image_size=32
   - stage_one.epochs=3
+  - stage_two.search=0
 search:
   stage_one.loss.temperature: tag(log, interval(0.03, 0.5))
   stage_one.optimizer.momentum: interval(0.5, 0.95)
@@ -55,7 +56,11 @@ def quiet():
 
 
 def by_key(space):
-    return {parameter.key: parameter for parameter in space.parameters}
+    return {parameter.key: parameter for parameter in space.families[0].parameters}
+
+
+def draw(space, trial):
+    return space.draw(trial, space.families[0])
 
 
 def test_every_sweep_becomes_its_distribution(space_file):
@@ -76,7 +81,7 @@ def test_a_conditional_parameter_exists_for_its_choice_only(space_file):
     space = load_space(space_file)
     seen = set()
     for trial in trials():
-        point = space.draw(trial)
+        point = draw(space, trial)
         loss = point.values["stage_two.loss.name"]
         assert ("stage_two.loss.gamma" in point.values) is (loss == "focal")
         assert trial.params == point.values
@@ -105,7 +110,7 @@ def test_what_the_command_line_gives_is_searched_no_more(space_file):
     space = load_space(space_file, ["stage_two.loss.name=focal", "stage_one.loss.temperature=0.2"])
     assert not {"stage_two.loss.name", "stage_one.loss.temperature"} & set(by_key(space))
     for trial in trials(5):
-        point = space.draw(trial)
+        point = draw(space, trial)
         assert "stage_two.loss.gamma" in point.values, "its condition holds by the command line"
         assert space.config(point).recipe.stage_one.loss.temperature == 0.2
     paper, plain, _, other = space.named_points()
@@ -118,7 +123,7 @@ def test_a_sweep_of_the_command_line_replaces_that_of_the_file(space_file):
     space = load_space(space_file, ["stage_two.passes=choice(7,9)", "stage_one.optimizer.lr=interval(0.1,0.2)"])
     assert by_key(space)["stage_two.passes"].distribution == CategoricalDistribution([7, 9])
     for trial in trials(5):
-        recipe = space.config(space.draw(trial)).recipe
+        recipe = space.config(draw(space, trial)).recipe
         assert recipe.stage_two.passes in (7, 9)
         assert 0.1 <= recipe.stage_one.optimizer.lr <= 0.2, "and one of its own is searched too"
 
@@ -126,7 +131,7 @@ def test_a_sweep_of_the_command_line_replaces_that_of_the_file(space_file):
 def test_a_sweep_of_the_command_line_keeps_the_condition(space_file):
     space = load_space(space_file, ["stage_two.loss.gamma=interval(1,2)"])
     for trial in trials():
-        gamma = getattr(space.config(space.draw(trial)).recipe.stage_two.loss, "gamma", 1.5)
+        gamma = getattr(space.config(draw(space, trial)).recipe.stage_two.loss, "gamma", 1.5)
         assert 1 <= gamma <= 2
 
 
@@ -144,7 +149,7 @@ def test_a_start_leaves_open_what_the_command_lines_sweep_does_not_have(space_fi
 def test_nothing_is_searched_of_a_stage_that_the_command_line_takes_away(space_file):
     space = load_space(space_file, ["stage_one=null", "stage_two.frozen=false"])
     for trial in trials(5):
-        point = space.draw(trial)
+        point = draw(space, trial)
         assert not any(key.startswith("stage_one") for key in point.values)
         assert space.config(point).recipe.stage_one is None
 
@@ -155,7 +160,7 @@ def test_the_settings_of_a_point_typed_again_make_the_same_recipe(name, space_fi
     source = "supcon" if name == "supcon" else space_file
     user = ["data.size=150", "stage_two.epochs=4", "seed=3"]
     space = load_space(source, user)
-    for point in [*space.named_points(), *(space.draw(trial) for trial in trials(8))]:
+    for point in [*space.named_points(), *(draw(space, trial) for trial in trials(8))]:
         again = load_space(source, [*user, *point.own])
         assert again.config().recipe == space.config(point).recipe, point
 

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.timeout(1500)
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["data.size=150", "image_size=32", "model.backbone=test_resnet", "test_views=none", "stage_two.epochs=3"]
-NAMED = ["paper", "cross_entropy", "weighted_cross_entropy", "focal", "balanced_softmax", "from_scratch"]
+NAMED = ["paper", "cross_entropy", "balanced_softmax", "logit_adjustment", "weighted_cross_entropy", "focal",
+         "from_scratch"]  # fmt: skip
 PLAIN = re.compile(r"(\d+ images: |run directory: |\d+ lanes: | *\d+:\d\d  |ended before its time)")
 ROW = re.compile(r"^\S+ \S+ pid (\d+) INFO (begin|done|failed|cancelled) (\S+)")
 
@@ -49,6 +50,15 @@ controls:
     - stage_two.optimizer.lr=100
     - stage_two.optimizer.weight_decay=10
     - stage_two.optimizer.schedule=constant
+"""
+
+
+TOURNAMENT = """
+about: Two methods that compete, and a control.
+settings: [stage_two.epochs=1]
+controls:
+  plain: [stage_one=null, stage_two.frozen=false, stage_two.view=medium]
+families: [decouple, focal]
 """
 
 
@@ -169,12 +179,13 @@ class Story:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, cache):
-    """`raysk tune --space supcon`, whose driver is killed with two jobs done, and then resumed."""
+    """`raysk tune --space supcon`, whose driver is killed while it searches a stage two, and then resumed."""
     folder = tmp_path_factory.mktemp("killed")
     run = folder / "run"
-    words = ["tune", "--space", "supcon", "--trials", "7", "--run", run, *SMALL, "epochs=2", f"cache={cache}"]
+    small = [*SMALL, "epochs=2", "stage_two.search=8"]
+    words = ["tune", "--space", "supcon", "--trials", "8", "--run", run, *small, f"cache={cache}"]
     with raysk(folder, *words) as command:
-        command.wait_for(lambda: len(finished(run)) >= 2)
+        command.wait_for(lambda: any("-search-" in work for work in begun(run)))
         command.kill()
     before = finished(run)
     with raysk(folder, *words, "--resume") as command:
@@ -186,8 +197,8 @@ def test_a_killed_study_resumes_to_its_end(killed):
     assert (killed.status, killed.errors) == (0, "")
     states = Counter(row["state"] for row in journal_states(killed.run))
     assert states["RUNNING"] == 0
-    assert states["COMPLETE"] + states["PRUNED"] == 7
-    assert len(killed.before) >= 2
+    assert states["COMPLETE"] + states["PRUNED"] == 8
+    assert len(killed.before) >= 3, "a search of stage two follows all folds"
 
 
 def test_no_job_that_was_done_before_the_kill_is_repeated(killed):
@@ -216,20 +227,58 @@ def test_the_leaderboard_has_the_controls_and_the_ensembles_with_intervals(kille
         assert row.scores["oof_macro_f1_sd"] >= 0
         assert row.scored_on == "locked test part"
         assert row.seconds > 0
-        assert row.command.startswith("raysk tune --space supcon --trials ")
+        again = (
+            "raysk tune --space supcon --trials 8 "
+            if row.kind == "ensemble"
+            else f"raysk recipe {killed.run} {row.key}"
+        )
+        assert row.command.startswith(again)
     chosen = {row.name: row.chosen_on for row in killed.board.rows}
     assert (chosen["paper"], chosen["ensemble: greedy"]) == ("nothing", "held-out folds")
+
+
+def test_every_frozen_encoder_was_searched_and_the_best_stage_two_has_a_row(killed):
+    trials = {row["point"]: row for row in journal_states(killed.run)}
+    searched = {name for name, row in trials.items() if "search" in row}
+    assert searched >= {"paper", "from_scratch"}
+    assert not searched & {"cross_entropy", "focal"}
+    rows = {row.name: row for row in killed.board.rows}
+    for name in searched:
+        found = Run.open(killed.run).search(trials[name]["search"])
+        assert len(found["tried"]) == 8
+        # Where nothing is better than the trial's own recipe, that one has the row already.
+        assert found["kept"][0] in {row.key for row in rows.values()}
+    best = [row for row in killed.board.rows if row.name.endswith(" + stage two 1")]
+    assert best
+    for row in best:
+        assert 0 <= row.scores["oof_macro_f1_crossfit"] <= row.scores["oof_macro_f1"] + 1e-9
+        assert row.chosen_on == "held-out folds, best of 8 stage twos"
+
+
+def test_the_command_of_a_row_gives_it_again_to_the_last_digit(killed, tmp_path):
+    row = next(row for row in killed.board.rows if row.name.endswith(" + stage two 1"))
+    with raysk(tmp_path, "recipe", killed.run, row.key) as command:
+        status, text, errors = command.end()
+    assert (status, errors) == (0, "")
+    (tmp_path / "recipe.yaml").write_text(text)
+    with raysk(tmp_path, "train", "recipe.yaml", "--run", "run") as command:
+        assert command.end()[0] == 0
+    (again,) = Leaderboard.read(tmp_path / "run" / "leaderboard.json").rows
+    same = {name: value for name, value in row.scores.items() if not name.endswith("_crossfit")}
+    assert (again.key, again.scores) == (row.key, same)
 
 
 def test_a_drawn_recipe_is_ranked_or_its_stop_is_told(killed):
     ranked = {row.name for row in killed.board.rows}
     (drawn,) = {row["point"] for row in journal_states(killed.run) if row["kind"] == "drawn"}
-    assert (drawn in ranked) is not (f"not ranked: {drawn}" in killed.board.meta)
+    # What stands for it is the best that was found on its encoder.
+    assert (f"{drawn} + stage two 1" in ranked) is not (f"not ranked: {drawn}" in killed.board.meta)
+    assert drawn not in ranked
 
 
 def test_the_leaderboard_is_there_in_every_format_and_the_command_prints_them(killed):
     read = {"csv": pyarrow.csv.read_csv, "parquet": pyarrow.parquet.read_table}
-    for name in ("csv", "json", "md", "parquet", "tex"):
+    for name in ("csv", "html", "json", "md", "parquet", "tex"):
         path = killed.run / f"leaderboard.{name}"
         words = [sys.executable, "-m", "raysk.cli", "leaderboard", str(killed.run), "--format", name]
         done = subprocess.run(words, capture_output=True, cwd=ROOT, check=False)
@@ -240,9 +289,31 @@ def test_the_leaderboard_is_there_in_every_format_and_the_command_prints_them(ki
     assert killed.output.endswith((killed.run / "leaderboard.md").read_text() + "\n")
 
 
-def test_the_ensemble_is_kept_and_made_of_ranked_recipes(killed):
+def test_the_ensemble_is_kept_and_made_of_recipes_with_all_folds(killed):
     ensemble = Ensemble.read(killed.run / "ensemble.json")
-    assert {member.recipe_key for member in ensemble.members} <= {row.key for row in killed.board.rows}
+    kept = {row.key for row in killed.board.rows}
+    for row in journal_states(killed.run):
+        kept |= {row["recipe"], *(Run.open(killed.run).search(row["search"])["kept"] if "search" in row else ())}
+    assert {member.recipe_key for member in ensemble.members} <= kept
+
+
+def test_families_compete_with_equal_budgets_and_the_leaderboard_compares_their_winners(tmp_path, cache):
+    run, space = tmp_path / "run", tmp_path / "tournament.yaml"
+    space.write_text(TOURNAMENT)
+    small = [*SMALL[:-1], "epochs=1", "stage_two.search=4"]
+    with raysk(tmp_path, "tune", "--space", space, "--trials", "6", "--run", run, *small, f"cache={cache}") as command:
+        status, output, errors = command.end()
+    assert (status, errors) == (0, ""), output
+    families = Counter(row["family"] for row in journal_states(run))
+    assert families == {"": 1, "decouple": 2, "focal": 2}, "six are not to be divided: one is left"
+    board = Leaderboard.read(run / "leaderboard.json")
+    names = {row.name for row in board.rows}
+    assert names >= {"plain", "decouple: crt", "decouple: lws", "focal: paper", "focal: no_weights"}
+    tables = {table.label: table for table in board.tables}
+    assert [line[:2] for line in tables["expected-best"].cells] == [("decouple", "2"), ("focal", "2")]
+    assert {name for line in tables["significance"].cells for name in line[:2]} == {
+        "decouple", "focal", "control plain",
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")

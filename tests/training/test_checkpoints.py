@@ -10,6 +10,7 @@ from raysk.training.checkpoints import (
     Checkpoint,
     ClassifierCheckpoint,
     EncoderCheckpoint,
+    FeatureCheckpoint,
     ProgressCheckpoint,
     load_optimizer,
     load_weights,
@@ -18,7 +19,7 @@ from raysk.training.checkpoints import (
     unpack,
 )
 
-KINDS = [EncoderCheckpoint, ClassifierCheckpoint, ProgressCheckpoint]
+KINDS = [EncoderCheckpoint, FeatureCheckpoint, ClassifierCheckpoint, ProgressCheckpoint]
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "steps": torch.tensor(7), "half": torch.ones(2).bfloat16()}
 FACTS = {"seconds": 0.1, "losses": [1.5, 0.1 + 0.2], "epochs": 3}
 

@@ -1,5 +1,6 @@
 import pytest
 
+from raysk.evaluation.metrics import macro_f1_score
 from raysk.recipe import Job
 from raysk.training.job import run_job
 
@@ -20,6 +21,8 @@ def test_a_job_leaves_encoder_classifier_predictions_and_its_record(run, make_jo
         str(path)
         for path in (
             run.encoder_file(job),
+            run.features_file(job, "train-none-0"),
+            run.features_file(job, "held_out-identity"),
             run.classifier_file(job),
             run.predictions_file(job.recipe.key, 0, "held_out"),
             run.record_file(job),
@@ -31,6 +34,9 @@ def test_a_job_leaves_encoder_classifier_predictions_and_its_record(run, make_jo
     for stage in ("stage_one", "stage_two"):
         assert len(record[stage]["losses"]) == 2
         assert record[stage]["images"] > 0
+    assert len(record["stage_one"]["health"]) == 2
+    predictions = run.predictions(job.recipe.key, 0)
+    assert record["macro_f1"] == macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])
 
 
 def test_a_finished_job_is_not_done_again(finished, frozen_job, alone, diary):

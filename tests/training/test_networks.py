@@ -3,8 +3,10 @@ import pytest
 import torch
 
 from raysk.parts.heads import heads
+from raysk.parts.losses.classification import CrossEntropy
+from raysk.parts.losses.contrastive import SupCon
 from raysk.recipe import Model
-from raysk.training.networks import Classifier, Encoder, ProjectedEncoder
+from raysk.training.networks import Classifier, Encoder, StageOneLoss, StageOneNetwork
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 2, 32, 32, 3), dtype=np.uint8))
 
@@ -34,7 +36,7 @@ def test_a_blank_encoder_fetches_nothing_and_reads_no_file(tmp_path):
 
 
 def test_each_view_of_each_image_has_its_own_unit_embedding(encoder):
-    model = ProjectedEncoder(encoder, 8).eval()
+    model = StageOneNetwork(encoder, 8).eval()
     embeddings = model(IMAGES)
     assert embeddings.shape == (3, 2, 8)
     torch.testing.assert_close(embeddings.norm(dim=2), torch.ones(3, 2))
@@ -50,3 +52,32 @@ def test_a_classifier_is_its_head_on_its_encoder(name, encoder):
     logits = model(IMAGES[:, :1])
     assert logits.shape == (3, 5)
     torch.testing.assert_close(logits, model.head(encoder(IMAGES[:, 0])))
+
+
+# The losses of stage one.
+
+
+@pytest.mark.parametrize(("projection", "num_classes"), [(8, 5), (8, None), (None, 5)])
+def test_embeddings_and_logits_stand_side_by_side(projection, num_classes, encoder):
+    model = StageOneNetwork(encoder, projection, num_classes).eval()
+    outputs = model(IMAGES)
+    features = encoder(IMAGES.flatten(0, 1))
+    parts = [model.projection(features)] if projection else []
+    parts += [model.classifier(features)] if num_classes else []
+    torch.testing.assert_close(outputs, torch.cat(parts, dim=1).view(3, 2, -1))
+
+
+def test_the_combined_loss_is_the_weighted_sum_with_every_view_a_row():
+    counts, labels = torch.tensor([4, 2, 1]), torch.tensor([0, 2, 1, 0])
+    outputs = torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(0))
+    outputs[..., :5] = torch.nn.functional.normalize(outputs[..., :5], dim=2)
+    on_embeddings, on_logits = SupCon().build(counts, 5), CrossEntropy(weights="balanced").build(counts)
+    first = on_embeddings(outputs[..., :5], labels)
+    second = on_logits(
+        torch.stack([outputs[row, view, 5:] for row in range(4) for view in range(2)]),
+        torch.tensor([labels[row] for row in range(4) for _ in range(2)]),
+    )
+    both = StageOneLoss(on_embeddings, 0.3, on_logits, 5)
+    torch.testing.assert_close(both(outputs, labels), 0.3 * first + second)
+    torch.testing.assert_close(StageOneLoss(on_embeddings, 0.3, None, 5)(outputs[..., :5], labels), 0.3 * first)
+    torch.testing.assert_close(StageOneLoss(None, 0.3, on_logits, 0)(outputs[..., 5:], labels), second)

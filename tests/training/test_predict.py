@@ -9,15 +9,16 @@ from raysk.errors import ArtifactError
 from raysk.run import Run
 from raysk.training.checkpoints import ClassifierCheckpoint
 from raysk.training.job import run_job
-from raysk.training.networks import Classifier, Encoder
-from raysk.training.predict import encode, predict, probabilities_of
+from raysk.training.networks import Classifier
+from raysk.training.predict import log_shares, predict, probabilities_of
+from raysk.training.stage_one import load_encoder
 
 
 def classifier_of(job, run) -> Classifier:
-    encoder = Encoder(job.recipe.model, job.recipe.image_size)
-    classifier = Classifier(encoder, job.recipe.stage_two.head, len(run.manifest.class_names))
+    """Joins the head of a frozen job to the encoder of its stage one."""
+    classifier = Classifier(load_encoder(job, run), job.recipe.stage_two.head, len(run.manifest.class_names))
     tensors = ClassifierCheckpoint.read(run.classifier_file(job), job.recipe.key, job.fold).tensors
-    classifier.load_state_dict(tensors)
+    classifier.head.load_state_dict(tensors)
     return classifier.eval()
 
 
@@ -96,30 +97,38 @@ def test_a_one_stage_recipe_on_two_classes(head, manifest, cache, tmp_path, make
     assert run.record(job).keys() >= {"stage_two"} and "stage_one" not in run.record(job)
 
 
-def test_encoding_changes_nothing_and_gives_what_a_head_can_learn_from(finished, frozen_job, alone):
-    classifier, store = classifier_of(frozen_job, finished), finished.store(32)
-    encoder = classifier.encoder.train()
-    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    rows = np.array([5, 3, 3, 40])
-    features = encode(encoder, rows, lambda batch: store.pixels[batch], alone)
-    assert all(torch.equal(before[name], tensor) for name, tensor in encoder.state_dict().items())
-    torch.testing.assert_close(features[1], features[2])
-    torch.testing.assert_close(features[0], encoder(torch.from_numpy(store.pixels[5:6].copy()))[0])
-    torch.nn.Linear(features.shape[1], 2)(features).sum().backward()  # Refused of tensors made in inference mode.
-
-
-def test_rows_of_several_pieces_stay_in_order(finished, frozen_job, alone):
-    classifier, store = classifier_of(frozen_job, finished), finished.store(32)
-    rows = np.tile(np.arange(len(store)), 3)[::-1]
-    assert len(rows) > 256
-    features = encode(classifier.encoder, rows, lambda batch: store.pixels[batch], alone)
-    first = encode(classifier.encoder, np.arange(len(store)), lambda batch: store.pixels[batch], alone)
-    torch.testing.assert_close(features, first[torch.from_numpy(rows.copy())])
-
-
 def test_probabilities_are_those_of_a_head_that_does_not_learn():
     head = torch.nn.Sequential(torch.nn.Dropout(0.9), torch.nn.Linear(4, 3)).train()
-    features = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    found = probabilities_of(head, features)
+    features = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    found = probabilities_of(head, features, torch.zeros(3))
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, head[1](features).softmax(dim=1).detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(found, head[1](features).softmax(dim=2).detach().numpy(), atol=1e-6)
+
+
+def test_the_shift_is_taken_off_the_logits_of_every_row():
+    head = torch.nn.Linear(4, 3)
+    features = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    shift = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    odds = probabilities_of(head, features, torch.zeros(3)) * np.exp(-shift.numpy())
+    np.testing.assert_allclose(
+        probabilities_of(head, features, shift), odds / odds.sum(axis=2, keepdims=True), atol=1e-6
+    )
+
+
+def test_log_shares_are_those_of_the_counts():
+    np.testing.assert_allclose(log_shares(np.array([6, 3, 1])).exp(), [0.6, 0.3, 0.1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_an_adjustment_divides_by_the_class_shares_of_the_training_rows(frozen, finished, make_job, alone, diary):
+    changes = {"model.backbone": "test_resnet", "test_views": "dihedral" if frozen else "none"}
+    changes |= {} if frozen else {"stage_one": None, "stage_two.frozen": False, "stage_two.epochs": 1}
+    plain, shifted = make_job(changes), make_job({**changes, "stage_two.adjustment": 0.5})
+    for job in (plain, shifted):
+        run_job(job, finished, alone, diary())
+    before, after = (finished.predictions(job.recipe.key, 0).probabilities for job in (plain, shifted))
+    labels = finished.manifest.labels[finished.folds.train_rows(0)]
+    odds = before / np.bincount(labels) ** 0.5
+    np.testing.assert_allclose(after, odds / odds.sum(axis=2, keepdims=True), atol=1e-5)
+    rarest = np.bincount(labels).argmin()
+    assert (after[..., rarest] > before[..., rarest]).all()

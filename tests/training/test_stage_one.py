@@ -1,8 +1,17 @@
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from raysk.errors import ArtifactError
-from raysk.training.checkpoints import EncoderCheckpoint
+from raysk.parts.losses.base import ScheduledLoss
+from raysk.recipe import Stage
+from raysk.training.batches import FeatureBatches, Plan
+from raysk.training.checkpoints import EncoderCheckpoint, ProgressCheckpoint, unpack
+from raysk.training.features import encode, plain_images
+from raysk.training.health import measure
+from raysk.training.loop import Trainer
+from raysk.training.networks import StageOneLoss
 from raysk.training.stage_one import fresh_encoder, load_encoder, train_stage_one
 
 
@@ -34,7 +43,7 @@ def test_the_encoder_is_trained_and_kept_without_its_projection(run, make_job, a
     encoder = load_encoder(job, run)
     assert not equal(weights(encoder), weights(fresh_encoder(job, alone)))
     names = EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).tensors.keys()
-    assert names == encoder.state_dict().keys()
+    assert names == {f"encoder/{name}" for name in encoder.state_dict()}
     assert list(run.encoder_file(job).parent.iterdir()) == [run.encoder_file(job)]  # No progress file is left.
 
 
@@ -100,3 +109,137 @@ def test_the_encoder_of_another_job_is_refused(run, make_job, alone, diary):
         load_encoder(other, run)
     with pytest.raises(ArtifactError, match="must be a whole safetensors file"):
         load_encoder(job, run)
+
+
+# The losses of stage one.
+
+
+@pytest.mark.parametrize("loss", ["bcl", "paco", "tsc"])
+def test_losses_that_learn_or_remember_something_go_on_bit_for_bit(
+    loss, run, tmp_path, new_run, make_job, alone, diary
+):
+    changes = {"stage_one.loss": {"name": loss}, "stage_one.classifier_loss": {"name": "balanced_softmax"}}
+    job = make_job(changes | {"stage_one.epochs": 3, "stage_one.views": ["none", "light"]})
+    whole = train_stage_one(job, run, alone, diary())
+    other = new_run(tmp_path / "other")
+    with pytest.raises(diary.Leave):
+        train_stage_one(job, other, alone, diary(leave_after=("stage one", 2)))
+    facts = train_stage_one(job, other, alone, diary())
+    assert (facts["losses"], facts["health"]) == (whole["losses"], whole["health"])
+    expected, found = (
+        EncoderCheckpoint.read(one.encoder_file(job), job.recipe.encoder_key, 0).tensors for one in (run, other)
+    )
+    assert {"classifier/weight", "classifier/bias"} < expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_the_parameters_of_a_loss_are_trained_and_not_kept(run, make_job, alone, diary):
+    job = make_job({"stage_one.loss": {"name": "paco"}})
+    with pytest.raises(diary.Leave):
+        train_stage_one(job, run, alone, diary(leave_after=("stage one", 1)))
+    progress = run.encoder_file(job).with_suffix(".progress")
+    key = job.recipe.encoder_key
+    before = unpack("loss", ProgressCheckpoint.read(progress, key, 0).tensors)
+    with pytest.raises(diary.Leave):
+        train_stage_one(job, run, alone, diary(leave_after=("stage one", 2)))
+    after = unpack("loss", ProgressCheckpoint.read(progress, key, 0).tensors)
+    assert before.keys() == after.keys() != set()
+    assert any(not torch.equal(after[name], tensor) for name, tensor in before.items())
+    train_stage_one(job, run, alone, diary())
+    kept = EncoderCheckpoint.read(run.encoder_file(job), key, 0).tensors
+    assert all(name.startswith("encoder/") for name in kept)
+
+
+class Clock(ScheduledLoss):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[float] = []
+
+    def begin_epoch(self, done: float) -> None:
+        self.heard.append(done)
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits, labels)
+
+
+def test_a_scheduled_loss_hears_of_every_epoch_that_is_still_to_do(tmp_path, alone, diary):
+    stage = Stage(epochs=4, batch_size=4)
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 0])
+    batches = FeatureBatches(torch.randn(1, 8, 6), Plan(labels, stage, 0, alone))
+
+    def fit(report) -> list[float]:
+        clock = Clock()
+        model = nn.Sequential(nn.Linear(6, 3), nn.Unflatten(1, (1, 3)))  # (B, V, C)
+        loss = StageOneLoss(None, 1.0, clock, 0)
+        Trainer(model, loss, stage, 7, alone, ("key", 0), tmp_path / "progress").fit(batches, "stage one", report)
+        return clock.heard
+
+    with pytest.raises(diary.Leave):
+        fit(diary(leave_after=("stage one", 2)))
+    assert fit(diary()) == [0.5, 0.75]
+
+
+def test_a_classifier_may_learn_alone(run, make_job, alone, diary):
+    changes = {"stage_one.loss": None, "stage_one.classifier_loss": {"name": "cross_entropy"}, "stage_one.epochs": 8}
+    changes |= {"stage_one.views": ["none"], "stage_one.optimizer": {"name": "adamw", "lr": 0.01}}
+    job = make_job(changes)
+    facts = train_stage_one(job, run, alone, diary())
+    assert facts["losses"][-1] < 0.9 * facts["losses"][0]
+    assert facts["images"] == 8 * (len(run.folds.train_rows(0)) // 16 * 16)
+    tensors = EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).tensors
+    assert tensors["classifier/weight"].shape == (7, load_encoder(job, run).num_features)
+
+
+# Health.
+
+
+def test_health_is_measured_after_every_epoch_on_rows_of_both_parts(run, make_job, alone, diary):
+    job = make_job()
+    facts = train_stage_one(job, run, alone, diary())
+    assert len(facts["health"]) == 2
+    rows = [run.folds.train_rows(0), run.folds.held_out_rows(0)]
+    images = plain_images(run.store(32))
+    known, held_out = (encode(load_encoder(job, run), some, images, alone) for some in rows)
+    labels = [run.manifest.labels[some] for some in rows]
+    # No class has more than a hundred rows here: the probe sees all of them.
+    expected = measure(known, labels[0], held_out, labels[1], run.manifest.class_names).to_plain()
+    found = facts["health"][-1]
+    assert found.keys() == expected.keys()
+    for name in ("probe", "alignment", "uniformity", "effective_rank"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-4)
+    assert EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).facts["health"] == facts["health"]
+
+
+def test_patience_ends_a_stage_that_learns_no_more(run, make_job, alone, diary):
+    changes = {"stage_one.epochs": 12, "stage_one.optimizer": {"lr": 1e-9, "weight_decay": 0.0}}
+    job, report = make_job(changes | {"stage_one.patience": 2}), diary()
+    facts = train_stage_one(job, run, alone, report)
+    probes = [one["probe"] for one in facts["health"]]
+    assert report.told[-1] == ("stage one", len(probes))
+    # Weights that hardly move: two epochs after the best one it is over, and not before.
+    assert len(probes) < 12
+    assert len(probes) - 1 - probes.index(max(probes)) == 2
+    assert len(facts["losses"]) == len(probes)
+
+
+def test_a_stage_that_patience_has_ended_is_not_begun_again(run, tmp_path, new_run, make_job, alone, diary):
+    changes = {"stage_one.epochs": 12, "stage_one.optimizer": {"lr": 1e-9, "weight_decay": 0.0}}
+    job = make_job(changes | {"stage_one.patience": 1})
+    whole = train_stage_one(job, run, alone, diary())
+    other, last = new_run(tmp_path / "other"), len(whole["losses"])
+    with pytest.raises(diary.Leave):
+        train_stage_one(job, other, alone, diary(leave_after=("stage one", last)))
+    report = diary()
+    facts = train_stage_one(job, other, alone, report)
+    assert report.told == [("stage one", last)]
+    assert (facts["losses"], facts["health"]) == (whole["losses"], whole["health"])
+
+
+def test_an_alarm_is_told(run, make_job, alone, diary, caplog):
+    job = make_job({"stage_one.optimizer": {"lr": 0.5, "momentum": 0.0, "weight_decay": 1.9}})  # Shrinks all weights.
+    alarms = [one["alarm"] for one in train_stage_one(job, run, alone, diary())["health"]]
+    assert alarms[-1]
+    told = [record.getMessage() for record in caplog.records if record.name == "raysk.training.stage_one"]
+    assert told == [f"epoch {epoch}: {alarm}" for epoch, alarm in enumerate(alarms, 1) if alarm]

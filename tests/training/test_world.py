@@ -30,6 +30,14 @@ TASKS = {
         "stage_two.ema": 0.5, "stage_two.loss": {"name": "cross_entropy", "weights": "balanced"},
         "stage_two.sampler": {"name": "square_root"}, "stage_two.view": "light",
     },
+    "mixed": {
+        "stage_one": None, "stage_two.frozen": False, "stage_two.epochs": 2, "stage_two.mixing": {"name": "remix"},
+        "stage_two.adjustment": 1.0, "stage_two.optimizer": {"lr": 0.01},
+    },
+    "combined": {
+        "stage_one.loss": {"name": "paco"}, "stage_one.classifier_loss": {"name": "balanced_softmax"},
+        "stage_one.epochs": 2, "stage_one.optimizer": {"lr": 0.01}, "stage_two.head": {"name": "lws"},
+    },
 }  # fmt: skip
 
 
@@ -110,6 +118,8 @@ def test_loss_curves_are_those_of_one_worker(name, pair, single, jobs):
     for stage in stages:
         assert found[stage]["losses"] == pytest.approx(expected[stage]["losses"], abs=1e-5)
         assert found[stage]["images"] == expected[stage]["images"]
+        probes = ([one["probe"] for one in record[stage].get("health", [])] for record in (expected, found))
+        assert next(probes) == pytest.approx(next(probes))
         assert len(set(expected[stage]["losses"])) > 1
 
 

@@ -1,0 +1,95 @@
+"""Does the search of two speeds find better recipes than a flat search does in the same time?
+
+    python benchmarks/flat_search.py [--seeds 3] [--trials 6] [OVERRIDE ...]
+
+Both search the space of SuperCon without its starts and controls, on the same rows and folds. The flat search draws
+`--trials` recipes, one setting of stage two each. The search of two speeds then has the time that these took, from the
+first job to the last, and draws as many encoders as fit. What is compared is macro-F1 of choosing the best recipe,
+cross-fitted (each fold is scored by what is best on the others), and macro-F1 of that recipe on the locked test part,
+which chose nothing. Without overrides the images are the embedded ones; ended searches take a few minutes each.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from raysk.evaluation.leaderboard import Leaderboard
+from raysk.spaces import read_space_file, spaces_folder
+
+CROSS_FITTED = "macro-F1 of that choice, cross-fitted"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to."""
+
+    seconds: float
+    recipes: int
+    settings: int
+    cross_fitted: float
+    test: float
+
+
+def search(folder: Path, space: Path, options: list[str]) -> Found:
+    """Runs a study, and reads what it found."""
+    command = [sys.executable, "-m", "raysk.cli", "tune", "--space", str(space), "--run", str(folder), *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    board = Leaderboard.read(folder / "leaderboard.json")
+    singles = [row for row in board.rows if row.kind != "ensemble"]
+    best = max(singles, key=lambda row: row.scores["oof_macro_f1"])
+    searches = list((folder / "searches").glob("*.json"))
+    recipes = len(searches) or len(singles)
+    tried = sum(path.read_text().count('"stage_two"') for path in searches) or recipes
+    return Found(
+        seconds_of_search(folder), recipes, tried, float(board.meta[CROSS_FITTED]), best.scores["test_macro_f1"]
+    )
+
+
+def seconds_of_search(folder: Path) -> float:
+    """Returns the time from the making of the run directory to the last job that was not of the test part."""
+    files = [*folder.glob("jobs/*-held_out.json"), *folder.glob("searches/*.json")]
+    return max(path.stat().st_mtime for path in files) - (folder / "run.json").stat().st_mtime
+
+
+def drawn_space(folder: Path) -> Path:
+    """Writes the space of SuperCon without the recipes that it names."""
+    content = read_space_file(spaces_folder() / "supcon.yaml")
+    path = folder / "drawn.yaml"
+    path.write_text(yaml.safe_dump({name: content[name] for name in ("about", "settings", "search")}))
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=6, help="recipes of the flat search")
+    arguments = parser.parse_args()
+    print("| seed | search | seconds | recipes | settings of stage two | macro-F1, cross-fitted | on the test part |")
+    print("|--:|---|--:|--:|--:|--:|--:|", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        space = drawn_space(Path(name))
+        for seed in range(arguments.seeds):
+            shared = [f"seed={seed}", *arguments.overrides]
+            flat = search(
+                Path(name) / f"flat{seed}",
+                space,
+                ["--trials", str(arguments.trials), "stage_two.search=0", *shared],
+            )
+            show(seed, "flat", flat)
+            budget = ["--trials", "1000", "--time-budget", f"{flat.seconds:.0f}"]
+            show(seed, "two speeds", search(Path(name) / f"two{seed}", space, [*budget, *shared]))
+
+
+def show(seed: int, name: str, found: Found) -> None:
+    cells = [seed, name, f"{found.seconds:.0f}", found.recipes, found.settings]
+    print(f"| {' | '.join(map(str, cells))} | {found.cross_fitted:.3f} | {found.test:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Contact sheets: a look at the images of a class, one of each group."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from raysk.artifacts import replacing
+from raysk.data.manifest import Manifest
+from raysk.data.store import UNREADABLE
+
+MOST_IMAGES = 24
+COLUMNS = 6
+SIDE = 160  # pixels of an image on the sheet
+GAP = 8
+LINE = 13
+PAPER, INK, FAINT = (255, 255, 255), (25, 25, 25), (110, 110, 110)
+
+
+def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
+    """Draws up to 24 images of a class as a PNG file, with file name and group below each, whole or not at all.
+
+    Args:
+        manifest: Whose images.
+        label: The code of the class.
+        path: Where.
+
+    Returns:
+        The rows on the sheet: the first of each group, and more of them only where there are too few groups; spread
+        evenly over the class, so that the same dataset has the same sheet.
+    """
+    rows = _chosen(manifest, label)
+    images, groups = manifest.paths, manifest.table.column("group")
+    num_columns = min(COLUMNS, len(rows))
+    num_lines = -(-len(rows) // num_columns)
+    cell = (SIDE + GAP, SIDE + 2 * LINE + GAP)
+    top = 2 * LINE + GAP
+    sheet = Image.new("RGB", (GAP + num_columns * cell[0], top + num_lines * cell[1] + GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(11)
+    count = int(manifest.class_counts[label])
+    num_groups = len(np.unique(manifest.groups[manifest.labels == label]))
+    title = f"{manifest.class_names[label]}: {len(rows)} of {count} images"
+    _write(draw, (GAP, GAP), title + (f" in {num_groups} groups" if manifest.grouped else ""), sheet.width, INK, font)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        thumbnails = list(pool.map(_thumbnail, [images[row] for row in rows]))
+    for place, (row, thumbnail) in enumerate(zip(rows, thumbnails, strict=True)):
+        left, upper = GAP + place % num_columns * cell[0], top + place // num_columns * cell[1]
+        name = partial(_write, draw, width=SIDE, font=font)
+        if thumbnail is None:
+            draw.rectangle((left, upper, left + SIDE - 1, upper + SIDE - 1), outline=FAINT)
+            name((left + GAP, upper + SIDE // 2), "cannot be read", fill=INK)
+        else:
+            # Whole, in its own shape, and standing on its caption.
+            sheet.paste(thumbnail, (left + (SIDE - thumbnail.width) // 2, upper + SIDE - thumbnail.height))
+        name((left, upper + SIDE + 1), images[row].name, fill=INK)
+        if manifest.grouped:
+            name((left, upper + SIDE + 1 + LINE), str(groups[row]), fill=FAINT)
+    with replacing(path) as temporary:
+        sheet.save(temporary, "PNG")
+    return rows
+
+
+def _chosen(manifest: Manifest, label: int) -> list[int]:
+    rows = np.flatnonzero(manifest.labels == label)
+    firsts = rows[np.sort(np.unique(manifest.groups[rows], return_index=True)[1])]
+    others = np.setdiff1d(rows, firsts)
+    chosen = _spread(firsts, MOST_IMAGES)
+    return [*chosen, *_spread(others, MOST_IMAGES - len(chosen))]
+
+
+def _spread(rows: np.ndarray, number: int) -> list[int]:
+    """Returns at most `number` of the rows, evenly spaced."""
+    if len(rows) <= number:
+        return [int(row) for row in rows]
+    return [int(rows[place]) for place in np.arange(number) * len(rows) // max(number, 1)]
+
+
+def _thumbnail(path: Path) -> Image.Image | None:
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (SIDE, SIDE))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # 16 bits a pixel, which a plain conversion would clip to white
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return ImageOps.contain(upright.convert("RGB"), (SIDE, SIDE))
+    except UNREADABLE:
+        return None
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    width: int,
+    fill: tuple[int, int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """Writes a line, shortened in its middle to what fits: the ends of names tell them apart."""
+    shown = text
+    while draw.textlength(shown, font) > width and len(shown) > 3:
+        keep = len(shown) - 2
+        shown = shown[: keep // 2] + "…" + shown[-(keep - keep // 2 - 1) :]
+    draw.text(at, shown, fill, font)

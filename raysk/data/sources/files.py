@@ -1,0 +1,115 @@
+"""Finding image files: by the path that a table gives, or by name in any folder below a collection's."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from raysk.data.sources.base import IMAGE_SUFFIXES
+from raysk.errors import DataError
+
+MASK_ENDING = "_segmentation"
+OTHER_ENDINGS = ("_superpixels", "_mask")
+# Folders that hold masks under the very names of the images.
+MASK_FOLDERS = ("mask", "segmentation", "groundtruth")
+
+
+class ImageFiles:
+    """The image files below a folder, by name without folder and suffix; links are followed, hidden files are not seen.
+
+    Args:
+        root: The folder of a collection.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._images: dict[str, list[str]] = {}
+        self._masks: dict[str, list[str]] = {}
+        for path in image_files(root):
+            stem = path.stem
+            folders = [part.casefold() for part in path.parts[:-1]]
+            if stem.endswith(MASK_ENDING):
+                self._masks.setdefault(stem.removesuffix(MASK_ENDING), []).append(path.as_posix())
+            elif any(word in folder for folder in folders for word in MASK_FOLDERS):
+                self._masks.setdefault(stem, []).append(path.as_posix())
+            elif not stem.endswith(OTHER_ENDINGS):
+                self._images.setdefault(stem, []).append(path.as_posix())
+
+    def image(self, name: str) -> str | None:
+        """Returns the path of an image relative to the root; None where there is none.
+
+        Raises:
+            DataError: Several different files have that name.
+        """
+        return self._only(self._images, name)
+
+    def mask(self, name: str) -> str | None:
+        """Returns the path of the mask of an image, as `image`."""
+        return self._only(self._masks, name)
+
+    def _only(self, index: dict[str, list[str]], name: str) -> str | None:
+        path = PurePath(name.replace("\\", "/"))
+        stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+        found = sorted(index.get(stem, []))
+        # Copies are harmless (an archive of HAM10000 has each folder twice); a scaled version is another image.
+        if len(found) > 1 and len({(self._root / path).stat().st_size for path in found}) > 1:
+            raise DataError(
+                f"an image must be one file, but {name!r} is {found[0]} and also {found[1]} in {self._root}: "
+                "move one of them away"
+            )
+        return found[0] if found else None
+
+
+def image_files(root: Path) -> list[PurePath]:
+    """Returns the image files below a folder, relative to it and sorted; hidden files and folders are not seen."""
+    found, seen = [], set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above would go round for ever
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = PurePath(folder).relative_to(root)
+        found += [below / name for name in names if is_image(name)]
+    return sorted(found)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name is that of an image."""
+    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+
+
+def paths_of(root: Path, names: Sequence[str]) -> list[str | None]:
+    """Returns the paths of images that a table names by path, relative to `root` where they lie below it.
+
+    A path may lack its suffix, have spaces around it, or the separators of Windows. None where there is no file.
+    """
+    listings: dict[Path, set[str]] = {}
+    return [_path_of(root, name, listings) for name in names]
+
+
+def _path_of(root: Path, name: str, listings: dict[Path, set[str]]) -> str | None:
+    for spelling in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):
+        if not spelling or "\0" in spelling:
+            continue
+        path = root / spelling
+        if path.is_file():
+            return _relative(path, root)
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            if path.parent not in listings:
+                listings[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+            suffixes = (form for suffix in sorted(IMAGE_SUFFIXES) for form in (suffix, suffix.upper()))
+            found = [path.name + suffix for suffix in suffixes if path.name + suffix in listings[path.parent]]
+            if len(found) > 1:
+                raise DataError(
+                    f"an image must be one file, but {name!r} is {found[0]} and also {found[1]} in {path.parent}: "
+                    "write the suffix into the table"
+                )
+            if found:
+                return _relative(path.with_name(found[0]), root)
+    return None
+
+
+def _relative(path: Path, root: Path) -> str:
+    """Returns the path relative to the root where it lies below it, so that a copy elsewhere has the same digest."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -1,0 +1,25 @@
+"""HAM10000: 10,015 dermatoscopic images of 7,470 lesions in seven classes (Tschandl, Rosendahl, Kittler 2018)."""
+
+from pathlib import Path
+
+from raysk.data.sources.base import Collection, sources
+from raysk.data.sources.publishers import open_published
+from raysk.data.sources.settings import DataSettings
+
+CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+# The table has been published with and without its suffix.
+TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata", "metadata.csv")
+
+
+@sources.register("ham10000")
+def read_ham10000(settings: DataSettings, cache: Path) -> Collection:
+    """Reads the table beside HAM10000_images_part_1/ and _part_2/, or any other folders with the images; and masks."""
+    published = open_published(settings, TABLES)
+    labels = [label.casefold() for label in published.names("dx")]
+    return published.collection(
+        published.ids("image_id"),
+        labels,
+        groupings=published.groupings(["lesion"]),
+        told_by=("dx",),
+        known_classes=CLASSES,
+    )

@@ -1,0 +1,62 @@
+"""ISIC 2024 (SLICE-3D): 401,059 crops from total body photographs, as files or within one HDF5 file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raysk.data.sources.base import Collection, sources
+from raysk.data.sources.isic import TARGETS, target_labels
+from raysk.data.sources.publishers import find_table, open_published
+from raysk.data.sources.settings import DataSettings
+from raysk.data.sources.unpacking import unpacked
+from raysk.errors import ConfigError, DataError
+
+# Where the publisher's own files lie, so that rows have the same names from files and from HDF5.
+IMAGES = "train-image/image"
+
+
+@sources.register("isic2024")
+def read_isic2024(settings: DataSettings, cache: Path) -> Collection:
+    """Reads train-metadata.csv, and the images of train-image/image/ or, if that is not there, train-image.hdf5.
+
+    The images of the HDF5 file are unpacked into the cache once: everything else in raysk reads files.
+    """
+    published = open_published(settings, ["train-metadata.csv"])
+    ids = published.ids("isic_id")
+    packed = find_table(published.root, ["train-image.hdf5"])
+    images, root = None, None
+    if packed is not None and not (published.root / IMAGES).is_dir():
+        root = _unpacked(packed, ids, cache)
+        images = [f"{IMAGES}/{name}.jpg" if (root / IMAGES / f"{name}.jpg").is_file() else None for name in ids]
+    return published.collection(
+        ids,
+        target_labels(published),
+        groupings=published.groupings(),
+        told_by=("target",),
+        known_classes=TARGETS,
+        images=images,
+        root=root,
+    )
+
+
+def _unpacked(packed: Path, ids: Sequence[str], cache: Path) -> Path:
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{packed.name} must be read with h5py, but it is not installed: pip install 'raysk[hdf5]', or unpack the "
+            f"images into {packed.parent / IMAGES}"
+        ) from error
+    try:
+        file = h5py.File(packed, "r")
+    except OSError as error:
+        raise DataError(f"{packed} must be an HDF5 file, but {str(error).splitlines()[0]}: fetch it again") from error
+    with file:
+        return unpacked(cache, "isic2024", [packed], lambda folder: _write_images(file, ids, folder), sorted(ids))
+
+
+def _write_images(file: Any, ids: Sequence[str], folder: Path) -> None:
+    (folder / IMAGES).mkdir(parents=True)
+    for name in ids:
+        if name in file:  # an image that is not there is reported as any other missing file
+            (folder / IMAGES / f"{Path(name).name}.jpg").write_bytes(bytes(file[name][()]))

@@ -1,0 +1,127 @@
+"""From what a publisher tells to a manifest: classes renamed, groups joined, missing images seen to."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from raysk.data.manifest import COLUMNS, Manifest, make_manifest
+from raysk.data.sources.base import Collection, sources
+from raysk.data.sources.classes import check_labels, counted, mapped_labels
+from raysk.data.sources.groups import joined_groups
+from raysk.data.sources.settings import DataSettings
+from raysk.errors import ConfigError, DataError
+
+GROUP = "group"
+
+logger = logging.getLogger(__name__)
+
+
+def load_manifest(settings: DataSettings, cache: Path) -> Manifest:
+    """Returns the manifest of a dataset.
+
+    Args:
+        settings: Which dataset.
+        cache: A folder for what a source has to make, and that is found again the next time.
+
+    Raises:
+        ConfigError: The source is unknown or a setting cannot be right.
+        DataError: The table, the folder or a row cannot be right.
+    """
+    collection = settled(sources[settings.source](settings, cache), settings)
+    return make_manifest(
+        [image or "" for image in collection.images],
+        collection.labels,
+        root=collection.root,
+        groups=collection.groupings.get(GROUP),
+        roles=collection.roles,
+        class_names=settings.classes,
+        attributes={
+            f"source_{name}" if name in COLUMNS else name: column for name, column in collection.attributes.items()
+        },
+    )
+
+
+def settled(collection: Collection, settings: DataSettings) -> Collection:
+    """Returns the rows that are to be used, with at most one grouping, called "group", in which no value is blank.
+
+    Raises:
+        ConfigError: A setting asks for what the collection does not tell.
+        DataError: A row has no label or a wrong one, or its image is missing.
+    """
+    wheres = [collection.where(row) for row in range(len(collection.names))]
+    _check_labels_given(collection)
+    if collection.known_classes is not None:
+        check_labels(collection.labels, collection.known_classes, "the publisher's classes", wheres)
+    labels = mapped_labels(collection.labels, settings, collection.origin)
+    keep = [row for row, label in enumerate(labels) if label is not None]
+    if left_out := [collection.labels[row] for row, label in enumerate(labels) if label is None]:
+        logger.warning(
+            "%s: left out %d rows of classes that data.classes_map lacks: %s",
+            collection.origin, len(left_out), counted(left_out),
+        )  # fmt: skip
+    if settings.classes is not None:
+        check_labels([label or "" for label in labels], settings.classes, "data.classes", wheres)
+    roles = _roles(collection, settings)
+    renamed = replace(collection, labels=[label or "" for label in labels], roles=roles)
+    renamed = renamed.take(_with_file(renamed, keep, settings.on_error))
+    return replace(renamed, groupings=_groups(renamed, settings))
+
+
+def _check_labels_given(collection: Collection) -> None:
+    blank = [row for row, label in enumerate(collection.labels) if not label]
+    if blank:
+        raise DataError(
+            f"every row of {collection.origin} must have a label, but row {blank[0]} ({collection.names[blank[0]]!r}) "
+            f"has none, as {len(blank)} in all: fill in the label or remove the rows"
+        )
+
+
+def _roles(collection: Collection, settings: DataSettings) -> list[str] | None:
+    if collection.roles is not None:
+        return list(collection.roles)
+    if settings.role is None:
+        return None
+    if settings.role not in ("train_only", "test"):
+        raise ConfigError(
+            f"data.role must be train_only or test for the source {settings.source!r}, but got {settings.role!r}: "
+            "choose one, or remove it"
+        )
+    return [settings.role] * len(collection.names)
+
+
+def _with_file(collection: Collection, rows: Sequence[int], on_error: str) -> list[int]:
+    """Returns those of the rows whose image is there; a missing one is refused, or reported and left out."""
+    missing = [row for row in rows if collection.images[row] is None]
+    if not missing:
+        return list(rows)
+    first = f"{collection.root / collection.names[missing[0]]} of row {missing[0]}"
+    if on_error == "refuse":
+        raise DataError(
+            f"every image of {collection.origin} must be a file, but {first} is not, as {len(missing)} in all: restore "
+            "the files, correct data.path or data.image, or set data.on_error=skip"
+        )
+    logger.warning("%s: left out %d rows without an image file, first %s", collection.origin, len(missing), first)
+    return [row for row in rows if collection.images[row] is not None]
+
+
+def _groups(collection: Collection, settings: DataSettings) -> dict[str, list[str]]:
+    kinds = list(collection.groupings)
+    if settings.group_by is not None:
+        kinds = ["lesion", "patient"] if settings.group_by == "both" else [settings.group_by]
+    if absent := [kind for kind in kinds if kind not in collection.groupings]:
+        raise ConfigError(
+            f"data.group_by must be what {collection.origin} tells ({', '.join(collection.groupings) or 'nothing'}), "
+            f"but got {settings.group_by!r} and there is no {absent[0]}: choose another, name the columns of a table "
+            "of your own in data.group, or remove it"
+        )
+    if not kinds:
+        return {}
+    # Patients before lesions: a group is then named by its patient.
+    groups = joined_groups({kind: collection.groupings[kind] for kind in sorted(kinds, reverse=True)})
+    if unknown := groups.count(""):
+        logger.warning(
+            "%s: %d rows have no value of %r, and are groups of their own",
+            collection.origin, unknown, " or ".join(kinds),
+        )  # fmt: skip
+    return {GROUP: [group or str(image) for group, image in zip(groups, collection.images, strict=True)]}

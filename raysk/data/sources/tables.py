@@ -1,0 +1,161 @@
+"""A user's own data: a table of images, or a folder of class folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysk.data.manifest import ROLES, Manifest
+from raysk.data.sources.base import Collection, known, required_path, sources
+from raysk.data.sources.files import image_files, paths_of
+from raysk.data.sources.settings import DataSettings
+from raysk.data.tables import read_columns, strings_of
+from raysk.errors import ConfigError, DataError
+
+MANIFEST_MARK = b"raysk.a manifest"
+
+
+@sources.register("csv")
+def read_csv(settings: DataSettings, cache: Path) -> Collection:
+    """Reads a CSV (comma or semicolon) or Parquet table; relative image paths start from the table's folder.
+
+    Columns that have no part in the manifest are kept as attributes.
+    """
+    path = required_path(settings, "a table")
+    if not path.is_file():
+        raise DataError(f"data.path must be a table, but {path} is not a file: correct data.path")
+    # Codes such as "01" are names: what the manifest takes over must not be read as numbers.
+    group = settings.group or "group"
+    texts = {settings.image, settings.label, group, *group.split("+"), settings.role or "role"}
+    return collection_of(read_columns(path, texts), path.parent, path, settings)
+
+
+@sources.register("parquet")
+def read_parquet(settings: DataSettings, cache: Path) -> Collection:
+    """Reads a Parquet table as `read_csv` does, or a manifest that raysk wrote."""
+    path = required_path(settings, "a Parquet table")
+    if path.is_file() and path.suffix.lower() != ".parquet":
+        raise DataError(f"data.path must be a Parquet table, but is {path}: take data=csv, or rename the file")
+    try:
+        own = path.is_file() and MANIFEST_MARK in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} must be a Parquet table, but {str(error).splitlines()[0]}: correct it") from error
+    return _collection_of_manifest(path) if own else read_csv(settings, cache)
+
+
+@sources.register("folder")
+def read_folder(settings: DataSettings, cache: Path) -> Collection:
+    """Reads a folder with one folder of images per class; nothing says which images belong together."""
+    root = required_path(settings, "a folder")
+    if not root.is_dir():
+        raise DataError(f"data.path must be a folder of class folders, but {root} is no folder: correct data.path")
+    images, labels = class_folders(root)
+    return Collection(origin=root.name, root=root, names=images, images=images, labels=labels)
+
+
+def class_folders(root: Path) -> tuple[list[str], list[str]]:
+    """Returns the images of the class folders in a folder, relative to it, and the class of each.
+
+    Raises:
+        DataError: A folder holds no image.
+    """
+    images: list[str] = []
+    labels: list[str] = []
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        found = [(folder.name / path).as_posix() for path in image_files(folder)]
+        if not found:
+            raise DataError(
+                f"each folder in {root} must be a class with images, but {folder.name!r} holds none: "
+                "add images or remove the folder"
+            )
+        images += found
+        labels += [folder.name] * len(found)
+    return images, labels
+
+
+def collection_of(table: pa.Table, root: Path, path: Path, settings: DataSettings) -> Collection:
+    """Returns the rows of a user's table.
+
+    Args:
+        table: The table.
+        root: The folder that relative image paths start from.
+        path: Where the table lies, for errors.
+        settings: Which columns are what.
+
+    Raises:
+        DataError: A column is missing, or a row names no image or a strange role.
+    """
+    names = strings_of(table, settings.image, "data.image", path)
+    if blank := [row for row, name in enumerate(names) if not known(name)]:
+        raise DataError(
+            f"every row must have an image, but row {blank[0]} of {path.name} has none, as {len(blank)} in all: "
+            "fill it in or remove the rows"
+        )
+    labels = [known(label) for label in strings_of(table, settings.label, "data.label", path)]
+    group_columns = _group_columns(table, settings)
+    groupings = {
+        column: [known(group) for group in strings_of(table, column, "data.group", path)] for column in group_columns
+    }
+    role_column = _role_column(table, settings)
+    roles = None
+    if role_column is not None:
+        roles = _roles(strings_of(table, role_column, "data.role", path), names, path)
+    used = {settings.image, settings.label, role_column, *(group_columns if len(group_columns) == 1 else ())}
+    attributes: dict[str, Any] = {name: table.column(name) for name in table.column_names if name not in used}
+    return Collection(
+        origin=path.name,
+        root=root,
+        names=names,
+        images=paths_of(root, names),
+        labels=labels,
+        groupings=groupings,
+        roles=roles,
+        attributes=attributes,
+    )
+
+
+def _group_columns(table: pa.Table, settings: DataSettings) -> list[str]:
+    if settings.group is None:
+        return ["group"] if "group" in table.column_names else []
+    return [settings.group] if settings.group in table.column_names else settings.group.split("+")
+
+
+def _role_column(table: pa.Table, settings: DataSettings) -> str | None:
+    if settings.role is None:
+        return "role" if "role" in table.column_names else None
+    for_all = settings.role in ("train_only", "test") and settings.role not in table.column_names
+    return None if for_all else settings.role
+
+
+def _roles(values: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
+    roles = []
+    for row, value in enumerate(values):
+        role = "" if known(value) == "train" else known(value)
+        if role not in ROLES:
+            raise DataError(
+                f"a role must be 'test', 'train_only', 'train' or blank, but got {value!r} in row {row} "
+                f"({names[row]!r}) of {path.name}: correct it"
+            )
+        roles.append(role)
+    return roles
+
+
+def _collection_of_manifest(path: Path) -> Collection:
+    manifest = Manifest.read(path)
+    images = manifest.table.column("image").to_pylist()
+    if not manifest.root.is_dir():
+        raise ConfigError(
+            f"the images of {path} must lie in {manifest.root}, but it is no folder: prepare the dataset again"
+        )
+    return Collection(
+        origin=path.name,
+        root=manifest.root,
+        names=images,
+        images=paths_of(manifest.root, images),
+        labels=manifest.table.column("label").to_pylist(),
+        groupings={"group": manifest.table.column("group").to_pylist()} if manifest.grouped else {},
+        roles=manifest.roles,
+        attributes={name: manifest.table.column(name) for name in manifest.attributes},
+    )

@@ -1,0 +1,221 @@
+"""One recipe again: printed from a leaderboard row, and trained over all folds in this process, without Ray."""
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.distributed as dist
+import yaml
+from rich.console import Console
+
+from raysk.config import Config, FoldSettings
+from raysk.data.folds import make_folds
+from raysk.data.sources import DataSettings
+from raysk.errors import ArtifactError, ConfigError
+from raysk.evaluation.formats import write_leaderboard
+from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.loading import read_data
+from raysk.recipe import Job, Recipe
+from raysk.run import Run, check_recipe
+from raysk.scoring import TEST_PART, all_scores, chosen_on, commit, read_held_out, read_test, training_cost
+from raysk.settings import Between, Settings
+from raysk.training.job import run_job
+from raysk.training.loop import Progress
+from raysk.training.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeFile(Settings):
+    """What `raysk recipe` prints and `raysk train` reads: a recipe, and all that its score depends on besides.
+
+    Args:
+        data: Which rows.
+        folds: How they are divided.
+        recipe: What is trained.
+        cache: Where decoded images are kept.
+        workers: How many DDP workers trained it; batch norm sees their shares of a batch.
+        threads: How many threads each of them computed with: sums of floats depend on how they are divided.
+    """
+
+    data: DataSettings
+    folds: FoldSettings
+    recipe: Recipe
+    cache: str = "~/.cache/raysk"
+    workers: Annotated[int, Between(1, 100_000)] = 1
+    threads: Annotated[int, Between(1, 100_000)] | None = None
+
+    @classmethod
+    def of_row(cls, run: Run, row: str) -> "RecipeFile":
+        """Returns the recipe of a leaderboard row.
+
+        Args:
+            run: The run directory.
+            row: Its place, its name, or (the beginning of) its key.
+
+        Raises:
+            ArtifactError: There is no such row, or it is an ensemble.
+        """
+        found = find_row(Leaderboard.read(run.folder / "leaderboard.json"), row)
+        if found.kind == "ensemble":
+            raise ArtifactError(
+                f"ROW must be a single recipe, but {found.name!r} averages several: its members, with their keys, are "
+                f"in {run.folder / 'ensemble.json'}"
+            )
+        recipe = run.recipe(found.key)
+        record = run.record(Job(recipe, 0))
+        facts = {name: run.facts[name] for name in ("data", "divide", "cache")}
+        return cls(
+            data=DataSettings.from_plain(facts["data"]),
+            folds=FoldSettings.from_plain(facts["divide"]),
+            recipe=recipe,
+            cache=facts["cache"],
+            workers=record["workers"],
+            threads=record["threads"],
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "RecipeFile":
+        """Reads the file.
+
+        Raises:
+            ConfigError: It is missing, no YAML, or a value breaks a rule.
+        """
+        try:
+            plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"FILE must be a recipe in YAML, but {reason}: print one with raysk recipe") from error
+        if not isinstance(plain, dict) or not {"data", "folds", "recipe"} <= plain.keys():
+            raise ConfigError(
+                f"FILE must be a recipe with data, folds and recipe, but {path} is none: print one with raysk recipe"
+            )
+        return cls.from_plain(plain)
+
+    def text(self) -> str:
+        """Returns the file's text."""
+        return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True)
+
+
+def find_row(leaderboard: Leaderboard, wanted: str) -> Row:
+    """Returns the row at a place, of a name, or whose key begins so.
+
+    Raises:
+        ArtifactError: There is none, or several.
+    """
+    rows = leaderboard.rows
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(rows):
+        return rows[int(wanted) - 1]
+    found = [row for row in rows if row.name == wanted] or [row for row in rows if row.key.startswith(wanted)]
+    if len(found) != 1:
+        names = ", ".join(f"{place} {row.name!r}" for place, row in enumerate(rows, start=1))
+        what = f"{wanted!r} is {len(found)} of them" if found else f"got {wanted!r}"
+        raise ArtifactError(f"ROW must be a place, a name or a key of one row, but {what}: there are {names}")
+    return found[0]
+
+
+def train_recipe(path: Path, folder: Path | None, resume: bool, console: Console) -> Leaderboard | None:
+    """Trains the recipe of a file over all folds, scores it on the locked test part, and writes its leaderboard.
+
+    Under torchrun all processes train together.
+
+    Returns:
+        The leaderboard; None on all processes but the chief.
+
+    Raises:
+        RayskError: Whatever the user can mend.
+    """
+    file = RecipeFile.read(path)
+    with _joined() as world:
+        quiet = Console(quiet=not world.is_chief, soft_wrap=True) if not world.is_chief else console
+        if file.workers != world.size:
+            quiet.print(
+                f"the row was trained by {file.workers} workers, this is {world.size}: scores will differ a little"
+                f" (torchrun --nproc-per-node {file.workers} -m -- raysk.cli train ...)",
+                highlight=False,
+            )
+        if file.threads is not None:
+            torch.set_num_threads(file.threads)
+        run = _open_run(path, file, folder, resume, world, quiet)
+        for fold in range(run.folds.k):
+            job = Job(file.recipe, fold)
+            run_job(job, run, world, lambda progress, fold=fold: _tell(quiet, fold, run.folds.k, progress))  # type: ignore[misc]
+            run_job(job.for_test(), run, world, lambda progress: None)
+        return _leaderboard(run, file.recipe, path) if world.is_chief else None
+
+
+def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, world: World, console: Console) -> Run:
+    """Makes the run directory, or finds it; the chief does, and tells the others where it is."""
+    if world.is_chief:
+        folder = folder or Path("runs") / f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S}"
+        exists = (folder / "run.json").exists()
+        if exists and not resume:
+            raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to go on with it")
+        manifest, pixels = read_data(
+            Config(data=file.data, folds=file.folds, recipe=file.recipe, cache=file.cache), console
+        )
+        divide = file.folds
+        folds = make_folds(manifest, divide.k, divide.seed, divide.test_share, divide.column)
+        check_recipe(file.recipe, manifest, folds)
+        same = {"manifest": manifest.digest, "pixels": pixels, "folds": folds.digest, "recipe": file.recipe.key}
+        if exists:
+            Run.open(folder).check_same(same)
+        else:
+            facts = {"data": file.data.to_plain(), "divide": divide.to_plain()}
+            cache = Path(file.cache).expanduser()
+            Run.create(folder, cache, manifest, folds, same | facts).keep_recipe(file.recipe)
+        console.print(f"run directory: {folder}", markup=False, highlight=False)
+    return Run.open(Path(world.broadcast_text(str(folder))))
+
+
+def _tell(console: Console, fold: int, num_folds: int, progress: Progress) -> None:
+    if not progress.epoch:
+        return
+    loss = f"loss {progress.losses[-1]:.4f}" if progress.losses else ""
+    probe = f", probe {progress.health[-1]['probe']:.3f}" if progress.health else ""
+    where = f"fold {fold + 1} of {num_folds}, {progress.stage}, epoch {progress.epoch} of {progress.epochs}"
+    console.print(f"{where}: {loss}{probe}", highlight=False)
+
+
+def _leaderboard(run: Run, recipe: Recipe, path: Path) -> Leaderboard:
+    """Scores the recipe, and writes the leaderboard."""
+    held_out, test = read_held_out(run, recipe), read_test(run, recipe)
+    seconds, images = training_cost(run, recipe)
+    row = Row(
+        key=recipe.key,
+        name=path.stem,
+        kind=recipe.kind,
+        scores=all_scores(run, held_out, held_out.mean(), test.mean()),
+        chosen_on=chosen_on(recipe),
+        scored_on=TEST_PART,
+        seconds=seconds,
+        images=images,
+        commit=commit(),
+        command=shlex.join(["raysk", "train", str(path)]),
+        settings="",
+    )
+    leaderboard = Leaderboard((row,), run.manifest.class_names, {"recipe": str(path)})
+    write_leaderboard(leaderboard, run.folder)
+    return leaderboard
+
+
+@contextmanager
+def _joined() -> Iterator[World]:
+    """Joins the process group that torchrun announces, if it does."""
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is None:
+        yield World.current()
+        return
+    device = torch.device("cuda", int(local_rank)) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World.current(device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,71 @@
+"""What a finished search has to offer: each trial's recipe, and the best that its search of stage two found."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial
+
+from raysk.recipe import Recipe
+from raysk.run import Run
+from raysk.scoring import HELD_OUT, chosen_on
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe with all folds.
+
+    Args:
+        recipe: The recipe.
+        name: What a reader calls it.
+        family: The family of its trial; "" for a control.
+        overrides: What sets it apart from the ground of its space.
+        chosen_on: The rows that had a say in it.
+        has_row: Whether the leaderboard shows it; the others are there for the ensemble.
+        crossfit: Macro-F1 of the choice among the settings of stage two, each fold scored by what the others choose.
+        seconds: What the search of stage two took, beside the training of this recipe.
+    """
+
+    recipe: Recipe
+    name: str
+    family: str
+    overrides: tuple[str, ...]
+    chosen_on: str
+    has_row: bool = True
+    crossfit: float | None = None
+    seconds: float = 0.0
+
+
+def read_candidates(run: Run, trials: Sequence[FrozenTrial]) -> list[Candidate]:
+    """Returns what the trials that have all folds offer, each recipe once, in their order."""
+    found: dict[str, Candidate] = {}
+    for trial in trials:
+        for candidate in _of_trial(run, trial):
+            found.setdefault(candidate.recipe.key, candidate)
+    return list(found.values())
+
+
+def _of_trial(run: Run, trial: FrozenTrial) -> Iterator[Candidate]:
+    attributes = trial.user_attrs
+    is_drawn, search_id = attributes["kind"] == "drawn", attributes.get("search")
+    name, family, overrides = attributes["point"], attributes["family"], tuple(attributes["overrides"])
+    own = run.recipe(attributes["recipe"])
+    if not (is_drawn and search_id):
+        # The search drew its recipes after looking at the folds; a named one was fixed before any score was seen.
+        yield Candidate(own, name, family, overrides, HELD_OUT if is_drawn else chosen_on(own))
+    if search_id is None:
+        return
+    found = run.search(search_id)
+    for place, key in enumerate(found["kept"]):
+        yield Candidate(
+            run.recipe(key),
+            f"{name} + stage two {place + 1}",
+            family,
+            overrides,
+            f"{HELD_OUT}, best of {len(found['tried'])} stage twos",
+            has_row=place == 0,
+            crossfit=found["crossfit"] if place == 0 else None,
+            seconds=found["seconds"],
+        )
+    if is_drawn:
+        # Last, since it may be the very one that the search found to be the best.
+        yield Candidate(own, name, family, overrides, HELD_OUT, has_row=False)

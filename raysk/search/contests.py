@@ -1,0 +1,92 @@
+"""Tables of a study that compare more than rows: families at equal budgets, an ablation, the choice itself."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from raysk.evaluation.comparison import compare, cross_fitted_choice
+from raysk.evaluation.leaderboard import Row
+from raysk.evaluation.tables import Table, expected_best_table, grid_table, significance_table
+from raysk.recipe import Job
+from raysk.run import Run
+from raysk.search.ending import Entry
+from raysk.search.space import Space
+
+
+def study_tables(
+    run: Run, space: Space, trials: Sequence[FrozenTrial], entries: Sequence[Entry], rows: Sequence[Row]
+) -> list[Table]:
+    """Returns the tables that a space asks for beside those of the rows.
+
+    Args:
+        run: The run directory.
+        space: What was searched.
+        trials: All trials, those that racing stopped included.
+        entries: The candidates that have a row.
+        rows: Their scores.
+    """
+    tables = []
+    if space.grid:
+        scores = {row.name: row.scores for row in rows}
+        tables.append(grid_table({name: scores.get(name, {}) for name in space.grid}))
+    if len(space.families) > 1:
+        if budgets := _budgets(run, space, trials):
+            tables.append(expected_best_table(budgets))
+        winners = _winners(space, entries, {row.key: row for row in rows})
+        test = run.folds.test_rows
+        if len(winners) > 1:
+            contestants = {name: entry.test.mean() for name, entry in winners.items()}
+            differences = compare(contestants, run.manifest.labels[test], run.manifest.groups[test])
+            tables.append(significance_table(differences))
+    return tables
+
+
+def cross_fitted_best(run: Run, trials: Sequence[FrozenTrial]) -> float:
+    """Returns macro-F1 of choosing the best single recipe of the study: each fold by what scores best on the others.
+
+    All that was tried with all folds stands for election, every setting of stage two included. (What Optuna proposed
+    late has seen all folds, so that a little of the choice remains in it.)
+    """
+    scores = []
+    for trial in trials:
+        recipe = run.recipe(trial.user_attrs["recipe"])
+        scores.append([run.record(Job(recipe, fold))["macro_f1"] for fold in range(run.folds.k)])
+        if "search" in trial.user_attrs:
+            scores += [one["scores"] for one in run.search(trial.user_attrs["search"])["tried"]]
+    return float(cross_fitted_choice(np.array(scores)).mean())
+
+
+def _budgets(run: Run, space: Space, trials: Sequence[FrozenTrial]) -> dict[str, list[float]]:
+    """Returns the scores out of fold of every recipe of each family.
+
+    One that racing stopped enters with the folds that it had: left out, it would flatter its family.
+    """
+    found: dict[str, list[float]] = {family.name: [] for family in space.families}
+    for trial in trials:
+        family = trial.user_attrs.get("family", "")
+        if family in found and trial.intermediate_values:
+            reached = trial.intermediate_values[max(trial.intermediate_values)]
+            # The best of many settings of stage two flatters; choosing cross-fitted does not.
+            searched = "search" in trial.user_attrs
+            found[family].append(run.search(trial.user_attrs["search"])["crossfit"] if searched else reached)
+    return {family: scores for family, scores in found.items() if scores}
+
+
+def _winners(space: Space, entries: Sequence[Entry], rows: Mapping[str, Row]) -> dict[str, Entry]:
+    """Returns the best entry of each family on the held-out folds, and the first control, which is no contestant."""
+    reference = next(iter(space.controls), "")
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        family, name = entry.candidate.family, entry.candidate.name
+        if not family and name != reference:
+            continue
+        title = family or f"control {name}"
+        if title not in found or _worth(rows, entry) > _worth(rows, found[title]):
+            found[title] = entry
+    return found
+
+
+def _worth(rows: Mapping[str, Row], entry: Entry) -> float:
+    scores = rows[entry.candidate.recipe.key].scores
+    return scores.get("oof_macro_f1_crossfit", scores["oof_macro_f1"])

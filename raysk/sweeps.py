@@ -1,0 +1,182 @@
+"""Sweeps: settings that are searched, in Hydra's grammar, and points drawn from them through Optuna."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import optuna
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+
+from raysk.config import PART_NODES, parse_overrides
+from raysk.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched setting.
+
+    Args:
+        key: Its dotted path in the configuration.
+        distribution: Its values.
+        when: (key, values) of the choices that it exists for; None if it always exists.
+        name: What Optuna calls it: two parameters of one key, for different choices, are two to Optuna.
+    """
+
+    key: str
+    distribution: BaseDistribution
+    when: tuple[str, tuple[str, ...]] | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.key)
+
+    def exists(self, plain: Mapping[str, Any]) -> bool:
+        """Returns whether the parameter means something in a composed configuration: what it is part of is there."""
+        # The name of a part says which part there is, where there may be none so far.
+        parent = self.key.removesuffix(".name").rpartition(".")[0]
+        if parent and lookup(plain, parent) is None:
+            return False
+        return self.when is None or str(lookup(plain, self.when[0])) in self.when[1]
+
+    def allows(self, value: Any) -> bool:
+        """Returns whether a value is among those that are searched."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return value in choices
+            case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
+                return isinstance(value, int | float) and low <= value <= high
+        return False
+
+    def draw(self, trial: optuna.Trial) -> Any:
+        """Returns the value that a trial proposes."""
+        match self.distribution:
+            case FloatDistribution(low=low, high=high, log=log):
+                return trial.suggest_float(self.name, low, high, log=log)
+            case IntDistribution(low=low, high=high, log=log):
+                return trial.suggest_int(self.name, low, high, log=log)
+            case CategoricalDistribution(choices=choices):
+                return trial.suggest_categorical(self.name, choices)
+        raise TypeError(f"no way to draw from {self.distribution}")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        when = [self.when[0], list(self.when[1])] if self.when else None
+        return {
+            "key": self.key,
+            "distribution": distribution_to_json(self.distribution),
+            "when": when,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Parameter":
+        """Reads the JSON form."""
+        when = (plain["when"][0], tuple(plain["when"][1])) if plain["when"] else None
+        return cls(plain["key"], json_to_distribution(plain["distribution"]), when, plain["name"])
+
+
+def read_parameters(where: str, key: str, entry: Any) -> list[Parameter]:
+    """Reads one line of a space: a sweep, a sweep with a condition, or a list of these for different choices.
+
+    Raises:
+        ConfigError: It is no sweep.
+    """
+    entries = entry if isinstance(entry, list) else [entry]
+    found = []
+    for one in entries:
+        text, condition = (one["sweep"], one.get("when")) if isinstance(one, dict) else (one, None)
+        (item,) = parse_overrides([f"{key}={text}"])
+        name = key if len(entries) == 1 else f"{key} when {condition}"
+        found.append(Parameter(key, distribution(where, item), _condition(condition), name))
+    return found
+
+
+def _condition(text: str | None) -> tuple[str, tuple[str, ...]] | None:
+    """Reads KEY=VALUE, or KEY=choice(...) for any of several values."""
+    if text is None:
+        return None
+    (item,) = parse_overrides([text])
+    value = item.value()
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    return item.key_or_group, tuple(str(one) for one in values)
+
+
+def distribution(where: str, item: Override) -> BaseDistribution:
+    """Returns Optuna's form of a sweep.
+
+    Raises:
+        ConfigError: It is none, or has no values.
+    """
+    try:
+        return _optuna_form(where, item)
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}: the sweep of {item.key_or_group} must have values, but {error}: correct it"
+        ) from error
+
+
+def _optuna_form(where: str, item: Override) -> BaseDistribution:
+    sweep = item.value()
+    if isinstance(sweep, ChoiceSweep):
+        return CategoricalDistribution([as_choice(value) for value in sweep.list])
+    if isinstance(sweep, IntervalSweep):
+        low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log)
+        return FloatDistribution(float(low or 0), float(high or 0), log)
+    if isinstance(sweep, RangeSweep):
+        return CategoricalDistribution(list(sweep.range()))
+    rule = "must be choice(...), interval(...) or range(...)"
+    raise ConfigError(f"{where}: the sweep of {item.key_or_group} {rule}, but got {item.value()!r}: correct it")
+
+
+def as_choice(value: Any) -> bool | int | float | str:
+    """Returns a value as Optuna keeps it: plain, so a list goes as its text, which parses back."""
+    if isinstance(value, list):
+        return f"[{','.join(str(item) for item in value)}]"
+    return value if isinstance(value, bool | int | float) else str(value)
+
+
+def override_texts(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns values as overrides."""
+    return tuple(f"{key}={value}" for key, value in values.items())
+
+
+def values_of(parameters: Iterable[Parameter], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads off a composed configuration what the parameters that exist are."""
+    found = {p.key: lookup(plain, p.key) for p in parameters if p.exists(plain)}
+    return {key: as_choice(value) for key, value in found.items() if value is not None}
+
+
+def lookup(plain: Any, key: str) -> Any:
+    """Returns the value at a dotted path, None where the path ends early."""
+    for name in key.split("."):
+        if not isinstance(plain, Mapping) or name not in plain:
+            return None
+        plain = plain[name]
+    return plain
+
+
+def assigned(plain: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Returns a configuration with one setting changed; a part that is exchanged leaves what the new one has too.
+
+    Only settings that had been chosen stay: a default of the old part is not one of the new part.
+    It does for one value what composing the whole tree anew does, a thousand times as fast.
+    """
+    name, _, rest = key.partition(".")
+    if not rest:
+        return {**plain, name: value}
+    node = plain.get(name) or {}
+    if rest == "name" and name in PART_NODES and "name" in node:
+        defaults = {field.name: field.default for field in fields(PART_NODES[name][node["name"]])}
+        known = [field.name for field in fields(PART_NODES[name][value])]
+        node = {kept: chosen for kept, chosen in node.items() if kept in known and chosen != defaults.get(kept)}
+    return {**plain, name: assigned(node, rest, value)}

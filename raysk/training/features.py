@@ -1,0 +1,119 @@
+"""Features: what a frozen encoder says of rows. Computed once for each encoder, fold and view, and kept in the run."""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysk.data.store import ImageStore
+from raysk.data.views import BatchView, TrainingView, test_time_views, view_names, view_seed
+from raysk.recipe import Job, Part
+from raysk.run import Run
+from raysk.training.checkpoints import FeatureCheckpoint
+from raysk.training.networks import Encoder
+from raysk.training.precision import autocast
+from raysk.training.world import World
+
+# Large enough to fill a GPU, small enough for the memory of a laptop.
+_BATCH = 256
+
+# Rows (B,) to their images (B, H, W, 3), uint8.
+Images = Callable[[np.ndarray], np.ndarray]
+
+
+def encode(encoder: Encoder, rows: np.ndarray, images: Images, world: World) -> Tensor:
+    """Encodes rows with an encoder as it stands: evaluation mode, no gradient, nothing of it changes.
+
+    Args:
+        encoder: Images to features.
+        rows: (N,).
+        images: Draws the images of some of the rows.
+        world: Each rank encodes its share.
+
+    Returns:
+        Features (N, D), float32, the same on every rank.
+    """
+    was_training = encoder.training
+    encoder.eval()
+    # Shares of equal size, so that they can be gathered: the last rows are encoded twice where N does not divide.
+    padded = np.resize(rows, -(-len(rows) // world.size) * world.size)
+    share = np.split(padded, world.size)[world.rank]
+    features = []
+    with torch.inference_mode():
+        for start in range(0, len(share), _BATCH):
+            batch = torch.from_numpy(np.ascontiguousarray(images(share[start : start + _BATCH])))
+            with autocast(world.device):
+                features.append(encoder(batch.to(world.device)).float())
+        gathered = world.gather(torch.cat(features))[: len(rows)]
+    encoder.train(was_training)
+    # A plain tensor again: heads are trained on it.
+    return gathered.clone()
+
+
+def plain_images(store: ImageStore) -> Images:
+    """Returns the images of rows as they are stored."""
+    return lambda rows: store.pixels[rows]
+
+
+def turned_images(store: ImageStore, view: str) -> Images:
+    """Returns the images of rows in a test-time view."""
+    turn: BatchView = test_time_views[view]
+    return lambda rows: turn(store.pixels[rows])
+
+
+class FrozenFeatures:
+    """The features of a job's frozen encoder on its fold.
+
+    Args:
+        job: Whose encoder and fold.
+        run: Where they are kept.
+        world: The workers that encode together; each of them asks for the same.
+        load: Reads the encoder, when a file is missing.
+    """
+
+    def __init__(self, job: Job, run: Run, world: World, load: Callable[[Job, Run], Encoder]) -> None:
+        self.job, self.run, self.world, self._load = job, run, world, load
+
+    def training(self, view: str, passes: int) -> Tensor:
+        """Returns the training rows in so many drawn views, (P, N, D)."""
+        rows = self.run.folds.train_rows(self.job.fold)
+        return torch.stack(
+            [self._one(f"train-{view}-{number}", rows, self._drawn(view, number)) for number in range(passes)]
+        )
+
+    def part(self, part: Part) -> Tensor:
+        """Returns the rows of a part in every test-time view of the recipe, (V, N, D)."""
+        rows = self.run.folds.test_rows if part == "test" else self.run.folds.held_out_rows(self.job.fold)
+        views = view_names(self.job.recipe.test_views)
+        return torch.stack([self._one(f"{part}-{view}", rows, turned_images(self._store, view)) for view in views])
+
+    def _one(self, name: str, rows: np.ndarray, images: Images) -> Tensor:
+        path = self.run.features_file(self.job, name)
+        key = str(self.job.recipe.encoder_key)
+        if not self.world.agree(path.exists()):
+            features = encode(self._encoder, rows, images, self.world)
+            if self.world.is_chief:
+                FeatureCheckpoint(key, self.job.fold, {"name": name}, {"features": features}).write(path)
+            self.world.barrier()
+        return FeatureCheckpoint.read(path, key, self.job.fold).tensors["features"].to(self.world.device)
+
+    def _drawn(self, view: str, number: int) -> Images:
+        if view == "none":
+            return plain_images(self._store)
+        draw = TrainingView(view, self.job.recipe.image_size)
+
+        def images(rows: np.ndarray) -> np.ndarray:
+            seeds = [view_seed(self.job.recipe.seed, number, int(row), 0) for row in rows]
+            return np.stack([draw(self._store.pixels[row], seed) for row, seed in zip(rows, seeds, strict=True)])
+
+        return images
+
+    @cached_property
+    def _store(self) -> ImageStore:
+        return self.run.store(self.job.recipe.image_size)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return self._load(self.job, self.run).to(self.world.device)

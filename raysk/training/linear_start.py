@@ -1,0 +1,50 @@
+"""The linear classifier that LWS and tau-normalisation start from."""
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from raysk.recipe import Job
+from raysk.run import Run
+from raysk.training.checkpoints import EncoderCheckpoint, FeatureCheckpoint, unpack
+from raysk.training.features import FrozenFeatures
+from raysk.training.stage_one import load_encoder
+from raysk.training.world import World
+
+_NAME = "linear-start"
+
+
+def linear_start(job: Job, run: Run, world: World) -> tuple[Tensor, Tensor]:
+    """Returns weight (C, D) and bias (C,): of the classifier that stage one learnt, or one fitted to its features.
+
+    Kang et al. 2020 rescale the classifier of stage one. Where stage one learnt none (our choice), it is the logistic
+    regression of the plain training rows, kept beside the features.
+    """
+    key = str(job.recipe.encoder_key)
+    encoder = EncoderCheckpoint.read(run.encoder_file(job), key, job.fold)
+    learnt = unpack("classifier", encoder.tensors)
+    if learnt:
+        return learnt["weight"], learnt["bias"]
+    path = run.features_file(job, _NAME)
+    if not world.agree(path.exists()):
+        features = FrozenFeatures(job, run, world, load_encoder).training("none", 1)[0]
+        if world.is_chief:
+            labels = run.manifest.labels[run.folds.train_rows(job.fold)]
+            weight, bias = _logistic_regression(features.cpu(), labels)
+            FeatureCheckpoint(key, job.fold, {"name": _NAME}, {"weight": weight, "bias": bias}).write(path)
+        world.barrier()
+    tensors = FeatureCheckpoint.read(path, key, job.fold).tensors
+    return tensors["weight"], tensors["bias"]
+
+
+def _logistic_regression(features: Tensor, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Fits features of unit variance, which the penalty wants, and returns weights for the features as they are."""
+    # The bias is not penalised: to centre changes nothing but the number of iterations.
+    centre, scale = features.mean(dim=0), features.std(dim=0).clamp_min(1e-6)
+    fitted = LogisticRegression(max_iter=200).fit(((features - centre) / scale).numpy(), labels)
+    weight, bias = torch.from_numpy(fitted.coef_).float(), torch.from_numpy(fitted.intercept_).float()
+    if len(weight) == 1:  # Of two classes scikit-learn gives the difference only.
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    weight = weight / scale
+    return weight, bias - weight @ centre

@@ -1,0 +1,256 @@
+"""The second speed: hundreds of stage-two settings on the features of one frozen encoder, scored out of fold.
+
+Stage one is searched at full price, one trial an encoder. With the encoder frozen stage two is a head on features that
+never change, so that each trial can try all that the space says of stage two and answer with its best.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from raysk.artifacts import digest_of, write_json
+from raysk.errors import ConfigError, TrainingError
+from raysk.evaluation.comparison import cross_fitted_choice
+from raysk.evaluation.metrics import count_classes
+from raysk.recipe import Job, Recipe
+from raysk.run import Run
+from raysk.sweeps import Parameter, assigned, values_of
+from raysk.training.features import FrozenFeatures
+from raysk.training.job import run_job
+from raysk.training.linear_start import linear_start
+from raysk.training.loop import Progress, Report
+from raysk.training.many_heads import fit_heads, many_logits
+from raysk.training.predict import log_shares
+from raysk.training.stage_one import load_encoder
+from raysk.training.world import World
+
+# Optuna learns between rounds; within one, all settings are fitted at once.
+_ROUNDS = 4
+# How many of the best settings are kept as recipes, for the ensemble.
+NUM_KEPT = 10
+# Heads whose logits are held at once: (heads, views, rows, classes) in double precision.
+_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class StageTwoSearch:
+    """The unit of work beside the job: the search of stage two on the encoders of one recipe, whose folds are done.
+
+    Args:
+        recipe: Its stage one gives the encoders; its stage two is the ground, and the first setting that is tried as
+            far as the search reaches its values.
+        parameters: What is searched of stage two.
+        num_settings: How many settings are tried.
+    """
+
+    recipe: Recipe
+    parameters: tuple[Parameter, ...]
+    num_settings: int
+
+    @property
+    def id(self) -> str:
+        """The name of the search, made from its content."""
+        space = digest_of([[parameter.to_plain() for parameter in self.parameters], self.num_settings])
+        return f"{self.recipe.key}-search-{space}"
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return {
+            "recipe": self.recipe.to_plain(),
+            "parameters": [parameter.to_plain() for parameter in self.parameters],
+            "num_settings": self.num_settings,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "StageTwoSearch":
+        """Reads the JSON form."""
+        parameters = tuple(Parameter.from_plain(parameter) for parameter in plain["parameters"])
+        return cls(Recipe.from_plain(plain["recipe"]), parameters, plain["num_settings"])
+
+    def draw(self, trial: optuna.Trial) -> Recipe:
+        """Returns the recipe of a setting that Optuna proposes.
+
+        Raises:
+            ConfigError: Values that are right alone do not go together.
+        """
+        plain = self.recipe.to_plain()
+        for parameter in self.parameters:
+            if parameter.exists(plain):
+                plain = assigned(plain, parameter.key, parameter.draw(trial))
+        return Recipe.from_plain(plain)
+
+    def ground(self) -> dict[str, Any]:
+        """Returns the values of the searched parameters in the recipe itself, by their names."""
+        found = {}
+        plain = self.recipe.to_plain()
+        for parameter in self.parameters:
+            values = values_of([parameter], plain)
+            if parameter.key in values and parameter.allows(values[parameter.key]):
+                found[parameter.name] = values[parameter.key]
+        return found
+
+
+@dataclass
+class Tried:
+    """A setting and its macro-F1 on the held-out rows of each fold, (k,)."""
+
+    recipe: Recipe
+    scores: np.ndarray
+
+
+def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Report) -> None:
+    """Tries the settings, keeps the best of them as recipes with all their folds, and writes what each one scored.
+
+    Args:
+        search: What to try on whose encoders.
+        run: Where its files are.
+        world: The workers of the lane; the chief fits, and all of them encode.
+        report: Told of every round; it may raise to leave the search.
+    """
+    if world.agree(run.search_file(search.id).exists()):
+        return
+    began = perf_counter()
+    _encode(search, run, world)
+    study = _open_study(search)
+    progress = Progress("stage-two search", search.num_settings)
+    report(progress)
+    tried: list[Tried] = []
+    while progress.epoch < search.num_settings:
+        number = min(-(-search.num_settings // _ROUNDS), search.num_settings - progress.epoch)
+        if world.is_chief:
+            tried += _try_settings(search, study, number, run, world)
+        progress.epoch += number
+        progress.seconds = perf_counter() - began
+        report(progress)
+    if world.is_chief and not tried:
+        raise TrainingError(
+            f"a search of stage two must reach settings that go together, but all {search.num_settings} were refused: "
+            "widen what the space searches under stage_two"
+        )
+    best = _best(tried)
+    if world.is_chief:
+        for one in best:
+            run.keep_recipe(one.recipe)
+    keys = json.loads(world.broadcast_text(json.dumps([one.recipe.key for one in best])))
+    for key in keys:
+        for fold in range(run.folds.k):
+            run_job(Job(run.recipe(key), fold), run, world, report)
+    if world.is_chief:
+        _write(search, tried, keys, perf_counter() - began, run)
+    world.barrier()
+
+
+def _encode(search: StageTwoSearch, run: Run, world: World) -> None:
+    """Makes, on all ranks together, every feature that a setting can ask for; the chief reads them alone later."""
+    stage = search.recipe.stage_two
+    reach = {parameter.key: parameter.distribution for parameter in search.parameters}
+    views = {stage.view, *getattr(reach.get("stage_two.view"), "choices", ())}
+    passes = max(stage.passes, *_numbers(reach.get("stage_two.passes")))
+    for fold in range(run.folds.k):
+        job = Job(search.recipe, fold)
+        frozen = FrozenFeatures(job, run, world, load_encoder)
+        frozen.part("held_out")
+        linear_start(job, run, world)
+        for view in sorted(views):
+            frozen.training(view, passes)
+
+
+def _numbers(distribution: BaseDistribution | None) -> tuple[int, ...]:
+    if isinstance(distribution, CategoricalDistribution):
+        return tuple(int(choice) for choice in distribution.choices if choice is not None)
+    return (distribution.high,) if isinstance(distribution, IntDistribution) else (1,)
+
+
+def _open_study(search: StageTwoSearch) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=search.recipe.seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.enqueue_trial(search.ground())
+    return study
+
+
+def _try_settings(search: StageTwoSearch, study: optuna.Study, number: int, run: Run, world: World) -> list[Tried]:
+    """Asks for settings, fits all of them at once on every fold, and tells the study their scores."""
+    asked, recipes = [], []
+    for _ in range(number):
+        trial = study.ask()
+        try:
+            recipe = search.draw(trial)
+            run.check(recipe)
+        except ConfigError:
+            # Settings that are right alone do not go together: the study learns that they fail.
+            study.tell(trial, state=TrialState.FAIL)
+            continue
+        asked.append(trial)
+        recipes.append(recipe)
+    if not recipes:
+        return []
+    by_fold = [_scores(recipes, fold, run, world) for fold in range(run.folds.k)]
+    tried = [Tried(recipe, scores) for recipe, scores in zip(recipes, np.stack(by_fold, axis=1), strict=True)]
+    for trial, one in zip(asked, tried, strict=True):
+        study.tell(trial, float(one.scores.mean()))
+    return tried
+
+
+def _scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) -> np.ndarray:
+    """Returns macro-F1 of each setting on the held-out rows of one fold, (M,); a head that diverged scores 0."""
+    alone = World(0, 1, world.device)
+    job = Job(recipes[0], fold)
+    frozen = FrozenFeatures(job, run, alone, load_encoder)
+    labels = run.manifest.labels[run.folds.train_rows(fold)]
+    held_out_labels = run.manifest.labels[run.folds.held_out_rows(fold)]
+    num_classes = len(run.manifest.class_names)
+    start = linear_start(job, run, alone)
+    held_out = frozen.part("held_out")
+    shares = log_shares(run.class_counts(fold)).to(held_out.device)
+    scores = np.zeros(len(recipes))
+    for view in sorted({recipe.stage_two.view for recipe in recipes}):
+        members = [number for number, recipe in enumerate(recipes) if recipe.stage_two.view == view]
+        stages = [recipes[number].stage_two for number in members]
+        features = frozen.training(view, max(stage.passes for stage in stages))
+        heads = fit_heads(stages, features, labels, num_classes, job.recipe.seed, fold, start)
+        shifts = torch.tensor([stage.adjustment for stage in stages], device=shares.device)[:, None] * shares
+        for begin in range(0, len(heads), _BLOCK):
+            block = slice(begin, begin + _BLOCK)
+            logits = many_logits(heads[block], held_out).double() - shifts[block, None, None]
+            probabilities = logits.softmax(dim=3).mean(dim=1)  # (M, N, C), as the leaderboard averages views
+            predicted = probabilities.argmax(dim=2).cpu().numpy()
+            found = count_classes(predicted, held_out_labels, num_classes).macro_f1()
+            is_finite = probabilities.isfinite().all(dim=2).all(dim=1).cpu().numpy()
+            scores[members[block]] = np.where(is_finite, found, 0.0)
+    return scores
+
+
+def _best(tried: Sequence[Tried]) -> list[Tried]:
+    """Returns the best different settings, the best first; one that diverged on a fold is none."""
+    different = {one.recipe.key: one for one in tried if one.scores.all()}
+    return sorted(different.values(), key=lambda one: -one.scores.mean())[:NUM_KEPT]
+
+
+def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seconds: float, run: Run) -> None:
+    scores = np.stack([one.scores for one in tried])
+    write_json(
+        run.search_file(search.id),
+        {
+            "recipe": search.recipe.key,
+            "kept": keys,
+            "score": float(scores.mean(axis=1).max()),
+            "crossfit": float(cross_fitted_choice(scores).mean()),
+            "seconds": seconds,
+            "tried": [
+                {"recipe": one.recipe.key, "scores": one.scores.tolist(), "stage_two": one.recipe.stage_two.to_plain()}
+                for one in tried
+            ],
+        },
+    )

@@ -1,0 +1,25 @@
+"""What a lane is handed: a job, or the search of stage two on the encoders that jobs have left."""
+
+from typing import Any
+
+from raysk.recipe import Job
+from raysk.run import Run
+from raysk.training.job import run_job
+from raysk.training.loop import Report
+from raysk.training.stage_two_search import StageTwoSearch, search_stage_two
+from raysk.training.world import World
+
+Work = Job | StageTwoSearch
+
+
+def work_from_plain(plain: dict[str, Any]) -> Work:
+    """Reads the JSON form of either."""
+    return StageTwoSearch.from_plain(plain) if "num_settings" in plain else Job.from_plain(plain)
+
+
+def do_work(work: Work, run: Run, world: World, report: Report) -> None:
+    """Does it, or what is left of it; arguments and errors as for `run_job`."""
+    if isinstance(work, StageTwoSearch):
+        search_stage_two(work, run, world, report)
+    else:
+        run_job(work, run, world, report)

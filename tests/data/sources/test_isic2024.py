@@ -1,0 +1,68 @@
+import sys
+
+import numpy as np
+import pytest
+
+from raysk.errors import ConfigError, DataError
+
+LINES = ("isic_id,target,patient_id,age_approx,lesion_id", "ISIC_1,0,IP_1,60,", "ISIC_2,1,IP_2,NA,IL_9",
+         "ISIC_3,0,IP_1,60,IL_9")  # fmt: skip
+
+
+@pytest.fixture
+def isic2024(tmp_path, write_images, write_table):
+    root = tmp_path / "isic2024"
+    write_images(root / "train-image" / "image", ["ISIC_1.jpg", "ISIC_2.jpg", "ISIC_3.jpg"])
+    write_table(root / "train-metadata.csv", *LINES)
+    return root
+
+
+@pytest.fixture
+def packed(isic2024, tmp_path, write_table):
+    h5py = pytest.importorskip("h5py")
+    root = tmp_path / "packed"
+    write_table(root / "train-metadata.csv", *LINES)
+    with h5py.File(root / "train-image.hdf5", "w") as file:
+        for image in sorted((isic2024 / "train-image" / "image").iterdir()):
+            file.create_dataset(image.stem, data=np.void(image.read_bytes()))
+    return root
+
+
+def test_images_as_files(isic2024, load):
+    manifest = load("isic2024", isic2024)
+    assert manifest.table.column("label").to_pylist() == ["benign", "malignant", "benign"]
+    assert manifest.table.column("image")[0].as_py() == "train-image/image/ISIC_1.jpg"
+    # The first shares a patient with the third, the third a lesion with the second.
+    assert manifest.groups.tolist() == [0, 0, 0]
+    assert load("isic2024", isic2024, group_by="patient").groups.tolist() == [0, 1, 0]
+    assert load("isic2024", isic2024, group_by="lesion").groups.tolist() == [0, 1, 1]
+
+
+def test_images_within_hdf5_are_the_same_rows(isic2024, packed, load):
+    files, unpacked = load("isic2024", isic2024), load("isic2024", packed)
+    assert unpacked.digest == files.digest and unpacked.root != files.root
+    assert [path.read_bytes() for path in unpacked.paths] == [path.read_bytes() for path in files.paths]
+    times = [path.stat().st_mtime_ns for path in unpacked.paths]
+    assert [path.stat().st_mtime_ns for path in load("isic2024", packed).paths] == times, "unpacked twice"
+
+
+def test_an_image_that_lacks_in_hdf5_is_missing(packed, load, write_table):
+    write_table(packed / "train-metadata.csv", *LINES, "ISIC_4,0,IP_3,5,")
+    with pytest.raises(DataError, match="ISIC_4 of row 3 is not, as 1 in all"):
+        load("isic2024", packed)
+    assert len(load("isic2024", packed, on_error="skip")) == 3
+
+
+def test_a_broken_hdf5_file_is_refused(packed, load, tmp_path):
+    (packed / "train-image.hdf5").write_bytes(b"no HDF5")
+    with pytest.raises(DataError, match=r"train-image.hdf5 must be an HDF5 file"):
+        load("isic2024", packed)
+    assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_without_h5py_the_extra_is_named(tmp_path, load, write_table, monkeypatch):
+    write_table(tmp_path / "train-metadata.csv", *LINES)
+    (tmp_path / "train-image.hdf5").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "h5py", None)  # what an import sees where it is not installed
+    with pytest.raises(ConfigError, match=r"train-image.hdf5 .* pip install 'raysk\[hdf5\]'"):
+        load("isic2024", tmp_path)

@@ -1,0 +1,118 @@
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from raysk.recipe import Job
+from raysk.scoring import read_held_out
+from raysk.search.candidates import read_candidates
+from raysk.search.contests import cross_fitted_best, study_tables
+from raysk.search.ending import read_entries, result_rows, select_ensemble
+
+
+@pytest.fixture(scope="module")
+def ended(finished_search):
+    """The candidates with a row, and all rows."""
+    run = finished_search.run
+    candidates = read_candidates(run, finished_search.complete)
+    ensemble, crossed = select_ensemble(run, [read_held_out(run, one.recipe) for one in candidates])
+    entries = read_entries(run, candidates)
+    return entries, result_rows(run, entries, ensemble, crossed)
+
+
+@pytest.fixture(scope="module")
+def tables(finished_search, ended):
+    found = study_tables(finished_search.run, finished_search.space, finished_search.trials, *ended)
+    return {table.label: table for table in found}
+
+
+def test_every_row_has_its_scores_its_cost_and_its_command(finished_search, ended):
+    rows = {row.name: row for row in ended[1]}
+    assert len(rows) == 6 + 2
+    best, alone = rows["decouple: crt + stage two 1"], rows["decouple: crt"]
+    # Three folds of two stages, and what the search took.
+    assert (best.seconds, alone.seconds) == (3 * 4.0 + 7.0, 3 * 4.0)
+    assert (best.images, best.settings) == (600, "seed=1")
+    search = finished_search.run.search("search of decouple: crt")
+    assert best.scores["oof_macro_f1"] == pytest.approx(search["score"])
+    assert best.scores["oof_macro_f1_crossfit"] == search["crossfit"]
+    assert "oof_macro_f1_crossfit" not in alone.scores
+    assert best.command.startswith(f"raysk recipe {finished_search.run.folder} {best.key} > ")
+
+
+def test_the_budget_table_counts_every_trial_the_stopped_one_too(finished_search, tables):
+    table = tables["expected-best"]
+    assert table.headings == ("family", "recipes", "k = 1", "k = 2")
+    lines = {line[0]: line[1:] for line in table.cells}
+    trials = {trial.user_attrs["point"]: trial for trial in finished_search.trials}
+    stopped = trials["focal: trial 6"].intermediate_values[1]
+    focal = [trials["focal: paper"].value, trials["focal: trial 5"].value, stopped]
+    crossfits = [finished_search.run.search(f"search of decouple: {name}")["crossfit"] for name in ("crt", "trial 3")]
+    for family, scores in (("focal", focal), ("decouple", crossfits)):
+        pairs = [max(pair) for pair in combinations(scores, 2)]
+        assert lines[family] == (str(len(scores)), pytest.approx(np.mean(scores)), pytest.approx(np.mean(pairs)))
+
+
+def test_the_winners_of_the_families_meet_each_other_and_the_first_control(ended, tables):
+    rows = {row.name: row for row in ended[1]}
+    winners = {
+        "decouple": "decouple: crt + stage two 1",
+        "focal": max(("focal: paper", "focal: trial 5"), key=lambda name: rows[name].scores["oof_macro_f1"]),
+        "control cross_entropy": "cross_entropy",
+    }
+    table = tables["significance"]
+    assert {frozenset(line[:2]) for line in table.cells} == {frozenset(pair) for pair in combinations(winners, 2)}
+    for first, second, difference, low, high, *_ in table.cells:
+        scores = [rows[winners[name]].scores["test_macro_f1"] for name in (first, second)]
+        assert difference == pytest.approx(scores[0] - scores[1])
+        assert low <= high
+
+
+def test_a_winner_is_who_holds_what_its_choice_promised(finished_search, ended):
+    """Of two rows of a family the one with the better score of the choice wins, not the one with the luckier best."""
+    entries, rows = ended
+    lucky = "decouple: crt + stage two 1"
+    rows = [
+        replace(row, scores=row.scores | {"oof_macro_f1_crossfit": 0.0}) if row.name == lucky else row for row in rows
+    ]
+    tables = study_tables(finished_search.run, finished_search.space, finished_search.trials, entries, rows)
+    (table,) = [table for table in tables if table.label == "significance"]
+    scores = {row.name: row.scores for row in rows}
+    worth = {
+        name: scores[name].get("oof_macro_f1_crossfit", scores[name]["oof_macro_f1"])
+        for name in ("decouple: crt", "decouple: trial 3 + stage two 1")
+    }
+    winner, control = scores[max(worth, key=worth.get)], scores["cross_entropy"]
+    (line,) = [line for line in table.cells if {*line[:2]} == {"decouple", "control cross_entropy"}]
+    assert abs(line[2]) == pytest.approx(abs(winner["test_macro_f1"] - control["test_macro_f1"]))
+
+
+def test_one_family_alone_has_no_contest(finished_search, ended):
+    alone = replace(finished_search.space, families=finished_search.space.families[:1])
+    assert study_tables(finished_search.run, alone, finished_search.trials, *ended) == []
+
+
+def test_a_grid_is_a_table_in_its_order_with_a_gap_for_what_failed(finished_search, ended):
+    names = ("focal: trial 5", "no such row", "focal: paper")
+    space = replace(finished_search.space, families=(), grid=names)
+    (table,) = study_tables(finished_search.run, space, finished_search.trials, *ended)
+    assert (table.label, tuple(line[0] for line in table.cells)) == ("ablation", names)
+    assert set(table.cells[1][1:]) == {None}
+    rows = {row.name: row for row in ended[1]}
+    assert table.cells[2][-1] == f"{100 * rows['focal: paper'].scores['test_macro_f1']:.1f}"
+
+
+def test_choosing_the_best_is_scored_by_folds_that_did_not_choose(finished_search):
+    run = finished_search.run
+    scores = []
+    for trial in finished_search.complete:
+        recipe = run.recipe(trial.user_attrs["recipe"])
+        scores.append([run.record(Job(recipe, fold))["macro_f1"] for fold in range(3)])
+        if "search" in trial.user_attrs:
+            scores += [one["scores"] for one in run.search(trial.user_attrs["search"])["tried"]]
+    expected = []
+    for fold in range(3):
+        others = [np.mean([score for place, score in enumerate(one) if place != fold]) for one in scores]
+        expected.append(scores[int(np.argmax(others))][fold])
+    assert cross_fitted_best(run, finished_search.complete) == pytest.approx(np.mean(expected))

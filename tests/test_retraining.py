@@ -1,0 +1,220 @@
+"""A recipe again: the file that `raysk recipe` prints gives, trained anew, the very predictions of its row."""
+
+import io
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from raysk.artifacts import write_json
+from raysk.cli import main
+from raysk.config import FoldSettings
+from raysk.data.sources import DataSettings
+from raysk.errors import ArtifactError
+from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.recipe import Job, Recipe
+from raysk.retraining import RecipeFile, find_row, train_recipe
+from raysk.run import Run
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def file(cache, manifest, small_recipe):
+    data = DataSettings(source="csv", path=str(cache / "drawn" / "metadata.csv"), image="file", group="group")
+    recipe = Recipe.from_plain(small_recipe())
+    threads = torch.get_num_threads()
+    return RecipeFile(data=data, folds=FoldSettings(k=2), recipe=recipe, cache=str(cache), threads=threads)
+
+
+@pytest.fixture(scope="module")
+def trained(file, tmp_path_factory):
+    """A run in which the recipe was trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    path = folder / "mine.yaml"
+    path.write_text(file.text())
+    train_recipe(path, folder / "run", False, Console(quiet=True))
+    return Run.open(folder / "run")
+
+
+@pytest.fixture
+def printed(trained, tmp_path, capfd):
+    """What `raysk recipe` prints of its row."""
+    capfd.readouterr()
+    assert main(["recipe", str(trained.folder), "1"]) == 0
+    path = tmp_path / "again.yaml"
+    path.write_text(capfd.readouterr().out)
+    return path
+
+
+def refused(words, capfd):
+    """Returns the one line that says why."""
+    capfd.readouterr()
+    assert main([str(word) for word in words]) == 2
+    errors = capfd.readouterr().err
+    assert len(errors.splitlines()) == 1, errors
+    return errors.removeprefix("raysk: ").strip()
+
+
+def row(key, name, score, kind="two-stage"):
+    return Row(
+        key=key, name=name, kind=kind, scores={"test_macro_f1": score}, chosen_on="", scored_on="", seconds=0.0,
+        images=0, commit="", command="", settings="",
+    )  # fmt: skip
+
+
+ROWS = Leaderboard(
+    (row("ab12", "paper", 0.5), row("ab34", "trial 7", 0.7), row("cd56", "2", 0.6), row("ef78", "twin", 0.4),
+     row("09ab", "twin", 0.3)),
+    ("a", "b"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "key"),
+    [("1", "ab34"), ("5", "09ab"), ("paper", "ab12"), ("trial 7", "ab34"), ("cd56", "cd56"), ("e", "ef78"),
+     ("09", "09ab"), ("2", "cd56")],
+)  # fmt: skip
+def test_a_row_is_found_by_its_place_its_name_or_the_beginning_of_its_key(wanted, key):
+    assert find_row(ROWS, wanted).key == key
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [("ab", "'ab' is 2 of them"), ("twin", "'twin' is 2 of them"), ("6", "got '6'"), ("0.7", "got '0.7'"),
+     ("", "'' is 5 of them")],
+)  # fmt: skip
+def test_no_row_or_several_are_answered_with_those_that_there_are(wanted, reason):
+    with pytest.raises(ArtifactError, match="ROW must be a place, a name or a key of one row") as caught:
+        find_row(ROWS, wanted)
+    assert reason in str(caught.value)
+    assert "1 'trial 7', 2 '2', 3 'paper'" in str(caught.value)
+
+
+def test_an_ensemble_is_no_recipe(tmp_path, capfd, trained):
+    board = Leaderboard.read(trained.folder / "leaderboard.json")
+    folder = tmp_path / "run"
+    write_json(folder / "run.json", trained.facts)
+    ensemble = replace(board.rows[0], key="0" * 16, name="ensemble: greedy", kind="ensemble")
+    write_json(folder / "leaderboard.json", replace(board, rows=(ensemble,)).to_json())
+    line = refused(["recipe", folder, "ensemble: greedy"], capfd)
+    assert line.startswith("ROW must be a single recipe, but 'ensemble: greedy' averages several")
+    assert str(folder / "ensemble.json") in line
+
+
+def test_a_folder_that_is_no_run_has_no_recipes(tmp_path, capfd):
+    assert f"{tmp_path / 'run.json'} must exist" in refused(["recipe", tmp_path, "1"], capfd)
+
+
+def test_a_file_comes_back_through_its_text(file, tmp_path):
+    for one in (file, replace(file, threads=None, workers=4)):
+        path = tmp_path / "one.yaml"
+        path.write_text(one.text())
+        assert RecipeFile.read(path) == one
+
+
+def test_the_printed_file_says_all_that_the_row_depends_on(file, printed):
+    assert RecipeFile.read(printed) == file
+    assert list(yaml.safe_load(printed.read_text())) == ["data", "folds", "recipe", "cache", "workers", "threads"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "FILE must be a recipe in YAML, but"),
+        ("a: [", "FILE must be a recipe in YAML, but"),
+        ("\x00", "FILE must be a recipe in YAML, but"),
+        ("- 1", "FILE must be a recipe with data, folds and recipe"),
+        ("", "FILE must be a recipe with data, folds and recipe"),
+        ("recipe: {}", "FILE must be a recipe with data, folds and recipe"),
+        ("{data: {}, folds: {}, recipe: {seeds: 1}}", "did you mean seed"),
+        ("{data: {}, folds: {}, recipe: {}, gpu: 1}", "gpu"),
+        ("{data: {}, folds: {k: 1}, recipe: {}}", "folds.k must be"),
+        ("{data: {}, folds: {}, recipe: {stage_one: {epochs: none}}}", "recipe.stage_one.epochs must be"),
+        ("{data: {}, folds: {}, recipe: {stage_two: {frozen: maybe}}}", "recipe.stage_two.frozen must be"),
+        ("{data: 3, folds: {}, recipe: {}}", "data must be"),
+        ("{data: {}, folds: {}, recipe: {}, threads: 0}", "threads must be"),
+        ("{data: {}, folds: {}, recipe: {stage_one: null}}", "stage_two.frozen must be false without a stage one"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_in_a_line(content, message, tmp_path, capfd):
+    path = tmp_path / "wrong.yaml"
+    if content is not None:
+        path.write_text(content)
+    assert message in refused(["train", path, "--run", tmp_path / "run"], capfd)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_again_gives_the_same_bits(trained, printed, tmp_path, capfd):
+    assert main(["train", str(printed), "--run", str(tmp_path / "run")]) == 0
+    output = capfd.readouterr().out
+    assert "fold 2 of 2, stage one, epoch 2 of 2: loss " in output
+    assert output.endswith((tmp_path / "run" / "leaderboard.md").read_text() + "\n")
+    again, (key,) = Run.open(tmp_path / "run"), keys(trained)
+    for fold in (0, 1):
+        for part in ("held_out", "test"):
+            first, second = (run.predictions(key, fold, part) for run in (trained, again))
+            assert np.array_equal(first.rows, second.rows)
+            assert np.array_equal(first.probabilities, second.probabilities), (fold, part)
+    (before,), (after,) = (Leaderboard.read(run.folder / "leaderboard.json").rows for run in (trained, again))
+    assert (after.scores, after.key, after.images) == (before.scores, before.key, before.images)
+    assert (before.name, after.name) == ("mine", "again")
+    assert after.chosen_on == "nothing"
+
+
+def keys(run):
+    return [one.key for one in Leaderboard.read(run.folder / "leaderboard.json").rows]
+
+
+def test_a_run_is_not_written_over(trained, printed, capfd):
+    before = {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")}
+    line = refused(["train", printed, "--run", trained.folder], capfd)
+    assert f"{trained.folder} has a study: add --resume" in line
+    assert {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")} == before
+
+
+def test_resume_repeats_what_is_missing_and_nothing_else(trained, printed, file):
+    board = Leaderboard.read(trained.folder / "leaderboard.json")
+    jobs = [job for fold in (0, 1) for job in (Job(file.recipe, fold), Job(file.recipe, fold).for_test())]
+    lost = jobs.pop()
+    trained.record_file(lost).unlink()
+    before = {job.id: trained.record_file(job).stat().st_mtime_ns for job in jobs}
+    told = io.StringIO()
+    found = train_recipe(printed, trained.folder, True, Console(file=told))
+    assert trained.is_done(lost)
+    assert {job.id: trained.record_file(job).stat().st_mtime_ns for job in jobs} == before
+    assert "epoch" not in told.getvalue()
+    assert found.rows[0].scores == board.rows[0].scores
+
+
+def test_another_recipe_does_not_go_on_with_a_run(trained, file, tmp_path, capfd):
+    path = tmp_path / "other.yaml"
+    path.write_text(replace(file, recipe=replace(file.recipe, seed=5)).text())
+    line = refused(["train", path, "--run", trained.folder, "--resume"], capfd)
+    assert f"--resume must find the recipe that {trained.folder} was begun with" in line
+
+
+def test_two_processes_of_torchrun_train_together(printed, trained, tmp_path):
+    run = tmp_path / "run"
+    # Without the two dashes torchrun takes --run for its own --run-path, however far behind it stands.
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "raysk.cli", "train"]
+    done = subprocess.run(
+        [sys.executable, *words, str(printed), "--run", str(run)], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("# Leaderboard") == 1, "the chief alone talks"
+    assert done.stdout.count("the row was trained by 1 workers, this is 2") == 1
+    (key,) = keys(Run.open(run))
+    record = Run.open(run).record(Job(Run.open(run).recipe(key), 0))
+    assert record["workers"] == 2
+    alone, together = (Run.open(folder).predictions(key, 0).mean() for folder in (trained.folder, run))
+    # No batch norm in this network: the order of sums alone is different.
+    np.testing.assert_allclose(together, alone, atol=0.02)
