@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import raysk
+from raysk.cli_audit import add_audit
 from raysk.cli_data import add_data_commands
 from raysk.errors import RayskError
 
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="look at a collection, find what is wrong with it, prepare it")
     data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_data_commands(data_commands)
+    add_audit(data_commands)
     parts = commands.add_parser("parts", help="list losses, heads, samplers and their settings")
     parts.set_defaults(run_command=_parts)
     leaderboard = commands.add_parser("leaderboard", help="print the leaderboard of a run")

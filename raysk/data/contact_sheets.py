@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from raysk.artifacts import replacing
+from raysk.data.decodable import UNREADABLE
 from raysk.data.manifest import Manifest
-from raysk.data.store import UNREADABLE
 
 MOST_IMAGES = 24
 COLUMNS = 6

@@ -16,14 +16,12 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from raysk.artifacts import digest_of, read_json, replacing, write_json
-from raysk.data.decodable import check_decodable
+from raysk.data.decodable import UNREADABLE, check_decodable
 from raysk.data.manifest import Manifest
 from raysk.errors import ArtifactError, ConfigError, DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHUNK_BYTES = 32 * 2**20
-# Pillow's decoders let these through for damaged files; anything else is a defect and keeps its traceback.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]

@@ -1,7 +1,8 @@
 """What a finished search has to offer: each trial's recipe, and the best that its search of stage two found."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -55,12 +56,14 @@ def _of_trial(run: Run, trial: FrozenTrial) -> Iterator[Candidate]:
     if search_id is None:
         return
     found = run.search(search_id)
+    of_stage_one = [text for text in overrides if not text.startswith("stage_two.")]
     for place, key in enumerate(found["kept"]):
+        recipe = run.recipe(key)
         yield Candidate(
-            run.recipe(key),
+            recipe,
             f"{name} + stage two {place + 1}",
             family,
-            overrides,
+            (*of_stage_one, *_texts("stage_two", recipe.to_plain()["stage_two"])),
             f"{HELD_OUT}, best of {len(found['tried'])} stage twos",
             has_row=place == 0,
             crossfit=found["crossfit"] if place == 0 else None,
@@ -69,3 +72,12 @@ def _of_trial(run: Run, trial: FrozenTrial) -> Iterator[Candidate]:
     if is_drawn:
         # Last, since it may be the very one that the search found to be the best.
         yield Candidate(own, name, family, overrides, HELD_OUT, has_row=False)
+
+
+def _texts(path: str, plain: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a configuration as overrides."""
+    for name, value in plain.items():
+        if isinstance(value, Mapping):
+            yield from _texts(f"{path}.{name}", value)
+        else:
+            yield f"{path}.{name}={value}"

@@ -1,0 +1,135 @@
+"""Lists of images that people bring: tables in their dialects, one-hot tables, and plain texts."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from raysk.data.sources import IMAGE_SUFFIXES
+from raysk.data.tables import read_columns
+from raysk.errors import DataError
+
+IMAGE_COLUMNS = (
+    "image", "image_id", "image_name", "img_id", "isic_id", "img", "file", "file_name", "filename", "filepath",
+    "image_path", "path", "name", "id",
+)  # fmt: skip
+LABEL_COLUMNS = ("label", "dx", "diagnosis", "diagnostic", "class", "category", "target", "y")
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The rows of one file.
+
+    Attributes:
+        images: The image of each row, as it is written.
+        labels: The label of each row, "" where unknown.
+        columns: All other columns.
+    """
+
+    images: list[str]
+    labels: list[str]
+    columns: dict[str, list[str]]
+
+
+def read_list(path: Path) -> ImageList:
+    """Reads a table with a column of images, or a text with an image, and perhaps a label, on each line.
+
+    Raises:
+        DataError: The file cannot be read, has no column of images, or a row of another width or without an image.
+    """
+    if path.suffix.lower() == ".parquet":
+        table = read_columns(path, [])
+        columns = {name: [_cell(v) for v in table.column(name).to_pylist()] for name in table.column_names}
+        return _from_columns(columns, path)
+    text = _text_of(path)
+    lines = [line for line in text.split("\n") if line.strip()]
+    delimiter = max("\t;,|", key=lambda character: lines[0].count(character)) if lines else ","
+    if not lines or delimiter not in lines[0]:
+        return _from_text(lines)
+    parsed = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    rows = [row for row in parsed if any(value.strip() for value in row)]
+    header = [name.strip() for name in rows[0]]
+    if not {name.lower() for name in header} & set(IMAGE_COLUMNS):
+        if not any(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in header) and len(header) != 2:
+            raise DataError(
+                f"a list must have a column of images, named {', '.join(IMAGE_COLUMNS[:6])} or the like, but "
+                f"{path} has {', '.join(header)}: rename the column of images to 'image'"
+            )
+        return _from_rows(rows, path)
+    if doubled := [name for name in header if name and header.count(name) > 1]:
+        raise DataError(f"columns of {path} must have different names, but two are {doubled[0]!r}: rename one")
+    _check_widths(rows, len(header), path)
+    return _from_columns({name: [row[at].strip() for row in rows[1:]] for at, name in enumerate(header)}, path)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return content.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"{path} must be a list in UTF-8, but {reason}: correct the path or the file") from error
+
+
+def _from_text(lines: Sequence[str]) -> ImageList:
+    """Reads lines of an image, and perhaps of a label behind it, parted by spaces."""
+    body = lines[1:] if lines and lines[0].strip().lower() in IMAGE_COLUMNS else lines
+    pairs = [_parted(line.strip()) for line in body]
+    return ImageList([image for image, _ in pairs], [label for _, label in pairs], {})
+
+
+def _parted(line: str) -> tuple[str, str]:
+    whole = PurePosixPath(line).suffix.lower() in IMAGE_SUFFIXES or " " not in line
+    image, label = (line, "") if whole else line.rsplit(maxsplit=1)
+    return image, label
+
+
+def _from_rows(rows: list[list[str]], path: Path) -> ImageList:
+    """Reads a table without a header: the first column with an image's suffix, and of two columns the other."""
+    suffixed = [PurePosixPath(value.strip()).suffix.lower() in IMAGE_SUFFIXES for value in rows[0]]
+    at = suffixed.index(True) if any(suffixed) else 0
+    _check_widths(rows, len(rows[0]), path)
+    labels = [row[1 - at].strip() if len(row) == 2 else "" for row in rows]
+    return ImageList([row[at].strip() for row in rows], labels, {})
+
+
+def _check_widths(rows: list[list[str]], width: int, path: Path) -> None:
+    for number, row in enumerate(rows):
+        if len(row) != width:
+            raise DataError(
+                f"rows of {path} must have {width} columns, but row {number} ({', '.join(row)[:60]!r}) has "
+                f"{len(row)}: put quotes around names that hold the delimiter"
+            )
+
+
+def _from_columns(columns: dict[str, list[str]], path: Path) -> ImageList:
+    by_name = {name.lower(): name for name in columns}
+    image = next((by_name[name] for name in IMAGE_COLUMNS if name in by_name), None)
+    if image is None:
+        raise DataError(f"{path} must have a column of images, but has {', '.join(columns)}: rename it to 'image'")
+    blank = [row for row, value in enumerate(columns[image]) if not value.strip()]
+    if blank:
+        raise DataError(f"every row of {path} must name an image, but row {blank[0]} has none: fill it in or remove it")
+    label = next((by_name[name] for name in LABEL_COLUMNS if name in by_name), None)
+    rest = {name: values for name, values in columns.items() if name and name not in (image, label)}
+    if label is not None:
+        return ImageList(columns[image], [_no_nan(value) for value in columns[label]], rest)
+    hot = {name: values for name, values in rest.items() if values and set(values) <= {"0", "1", "0.0", "1.0"}}
+    if len(hot) < 2:
+        return ImageList(columns[image], [""] * len(columns[image]), rest)
+    chosen = [
+        [name for name, one in zip(hot, row, strict=True) if float(one)] for row in zip(*hot.values(), strict=True)
+    ]
+    labels = [names[0] if len(names) == 1 else "" for names in chosen]
+    return ImageList(columns[image], labels, {name: values for name, values in rest.items() if name not in hot})
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _no_nan(value: str) -> str:
+    return "" if value.strip().lower() in ("nan", "none", "null", "na", "n/a") else value.strip()

@@ -1,0 +1,104 @@
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from raysk.cli_audit import add_audit
+from raysk.errors import ConfigError, DataError
+
+NUM = 48
+
+
+def run(*texts: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_audit(parser.add_subparsers(required=True))
+    arguments = parser.parse_args(["audit", *texts])
+    status: int = arguments.run_command(arguments)
+    return status
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A collection of 48 photographs of noise in two classes, each its own group."""
+    random = np.random.default_rng(0)
+    lines = ["image,label"]
+    for row in range(NUM):
+        rough = Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        rough.resize((64, 64), Image.Resampling.BICUBIC).save(tmp_path / f"{row:02}.png")
+        lines.append(f"{row:02}.png,{'nv' if row % 2 else 'mel'}")
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "table.csv"
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.strip().splitlines()[-1]
+
+
+def test_a_clean_collection(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("data=csv", f"data.path={table}") == 0
+    assert last_line(capsys) == f"Nothing leaks: go on with raysk tune --space supcon data=csv data.path={table}"
+
+
+def test_double_pictures_leak_until_they_are_joined(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Image.open(table.parent / "03.png") as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(table.parent / "09.png")
+    assert run("data=csv", f"data.path={table}") == 1
+    told = capsys.readouterr().out
+    assert "leak  the same picture in two groups: 2 rows in 1 case" in told
+    assert "03.png (folds nv) = 09.png (folds nv)" in told and "--join joined.parquet" in told
+    joined, rows = table.parent / "joined.parquet", table.parent / "rows.csv"
+    assert run("data=csv", f"data.path={table}", "--join", str(joined), "--out", str(rows)) == 1
+    assert f"data=csv data.path={joined}" in last_line(capsys)
+    assert len(rows.read_text().splitlines()) == 3
+    groups = pq.read_table(joined).column("group").to_pylist()
+    assert groups[3] == groups[9] and len(set(groups)) == NUM - 1
+    assert run("data=csv", f"data.path={joined}") == 0
+
+
+def test_bad_files_are_told_but_leak_nothing(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (table.parent / "05.png").write_bytes(b"")
+    assert run("data=csv", f"data.path={table}") == 0
+    told = capsys.readouterr().out
+    assert "error a file that cannot be read: 1 row; such as 05.png (folds nv: the file is empty)" in told
+    assert "data.on_error=skip" in told.strip().splitlines()[-1]
+
+
+def test_lists_that_leak_by_class(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = table.read_text().splitlines()[1:]
+    (table.parent / "train.csv").write_text("image,label\n" + "\n".join(lines[:40]))
+    (table.parent / "test.csv").write_text("image;label\n" + "\n".join(lines[36:]).replace(",", ";"))
+    split = [f"{part}={table.parent / part}.csv" for part in ("test", "train")]
+    assert run("--split", *split) == 1
+    told = capsys.readouterr().out
+    assert "the same image in two parts: 8 rows in 4 cases" in told
+    assert "4 (33.3%)" in told and told.count("2 (33.3%)") == 2
+    assert "4 of its rows leak" in told.strip().splitlines()[-1]
+    (table.parent / "test.csv").write_text("image,label\n" + "\n".join(lines[40:]))
+    assert run("--split", *split) == 0
+    assert last_line(capsys).startswith("Nothing leaks: scores on this split can be trusted")
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "of a collection or of a split, but got neither"),
+        (["data=csv", "--split", "train=a", "test=b"], "but got both"),
+        (["--split", "train=a"], "two parts or more, but got train"),
+        (["--split", "a.csv", "test=b"], "PART=FILE, each part once, but got 'a.csv'"),
+        (["--split", "train=a", "train=b"], "each part once"),
+        (["--split", "train=a", "test=b", "--join", "j.parquet"], "--join must be of a collection"),
+        (["data=synthetic", "--images", "x"], "--images and --metadata must be of a split"),
+        (["data=synthetic", "--join", "j.csv"], "--join must be a Parquet file, but got j.csv"),
+    ],
+)
+def test_what_cannot_be_asked(texts: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(*texts)
+
+
+def test_a_missing_list_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.csv must be a list"):
+        run("--split", f"train={tmp_path}/train.csv", f"test={tmp_path}/test.csv")
