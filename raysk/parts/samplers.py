@@ -173,7 +173,8 @@ class PerClassSampler(Sampler):
         class_deck = _Deck(present, random)
         row_decks = {label: _Deck(np.flatnonzero(labels == label), random) for label in present.tolist()}
         classes = min(self.classes, len(present))
-        images = self.classes * self.images // classes
+        # Of a block that is longer than the epoch only the beginning is seen.
+        images = min(self.classes * self.images // classes, max(1, -(-length // classes)))
         order = [np.empty(0, dtype=np.int64)]
         for _ in range(-(-length // (classes * images))):
             hands = [row_decks[label].deal(images) for label in class_deck.deal(classes).tolist()]
