@@ -152,7 +152,7 @@ def test_a_last_block_is_cut_off():
 @pytest.mark.parametrize(
     ("classes", "images", "message"),
     [
-        (8, 16, "classes must be at most the 7 classes of the manifest, but got 8: lower it"),
+        (8, 16, "classes must be at most the 7 classes of the manifest, or .* a multiple of them, but got 8 x 16: lower"),
         (4, 16, "classes must be such that classes x images is the batch size 128, but got 4 x 16 = 64: set batch_siz"),
     ],
 )
@@ -160,3 +160,11 @@ def test_blocks_that_cannot_be_batches_are_refused(classes, images, message):
     with pytest.raises(ConfigError, match=f"^{message}"):
         samplers["per_class"](classes=classes, images=images).check(HAM, 128)
     samplers["per_class"](classes=4, images=32).check(HAM, 128)
+
+
+def test_a_block_of_more_classes_than_there_are_holds_all_of_them_alike():
+    sampler = samplers["per_class"](classes=4, images=16)
+    sampler.check(np.array([982, 18]), 64)
+    labels = np.repeat([0, 1], [90, 10])
+    order = sampler.epoch_order(labels, 0, 1, 0, 128)
+    assert [np.bincount(labels[block]).tolist() for block in np.split(order, 2)] == [[32, 32], [32, 32]]
