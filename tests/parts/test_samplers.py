@@ -152,7 +152,7 @@ def test_a_last_block_is_cut_off():
 @pytest.mark.parametrize(
     ("classes", "images", "message"),
     [
-        (8, 16, "classes must be at most the 7 classes of the manifest, or .* a multiple of them, but got 8 x 16: lower"),
+        (8, 16, "classes must be at most the 7 classes of the manifest, or .* a multiple of them, but got 8 x 16"),
         (4, 16, "classes must be such that classes x images is the batch size 128, but got 4 x 16 = 64: set batch_siz"),
     ],
 )
