@@ -8,11 +8,20 @@ goes back to the queue. So a request that a killed worker left behind can never 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # The broker needs no torch, which a recipe brings along.
     from raysk.training.work import Work
+
+
+class Turn(IntEnum):
+    """Whose turn it is, sooner first; within a turn the trial that began first, and of it the first fold."""
+
+    DUE = 0
+    """What a trial cannot go on without."""
+    AHEAD = 1
+    """What racing may yet make needless: for a lane that would be idle."""
 
 
 class Outcome(StrEnum):
@@ -102,9 +111,13 @@ class JobQueue:
         self.is_closed = False
 
     def submit(self, job: QueuedJob) -> None:
-        """Queues a job, unless one of that name is queued, at work or done; a cancelled one is queued again."""
+        """Queues a job, unless one of that name is queued, at work or done; a cancelled one is queued again.
+
+        One that is known already comes as soon as any who asked for it wants it.
+        """
         known = self.jobs.get(job.id)
         if known is not None and known.outcome is not Outcome.CANCELLED:
+            known.priority = min(known.priority, job.priority)
             return
         self.jobs[job.id] = job
         if self.is_closed:

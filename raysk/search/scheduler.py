@@ -11,7 +11,7 @@ from raysk.search.searcher import StudySearcher
 
 
 class FoldRacing(FIFOScheduler):
-    """Races drawn recipes; the paper's setting and the controls always run all folds, since a comparison needs them.
+    """Races drawn recipes.
 
     Like is compared with like: a recipe with the best of its family, so that no family loses of its budget, and where
     stage two is searched, both as they are before that search.
@@ -28,14 +28,11 @@ class FoldRacing(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decides after each fold of a trial whether it goes on."""
         known = self.searcher.trials.get(trial.trial_id)
-        family = known.point.family if known else ""
-        best = [trial for trial in self.searcher.complete() if trial.user_attrs["family"] == family][:1]
-        if known is None or known.point.kind != "drawn" or not best or "score" not in result or result["searched"]:
+        best = self.searcher.incumbent(known.point) if known else None
+        if known is None or best is None or "score" not in result or result["searched"]:
             return str(TrialScheduler.CONTINUE)
         folds = range(result["folds"])
-        ours, theirs = (
-            [self.run.predictions(key, f) for f in folds] for key in (known.recipe.key, best[0].user_attrs["recipe"])
-        )
+        ours, theirs = ([self.run.predictions(key, f) for f in folds] for key in (known.recipe.key, best))
         rows = np.concatenate([predictions.rows for predictions in ours])
         candidate, incumbent = (np.concatenate([p.mean() for p in side]) for side in (ours, theirs))
         manifest = self.run.manifest

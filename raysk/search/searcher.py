@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 from raysk.errors import ConfigError
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
-from raysk.search.jobs import Outcome, QueuedJob
+from raysk.search.jobs import Outcome, QueuedJob, Turn
 from raysk.search.space import Family, Point, Space
 from raysk.training.stage_two_search import StageTwoSearch
 
@@ -139,7 +139,12 @@ class StudySearcher(Searcher):
                 continue
             self.trials[trial_id] = trial
             # As text, since Tune would search mappings and lists for parameters of its own.
-            return {"broker": self.broker, "folds": self.run.folds.k, "steps": json.dumps(self._steps(trial))}
+            return {
+                "broker": self.broker,
+                "folds": self.run.folds.k,
+                "is_raced": self.incumbent(trial.point) is not None,
+                "steps": json.dumps(self._steps(trial)),
+            }
         return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -170,6 +175,16 @@ class StudySearcher(Searcher):
         """Returns the trials that have all folds, the best first."""
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return sorted(trials, key=lambda trial: -(trial.value or 0.0))
+
+    def incumbent(self, point: Point) -> str | None:
+        """Returns the key of the recipe that a point is raced against: the best of its family with all folds, if any.
+
+        The paper's setting and the controls always run all folds, since a comparison needs them.
+        """
+        if point.kind != "drawn":
+            return None
+        family = [trial for trial in self.complete() if trial.user_attrs["family"] == point.family]
+        return family[0].user_attrs["recipe"] if family else None
 
     def close(self) -> None:
         """Proposes nothing more."""
@@ -219,10 +234,10 @@ class StudySearcher(Searcher):
         """Returns the work of a trial, each with the file that says that it is done."""
         number, name = trial.asked.number, trial.point.name
         jobs = [Job(trial.recipe, fold) for fold in range(self.run.folds.k)]
-        queued = [QueuedJob.of(job, job.fold, number, title=f"{name}, fold {job.fold + 1}") for job in jobs]
+        queued = [QueuedJob.of(job, Turn.DUE, number, job.fold, title=f"{name}, fold {job.fold + 1}") for job in jobs]
         records = [self.run.record_file(job) for job in jobs]
         if trial.search is not None:
-            queued.append(QueuedJob.of(trial.search, len(jobs), number, title=f"{name}, stage two"))
+            queued.append(QueuedJob.of(trial.search, Turn.DUE, number, len(jobs), title=f"{name}, stage two"))
             records.append(self.run.search_file(trial.search.id))
         return [(asdict(one), str(record.resolve())) for one, record in zip(queued, records, strict=True)]
 

@@ -4,6 +4,7 @@ It imports neither torch nor any part, so that its process starts at once and st
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ from ray.tune import Trainable
 
 from raysk.artifacts import read_json
 from raysk.search.broker import find_broker
-from raysk.search.jobs import Outcome, QueuedJob
+from raysk.search.jobs import Outcome, QueuedJob, Turn
 
 
 class RecipeTrial(Trainable):
     """Submits the work of a recipe and reports step by step; the lanes do it.
 
-    All folds are queued at once, later folds behind the first folds of all other trials: a lane that would be idle
-    works ahead, and what racing makes needless is cancelled. A search of stage two follows when all folds are done.
+    All folds are queued at once, so that a lane that would be idle works ahead, and what racing makes needless is
+    cancelled. What a trial cannot go on without comes before what is ahead, and the trial that began first before the
+    others: a study that is ended by the clock has few recipes half done. A search of stage two follows the folds.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -29,13 +31,12 @@ class RecipeTrial(Trainable):
         self._num_folds = config["folds"]
         self._scores: list[float] = []
         self._done = 0
-        ray.get(self._broker.submit.remote(self._left(self._steps[: self._num_folds])))
+        self._submit(self._steps[: self._num_folds], Turn.AHEAD if config["is_raced"] else Turn.DUE)
 
     def step(self) -> dict[str, Any]:
         """Waits for the next fold, or the search; returns the mean macro-F1 of the folds so far, or the best found."""
         job, record = self._steps[self._done]
-        if self._done == self._num_folds:
-            ray.get(self._broker.submit.remote(self._left([(job, record)])))
+        self._submit([(job, record)], Turn.DUE)
         if not record.exists():
             outcome, reason = ray.get(self._broker.outcome.remote(job.id))
             if outcome != Outcome.DONE:
@@ -57,8 +58,10 @@ class RecipeTrial(Trainable):
         self._scores.append(record["macro_f1"])
         return sum(self._scores) / len(self._scores)
 
-    def _left(self, steps: list[tuple[QueuedJob, Path]]) -> list[QueuedJob]:
-        return [job for job, record in steps if not record.exists()]
+    def _submit(self, steps: list[tuple[QueuedJob, Path]], turn: Turn) -> None:
+        left = [replace(job, priority=[turn, *job.priority[1:]]) for job, record in steps if not record.exists()]
+        if left:
+            ray.get(self._broker.submit.remote(left))
 
     def cleanup(self) -> None:
         """Cancels what is still queued, or at work, of a trial that was stopped."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from raysk.recipe import Job, Recipe
-from raysk.search.jobs import JobQueue, Order, Outcome, QueuedJob
+from raysk.search.jobs import JobQueue, Order, Outcome, QueuedJob, Turn
 
 
 class Clock:
@@ -61,6 +61,14 @@ def test_a_job_is_with_one_lane_only_and_queued_once(queue):
     queue.finish(0, first, "one", Outcome.DONE)
     queue.submit(a_job("one"))
     assert queue.take(1, second) == (Order.WAIT, None), "what is done is done"
+
+
+def test_a_job_that_is_submitted_again_comes_as_soon_as_any_wants_it(queue):
+    lane = queue.join(0)
+    for job in (a_job("ahead", Turn.AHEAD, 0), a_job("due", Turn.DUE, 5), a_job("ahead", Turn.DUE, 0)):
+        queue.submit(job)
+    queue.submit(a_job("ahead", Turn.AHEAD, 9))
+    assert taken(queue, 0, lane) == "ahead"
 
 
 def test_two_lanes_never_train_one_encoder_at_once(queue):

@@ -7,6 +7,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raysk.recipe import Job
+from raysk.search.jobs import Turn
 from raysk.search.searcher import Listener, StudySearcher, open_study, origin
 from raysk.search.space import load_space
 from raysk.training.stage_two_search import StageTwoSearch
@@ -107,14 +108,22 @@ def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
     recipe = jobs[0].recipe
     assert jobs == [Job(recipe, fold) for fold in range(3)]
     assert run.recipe(recipe.key) == recipe
-    assert (config["broker"], config["folds"]) == ("broker", 3)
+    assert (config["broker"], config["folds"], config["is_raced"]) == ("broker", 3, False)
     queued, records = zip(*json.loads(config["steps"]), strict=True)
-    assert [job["priority"] for job in queued] == [[0, 0], [1, 0], [2, 0], [3, 0]]
+    assert [job["priority"] for job in queued] == [[Turn.DUE, 0, step] for step in range(4)]
     assert [job["title"] for job in queued][2:] == ["paper, fold 3", "paper, stage two"]
     assert list(records) == [*(str(run.record_file(job)) for job in jobs), str(run.search_file(search.id))]
     assert isinstance(search, StageTwoSearch)
     assert (search.recipe, search.num_settings) == (recipe, 200)
     assert not any(isinstance(value, list | dict) for value in config.values()), "Tune would take these for a space"
+
+
+def test_a_drawn_recipe_is_raced_once_its_family_has_a_complete_one(run):
+    driver = Driver(run, 9, user=[*USER, "stage_two.search=0"])
+    named = [driver.suggest() for _ in range(7)]
+    assert not driver.searcher.suggest("before")["is_raced"], "nothing to race against yet: all folds are due"
+    driver.complete(named[0][0])
+    assert driver.searcher.suggest("after")["is_raced"]
 
 
 def test_a_trial_without_a_frozen_encoder_has_folds_only(run):
