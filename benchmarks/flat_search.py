@@ -4,7 +4,7 @@
 
 Both search the space of SuperCon without its starts and controls, on the same rows and folds. The flat search draws
 `--trials` recipes, one setting of stage two each. The search of two speeds then has the time that these took, from the
-first job to the last, and draws as many encoders as fit. What is compared is macro-F1 of choosing the best recipe,
+start of the command to the last job, and draws as many encoders as fit. What is compared is macro-F1 of choosing the best recipe,
 cross-fitted (each fold is scored by what is best on the others), and macro-F1 of that recipe on the locked test part,
 which chose nothing. Without overrides the images are the embedded ones; ended searches take a few minutes each.
 """
@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +36,15 @@ class Found:
     test: float
 
 
-def search(folder: Path, space: Path, options: list[str]) -> Found:
-    """Runs a study, and reads what it found."""
+def search(folder: Path, space: Path, options: list[str]) -> Found | None:
+    """Runs a study, and reads what it found; None if its time was over before one recipe had all its folds."""
     command = [sys.executable, "-m", "raysk.cli", "tune", "--space", str(space), "--run", str(folder), *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    began = time.time()
+    ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if "the time budget was too short" in ended.stderr:
+        return None
+    if ended.returncode:
+        sys.exit(ended.stderr)
     board = Leaderboard.read(folder / "leaderboard.json")
     singles = [row for row in board.rows if row.kind != "ensemble"]
     best = max(singles, key=lambda row: row.scores["oof_macro_f1"])
@@ -46,14 +52,14 @@ def search(folder: Path, space: Path, options: list[str]) -> Found:
     recipes = len(searches) or len(singles)
     tried = sum(path.read_text().count('"stage_two"') for path in searches) or recipes
     return Found(
-        seconds_of_search(folder), recipes, tried, float(board.meta[CROSS_FITTED]), best.scores["test_macro_f1"]
+        end_of_search(folder) - began, recipes, tried, float(board.meta[CROSS_FITTED]), best.scores["test_macro_f1"]
     )
 
 
-def seconds_of_search(folder: Path) -> float:
-    """Returns the time from the making of the run directory to the last job that was not of the test part."""
+def end_of_search(folder: Path) -> float:
+    """Returns when the last job ended that was not of the test part."""
     files = [*folder.glob("jobs/*-held_out.json"), *folder.glob("searches/*.json")]
-    return max(path.stat().st_mtime for path in files) - (folder / "run.json").stat().st_mtime
+    return max(path.stat().st_mtime for path in files)
 
 
 def drawn_space(folder: Path) -> Path:
@@ -82,11 +88,16 @@ def main() -> None:
                 ["--trials", str(arguments.trials), "stage_two.search=0", *shared],
             )
             show(seed, "flat", flat)
+            if flat is None:
+                continue
             budget = ["--trials", "1000", "--time-budget", f"{flat.seconds:.0f}"]
             show(seed, "two speeds", search(Path(name) / f"two{seed}", space, [*budget, *shared]))
 
 
-def show(seed: int, name: str, found: Found) -> None:
+def show(seed: int, name: str, found: Found | None) -> None:
+    if found is None:
+        print(f"| {seed} | {name} | no recipe has all its folds | | | | |", flush=True)
+        return
     cells = [seed, name, f"{found.seconds:.0f}", found.recipes, found.settings]
     print(f"| {' | '.join(map(str, cells))} | {found.cross_fitted:.3f} | {found.test:.3f} |", flush=True)
 
