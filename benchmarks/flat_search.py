@@ -4,9 +4,9 @@
 
 Both search the space of SuperCon without its starts and controls, on the same rows and folds. The flat search draws
 `--trials` recipes, one setting of stage two each. The search of two speeds then has the time that these took, from the
-start of the command to the last job, and draws as many encoders as fit. What is compared is macro-F1 of choosing the best recipe,
-cross-fitted (each fold is scored by what is best on the others), and macro-F1 of that recipe on the locked test part,
-which chose nothing. Without overrides the images are the embedded ones; ended searches take a few minutes each.
+start of the command to the last job, and draws as many encoders as fit. What is compared is macro-F1 of choosing the
+best recipe, cross-fitted (each fold is scored by what is best on the others), and macro-F1 of that recipe on the locked
+test part, which chose nothing. Without overrides the images are the embedded ones; a search takes a few minutes.
 """
 
 import argparse
