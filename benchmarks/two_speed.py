@@ -42,7 +42,8 @@ from raysk.data.store import build_store
 from raysk.evaluation.metrics import count_classes
 from raysk.parts.samplers import PowerSampler
 from raysk.recipe import Model, StageTwo
-from raysk.training.features import encode, plain_images
+from raysk.training.features import encode
+from raysk.training.images import plain_images
 from raysk.training.many_heads import fit_heads, many_logits
 from raysk.training.networks import Encoder
 from raysk.training.optimization import create_optimizer, learning_rate

@@ -7,12 +7,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from raysk.data.store import ImageStore
-from raysk.data.views import TrainingView, view_seed
 from raysk.errors import ConfigError
 from raysk.recipe import Stage
+from raysk.training.images import DrawnViews
 from raysk.training.world import World
 
 
@@ -76,26 +75,6 @@ class Plan:
         return [np.split(batch, self.world.size)[self.world.rank] for batch in np.split(order, self.num_batches)]
 
 
-class _Views(Dataset[Tensor]):
-    """Draws the views of a batch, which is asked for as (epoch, rows), so that loader processes keep no state."""
-
-    def __init__(self, store: ImageStore, views: tuple[str, ...], seed: int) -> None:
-        self.store = store
-        size = store.pixels.shape[1]
-        # The plain view of a stored image, which has the size already, is the image: None skips the pipeline.
-        self.views = [None if name == "none" else TrainingView(name, size) for name in views]
-        self.seed = seed
-
-    def __getitem__(self, item: tuple[int, np.ndarray]) -> Tensor:
-        epoch, rows = item
-        batch = np.empty((len(rows), len(self.views), *self.store.pixels.shape[1:]), np.uint8)
-        for place, row in enumerate(rows.tolist()):
-            image = self.store.pixels[row]
-            for number, view in enumerate(self.views):
-                batch[place, number] = image if view is None else view(image, view_seed(self.seed, epoch, row, number))
-        return torch.from_numpy(batch)
-
-
 class ImageBatches:
     """Batches of freshly drawn views.
 
@@ -108,19 +87,7 @@ class ImageBatches:
 
     def __init__(self, store: ImageStore, rows: np.ndarray, views: tuple[str, ...], plan: Plan) -> None:
         self.rows, self.plan = rows, plan
-        self.dataset = _Views(store, views, plan.seed)
-        self._order: list[tuple[int, np.ndarray]] = []
-        workers = plan.world.loader_workers
-        self._loader = DataLoader(
-            self.dataset,
-            sampler=self._order,
-            batch_size=None,  # The dataset gives whole batches: to stack single images would copy all of them again.
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=plan.world.device.type == "cuda",
-            prefetch_factor=4 if workers else None,
-            multiprocessing_context="spawn" if workers else None,
-        )
+        self._draw = DrawnViews(store, views, plan.seed, plan.world)
 
     @property
     def num_batches(self) -> int:
@@ -131,8 +98,7 @@ class ImageBatches:
         """Yields images (B/W, V, H, W, 3), uint8, and labels (B/W,)."""
         device = self.plan.world.device
         shares = self.plan.shares(epoch)
-        self._order[:] = [(epoch, self.rows[share]) for share in shares]
-        for images, share in zip(self._loader, shares, strict=True):
+        for images, share in zip(self._draw(epoch, [self.rows[share] for share in shares]), shares, strict=True):
             labels = torch.from_numpy(self.plan.labels[share])
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
@@ -157,6 +123,7 @@ class FeatureBatches:
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields features (B/W, D) and labels (B/W,)."""
         features = self.features[epoch % len(self.features)]
-        for share in self.plan.shares(epoch):
-            picked = torch.from_numpy(share).to(features.device)
-            yield features[picked], self._labels[picked]
+        # Moved at once: a copy for each of these small batches would take longer than the step.
+        shares = torch.from_numpy(np.stack(self.plan.shares(epoch))).to(features.device)
+        for share in shares:
+            yield features[share], self._labels[share]

@@ -8,19 +8,17 @@ import torch
 from torch import Tensor
 
 from raysk.data.store import ImageStore
-from raysk.data.views import BatchView, TrainingView, test_time_views, view_names, view_seed
+from raysk.data.views import view_names
 from raysk.recipe import Job, Part
 from raysk.run import Run
 from raysk.training.checkpoints import FeatureCheckpoint
+from raysk.training.images import DrawnViews, Images, plain_images, turned_images
 from raysk.training.networks import Encoder
 from raysk.training.precision import autocast
 from raysk.training.world import World
 
 # Large enough to fill a GPU, small enough for the memory of a laptop.
 _BATCH = 256
-
-# Rows (B,) to their images (B, H, W, 3), uint8.
-Images = Callable[[np.ndarray], np.ndarray]
 
 
 def encode(encoder: Encoder, rows: np.ndarray, images: Images, world: World) -> Tensor:
@@ -29,7 +27,7 @@ def encode(encoder: Encoder, rows: np.ndarray, images: Images, world: World) -> 
     Args:
         encoder: Images to features.
         rows: (N,).
-        images: Draws the images of some of the rows.
+        images: Gives (B, H, W, 3) of each batch of rows.
         world: Each rank encodes its share.
 
     Returns:
@@ -40,27 +38,15 @@ def encode(encoder: Encoder, rows: np.ndarray, images: Images, world: World) -> 
     # Shares of equal size, so that they can be gathered: the last rows are encoded twice where N does not divide.
     padded = np.resize(rows, -(-len(rows) // world.size) * world.size)
     share = np.split(padded, world.size)[world.rank]
+    batches = [share[start : start + _BATCH] for start in range(0, len(share), _BATCH)]
     features = []
-    with torch.inference_mode():
-        for start in range(0, len(share), _BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(images(share[start : start + _BATCH])))
-            with autocast(world.device):
-                features.append(encoder(batch.to(world.device)).float())
+    with torch.inference_mode(), autocast(world.device):
+        for batch in images(batches):
+            features.append(encoder(batch.to(world.device, non_blocking=True)).float())
         gathered = world.gather(torch.cat(features))[: len(rows)]
     encoder.train(was_training)
     # A plain tensor again: heads are trained on it.
     return gathered.clone()
-
-
-def plain_images(store: ImageStore) -> Images:
-    """Returns the images of rows as they are stored."""
-    return lambda rows: store.pixels[rows]
-
-
-def turned_images(store: ImageStore, view: str) -> Images:
-    """Returns the images of rows in a test-time view."""
-    turn: BatchView = test_time_views[view]
-    return lambda rows: turn(store.pixels[rows])
 
 
 class FrozenFeatures:
@@ -102,13 +88,8 @@ class FrozenFeatures:
     def _drawn(self, view: str, number: int) -> Images:
         if view == "none":
             return plain_images(self._store)
-        draw = TrainingView(view, self.job.recipe.image_size)
-
-        def images(rows: np.ndarray) -> np.ndarray:
-            seeds = [view_seed(self.job.recipe.seed, number, int(row), 0) for row in rows]
-            return np.stack([draw(self._store.pixels[row], seed) for row, seed in zip(rows, seeds, strict=True)])
-
-        return images
+        draw = DrawnViews(self._store, (view,), self.job.recipe.seed, self.world)
+        return lambda batches: (views[:, 0] for views in draw(number, batches))
 
     @cached_property
     def _store(self) -> ImageStore:

@@ -71,8 +71,10 @@ def fit_heads(
             fits.append(_Fit(stage, head, stage.loss.build(counts).to(features.device)))
     _start([fit.head for fit in fits], features[0], labels, start)
     trained = [fit for fit in fits if fit.num_weights > 0]
-    blocks = [_Block(block, features, labels, seed) for block in _blocks(trained, torch.get_num_threads())]
-    _run_all(blocks, features)
+    # A GPU waits for whoever asks for operations, and threads would only take turns in asking.
+    num_threads = 1 if features.is_cuda else torch.get_num_threads()
+    blocks = [_Block(block, features, labels, seed) for block in _blocks(trained, num_threads)]
+    _run_all(blocks, features, num_threads)
     return [fit.head.eval() for fit in fits]
 
 
@@ -207,7 +209,7 @@ def _runs(fits: list[_Fit], key: Callable[[_Fit], str]) -> list[list[_Fit]]:
     return [list(run) for _, run in groupby(fits, key)]
 
 
-def _run_all(blocks: list[_Block], features: Tensor) -> None:
+def _run_all(blocks: list[_Block], features: Tensor, num_threads: int) -> None:
     """Fits blocks side by side, each in one thread: torch's own threads would have to meet after every operation.
 
     Heads that draw random numbers all draw from the global generator, and therefore come one by one.
@@ -216,14 +218,14 @@ def _run_all(blocks: list[_Block], features: Tensor) -> None:
         for block in blocks:
             if block.draws:
                 block.fit()
-    num_threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             # Reading the results raises what a thread has raised.
             list(pool.map(_Block.fit, [block for block in blocks if not block.draws]))
     finally:
         # Of this thread nothing has changed, but threads yet to come would start with one.
-        torch.set_num_threads(num_threads)
+        torch.set_num_threads(before)
 
 
 def _cuda_devices(features: Tensor) -> list[torch.device]:

@@ -9,7 +9,8 @@ from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.training.checkpoints import ClassifierCheckpoint, load_weights
-from raysk.training.features import FrozenFeatures, encode, turned_images
+from raysk.training.features import FrozenFeatures, encode
+from raysk.training.images import turned_images
 from raysk.training.networks import Classifier, Encoder
 from raysk.training.stage_one import load_encoder
 from raysk.training.world import World

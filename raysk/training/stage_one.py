@@ -10,8 +10,9 @@ from raysk.recipe import Job, StageOne
 from raysk.run import Run
 from raysk.training.batches import ImageBatches, Plan
 from raysk.training.checkpoints import EncoderCheckpoint, load_weights, pack, unpack
-from raysk.training.features import encode, plain_images
+from raysk.training.features import encode
 from raysk.training.health import measure, probe_rows
+from raysk.training.images import plain_images
 from raysk.training.loop import Progress, Report, Trainer, hash_seed
 from raysk.training.networks import Encoder, StageOneLoss, StageOneNetwork
 from raysk.training.world import World

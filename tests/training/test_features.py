@@ -5,7 +5,8 @@ import torch
 from raysk.data.views import DIHEDRAL, TrainingView, test_time_views, view_seed
 from raysk.errors import ArtifactError
 from raysk.recipe import Job
-from raysk.training.features import FrozenFeatures, encode, plain_images
+from raysk.training.features import FrozenFeatures, encode
+from raysk.training.images import plain_images
 from raysk.training.stage_one import load_encoder
 
 

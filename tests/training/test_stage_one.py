@@ -8,8 +8,9 @@ from raysk.parts.losses.base import ScheduledLoss
 from raysk.recipe import Stage
 from raysk.training.batches import FeatureBatches, Plan
 from raysk.training.checkpoints import EncoderCheckpoint, ProgressCheckpoint, unpack
-from raysk.training.features import encode, plain_images
+from raysk.training.features import encode
 from raysk.training.health import measure
+from raysk.training.images import plain_images
 from raysk.training.loop import Trainer
 from raysk.training.networks import StageOneLoss
 from raysk.training.stage_one import fresh_encoder, load_encoder, train_stage_one
