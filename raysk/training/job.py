@@ -29,6 +29,8 @@ def run_job(job: Job, run: Run, world: World, report: Report) -> None:
     """
     if world.agree(run.is_done(job)):
         return
+    # Else cuDNN may take sums in another order each time, and a row would not come back; it costs no measurable time.
+    torch.backends.cudnn.deterministic = True
     began = perf_counter()
     record: dict[str, object] = {}
     if job.part == "held_out":

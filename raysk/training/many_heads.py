@@ -24,8 +24,9 @@ from raysk.training.loop import hash_seed
 from raysk.training.stacked_modules import StackedModules, structure
 from raysk.training.world import World
 
-# Settings of one block: enough to drown the cost of starting an operation, few enough for the caches.
+# Settings of one block: enough to drown the cost of starting an operation, few enough for the caches of a CPU.
 _BLOCK_SETTINGS = 128
+_BLOCK_SETTINGS_ON_GPU = 1024
 # Weights of one block, 16 MiB: the optimizer holds a few times as much.
 _BLOCK_WEIGHTS = 2**22
 
@@ -73,7 +74,9 @@ def fit_heads(
     trained = [fit for fit in fits if fit.num_weights > 0]
     # A GPU waits for whoever asks for operations, and threads would only take turns in asking.
     num_threads = 1 if features.is_cuda else torch.get_num_threads()
-    blocks = [_Block(block, features, labels, seed) for block in _blocks(trained, num_threads)]
+    for_each = max(16, -(-len(trained) // num_threads))
+    most = min(_BLOCK_SETTINGS_ON_GPU if features.is_cuda else _BLOCK_SETTINGS, for_each)
+    blocks = [_Block(block, features, labels, seed) for block in _blocks(trained, most)]
     _run_all(blocks, features, num_threads)
     return [fit.head.eval() for fit in fits]
 
@@ -126,18 +129,15 @@ def _start(heads: list[nn.Module], features: Tensor, labels: np.ndarray, start: 
             head.start_from(features, classes, *start)
 
 
-def _blocks(fits: list[_Fit], num_threads: int) -> list[list[_Fit]]:
-    """Cuts settings into blocks that see the same batches, small enough for every thread to have one."""
+def _blocks(fits: list[_Fit], most: int) -> list[list[_Fit]]:
+    """Cuts settings into blocks of at most so many that see the same batches."""
     streams = defaultdict(list)
     for fit in fits:
         streams[fit.stream].append(fit)
     blocks = []
     for stream in streams.values():
         stream.sort(key=lambda fit: fit.order)
-        most = min(
-            _BLOCK_SETTINGS, max(16, -(-len(fits) // num_threads)), max(1, _BLOCK_WEIGHTS // stream[0].num_weights)
-        )
-        num_blocks = -(-len(stream) // most)
+        num_blocks = -(-len(stream) // min(most, max(1, _BLOCK_WEIGHTS // stream[0].num_weights)))
         ends = [len(stream) * number // num_blocks for number in range(num_blocks + 1)]
         blocks += [stream[first:last] for first, last in pairwise(ends)]
     # The longest first, so that at the end no thread is left with one.

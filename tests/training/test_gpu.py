@@ -1,0 +1,65 @@
+"""What is promised of a GPU beside all that holds on any device."""
+
+import pytest
+import torch
+
+from raysk.evaluation.predictions import Predictions
+from raysk.parts.losses import losses
+from raysk.parts.losses.base import LogitLoss
+from raysk.recipe import Job, Recipe, StageTwo
+from raysk.training.features import FrozenFeatures
+from raysk.training.job import run_job
+from raysk.training.many_heads import fit_heads, many_logits
+from raysk.training.stage_one import load_encoder
+from raysk.training.world import World
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(scope="module")
+def gpu() -> World:
+    return World(0, 1, torch.device("cuda"))
+
+
+def test_views_are_drawn_by_processes_beside_it(gpu):
+    assert gpu.loader_workers > 0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_job_done_twice_gives_the_same_probabilities_to_the_bit(frozen, tmp_path, new_run, frozen_job, gpu, diary):
+    plain = frozen_job.recipe.to_plain()
+    plain["stage_two"]["frozen"] = frozen
+    job = Job(Recipe.from_plain(plain), 0)
+
+    def predictions(name: str) -> Predictions:
+        run = new_run(tmp_path / name)
+        run_job(job, run, gpu, diary())
+        return run.predictions(job.recipe.key, 0)
+
+    first, second = predictions("first"), predictions("second")
+    assert (first.probabilities == second.probabilities).all()
+
+
+def test_drawn_features_are_those_of_a_cpu_but_for_half_precision(finished, frozen_job, gpu):
+    def drawn(device: str) -> torch.Tensor:
+        run = finished
+        frozen = FrozenFeatures(frozen_job, run, World(0, 1, torch.device(device)), load_encoder)
+        found = frozen.training("medium", 2).cpu()
+        for number in range(2):
+            run.features_file(frozen_job, f"train-medium-{number}").unlink()
+        return found
+
+    ours, theirs = drawn("cuda"), drawn("cpu")
+    assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_many_heads_are_those_of_a_cpu():
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 60, 16, generator=random)
+    labels = torch.arange(60).remainder(3).numpy()
+    plain = {"epochs": 3, "batch_size": 16, "passes": 2}
+    names = [name for name in losses if issubclass(losses[name], LogitLoss)]
+    stages = [StageTwo.from_plain(plain | {"loss": {"name": name}}) for name in names]
+    on_gpu, on_cpu = (fit_heads(stages, features.to(device), labels, 3, 0, 0) for device in ("cuda", "cpu"))
+    logits = many_logits(on_gpu, features.cuda()).cpu()
+    torch.testing.assert_close(logits, many_logits(on_cpu, features), atol=1e-4, rtol=1e-4)
