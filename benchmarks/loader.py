@@ -1,24 +1,32 @@
-"""Images per second into a batch: raysk's image store, against decoding the files in a `DataLoader`.
+"""Images per second into a batch: raysk's image store, against what else reads image folders.
 
-Both contenders give the same rows in the same order, in uint8 tensors of 128 images, without augmentation, and every
-byte of a batch is read once, as a copy to an accelerator would.
+All contenders give the images of the same folder in tensors of 128, at the same size; every byte of a batch is read
+once, as a copy to an accelerator would. An epoch is timed, after one that starts the processes and reads every file,
+so that no disk is measured. Loaders have two processes each, and give uint8, but for timm's.
 
-- files: the usual pattern. A dataset in the manner of torchvision's ImageFolder opens each file with Pillow, converts
-  it to RGB, scales its shorter side and crops the centre; a `DataLoader` with two worker processes makes batches. The
-  workers are started before the clock, and the files have been read before, so that no disk is measured.
-- store: `ImageBatches`, as training on a CPU uses it, in the training process itself, in one thread. The images were
-  decoded once into the store; that time is shown, and after how many epochs it has paid for itself.
+- ImageFolder: the pattern of torchvision. Pillow opens the file, converts it to RGB, scales its shorter side and crops
+  the centre.
+- timm: its `ImageDataset` and `create_loader`, without its prefetcher, which needs a GPU, and with its own evaluation
+  transform, which does the same and normalises to floats.
+- datasets: an `imagefolder` of Hugging Face, decoded by the library, with the transform of the first.
+- store: `ImageBatches`, as training on a CPU uses it: in one thread of the training process, no other process. The
+  images were decoded once into the store; that time is shown, and after how many epochs it has paid for itself.
+- copy: the same bytes copied from one array to another, which nothing can outrun.
 
-Contenders take turns and the medians of the repeats are compared, since the machine may be shared. The pixels are not
-equal to the last bit: the store lets JPEG decoding skip detail that is not asked for, and scales bicubically.
+With `--views supcon` each image is shown twice, as it is and as SuperCon augments it: a random crop, colour, grey,
+flip, blur. The others then use torchvision's transforms for it, and raysk albumentations.
+
+Contenders take turns and the medians of the repeats are compared, since the machine may be shared. Pixels are not equal
+to the last bit: the store lets JPEG decoding skip detail that is not asked for, and scales bicubically.
 """
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +35,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
+from raysk.data.building import build_store
 from raysk.data.manifest import Manifest, make_manifest
 from raysk.data.sources import IMAGE_SUFFIXES
-from raysk.data.store import build_store
 from raysk.data.synthetic import make_synthetic
 from raysk.recipe import Stage
 from raysk.training.batches import ImageBatches, Plan
@@ -38,56 +47,123 @@ from raysk.training.world import World
 
 BATCH_SIZE = 128
 NUM_WORKERS = 2
-STORE_PASSES = 20  # over the images in each repeat, since one takes a fraction of a second
 DRAWN_PIXELS = 256
+VIEWS = {"none": ("none",), "supcon": ("none", "supercon")}
+STORE_PASSES = {"none": 20, "supcon": 1}  # over the images in each repeat, since one may take a fraction of a second
+
+Transform = Callable[[Image.Image], Tensor]
+# One epoch of batches.
+Contender = Callable[[], Iterator[Tensor]]
 
 
-class Files(Dataset[tuple[Tensor, int]]):
-    """Opens image files, scales the shorter side and crops the centre."""
+def to_tensor(image: Image.Image) -> Tensor:
+    """Returns (H, W, 3), uint8."""
+    return torch.from_numpy(np.array(image))
 
-    def __init__(self, paths: list[Path], labels: list[int], size: int) -> None:
-        self.paths, self.labels, self.size = paths, labels, size
+
+def transform_of(size: int, views: str) -> Transform:
+    """Returns what the others do to a decoded image: (V, H, W, 3)."""
+    plain = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)])
+    supercon = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(size, scale=(0.2, 1.0)),
+            transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.3),
+            transforms.RandomGrayscale(0.2),
+            transforms.RandomHorizontalFlip(0.5),
+            transforms.RandomApply([transforms.GaussianBlur(3)], 0.2),
+        ]
+    )
+    drawn = [plain] if views == "none" else [plain, supercon]
+    return lambda image: torch.stack([to_tensor(draw(image)) for draw in drawn])
+
+
+class Files(Dataset[Tensor]):
+    """Opens image files, as torchvision's ImageFolder does."""
+
+    def __init__(self, paths: list[Path], transform: Transform) -> None:
+        self.paths, self.transform = paths, transform
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+    def __getitem__(self, row: int) -> Tensor:
         with self.paths[row].open("rb") as file:
             image = Image.open(file).convert("RGB")
-        scale = self.size / min(image.size)
-        width, height = (max(self.size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (width - self.size) // 2, (height - self.size) // 2
-        image = image.crop((left, top, left + self.size, top + self.size))
-        return torch.from_numpy(np.array(image)), self.labels[row]
+        return self.transform(image)
 
 
-class FileBatches:
-    """The usual pattern, with the epochs of `ImageBatches`."""
-
-    def __init__(self, manifest: Manifest, size: int, plan: Plan) -> None:
-        self.plan = plan
-        self._order: list[list[int]] = []
-        self._loader = DataLoader(
-            Files(manifest.paths, manifest.labels.tolist(), size),
-            batch_sampler=self._order,
-            num_workers=NUM_WORKERS,
-            persistent_workers=True,
-        )
-
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images (B, H, W, 3), uint8, and labels (B,)."""
-        self._order[:] = [share.tolist() for share in self.plan.shares(epoch)]
-        yield from self._loader
+def loader(dataset: Any) -> Contender:
+    """Returns a contender that is a `DataLoader`."""
+    made = DataLoader(
+        dataset, BATCH_SIZE, shuffle=True, num_workers=NUM_WORKERS, persistent_workers=True, drop_last=True
+    )
+    return lambda: iter(made)
 
 
-def images_per_second(batches: FileBatches | ImageBatches, epoch: int, passes: int) -> float:
+def image_folder(manifest: Manifest, size: int, views: str) -> Contender:
+    return loader(Files(manifest.paths, transform_of(size, views)))
+
+
+def timm_loader(manifest: Manifest, size: int, views: str) -> Contender:
+    from timm.data import ImageDataset, create_loader
+
+    dataset = ImageDataset(str(class_folders(manifest)))
+    made = create_loader(
+        dataset,
+        (3, size, size),
+        BATCH_SIZE,
+        is_training=False,
+        use_prefetcher=False,
+        num_workers=NUM_WORKERS,
+        persistent_workers=True,
+        crop_pct=1.0,
+    )
+    if views != "none":
+        dataset.transform = transform_of(size, views)
+    return lambda: (images for images, _ in made)
+
+
+def hugging_face(manifest: Manifest, size: int, views: str) -> Contender:
+    import datasets
+
+    datasets.disable_progress_bars()
+    folder = class_folders(manifest)
+    rows = datasets.load_dataset("imagefolder", data_dir=str(folder), split="train", cache_dir=str(folder / ".cache"))
+    transform = transform_of(size, views)
+
+    def draw(batch: dict[str, list[Image.Image]]) -> dict[str, list[Tensor]]:
+        return {"pixels": [transform(image.convert("RGB")) for image in batch["image"]]}
+
+    batches = loader(rows.with_transform(draw))
+    return lambda: (batch["pixels"] for batch in batches())
+
+
+def class_folders(manifest: Manifest) -> Path:
+    """Returns a folder of links, one folder a class, which is what the others read."""
+    root = manifest.root.parent / f"classes-of-{manifest.root.name}"
+    if not root.exists():
+        for path, label in zip(manifest.paths, manifest.labels.tolist(), strict=True):
+            (root / str(label)).mkdir(parents=True, exist_ok=True)
+            (root / str(label) / path.name).symlink_to(path)
+    return root
+
+
+def copies(images: int, size: int, views: str) -> Contender:
+    """Returns batches out of one array, in the order of memory."""
+    source = torch.zeros((BATCH_SIZE, len(VIEWS[views]), size, size, 3), dtype=torch.uint8)
+    return lambda: (source for _ in range(images // BATCH_SIZE))
+
+
+PEERS = {"ImageFolder": image_folder, "timm": timm_loader, "datasets": hugging_face}
+
+
+def images_per_second(contender: Contender, passes: int = 1) -> float:
     """Runs through epochs and reads every byte."""
     began, images = perf_counter(), 0
-    for number in range(passes):
-        for inputs, _ in batches.epoch(epoch + number):
-            inputs.clone()
-            images += len(inputs)
+    for _ in range(passes):
+        for batch in contender():
+            batch.clone()
+            images += len(batch)
     return images / (perf_counter() - began)
 
 
@@ -103,44 +179,65 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder of image files; drawn ones unless given")
     parser.add_argument("--num-images", type=int, default=1024, help="how many of them, at most")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224], help="pixels")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 224], help="pixels")
+    parser.add_argument("--views", nargs="+", choices=list(VIEWS), default=list(VIEWS))
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         cache = Path(temporary)
-        folder = options.images
-        if folder is None:
+        folder = cache / "images"
+        if options.images is None:
             make_synthetic(cache / "drawn", options.num_images, DRAWN_PIXELS, seed=0)
             folder = cache / "drawn" / "images"
+        else:
+            folder.symlink_to(options.images.resolve(), target_is_directory=True)
         manifest = read_manifest(folder, options.num_images)
         with Image.open(manifest.paths[0]) as first:
             kind = f"{len(manifest)} {first.format} images of {first.width} by {first.height}"
-        table = Table(title=f"{kind}, batches of {BATCH_SIZE}, median of {options.repeats}")
-        for column in ("pixels", "files, images/s", "store, images/s", "ratio", "building it, s", "epochs to pay"):
+        table = Table(title=f"images/s: {kind}, batches of {BATCH_SIZE}, median of {options.repeats}")
+        columns = (
+            "pixels",
+            "views",
+            *PEERS,
+            "store",
+            "against ImageFolder",
+            "share of a copy",
+            "building, s",
+            "pays after",
+        )
+        for column in columns:
             table.add_column(column, justify="right")
-        for size in options.sizes:
-            table.add_row(*compare(manifest, size, cache, options.repeats))
+        for views in options.views:
+            for size in options.sizes:
+                table.add_row(*compare(manifest, size, views, cache, options.repeats))
     Console().print(table)
 
 
-def compare(manifest: Manifest, size: int, cache: Path, repeats: int) -> tuple[str, ...]:
+def compare(manifest: Manifest, size: int, views: str, cache: Path, repeats: int) -> tuple[str, ...]:
     """Returns a row of the table."""
-    plan = Plan(manifest.labels, Stage(batch_size=BATCH_SIZE), 0, World(0, 1, torch.device("cpu")))
-    files = FileBatches(manifest, size, plan)
-    images_per_second(files, 0, 1)  # Starts the workers, and reads every file once.
     began = perf_counter()
-    store, _ = build_store(manifest, size, cache)
+    store, _ = build_store(manifest, size, cache / f"stores-{views}")
     building = perf_counter() - began
-    stored = ImageBatches(store, np.arange(len(manifest)), ("none",), plan)
-    images_per_second(stored, 0, 1)
-    speeds: dict[str, list[float]] = {"files": [], "store": []}
-    for epoch in range(1, repeats + 1):
-        speeds["files"].append(images_per_second(files, epoch, 1))
-        speeds["store"].append(images_per_second(stored, epoch, STORE_PASSES))
-    usual, ours = median(speeds["files"]), median(speeds["store"])
+    plan = Plan(manifest.labels, Stage(batch_size=BATCH_SIZE), 0, World(0, 1, torch.device("cpu")))
+    batches = ImageBatches(store, np.arange(len(manifest)), VIEWS[views], plan)
+    contenders = {name: make(manifest, size, views) for name, make in PEERS.items()}
+    contenders["store"] = lambda: (images for images, _ in batches.epoch(0))
+    contenders["copy"] = copies(len(manifest), size, views)
+    passes = {"store": STORE_PASSES[views], "copy": 20}
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    for contender in contenders.values():
+        images_per_second(contender)  # Starts the processes, and reads every file once.
+    for _ in range(repeats):
+        for name, contender in contenders.items():
+            speeds[name].append(images_per_second(contender, passes.get(name, 1)))
+    found = {name: median(some) for name, some in speeds.items()}
+    usual, ours = found["ImageFolder"], found["store"]
     paid = building / (len(manifest) / usual - len(manifest) / ours)
-    return f"{size}", f"{usual:,.0f}", f"{ours:,.0f}", f"{ours / usual:.1f}", f"{building:.2f}", f"{paid:.1f}"
+    rates = [f"{found[name]:,.0f}" for name in (*PEERS, "store")]
+    return (
+        f"{size}", views, *rates, f"{ours / usual:.1f}", f"{ours / found['copy']:.1%}", f"{building:.2f}", f"{paid:.1f}"
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

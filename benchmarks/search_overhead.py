@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raysk.artifacts import read_json, write_json
-from raysk.data.folds import make_folds
+from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job
@@ -115,7 +115,9 @@ def make_run(folder: Path) -> Run:
     """Makes the run directory of a study on 120 rows; there are no images, since nobody looks."""
     names = [f"{row}.png" for row in range(120)]
     manifest = make_manifest(names, ["nv" if row % 3 else "mel" for row in range(120)], root=folder)
-    return Run.create(folder / "run", folder / "cache", manifest, make_folds(manifest, NUM_FOLDS), {"space": "empty"})
+    return Run.create(
+        folder / "run", folder / "cache", manifest, make_folds(manifest, FoldSettings(k=NUM_FOLDS)), {"space": "empty"}
+    )
 
 
 def time_lanes(folder: Path, plan: LanePlan, num_trials: int, job_seconds: float) -> Timing:

@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and names made from content."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -48,6 +49,36 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lets one process of this machine at a time into the block; the others wait, and a dead one lets go.
+
+    Args:
+        path: A file that is made for it, and removed afterwards.
+
+    Raises:
+        ArtifactError: No permission to write.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = path.open("w")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever had it before may have removed the file that this one waited for.
+            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                break
+            file.close()
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} must be writable, but {error.strerror}: free space or choose another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
 
 
 def write_text(path: Path, text: str) -> None:

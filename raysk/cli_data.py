@@ -24,6 +24,9 @@ def add_data_commands(commands: Any) -> None:
     show.set_defaults(run_command=_show)
     prepare = commands.add_parser("prepare", help="decode the images of a dataset once, and write its manifest.parquet")
     prepare.set_defaults(run_command=_prepare)
+    prepare.add_argument(
+        "--sizes", type=int, nargs="+", default=[], metavar="PIXELS", help="several sizes at once (image_size)"
+    )
     for command in (show, prepare):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=EXAMPLE)
         command.add_argument("--out", type=Path, metavar="DIR", help="where to write (prepared/SOURCE)")
@@ -52,17 +55,20 @@ def _prepare(arguments: argparse.Namespace) -> int:
     from raysk.loading import read_data
 
     config, console, out = _begin(arguments)
-    manifest, _ = read_data(config, console)
+    manifest, stores = read_data(config, console, arguments.sizes)
+    for store in stores:
+        store.verify()
     path = out / "manifest.parquet"
     manifest.write(path)
     console.print(class_table(manifest))
     _say(console, group_sentence(manifest))
-    size = config.recipe.image_size
-    _say(console, f"{len(manifest)} images of {size} × {size} pixels are in {config.cache_folder}")
+    for store in stores:
+        size = store.pixels.shape[1]
+        _say(console, f"{len(manifest)} images of {size} × {size} pixels are in {store.folder}, read again and right")
     _say(console, f"the rows are in {path}")
     # The size is said even where it is the usual one: another would decode the images again.
     own = [text for text in arguments.overrides if not text.startswith("image_size=")]
-    words = ["raysk", "tune", "--space", "supcon", *own, f"image_size={size}"]
+    words = ["raysk", "tune", "--space", "supcon", *own, f"image_size={stores[0].pixels.shape[1]}"]
     _say(console, f"Next, search for the best classifier: {_command(words)}")
     return 0
 

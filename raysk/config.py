@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from raysk.data.dividing import FoldSettings
 from raysk.data.sources import DataSettings
 from raysk.errors import ConfigError
 from raysk.parts.heads import heads
@@ -34,24 +35,7 @@ PART_NODES: dict[str, Registry[Any]] = {
 }
 _DATA_SETTINGS = frozenset(setting.name for setting in fields(DataSettings))
 # The last two are there for others to refer to.
-_NOT_OF_THE_RECIPE = ("data", "folds", "cache", "epochs", "batch_size")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoldSettings(Settings):
-    """How rows are divided.
-
-    Args:
-        k: Number of folds.
-        seed: Of the division.
-        test_share: Share of the rows that is locked away for the last step.
-        column: An attribute column that has the folds instead.
-    """
-
-    k: Annotated[int, Between(2, 100)] = 3
-    seed: Annotated[int, Between(0, 2**31 - 1)] = 0
-    test_share: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.2
-    column: str | None = None
+_NOT_OF_THE_RECIPE = ("data", "folds", "cache", "stores", "loader", "epochs", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +58,8 @@ class Config(Settings):
         folds: How they are divided.
         recipe: What the trials of the study vary.
         cache: Where decoded images and drawn datasets are kept between runs, on each machine.
+        stores: A folder or an address such as s3://bucket/prefix that all machines see, for decoded images.
+        loader: Processes that draw views beside each worker; None leaves it to the machine.
         stage_two: How much stage two is searched.
     """
 
@@ -81,6 +67,8 @@ class Config(Settings):
     folds: FoldSettings = field(default_factory=FoldSettings)
     recipe: Recipe = field(default_factory=Recipe)
     cache: str = "~/.cache/raysk"
+    stores: str | None = None
+    loader: Annotated[int, Between(0, 1024)] | None = None
     stage_two: StageTwoBudget = field(default_factory=StageTwoBudget)
 
     @property
@@ -138,8 +126,16 @@ def read_config(plain: dict[str, Any]) -> Config:
         folds=within("folds", FoldSettings, plain["folds"]),
         recipe=Recipe.from_plain(recipe | {"stage_two": stage_two}),
         cache=plain["cache"],
+        stores=plain["stores"],
+        loader=_loader(plain["loader"]),
         stage_two=within("stage_two", StageTwoBudget, budget),
     )
+
+
+def _loader(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise ConfigError(f"loader must be auto or a number of processes, but got {value!r}: leave it to auto")
+    return None if value == "auto" else value
 
 
 def _compose(texts: list[str], resolve: bool) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from PIL import Image
 from rich.table import Table
 
+from raysk.data.decodable import UNREADABLE
 from raysk.data.manifest import Manifest
-from raysk.data.store import UNREADABLE
 
 MOST_SIZES = 8
 CHUNK = 1024

@@ -1,31 +1,42 @@
 """From settings to rows whose images can be read, while a person watches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from raysk.config import Config
+from raysk.data.building import build_stores
+from raysk.data.chunks import Spread, in_threads
 from raysk.data.manifest import Manifest
 from raysk.data.sources import load_manifest
-from raysk.data.store import build_store
-from raysk.run import data_digest
+from raysk.data.store import ImageStore
 
 
-def read_data(config: Config, console: Console) -> tuple[Manifest, str]:
-    """Returns the rows whose images can be read, and a name for their pixels."""
+def read_data(
+    config: Config, console: Console, sizes: Sequence[int] = (), spread: Spread = in_threads
+) -> tuple[Manifest, list[ImageStore]]:
+    """Returns the rows whose images can be read, and their decoded images.
+
+    Args:
+        config: Which rows, and where stores are.
+        console: Where progress is shown.
+        sizes: Of the images; the recipe's without.
+        spread: Who decodes.
+    """
     manifest = load_manifest(config.data, config.cache_folder)
-    size = config.recipe.image_size
+    sizes = sizes or [config.recipe.image_size]
+    cache, on_error = config.cache_folder, config.data.on_error
     with progress_bar(console, "decoding images") as bar:
-        store, bad = build_store(manifest, size, config.cache_folder, config.data.on_error, bar)
+        stores, bad = build_stores(manifest, sizes, cache, on_error, bar, shared=config.stores, spread=spread)
     for image in bad:
         console.print(f"left out: row {image.row}, {image.path}: {image.reason}", markup=False, highlight=False)
     manifest = manifest.without([image.row for image in bad])
     counts = zip(manifest.class_names, manifest.class_counts, strict=True)
     told = ", ".join(f"{name} {count}" for name, count in counts)
     console.print(f"{len(manifest)} images: {told}", markup=False, highlight=False)
-    return manifest, data_digest(manifest, store)
+    return manifest, stores
 
 
 @contextmanager

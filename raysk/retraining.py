@@ -14,15 +14,15 @@ import torch.distributed as dist
 import yaml
 from rich.console import Console
 
-from raysk.config import Config, FoldSettings
-from raysk.data.folds import make_folds
+from raysk.config import Config
+from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.formats import write_leaderboard
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.loading import read_data
 from raysk.recipe import Job, Recipe
-from raysk.run import Run, check_recipe
+from raysk.run import Run, check_recipe, data_digest, store_facts
 from raysk.scoring import TEST_PART, all_scores, chosen_on, commit, read_held_out, read_test, training_cost
 from raysk.settings import Between, Settings
 from raysk.training.job import run_job
@@ -39,6 +39,7 @@ class RecipeFile(Settings):
         folds: How they are divided.
         recipe: What is trained.
         cache: Where decoded images are kept.
+        stores: Where all machines find decoded images.
         workers: How many DDP workers trained it; batch norm sees their shares of a batch.
         threads: How many threads each of them computed with: sums of floats depend on how they are divided.
     """
@@ -47,6 +48,7 @@ class RecipeFile(Settings):
     folds: FoldSettings
     recipe: Recipe
     cache: str = "~/.cache/raysk"
+    stores: str | None = None
     workers: Annotated[int, Between(1, 100_000)] = 1
     threads: Annotated[int, Between(1, 100_000)] | None = None
 
@@ -75,6 +77,7 @@ class RecipeFile(Settings):
             folds=FoldSettings.from_plain(facts["divide"]),
             recipe=recipe,
             cache=facts["cache"],
+            stores=run.stores,
             workers=record["workers"],
             threads=record["threads"],
         )
@@ -142,9 +145,9 @@ def train_recipe(path: Path, folder: Path | None, resume: bool, console: Console
         if file.threads is not None:
             torch.set_num_threads(file.threads)
         run = _open_run(path, file, folder, resume, world, quiet)
-        for fold in range(run.folds.k):
+        for fold in range(len(run.folds)):
             job = Job(file.recipe, fold)
-            run_job(job, run, world, lambda progress, fold=fold: _tell(quiet, fold, run.folds.k, progress))  # type: ignore[misc]
+            run_job(job, run, world, lambda progress, fold=fold: _tell(quiet, fold, len(run.folds), progress))  # type: ignore[misc]
             run_job(job.for_test(), run, world, lambda progress: None)
         return _leaderboard(run, file.recipe, path) if world.is_chief else None
 
@@ -156,19 +159,22 @@ def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, w
         exists = (folder / "run.json").exists()
         if exists and not resume:
             raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to go on with it")
-        manifest, pixels = read_data(
-            Config(data=file.data, folds=file.folds, recipe=file.recipe, cache=file.cache), console
-        )
+        config = Config(data=file.data, folds=file.folds, recipe=file.recipe, cache=file.cache, stores=file.stores)
+        manifest, (store,) = read_data(config, console)
         divide = file.folds
-        folds = make_folds(manifest, divide.k, divide.seed, divide.test_share, divide.column)
+        folds = make_folds(manifest, divide)
         check_recipe(file.recipe, manifest, folds)
-        same = {"manifest": manifest.digest, "pixels": pixels, "folds": folds.digest, "recipe": file.recipe.key}
+        same = {
+            "manifest": manifest.digest,
+            "pixels": data_digest(manifest, store),
+            "folds": folds.digest,
+            "recipe": file.recipe.key,
+        }
         if exists:
             Run.open(folder).check_same(same)
         else:
-            facts = {"data": file.data.to_plain(), "divide": divide.to_plain()}
-            cache = Path(file.cache).expanduser()
-            Run.create(folder, cache, manifest, folds, same | facts).keep_recipe(file.recipe)
+            facts = {"data": file.data.to_plain(), "divide": divide.to_plain(), **store_facts(config.stores, store)}
+            Run.create(folder, config.cache_folder, manifest, folds, same | facts).keep_recipe(file.recipe)
         console.print(f"run directory: {folder}", markup=False, highlight=False)
     return Run.open(Path(world.broadcast_text(str(folder))))
 

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from raysk.artifacts import digest_of, read_json, write_json
+from raysk.data.building import build_store
 from raysk.data.folds import Folds
 from raysk.data.manifest import Manifest
-from raysk.data.store import ImageStore, build_store
-from raysk.errors import ArtifactError
+from raysk.data.store import ImageStore, find_store
+from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Part, Recipe
 
@@ -33,25 +34,32 @@ class Run:
 
     Args:
         folder: Where it is; on a cluster, storage that all nodes see.
-        cache: Where image stores are kept between runs.
+        cache: Where this machine keeps image stores between runs.
+        stores: Where all machines find image stores; None where each decodes for itself.
     """
 
     folder: Path
     cache: Path
+    stores: str | None = None
 
     @classmethod
     def create(cls, folder: Path, cache: Path, manifest: Manifest, folds: Folds, facts: dict[str, Any]) -> "Run":
         """Makes the folder of a new study.
 
         Args:
-            facts: What else `run.json` keeps, such as the space and the command.
+            facts: What else `run.json` keeps, such as space and command, and `store_facts`.
 
         Raises:
             ArtifactError: The folder has a study already, or cannot be written.
+            ConfigError: The folds have no test part.
         """
         if (folder / "run.json").exists():
             raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to go on with it")
-        run = cls(folder, cache)
+        if not len(folds.test_rows):
+            raise ConfigError(
+                "a study must have a locked test part, but folds.test_share is 0 and no row has the role test: give one"
+            )
+        run = cls(folder, cache, facts.get("stores"))
         manifest.write(folder / "manifest.parquet")
         folds.write(folder / "folds.parquet")
         write_json(folder / "run.json", facts | {"cache": str(cache)})
@@ -64,7 +72,8 @@ class Run:
         Raises:
             ArtifactError: There is none.
         """
-        return cls(folder, Path(read_json(folder / "run.json")["cache"]))
+        facts = read_json(folder / "run.json")
+        return cls(folder, Path(facts["cache"]), facts.get("stores"))
 
     def check_same(self, now: dict[str, Any]) -> None:
         """Refuses to go on with other rows, pixels, folds or settings than the study was begun with.
@@ -110,8 +119,10 @@ class Run:
 
     def store(self, size: int) -> ImageStore:
         """Returns the images at `size` pixels; they are decoded when this machine has not done so before."""
-        store, _ = build_store(self.manifest, size, self.cache)
-        return store
+        # By its key, so that no machine has to look at every file, and one that sees no files can copy.
+        key = self.facts.get("images", {}).get(str(size))
+        found = find_store(key, self.cache, self.stores) if key else None
+        return found or build_store(self.manifest, size, self.cache, shared=self.stores)[0]
 
     def encoder_file(self, job: Job) -> Path:
         """Where stage one of this job keeps its encoder."""
@@ -175,10 +186,15 @@ def check_recipe(recipe: Recipe, manifest: Manifest, folds: Folds) -> None:
     Raises:
         ConfigError: See `Recipe.check_rows`.
     """
-    for fold in range(folds.k):
+    for fold in range(len(folds)):
         recipe.check_rows(training_counts(manifest, folds, fold))
 
 
 def data_digest(manifest: Manifest, store: ImageStore) -> str:
     """Returns one name for the rows and their pixels."""
     return digest_of({"manifest": manifest.digest, "pixels": store.digest})
+
+
+def store_facts(stores: str | None, store: ImageStore) -> dict[str, Any]:
+    """Returns what a run keeps of its decoded images, so that every machine finds them."""
+    return {"stores": stores, "images": {str(store.pixels.shape[1]): store.key}}

@@ -18,12 +18,12 @@ NOTHING = "nothing"
 
 def read_held_out(run: Run, recipe: Recipe) -> OutOfFold:
     """Reads what the fold models of a recipe say of their held-out rows."""
-    return OutOfFold.from_folds([run.predictions(recipe.key, fold) for fold in range(run.folds.k)], run.folds)
+    return OutOfFold.from_folds([run.predictions(recipe.key, fold) for fold in range(len(run.folds))], run.folds)
 
 
 def read_test(run: Run, recipe: Recipe) -> TestPredictions:
     """Reads what the fold models of a recipe say of the locked test part, averaged."""
-    return fold_average([run.predictions(recipe.key, fold, "test") for fold in range(run.folds.k)], run.folds)
+    return fold_average([run.predictions(recipe.key, fold, "test") for fold in range(len(run.folds))], run.folds)
 
 
 def all_scores(run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarray) -> dict[str, float]:
@@ -52,7 +52,7 @@ def chosen_on(recipe: Recipe) -> str:
 def training_cost(run: Run, recipe: Recipe) -> tuple[float, int]:
     """Returns seconds and images over all folds; a shared encoder counts in full for each recipe."""
     seconds, images = 0.0, 0
-    for fold in range(run.folds.k):
+    for fold in range(len(run.folds)):
         record = run.record(Job(recipe, fold))
         for stage in ("stage_one", "stage_two"):
             facts = record.get(stage, {"seconds": 0.0, "images": 0})

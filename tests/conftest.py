@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from raysk.data.folds import Folds, make_folds
+from raysk.data.dividing import FoldSettings, make_folds
+from raysk.data.folds import Folds
 from raysk.data.manifest import Manifest
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.synthetic import make_synthetic
@@ -38,7 +39,7 @@ def manifest(cache: Path) -> Manifest:
 
 @pytest.fixture(scope="session")
 def folds(manifest: Manifest) -> Folds:
-    return make_folds(manifest, k=2, seed=0, test_share=0.2)
+    return make_folds(manifest, FoldSettings(k=2, seed=0, test_share=0.2))
 
 
 @pytest.fixture(scope="session")

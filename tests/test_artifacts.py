@@ -3,13 +3,16 @@ import math
 import resource
 import subprocess
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysk.artifacts import digest_of, read_json, replacing, write_json, write_text
+from raysk.artifacts import digest_of, locked, read_json, replacing, write_json, write_text
 from raysk.errors import ArtifactError
 
 PLAIN = st.recursive(
@@ -124,3 +127,25 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ArtifactError, match=r"must be writable, but .*free space or choose another folder"):
         write_text(tmp_path / "file" / "inner", "text")
+
+
+def hold(path: Path, notes: Path) -> None:
+    with locked(path), notes.open("a") as file:
+        for word in ("in", "out"):
+            file.write(f"{word}\n")
+            file.flush()
+            time.sleep(0.05)
+
+
+def test_one_process_at_a_time_holds_a_lock(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(hold, tmp_path / "lock", tmp_path / "notes") for _ in range(6)]
+        assert [task.result() for task in tasks] == [None] * 6
+    assert (tmp_path / "notes").read_text() == "in\nout\n" * 6
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_lock_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="must be writable"), locked(tmp_path / "file" / "lock"):
+        pass

@@ -6,12 +6,9 @@ import numpy as np
 import torch
 
 from benchmarks.ddp_parity import check, largest_difference
-from benchmarks.loader import BATCH_SIZE, FileBatches, read_manifest
-from raysk.data.store import build_store
+from benchmarks.loader import BATCH_SIZE, Files, read_manifest, transform_of
+from raysk.data.building import build_store
 from raysk.data.synthetic import make_synthetic
-from raysk.recipe import Stage
-from raysk.training.batches import ImageBatches, Plan
-from raysk.training.world import World
 
 
 def test_two_workers_agree_with_one_where_a_plain_gather_does_not() -> None:
@@ -27,18 +24,16 @@ def test_the_largest_difference_is_found() -> None:
     assert largest_difference(one, other) == 0.5
 
 
-def test_both_loaders_give_the_same_images_in_the_same_order(tmp_path: Path) -> None:
-    make_synthetic(tmp_path / "drawn", num_images=2 * BATCH_SIZE, size=48, seed=0)
-    manifest = read_manifest(tmp_path / "drawn" / "images", 2 * BATCH_SIZE)
-    plan = Plan(manifest.labels, Stage(batch_size=BATCH_SIZE), 0, World(0, 1, torch.device("cpu")))
+def test_the_contenders_show_the_same_images(tmp_path: Path) -> None:
+    make_synthetic(tmp_path / "drawn", num_images=BATCH_SIZE, size=48, seed=0)
+    manifest = read_manifest(tmp_path / "drawn" / "images", BATCH_SIZE)
     store, _ = build_store(manifest, 32, tmp_path)
-    stored = ImageBatches(store, np.arange(len(manifest)), ("none",), plan)
-    pairs = list(zip(FileBatches(manifest, 32, plan).epoch(1), stored.epoch(1), strict=True))
-    assert len(pairs) == 2
-    for (usual, usual_labels), (ours, labels) in pairs:
-        assert torch.equal(usual_labels, labels)
-        assert usual.dtype == ours.dtype == torch.uint8
-        assert usual.shape == ours[:, 0].shape == (BATCH_SIZE, 32, 32, 3)
-        off = (usual.float() - ours[:, 0].float()).abs().mean(dim=(1, 2, 3))  # of each image, in grey levels
-        assert off.max() < 5
-        assert (usual.float() - ours[:, 0].float().roll(1, dims=0)).abs().mean() > 4 * off.mean()
+    files = Files(manifest.paths, transform_of(32, "none"))
+    usual = torch.stack([files[row] for row in range(len(files))])
+    ours = torch.from_numpy(np.array(store.pixels))[:, None]
+    assert usual.dtype == ours.dtype == torch.uint8
+    assert usual.shape == ours.shape == (BATCH_SIZE, 1, 32, 32, 3)
+    off = (usual.float() - ours.float()).abs().mean(dim=(1, 2, 3, 4))  # of each image, in grey levels
+    assert off.max() < 5
+    assert (usual.float() - ours.float().roll(1, dims=0)).abs().mean() > 4 * off.mean()
+    assert Files(manifest.paths, transform_of(32, "supcon"))[0].shape == (2, 32, 32, 3)

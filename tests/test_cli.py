@@ -11,10 +11,9 @@ from PIL import Image
 
 import raysk
 from raysk.cli import main
-from raysk.config import FoldSettings
-from raysk.data.folds import make_folds
+from raysk.data.building import build_store
+from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings, load_manifest
-from raysk.data.store import build_store
 from raysk.run import Run, data_digest
 
 SIZE = 16
@@ -133,7 +132,7 @@ def test_a_class_with_fewer_groups_than_folds_is_named(tune, table):
     table.write_text("\n".join(lines) + "\n")
     line = tune.refused(**of(table))
     assert "'rare'" in line
-    assert "a group for each of the 4 parts (3 folds and the test part), but 'rare' has 2" in line
+    assert "a group for each of the 4 parts (the folds and the test part), but 'rare' has 2" in line
 
 
 def test_an_override_that_does_not_exist_is_answered_with_the_nearest(tune):
@@ -199,7 +198,7 @@ def begun(tune, photographs):
     manifest = load_manifest(settings, tune.cache)
     store, _ = build_store(manifest, SIZE, tune.cache)
     same = FoldSettings()
-    folds = make_folds(manifest, same.k, same.seed, same.test_share)
+    folds = make_folds(manifest, same)
     overrides = tune.words(**of(photographs / "table.csv"))[5:]
     facts = {"manifest": manifest.digest, "pixels": data_digest(manifest, store), "folds": folds.digest}
     return Run.create(tune.run, tune.cache, manifest, folds, facts | {"space": "supcon", "overrides": overrides})

@@ -87,7 +87,7 @@ def test_composing_twice_is_not_mixed_up():
         (["stage_one.epochs=2.5"], "stage_one.epochs must be a whole number"),
         (["stage_one.epochs=many"], "stage_one.epochs must be a whole number"),
         (["folds.k=1"], r"folds.k must be a whole number in \[2, 100\], but got 1"),
-        (["folds.test_share=1"], r"folds.test_share must be a number in \(0, 1\)"),
+        (["folds.test_share=1"], r"folds.test_share must be a number in \[0, 1\)"),
         (["stage_two.optimizer.lr=1e30"], r"stage_two.optimizer.lr must be a number in \(0, 100\]"),
         (["stage_two.search=-1"], r"stage_two.search must be a whole number in \[0, .*\], but got -1"),
         (
@@ -138,3 +138,12 @@ def test_sweeps_are_told_from_values():
 def test_an_unknown_data_source_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="data must be a known name, but got 'cvs'; did you mean csv"):
         compose_plain("data=cvs")
+
+
+def test_the_loader_is_left_to_the_machine_unless_a_number_is_given():
+    assert [config(*texts).loader for texts in ([], ["loader=auto"], ["loader=4"], ["loader=0"])] == [None, None, 4, 0]
+    with pytest.raises(ConfigError, match="loader must be auto or a number of processes, but got 'many'"):
+        config("loader=many")
+    for wrong in ("-1", "1.5", "true"):
+        with pytest.raises(ConfigError, match=r"loader must be a whole number in \[0, 1024\], but got"):
+            config(f"loader={wrong}")

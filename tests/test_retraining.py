@@ -15,7 +15,7 @@ from rich.console import Console
 
 from raysk.artifacts import write_json
 from raysk.cli import main
-from raysk.config import FoldSettings
+from raysk.data.dividing import FoldSettings
 from raysk.data.sources import DataSettings
 from raysk.errors import ArtifactError
 from raysk.evaluation.leaderboard import Leaderboard, Row
@@ -122,7 +122,15 @@ def test_a_file_comes_back_through_its_text(file, tmp_path):
 
 def test_the_printed_file_says_all_that_the_row_depends_on(file, printed):
     assert RecipeFile.read(printed) == file
-    assert list(yaml.safe_load(printed.read_text())) == ["data", "folds", "recipe", "cache", "workers", "threads"]
+    assert list(yaml.safe_load(printed.read_text())) == [
+        "data",
+        "folds",
+        "recipe",
+        "cache",
+        "stores",
+        "workers",
+        "threads",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from raysk.data.folds import make_folds
+from raysk.data.building import build_store
+from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
-from raysk.errors import ArtifactError
+from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe
-from raysk.run import Run, data_digest
+from raysk.run import Run, data_digest, store_facts
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_another_study_does_not_go_on(noun, value, begun, manifest):
 def test_folds_of_another_manifest_are_refused(run, manifest):
     images = manifest.table.column("image").to_pylist()
     names = [manifest.class_names[label] for label in manifest.labels]
-    make_folds(make_manifest(images, names, root=manifest.root), k=2, test_share=0.1).write(
+    make_folds(make_manifest(images, names, root=manifest.root), FoldSettings(k=2, test_share=0.1)).write(
         run.folder / "folds.parquet"
     )
     with pytest.raises(ArtifactError, match=r"^folds must be of manifest"):
@@ -131,3 +133,34 @@ def test_images_are_decoded_at_any_size_and_named_with_the_rows(run, manifest):
     }
     assert len(digests) == 3
     assert data_digest(manifest, run.store(32)) in digests
+
+
+def test_a_study_without_a_test_part_is_refused(tmp_path, manifest, cache):
+    folds = make_folds(manifest, FoldSettings(k=2, test_share=0))
+    with pytest.raises(ConfigError, match="must have a locked test part"):
+        Run.create(tmp_path / "run", cache, manifest, folds, {})
+
+
+def test_images_are_found_by_the_key_that_the_run_keeps(tmp_path, manifest, folds, cache):
+    store, _ = build_store(manifest, 16, cache, shared=str(tmp_path / "shared"))
+    Run.create(tmp_path / "run", cache, manifest, folds, store_facts(str(tmp_path / "shared"), store))
+    elsewhere = Run(tmp_path / "run", tmp_path / "another machine", str(tmp_path / "shared"))
+    assert Run.open(tmp_path / "run").stores == str(tmp_path / "shared")
+    found = elsewhere.store(16)
+    assert found.folder.parent == tmp_path / "another machine"
+    assert found.digest == store.digest
+    assert elsewhere.store(8).pixels.shape == (len(manifest), 8, 8, 3), "a size that nobody has decoded yet"
+
+
+def test_rows_without_their_unreadable_images_keep_their_pixels(tmp_path):
+    """The store is that of all files; a run on the readable ones must not decode them again."""
+    for number in range(8):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes(b"")
+    everything = make_manifest([f"{number}.png" for number in range(8)], ["a", "b"] * 4, root=tmp_path)
+    store, bad = build_store(everything, 8, tmp_path / "cache", on_error="skip")
+    manifest = everything.without([image.row for image in bad])
+    folds = make_folds(manifest, FoldSettings(k=2, test_share=0.2))
+    run = Run.create(tmp_path / "run", tmp_path / "cache", manifest, folds, store_facts(None, store))
+    assert run.store(8).folder == store.folder
+    assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -185,29 +185,32 @@ def expected_best(scores: np.ndarray, k: int) -> float:
     return float(weights @ np.sort(scores)[::-1])
 
 
-def cross_fitted_choice(fold_scores: np.ndarray) -> np.ndarray:
-    """Returns for each fold the score there of the candidate that is the best on the other folds.
+def cross_fitted_choice(fold_scores: np.ndarray, k: int) -> np.ndarray:
+    """Returns for each fold the score there of the candidate that is the best on the other folds of its division.
 
     The best of M mean scores is too high, since the same folds chose it and score it. The mean of what is returned here
     is an honest score of the choice: no fold has a say in its own candidate, which can be another in every fold.
 
     Args:
-        fold_scores: (M, k) the score of each candidate on each fold.
+        fold_scores: (M, R k) the score of each candidate on each fold of R divisions of the rows.
+        k: Folds of a division; those of another division share rows with the one that is scored.
 
     Returns:
-        (k,) scores; of candidates that are equally good on the other folds, the first counts.
+        (R k,) scores; of candidates that are equally good on the other folds, the first counts.
 
     Raises:
         DataError: There is no candidate, one fold only, or a score that is not a number.
     """
-    if fold_scores.ndim != 2 or not len(fold_scores) or fold_scores.shape[1] < 2 or np.isnan(fold_scores).any():
+    shape = fold_scores.shape
+    if len(shape) != 2 or not len(fold_scores) or k < 2 or shape[1] % k or np.isnan(fold_scores).any():
         raise DataError(
             "a cross-fitted choice needs numbers (candidates, folds) of at least one candidate and two folds, "
-            f"but got shape {fold_scores.shape} with {np.isnan(fold_scores).sum()} undefined: score all folds"
+            f"but got shape {shape} for k = {k} with {np.isnan(fold_scores).sum()} undefined: score all folds"
         )
     chosen = []
-    for fold in range(fold_scores.shape[1]):
-        elsewhere = np.delete(fold_scores, fold, axis=1).mean(axis=1)
-        best = np.flatnonzero(elsewhere >= elsewhere.max() - TIE)[0]
-        chosen.append(fold_scores[best, fold])
+    for division in np.split(fold_scores, shape[1] // k, axis=1):
+        for fold in range(k):
+            elsewhere = np.delete(division, fold, axis=1).mean(axis=1)
+            best = np.flatnonzero(elsewhere >= elsewhere.max() - TIE)[0]
+            chosen.append(division[best, fold])
     return np.array(chosen)

@@ -100,9 +100,11 @@ class Predictions:
 class OutOfFold:
     """One recipe on every row that is in a fold, each row as the model says that did not learn from it.
 
+    With R repeats R models did not: a row is what they say on average.
+
     Attributes:
         rows: (N,) rows of the manifest, ascending.
-        fold_of_row: (N,) the fold of each.
+        fold_of_row: (N,) the fold of each, in the first division.
         views: The names of the V test-time views.
         probabilities: (V, N, C) float32.
         recipe_key: The recipe.
@@ -128,12 +130,12 @@ class OutOfFold:
             ArtifactError: A fold or row is missing or double, or the predictions do not belong together.
         """
         _check_together(predictions, folds, "held_out")
-        rows = np.concatenate([one.rows for one in predictions])
-        _check_complete(rows, np.flatnonzero(folds.fold >= 0))
-        order = np.argsort(rows)
-        probabilities = np.concatenate([one.probabilities for one in predictions], axis=1)[:, order]
-        rows, one = rows[order], predictions[0]
-        return cls(rows, folds.fold[rows], one.views, probabilities, one.recipe_key, folds.digest)
+        expected = np.flatnonzero(folds.fold >= 0)
+        by_fold = sorted(predictions, key=lambda one: one.fold)
+        divisions = [by_fold[first : first + folds.k] for first in range(0, len(folds), folds.k)]
+        probabilities = np.stack([_of_division(division, expected) for division in divisions]).mean(axis=0)
+        one = predictions[0]
+        return cls(expected, folds.fold[expected], one.views, probabilities, one.recipe_key, folds.digest)
 
     def mean(self) -> np.ndarray:
         """Returns the mean over the views, (N, C) float32."""
@@ -183,6 +185,13 @@ def fold_average(predictions: Sequence[Predictions], folds: Folds) -> TestPredic
     return TestPredictions(folds.test_rows, one.views, probabilities, one.recipe_key, folds.digest)
 
 
+def _of_division(predictions: Sequence[Predictions], expected: np.ndarray) -> np.ndarray:
+    """Returns the probabilities (V, N, C) of the folds of one division, in the order of the rows."""
+    rows = np.concatenate([one.rows for one in predictions])
+    _check_complete(rows, expected)
+    return np.concatenate([one.probabilities for one in predictions], axis=1)[:, np.argsort(rows)]
+
+
 def _check_arrays(rows: np.ndarray, views: tuple[str, ...], probabilities: np.ndarray) -> None:
     if rows.ndim != 1 or probabilities.ndim != 3 or probabilities.shape[:2] != (len(views), len(rows)) or not views:
         raise ArtifactError(
@@ -220,9 +229,9 @@ def _check_together(predictions: Sequence[Predictions], folds: Folds, part: Part
     if wrong:
         raise ArtifactError(f"predictions must be of the part {part}, but got {wrong[0]}: choose that part's files")
     found = sorted(one.fold for one in predictions)
-    if found != list(range(folds.k)):
+    if found != list(range(len(folds))):
         raise ArtifactError(
-            f"there must be predictions of each fold from 0 to {folds.k - 1} once, but got {found}: "
+            f"there must be predictions of each fold from 0 to {len(folds) - 1} once, but got {found}: "
             "run the folds that are missing"
         )
     kinds = {(one.recipe_key, one.views, one.probabilities.shape[2]) for one in predictions}

@@ -51,10 +51,10 @@ def cross_fitted_best(run: Run, trials: Sequence[FrozenTrial]) -> float:
     scores = []
     for trial in trials:
         recipe = run.recipe(trial.user_attrs["recipe"])
-        scores.append([run.record(Job(recipe, fold))["macro_f1"] for fold in range(run.folds.k)])
+        scores.append([run.record(Job(recipe, fold))["macro_f1"] for fold in range(len(run.folds))])
         if "search" in trial.user_attrs:
             scores += [one["scores"] for one in run.search(trial.user_attrs["search"])["tried"]]
-    return float(cross_fitted_choice(np.array(scores)).mean())
+    return float(cross_fitted_choice(np.array(scores), run.folds.k).mean())
 
 
 def _budgets(run: Run, space: Space, trials: Sequence[FrozenTrial]) -> dict[str, list[float]]:

@@ -50,6 +50,7 @@ class LaneSettings:
         run: The run directory.
         threads: Of torch in each worker; Ray would leave it at one.
         do: What it does with a job.
+        loader: Processes that draw views beside each worker; None leaves it to the machine.
     """
 
     lane: int
@@ -57,12 +58,13 @@ class LaneSettings:
     run: str
     threads: int
     do: Do = do_work
+    loader: int | None = None
 
 
 def lane_loop(settings: dict[str, Any]) -> None:
     """Runs on every worker of a lane: does jobs until the broker sends it home."""
     lane = LaneSettings(**settings)
-    world = World.current(get_device())
+    world = World.current(get_device(), lane.loader)
     run = Run.open(Path(lane.run))
     _log_to(run.folder / "logs" / f"lane{lane.lane}-rank{world.rank}.log")
     torch.set_num_threads(lane.threads)
@@ -176,13 +178,14 @@ class LanePool:
         broker: Name of the broker.
         plan: How many lanes of how many workers.
         do: What they do with a job; benchmarks have them do nothing.
+        loader: Processes that draw views beside each worker; None leaves it to the machine.
     """
 
-    def __init__(self, run: Run, broker: str, plan: LanePlan, do: Do = do_work) -> None:
+    def __init__(self, run: Run, broker: str, plan: LanePlan, do: Do = do_work, loader: int | None = None) -> None:
         self.failures: dict[int, str] = {}
         self._threads = []
         for number in range(plan.lanes):
-            settings = LaneSettings(number, broker, str(run.folder.resolve()), plan.threads, do)
+            settings = LaneSettings(number, broker, str(run.folder.resolve()), plan.threads, do, loader)
             trainer = TorchTrainer(
                 lane_loop,
                 train_loop_config=vars(settings),

@@ -9,12 +9,15 @@ from typing import Any
 from rich.console import Console
 
 from raysk.config import Config
-from raysk.data.folds import Folds, make_folds
+from raysk.data.chunks import in_threads
+from raysk.data.dividing import make_folds
+from raysk.data.folds import Folds
 from raysk.data.manifest import Manifest
 from raysk.errors import ArtifactError
 from raysk.loading import read_data
 from raysk.parts.backbones import create_backbone
-from raysk.run import Run, check_recipe
+from raysk.run import Run, check_recipe, data_digest, store_facts
+from raysk.search.decoding import on_cluster
 from raysk.search.request import StudyRequest
 from raysk.search.space import Space
 
@@ -66,14 +69,16 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     if model.checkpoint is not None or model.pooling != "avg":
         # Built once here: what is missing or does not fit is refused before every trial fails for it.
         create_backbone(model.backbone, model.pretrained, model.checkpoint, config.recipe.image_size, model.pooling)
-    manifest, pixels = read_data(config, console)
+    on_all = request.address is not None and config.stores is not None
+    spread = on_cluster(request.address) if on_all else in_threads
+    manifest, (store,) = read_data(config, console, spread=spread)
     settings = config.folds
-    folds = make_folds(manifest, settings.k, settings.seed, settings.test_share, settings.column)
+    folds = make_folds(manifest, settings)
     for recipe in named:
         check_recipe(recipe, manifest, folds)
     same = {
         "manifest": manifest.digest,
-        "pixels": pixels,
+        "pixels": data_digest(manifest, store),
         "folds": folds.digest,
         "space": request.space,
         "overrides": list(request.overrides),
@@ -81,6 +86,10 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     if exists:
         Run.open(folder).check_same(same)
     trials = [] if request.trials is None else ["--trials", str(request.trials)]
-    made_from = {"data": config.data.to_plain(), "divide": settings.to_plain()}
+    made_from = {
+        "data": config.data.to_plain(),
+        "divide": settings.to_plain(),
+        **store_facts(config.stores, store),
+    }
     words = ["raysk", "tune", "--space", request.space, *trials, *request.overrides]
     return Preparation(folder, config.cache_folder, manifest, folds, same, made_from, shlex.join(words))

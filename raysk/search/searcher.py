@@ -141,7 +141,7 @@ class StudySearcher(Searcher):
             # As text, since Tune would search mappings and lists for parameters of its own.
             return {
                 "broker": self.broker,
-                "folds": self.run.folds.k,
+                "folds": len(self.run.folds),
                 "is_raced": self.incumbent(trial.point) is not None,
                 "steps": json.dumps(self._steps(trial)),
             }
@@ -233,7 +233,7 @@ class StudySearcher(Searcher):
     def _steps(self, trial: Trial) -> list[tuple[dict[str, Any], str]]:
         """Returns the work of a trial, each with the file that says that it is done."""
         number, name = trial.asked.number, trial.point.name
-        jobs = [Job(trial.recipe, fold) for fold in range(self.run.folds.k)]
+        jobs = [Job(trial.recipe, fold) for fold in range(len(self.run.folds))]
         queued = [QueuedJob.of(job, Turn.DUE, number, job.fold, title=f"{name}, fold {job.fold + 1}") for job in jobs]
         records = [self.run.record_file(job) for job in jobs]
         if trial.search is not None:
@@ -246,7 +246,7 @@ class StudySearcher(Searcher):
         if steps > trial.steps:
             trial.steps = steps
             trial.asked.report(result["score"], steps)
-            fold = f"fold {result['folds']} of {self.run.folds.k}"
+            fold = f"fold {result['folds']} of {len(self.run.folds)}"
             done = f"best of {trial.search.num_settings} stage twos" if result["searched"] and trial.search else fold
             self.listener.say(f"{trial.point.name}: {done}, macro-F1 {result['score']:.3f}")
 

@@ -70,8 +70,8 @@ class _Study:
         self.broker = start_broker(name)
         self.listener = Listener(lambda line: self.display.say(line))
         self.searcher = StudySearcher(space, run, num_trials, name, self.listener)
-        self.display = StudyDisplay(console, self.listener.tally, self.searcher.num_trials, run.folds.k, plan)
-        self.lanes = LanePool(run, name, plan)
+        self.display = StudyDisplay(console, self.listener.tally, self.searcher.num_trials, len(run.folds), plan)
+        self.lanes = LanePool(run, name, plan, loader=space.config().loader)
 
     def conduct(self) -> Leaderboard | None:
         """Searches, then scores."""
@@ -135,7 +135,7 @@ class _Study:
         ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe) for candidate in candidates])
         shown = {candidate.recipe.key for candidate in candidates if candidate.has_row}
         keys = sorted(shown | {member.recipe_key for member in ensemble.members})
-        self._predict_test([Job(run.recipe(key), fold).for_test() for key in keys for fold in range(run.folds.k)])
+        self._predict_test([Job(run.recipe(key), fold).for_test() for key in keys for fold in range(len(run.folds))])
         entries = read_entries(run, candidates)
         rows = result_rows(run, entries, ensemble, crossed)
         best = max((row for row in rows if row.kind != "ensemble"), key=lambda row: row.scores["oof_macro_f1"])
@@ -169,7 +169,7 @@ class _Study:
             if "reason" in trial.user_attrs:
                 notes[f"not ranked: {name}"] = f"failed: {trial.user_attrs['reason']}"
             elif trial.state.name == "PRUNED":
-                done = f"{len(trial.intermediate_values)} of {self.run.folds.k} folds"
+                done = f"{len(trial.intermediate_values)} of {len(self.run.folds)} folds"
                 notes[f"not ranked: {name}"] = f"stopped after {done}, another recipe is better"
         return notes
 

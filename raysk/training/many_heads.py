@@ -1,12 +1,13 @@
 """Fits hundreds of heads on the same frozen features at once, each as `Trainer` would fit it alone.
 
-With a frozen encoder, stage two is a small head on features that never change. Settings that see the same batches share
-them: the heads of all are one stack of weights, the logits of all one matrix product, and so is the gradient. The
-result of a setting depends on no other setting, but for rounding. `Trainer` on `FeatureBatches` is the reference.
+With a frozen encoder, stage two is a small head on features that never change. The heads of many settings are one
+stack of weights, and step together. Settings that see the same batches share them: the logits of all are one matrix
+product, and so is the gradient; those that are few of their kind bring their batches along. The result of a setting
+depends on no other setting, but for rounding. `Trainer` on `FeatureBatches` is the reference.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, pairwise
 
@@ -29,6 +30,10 @@ _BLOCK_SETTINGS = 128
 _BLOCK_SETTINGS_ON_GPU = 1024
 # Weights of one block, 16 MiB: the optimizer holds a few times as much.
 _BLOCK_WEIGHTS = 2**22
+# Numbers in the inputs of a block whose settings see batches of their own, 64 MiB.
+_BLOCK_INPUTS = 2**24
+# With fewer settings, to share a matrix product saves less than a block of their own costs.
+_WORTH_A_BLOCK = 16
 
 
 def fit_heads(
@@ -76,7 +81,7 @@ def fit_heads(
     num_threads = 1 if features.is_cuda else torch.get_num_threads()
     for_each = max(16, -(-len(trained) // num_threads))
     most = min(_BLOCK_SETTINGS_ON_GPU if features.is_cuda else _BLOCK_SETTINGS, for_each)
-    blocks = [_Block(block, features, labels, seed) for block in _blocks(trained, most)]
+    blocks = [_Block(block, features, labels, seed) for block in _blocks(trained, most, features.shape[-1])]
     _run_all(blocks, features, num_threads)
     return [fit.head.eval() for fit in fits]
 
@@ -107,8 +112,10 @@ class _Fit:
     def __init__(self, stage: StageTwo, head: nn.Module, loss: nn.Module) -> None:
         self.stage, self.head, self.loss = stage, head, loss
         self.num_weights = sum(weight.numel() for weight in head.parameters())
-        # Settings that agree in these see the same batches with the same arithmetic.
-        self.stream = (stage.sampler, stage.batch_size, stage.accumulate, stage.epochs, stage.passes, structure(head))
+        # Settings that agree in these step together with the same arithmetic, and in these see the same batches.
+        self.pace = (stage.batch_size, stage.accumulate, stage.epochs, structure(head))
+        self.stream = (stage.sampler, stage.passes)
+        self.draws = any(isinstance(part, _DropoutNd) and part.p > 0 for part in head.modules())
         self.loss_structure = structure(loss)
 
     @property
@@ -129,23 +136,36 @@ def _start(heads: list[nn.Module], features: Tensor, labels: np.ndarray, start: 
             head.start_from(features, classes, *start)
 
 
-def _blocks(fits: list[_Fit], most: int) -> list[list[_Fit]]:
-    """Cuts settings into blocks of at most so many that see the same batches."""
-    streams = defaultdict(list)
+def _blocks(fits: list[_Fit], most: int, width: int) -> list[list[_Fit]]:
+    """Cuts settings into blocks of at most so many that step together, on features of a width D."""
+    paces: dict[object, dict[object, list[_Fit]]] = defaultdict(lambda: defaultdict(list))
     for fit in fits:
-        streams[fit.stream].append(fit)
-    blocks = []
-    for stream in streams.values():
-        stream.sort(key=lambda fit: fit.order)
-        num_blocks = -(-len(stream) // min(most, max(1, _BLOCK_WEIGHTS // stream[0].num_weights)))
-        ends = [len(stream) * number // num_blocks for number in range(num_blocks + 1)]
-        blocks += [stream[first:last] for first, last in pairwise(ends)]
+        paces[fit.pace][fit.stream].append(fit)
+    blocks: list[list[_Fit]] = []
+    for streams in paces.values():
+        few: list[_Fit] = []
+        for stream in streams.values():
+            # Heads that draw random numbers must draw what each would draw alone.
+            if len(stream) >= _WORTH_A_BLOCK or len(streams) == 1 or stream[0].draws:
+                blocks += _cut(stream, most)
+            else:
+                few += stream
+        if few:
+            blocks += _cut(few, min(most, max(1, _BLOCK_INPUTS // (few[0].stage.batch_size * width))))
     # The longest first, so that at the end no thread is left with one.
     return sorted(blocks, key=lambda block: -len(block) * block[0].num_weights * block[0].stage.epochs)
 
 
+def _cut(fits: list[_Fit], most: int) -> list[list[_Fit]]:
+    """Cuts settings into blocks of about equal size."""
+    fits = sorted(fits, key=lambda fit: fit.order)
+    num_blocks = -(-len(fits) // min(most, max(1, _BLOCK_WEIGHTS // fits[0].num_weights)))
+    ends = [len(fits) * number // num_blocks for number in range(num_blocks + 1)]
+    return [fits[first:last] for first, last in pairwise(ends)]
+
+
 class _Block:
-    """Settings that are fitted in step: the same batches, and heads that differ in values only.
+    """Settings that are fitted in step, with heads that differ in values only.
 
     Args:
         fits: The settings, in `order`.
@@ -156,26 +176,36 @@ class _Block:
 
     def __init__(self, fits: list[_Fit], features: Tensor, labels: np.ndarray, seed: int) -> None:
         self.fits, self.seed = fits, seed
-        self.stage = fits[0].stage
-        plan = Plan(labels, self.stage, seed, World(0, 1, features.device))
-        self.batches = FeatureBatches(features[: self.stage.passes], plan)
-        self.draws = any(isinstance(part, _DropoutNd) and part.p > 0 for part in fits[0].head.modules())
+        self.stage, self.draws = fits[0].stage, fits[0].draws
+        streams = {fit.stream: fit.stage for fit in fits}
+        self.streams = [
+            FeatureBatches(features[: stage.passes], Plan(labels, stage, seed, World(0, 1, features.device)))
+            for stage in streams.values()
+        ]
+        places = list(streams)
+        self.stream_of = torch.tensor([places.index(fit.stream) for fit in fits], device=features.device)  # (M,)
 
     def fit(self) -> None:
         """Trains all epochs, and leaves the heads with the weights to keep."""
         heads = StackedModules([fit.head.train() for fit in self.fits])
         weights = list(heads.parameters.values())  # each (M, …)
         losses = [StackedModules([fit.loss for fit in run]) for run in _runs(self.fits, lambda fit: fit.loss_structure)]
+        sizes = [len(loss) for loss in losses]
         optimizers = self._optimizers(weights)
         average = BatchedAverage([fit.stage.ema for fit in self.fits], weights)
+        own = 0 if len(self.streams) > 1 else None
         for epoch in range(self.stage.epochs):
             if self.draws:
                 torch.manual_seed(hash_seed(hash_seed(self.seed, 2), epoch, 0))
             for loss in losses:
                 loss.begin_epoch(epoch / self.stage.epochs)
-            for inputs, labels in self.batches.epoch(epoch):
-                logits = self._logits(heads, inputs).split([len(loss) for loss in losses])
-                each = [loss(part, labels, dims=(0, None)) for loss, part in zip(losses, logits, strict=True)]
+            for inputs, labels in self._batches(epoch):
+                logits = self._logits(heads, inputs, own).split(sizes)
+                targets = [labels] * len(losses) if own is None else labels.split(sizes)
+                each = [
+                    loss(part, target, dims=(0, own))
+                    for loss, part, target in zip(losses, logits, targets, strict=True)
+                ]
                 # A weight has a part in the loss of its own setting only.
                 total = torch.cat(each).sum()
                 gradients = torch.autograd.grad(total, weights)
@@ -184,16 +214,25 @@ class _Block:
                 average.update(weights)
         heads.unstack(average.values)
 
-    def _logits(self, heads: StackedModules, inputs: Tensor) -> Tensor:
-        """Returns (M, B, C) of inputs (B, D)."""
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields inputs (B, D) and labels (B,) for all settings, or (M, B, D) and (M, B), to each its own."""
+        if len(self.streams) == 1:
+            yield from self.streams[0].epoch(epoch)
+            return
+        for batches in zip(*(stream.epoch(epoch) for stream in self.streams), strict=True):
+            inputs, labels = (torch.stack(parts) for parts in zip(*batches, strict=True))
+            yield inputs[self.stream_of], labels[self.stream_of]
+
+    def _logits(self, heads: StackedModules, inputs: Tensor, own: int | None) -> Tensor:
+        """Returns (M, B, C) of inputs (B, D), or of (M, B, D)."""
         if self.draws and self.stage.accumulate > 1:
             # `Trainer` draws for each piece of the batch.
-            return torch.cat([heads(piece, dims=(None,)) for piece in inputs.chunk(self.stage.accumulate)], dim=1)
-        return heads(inputs, dims=(None,))
+            return torch.cat([heads(piece, dims=(own,)) for piece in inputs.chunk(self.stage.accumulate)], dim=1)
+        return heads(inputs, dims=(own,))
 
     def _optimizers(self, weights: list[Tensor]) -> list[tuple[slice, BatchedOptimizer]]:
         """Returns an optimizer for each run of settings whose optimizers have one name."""
-        num_steps = self.stage.epochs * self.batches.num_batches
+        num_steps = self.stage.epochs * self.streams[0].num_batches
         optimizers, first = [], 0
         for run in _runs(self.fits, lambda fit: fit.stage.optimizer.name):
             where = slice(first, first + len(run))

@@ -142,7 +142,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
             run.keep_recipe(one.recipe)
     keys = json.loads(world.broadcast_text(json.dumps([one.recipe.key for one in best])))
     for key in keys:
-        for fold in range(run.folds.k):
+        for fold in range(len(run.folds)):
             run_job(Job(run.recipe(key), fold), run, world, report)
     if world.is_chief:
         _write(search, tried, keys, perf_counter() - began, run)
@@ -155,7 +155,7 @@ def _encode(search: StageTwoSearch, run: Run, world: World) -> None:
     reach = {parameter.key: parameter.distribution for parameter in search.parameters}
     views = {stage.view, *getattr(reach.get("stage_two.view"), "choices", ())}
     passes = max(stage.passes, *_numbers(reach.get("stage_two.passes")))
-    for fold in range(run.folds.k):
+    for fold in range(len(run.folds)):
         job = Job(search.recipe, fold)
         frozen = FrozenFeatures(job, run, world, load_encoder)
         frozen.part("held_out")
@@ -196,7 +196,7 @@ def _try_settings(search: StageTwoSearch, study: optuna.Study, number: int, run:
         recipes.append(recipe)
     if not recipes:
         return []
-    by_fold = [_scores(recipes, fold, run, world) for fold in range(run.folds.k)]
+    by_fold = [_scores(recipes, fold, run, world) for fold in range(len(run.folds))]
     tried = [Tried(recipe, scores) for recipe, scores in zip(recipes, np.stack(by_fold, axis=1), strict=True)]
     for trial, one in zip(asked, tried, strict=True):
         study.tell(trial, float(one.scores.mean()))
@@ -246,7 +246,7 @@ def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seco
             "recipe": search.recipe.key,
             "kept": keys,
             "score": float(scores.mean(axis=1).max()),
-            "crossfit": float(cross_fitted_choice(scores).mean()),
+            "crossfit": float(cross_fitted_choice(scores, run.folds.k).mean()),
             "seconds": seconds,
             "tried": [
                 {"recipe": one.recipe.key, "scores": one.scores.tolist(), "stage_two": one.recipe.stage_two.to_plain()}

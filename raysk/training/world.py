@@ -37,19 +37,21 @@ class World:
         rank: Of this worker, from 0.
         size: Number of workers.
         device: Where this worker computes.
+        loader: Processes that draw views beside this one; None leaves it to the machine.
     """
 
     rank: int
     size: int
     device: torch.device
+    loader: int | None = None
 
     @classmethod
-    def current(cls, device: torch.device | None = None) -> "World":
+    def current(cls, device: torch.device | None = None, loader: int | None = None) -> "World":
         """Returns the world of the process group, or a world of one where there is none."""
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dist.is_available() and dist.is_initialized():
-            return cls(dist.get_rank(), dist.get_world_size(), device)
-        return cls(0, 1, device)
+            return cls(dist.get_rank(), dist.get_world_size(), device, loader)
+        return cls(0, 1, device, loader)
 
     @property
     def is_chief(self) -> bool:
@@ -58,7 +60,9 @@ class World:
 
     @property
     def loader_workers(self) -> int:
-        """Processes that prepare views beside this one: none on a CPU, whose cores train; else this GPU's share."""
+        """Processes that draw views beside this one: none on a CPU, whose cores train; else this GPU's share."""
+        if self.loader is not None:
+            return self.loader
         if self.device.type != "cuda":
             return 0
         return max(1, len(os.sched_getaffinity(0)) // max(1, torch.cuda.device_count()) - 1)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from raysk.data.audit import Audit, audit
-from raysk.data.folds import make_folds
+from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.giveaways import find_giveaways
 from raysk.data.joining import components, joined_groups, write_table
 from raysk.data.manifest import Manifest, make_manifest
@@ -245,7 +245,7 @@ def test_joined_groups_are_folded_whole_and_read_back(clean: Manifest, tmp_path:
     names = joined.table.column("group").to_pylist()
     assert names[20] == names[21] == names[0] == "lesion0" and names[2:20] == [f"lesion{r // 2}" for r in range(2, 20)]
     assert audit(entries_of(joined)).findings == []
-    folds = make_folds(joined, k=2, test_share=0.2)
+    folds = make_folds(joined, FoldSettings(k=2, test_share=0.2))
     assert len(set(folds.fold[[0, 1, 20, 21]].tolist())) == 1
     for path in (tmp_path / "joined.parquet", tmp_path / "elsewhere" / "joined.parquet"):
         write_table(joined, path)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from raysk.data.folds import TEST, TRAIN_ONLY, Folds, make_folds
+from raysk.data.dividing import FoldSettings, make_folds
+from raysk.data.folds import TEST, TRAIN_ONLY, Folds
 from raysk.data.manifest import Manifest, make_manifest
 from raysk.errors import ArtifactError, ConfigError, DataError
 
@@ -55,7 +56,7 @@ def test_groups_stay_whole_and_every_part_has_every_class(
         groups=[f"g{group}" for group in groups],
         root=Path(),
     )
-    folds = make_folds(manifest, k, seed, test_share)
+    folds = make_folds(manifest, FoldSettings(k=k, seed=seed, test_share=test_share))
     parts = [*range(k), TEST] if test_share else [*range(k)]
     assert set(folds.fold.tolist()) == set(parts)
     for group in np.unique(groups):
@@ -68,7 +69,7 @@ def test_groups_stay_whole_and_every_part_has_every_class(
 @pytest.mark.parametrize("seed", range(4))
 def test_parts_get_their_share_of_each_class(seed: int) -> None:
     manifest = lesions(seed)
-    folds = make_folds(manifest, k=4, seed=seed, test_share=0.2)
+    folds = make_folds(manifest, FoldSettings(k=4, seed=seed, test_share=0.2))
     for part in [*range(4), TEST]:
         # All five shares are 0.2; groups are of at most three rows.
         assert np.abs(counts_of(manifest, folds.fold, part) - 0.2 * manifest.class_counts).max() <= 2
@@ -84,7 +85,9 @@ def test_rare_classes_are_divided_at_least_as_evenly_as_by_scikit_learn() -> Non
     ours, theirs = [], []
     for seed in range(8):
         manifest = lesions(seed, {"nv": 300, "mel": 50, "df": 17, "vasc": 13})
-        ours.append(largest_deviation(manifest, make_folds(manifest, 5, seed, test_share=0).fold, 5))
+        ours.append(
+            largest_deviation(manifest, make_folds(manifest, FoldSettings(k=5, seed=seed, test_share=0)).fold, 5)
+        )
         fold = np.zeros(len(manifest), np.int64)
         splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
         for part, (_, held_out) in enumerate(splitter.split(fold, manifest.labels, manifest.groups)):
@@ -96,7 +99,7 @@ def test_rare_classes_are_divided_at_least_as_evenly_as_by_scikit_learn() -> Non
 def test_sides_of_a_fold() -> None:
     roles = ["train_only" if row in (3, 4) else "" for row in range(40)]
     manifest = make_manifest([str(row) for row in range(40)], ["a", "b"] * 20, roles=roles, root=Path())
-    folds = make_folds(manifest, k=3)
+    folds = make_folds(manifest, FoldSettings(k=3))
     everything = np.arange(40)
     for fold in range(3):
         train, held_out = folds.train_rows(fold), folds.held_out_rows(fold)
@@ -114,7 +117,7 @@ def test_rows_with_the_role_test_are_exactly_the_test_part(caplog: pytest.LogCap
     roles = ["test" if row in (0, 2) else "" for row in range(40)]
     manifest = make_manifest([str(row) for row in range(40)], ["a", "b"] * 20, roles=roles, root=Path())
     with caplog.at_level(logging.WARNING):
-        folds = make_folds(manifest, k=2, test_share=0.5)
+        folds = make_folds(manifest, FoldSettings(k=2, test_share=0.5))
     assert folds.test_rows.tolist() == [0, 2]
     assert "the test part has no image of class 'b'" in caplog.text
 
@@ -124,33 +127,46 @@ def test_a_group_of_two_roles_is_refused() -> None:
         ["a", "b", "c", "d"], ["x", "y", "x", "y"], groups=["1", "2", "1", "3"], roles=["test", "", "", ""], root=Path()
     )
     with pytest.raises(DataError, match="those of '1' differ"):
-        make_folds(doubled, k=2)
+        make_folds(doubled, FoldSettings(k=2))
 
 
 def test_the_seed_alone_decides() -> None:
     manifest = lesions()
-    first, again, other = make_folds(manifest, seed=1), make_folds(manifest, seed=1), make_folds(manifest, seed=2)
+    first, again, other = (
+        make_folds(manifest, FoldSettings(seed=1)),
+        make_folds(manifest, FoldSettings(seed=1)),
+        make_folds(manifest, FoldSettings(seed=2)),
+    )
     assert first.digest == again.digest and (first.fold == again.fold).all()
     assert first.digest != other.digest
 
 
 def test_too_few_groups_name_the_class_and_the_remedy() -> None:
     manifest = lesions(counts={"nv": 60, "df": 3})
-    with pytest.raises(DataError, match=r"4 parts \(3 folds and the test part\), but 'df' has \d .*: lower folds.k"):
-        make_folds(manifest, k=3)
+    with pytest.raises(DataError, match=r"4 parts \(the folds and the test part\), but 'df' has \d .*: lower folds.k"):
+        make_folds(manifest, FoldSettings(k=3))
 
 
 def test_a_class_with_just_enough_groups_reaches_a_tiny_test_part() -> None:
     labels = ["nv"] * 60 + ["df"] * 4
     manifest = make_manifest([str(row) for row in range(64)], labels, root=Path())
-    folds = make_folds(manifest, k=3, test_share=0.02)
+    folds = make_folds(manifest, FoldSettings(k=3, test_share=0.02))
     assert sorted(folds.fold[60:].tolist()) == [TEST, 0, 1, 2]
 
 
-@pytest.mark.parametrize(("change", "message"), [({"k": 1}, "k must be"), ({"test_share": 1.0}, "test_share must be")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 1}, "k must be"),
+        ({"test_share": 1.0}, "test_share must be"),
+        ({"repeats": 0}, "repeats must be"),
+        ({"column": "site", "leave_out": "site"}, "column and leave_out must not both be given"),
+        ({"leave_out": "site", "repeats": 2}, "repeats must be 1 where an attribute says the folds, but got 2"),
+    ],
+)
 def test_impossible_requests_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_folds(lesions(), **change)
+        make_folds(lesions(), FoldSettings(**change))
 
 
 def with_column(values: list[object], k: int, **columns: object) -> Folds:
@@ -162,7 +178,7 @@ def with_column(values: list[object], k: int, **columns: object) -> Folds:
         root=Path(),
         **columns,
     )
-    return make_folds(manifest, k=k, column="part")
+    return make_folds(manifest, FoldSettings(k=k, column="part"))
 
 
 def test_folds_of_a_column_are_renumbered() -> None:
@@ -184,14 +200,17 @@ def test_what_a_column_cannot_say() -> None:
     with pytest.raises(DataError, match="that of fold 0 lacks 'b'"):
         with_column([0, 0, 1, 0, 1, 0], k=2)
     with pytest.raises(ConfigError, match="did you mean part"):
-        make_folds(make_manifest(["1", "2"], ["a", "b"], attributes={"part": [0, 1]}, root=Path()), k=2, column="parts")
+        make_folds(
+            make_manifest(["1", "2"], ["a", "b"], attributes={"part": [0, 1]}, root=Path()),
+            FoldSettings(k=2, column="parts"),
+        )
 
 
 def test_written_and_read_is_the_same(tmp_path: Path) -> None:
-    folds = make_folds(lesions(), k=5, seed=3)
+    folds = make_folds(lesions(), FoldSettings(k=5, seed=3, repeats=2))
     folds.write(tmp_path / "folds.parquet")
     again = Folds.read(tmp_path / "folds.parquet")
-    assert (again.fold == folds.fold).all() and again.fold.dtype == np.int64
+    assert (again.divisions == folds.divisions).all() and again.divisions.dtype == np.int64
     assert (again.k, again.seed, again.manifest_digest, again.digest) == (5, 3, folds.manifest_digest, folds.digest)
 
 
@@ -214,11 +233,73 @@ def test_check_refuses_another_manifest_and_cut_groups() -> None:
     row = np.flatnonzero(manifest.groups == group)[0]
     cut[row] = (cut[row] + 1) % 3
     with pytest.raises(ArtifactError, match="must not cut a group"):
-        Folds(cut, folds.k, folds.seed, manifest.digest).check(manifest)
+        Folds(cut[None], folds.k, folds.seed, manifest.digest).check(manifest)
 
 
 def test_folds_refuse_strange_values() -> None:
     with pytest.raises(DataError, match="got 3"):
-        Folds(np.array([0, 1, 2, 3]), 3, 0, "")
+        Folds(np.array([[0, 1, 2, 3]]), 3, 0, "")
     with pytest.raises(DataError, match="fold 1 has none"):
-        Folds(np.array([0, 0, TEST]), 2, 0, "")
+        Folds(np.array([[0, 0, TEST]]), 2, 0, "")
+    with pytest.raises(DataError, match="one for all repeats, but row 0 is not"):
+        Folds(np.array([[0, 1, TEST], [TEST, 1, 0]]), 2, 0, "")
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), k=st.integers(2, 4), repeats=st.integers(2, 4))
+def test_repeats_divide_the_same_rows_anew_around_one_test_part(seed: int, k: int, repeats: int) -> None:
+    manifest = lesions(seed % 7)
+    folds = make_folds(manifest, FoldSettings(k=k, seed=seed, repeats=repeats))
+    assert len(folds) == k * repeats
+    once = make_folds(manifest, FoldSettings(k=k, seed=seed))
+    assert (folds.divisions[0] == once.fold).all() and (folds.test_rows == once.test_rows).all()
+    folds.check(manifest)
+    everything = sorted(set(range(len(manifest))) - set(folds.test_rows.tolist()))
+    for repeat in range(repeats):
+        numbers = range(repeat * k, repeat * k + k)
+        held_out = np.concatenate([folds.held_out_rows(number) for number in numbers])
+        assert sorted(held_out.tolist()) == everything
+        for number in numbers:
+            sides = [*folds.train_rows(number), *folds.held_out_rows(number)]
+            assert sorted(sides) == everything
+            assert (np.bincount(manifest.labels[folds.held_out_rows(number)], minlength=4) > 0).all()
+    assert len({tuple(division.tolist()) for division in folds.divisions}) == repeats
+
+
+def of_sites(sites: list[str | None], **columns: object) -> Manifest:
+    names = [str(row) for row in range(len(sites))]
+    return make_manifest(names, ["a", "b"] * (len(sites) // 2), attributes={"site": sites}, root=Path(), **columns)
+
+
+def test_each_source_is_left_out_once_and_the_test_part_is_drawn_from_all() -> None:
+    sites = ["rome"] * 40 + ["oslo"] * 60 + ["lima"] * 20
+    manifest = of_sites(sites)
+    folds = make_folds(manifest, FoldSettings(k=7, leave_out="site", test_share=0.25))
+    assert (folds.k, len(folds)) == (3, 3)
+    for number, site in enumerate(["lima", "oslo", "rome"]):
+        assert {sites[row] for row in folds.held_out_rows(number)} == {site}
+        assert site not in {sites[row] for row in folds.train_rows(number)}
+    assert len(folds.test_rows) == 30
+    assert {sites[row] for row in folds.test_rows} == {"rome", "oslo", "lima"}
+
+
+def test_rows_that_have_a_role_are_left_out_with_no_source() -> None:
+    roles = ["test", "train_only"] + [""] * 10
+    manifest = of_sites([None, None, *["rome"] * 6, *["oslo"] * 4], roles=roles)
+    folds = make_folds(manifest, FoldSettings(leave_out="site"))
+    assert folds.fold.tolist() == [TEST, TRAIN_ONLY, *[1] * 6, *[0] * 4]
+
+
+def test_what_cannot_be_left_out() -> None:
+    with pytest.raises(DataError, match=r"row 3 is blank, as are 2 in all: .*train_only"):
+        make_folds(of_sites(["x", "y", "x", None, " ", "y"]), FoldSettings(leave_out="site", test_share=0))
+    with pytest.raises(DataError, match=r"2 to 100 values .*but it has 1:"):
+        make_folds(of_sites(["x"] * 6), FoldSettings(leave_out="site", test_share=0))
+    with pytest.raises(DataError, match="but it has 102:"):
+        make_folds(of_sites([str(row) for row in range(102)]), FoldSettings(leave_out="site", test_share=0))
+    with pytest.raises(DataError, match="column 'site' cuts 'g'"):
+        make_folds(
+            of_sites(["x", "y", "x", "y"], groups=["g", "g", "h", "i"]), FoldSettings(leave_out="site", test_share=0)
+        )
+    with pytest.raises(ConfigError, match=r"folds.leave_out .*did you mean site"):
+        make_folds(of_sites(["x", "y"]), FoldSettings(leave_out="sites"))

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from raysk.data.building import build_store
 from raysk.data.manifest import make_manifest
 from raysk.data.scanning import PICTURE_SIDE, scan_files
-from raysk.data.store import build_store
 from raysk.errors import DataError
 
 SIDE = 64

@@ -1,7 +1,7 @@
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raysk.data import store as store_module
+from raysk.data import chunks
+from raysk.data.building import build_store, build_stores
+from raysk.data.chunks import Chunk, decode_chunk
 from raysk.data.manifest import Manifest, make_manifest
-from raysk.data.store import ImageStore, build_store
+from raysk.data.store import ImageStore
 from raysk.errors import ArtifactError, ConfigError, DataError
 
 
@@ -39,7 +41,7 @@ def test_pixels_of_the_right_size_are_kept_as_they_are(pictures: Manifest, tmp_p
     assert bad == [] and len(store) == 6
     assert store.pixels.shape == (6, 16, 16, 3) and store.pixels.dtype == np.uint8
     np.testing.assert_array_equal(store.pixels, np.stack([noise(number) for number in range(6)]))
-    assert seen == [(done, 6) for done in range(1, 7)]
+    assert seen == [(6, 6)]
     with pytest.raises(ValueError, match="read-only"):
         store.pixels[0] = 0
 
@@ -63,13 +65,76 @@ def test_a_changed_file_or_size_makes_another_store(pictures: Manifest, tmp_path
     assert touched.folder != changed.folder and touched.digest == changed.digest
 
 
-def test_many_chunks_are_one_array(pictures: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """Forty pictures, which are three chunks."""
     names = [f"n{number}.png" for number in range(40)]
     for number, name in enumerate(names):
         Image.fromarray(noise(number)).save(tmp_path / name)
-    monkeypatch.setattr(store_module, "CHUNK_BYTES", 1)  # the smallest chunk there is, 16 images
-    store, _ = build_store(manifest_of(tmp_path, names), 16, tmp_path / "cache")
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1)  # the smallest chunk there is, 16 images
+    return manifest_of(tmp_path, names)
+
+
+def test_many_chunks_are_one_array(many: Manifest, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    store, _ = build_store(many, 16, tmp_path / "cache", progress=lambda done, total: seen.append((done, total)))
     np.testing.assert_array_equal(store.pixels, np.stack([noise(number) for number in range(40)]))
+    assert len(seen) == 3 and seen[-1] == (40, 40)
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [store.folder.name], "nothing else is left"
+
+
+class Spy:
+    """Decodes one chunk after the other, and notes which; stops as a power cut would after so many."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.most, self.numbers = most, []
+
+    def __call__(self, wanted: Sequence[Chunk]) -> Iterator[Chunk]:
+        for chunk in wanted:
+            if len(self.numbers) == self.most:
+                raise KeyboardInterrupt
+            self.numbers.append(chunk.number)
+            yield decode_chunk(chunk)
+
+
+def test_an_interrupted_build_goes_on_where_it_was(many: Manifest, tmp_path: Path) -> None:
+    cut, rest = Spy(most=2), Spy()
+    with pytest.raises(KeyboardInterrupt):
+        build_store(many, 16, tmp_path / "cache", spread=cut)
+    assert not list((tmp_path / "cache").glob("store-*"))
+    seen: list[int] = []
+    store, _ = build_store(many, 16, tmp_path / "cache", progress=lambda done, total: seen.append(done), spread=rest)
+    assert (cut.numbers, rest.numbers, seen) == ([0, 1], [2], [40])
+    assert store.digest == build_store(many, 16, tmp_path / "other")[0].digest
+
+
+def test_several_sizes_are_decoded_together_to_what_each_is_alone(many: Manifest, tmp_path: Path) -> None:
+    Image.fromarray(noise(3, 200, 300)).save(tmp_path / "n7.png")
+    Image.fromarray(noise(4, 200, 300)).save(tmp_path / "photo.jpg")
+    table = manifest_of(tmp_path, [*many.table.column("image").to_pylist(), "photo.jpg"])
+    spy = Spy()
+    together, _ = build_stores(table, [8, 16, 64], tmp_path / "cache", spread=spy)
+    assert spy.numbers == [0, 1, 2]
+    for size, store in zip([8, 16, 64], together, strict=True):
+        alone, _ = build_store(table, size, tmp_path / "alone")
+        assert store.pixels.shape == (41, size, size, 3)
+        assert (store.digest, store.key) == (alone.digest, alone.key)
+    spy = Spy()
+    build_stores(table, [16, 32], tmp_path / "cache", spread=spy)
+    assert len(list((tmp_path / "cache").glob("store-*"))) == 4, "only what is missing is decoded"
+
+
+def test_a_store_knows_damaged_pixels(many: Manifest, tmp_path: Path) -> None:
+    store, _ = build_store(many, 16, tmp_path / "cache")
+    store.verify()
+    content = bytearray((store.folder / "images.arrow").read_bytes())
+    content[len(content) // 2] ^= 1
+    (store.folder / "images.arrow").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"must have the pixels .*remove the folder"):
+        ImageStore.open(store.folder).verify()
+    (store.folder / "images.arrow").write_bytes(content[:-1])
+    with pytest.raises(ArtifactError, match="bytes: remove the folder"):
+        ImageStore.open(store.folder)
 
 
 def first_pixels(store: ImageStore) -> np.ndarray:
@@ -176,26 +241,24 @@ def test_a_full_disk_is_said_before_anything_is_written(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_an_interrupted_build_leaves_nothing(pictures: Manifest, tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
+def build_slowly(folder: Path, names: list[str], cache: Path, spied: Path) -> str:
+    def spread(wanted: Sequence[Chunk]) -> Iterator[Chunk]:
+        with spied.open("a") as file:
+            file.write("built\n")
+        for chunk in wanted:
+            yield decode_chunk(chunk)
 
-    with pytest.raises(KeyboardInterrupt):
-        build_store(pictures, 16, tmp_path / "cache", progress=stop)
-    assert list((tmp_path / "cache").iterdir()) == []
-    assert len(build_store(pictures, 16, tmp_path / "cache")[0]) == 6
+    return build_store(manifest_of(folder, names), 16, cache, spread=spread)[0].digest
 
 
-def test_two_builders_at_once_agree(pictures: Manifest, tmp_path: Path) -> None:
-    inner: list[ImageStore] = []
-
-    def build_meanwhile(done: int, total: int) -> None:
-        if done == 3:
-            inner.append(build_store(pictures, 16, tmp_path / "cache")[0])
-
-    outer, _ = build_store(pictures, 16, tmp_path / "cache", progress=build_meanwhile)
-    assert outer.folder == inner[0].folder and outer.digest == inner[0].digest
+def test_of_two_processes_one_builds_and_the_other_waits(many: Manifest, tmp_path: Path) -> None:
+    names = many.table.column("image").to_pylist()
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(build_slowly, tmp_path, names, tmp_path / "cache", tmp_path / "spied") for _ in range(2)]
+        first, second = (task.result() for task in tasks)
+    assert first == second
+    assert (tmp_path / "spied").read_text() == "built\n"
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_open_refuses_what_is_no_store(pictures: Manifest, tmp_path: Path) -> None:
@@ -211,5 +274,7 @@ def test_open_refuses_what_is_no_store(pictures: Manifest, tmp_path: Path) -> No
 def test_settings_that_cannot_be_right(pictures: Manifest, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="size of at least 1"):
         build_store(pictures, 0, tmp_path)
+    with pytest.raises(ConfigError, match=r"but got \[\]"):
+        build_stores(pictures, [], tmp_path)
     with pytest.raises(ConfigError, match="'ignore'"):
         build_store(pictures, 8, tmp_path, on_error="ignore")

@@ -200,25 +200,33 @@ def test_the_cross_fitted_choice_by_hand() -> None:
     fold_scores = np.array([[0.9, 0.5, 0.5], [0.6, 0.7, 0.6], [0.1, 0.9, 0.7]])
     # Without the first fold the third is the best, without the second the first, without the third the first again
     # since .9 + .5 beats .6 + .7.
-    np.testing.assert_array_equal(cross_fitted_choice(fold_scores), [0.1, 0.5, 0.5])
+    np.testing.assert_array_equal(cross_fitted_choice(fold_scores, 3), [0.1, 0.5, 0.5])
+
+
+def test_the_choice_for_a_fold_sees_no_other_division_of_the_same_rows() -> None:
+    first = np.array([[0.9, 0.5, 0.5], [0.6, 0.7, 0.6], [0.1, 0.9, 0.7]])
+    second = first[::-1]
+    both = cross_fitted_choice(np.hstack([first, second]), 3)
+    np.testing.assert_array_equal(both[:3], cross_fitted_choice(first, 3))
+    np.testing.assert_array_equal(both[3:], cross_fitted_choice(second, 3))
 
 
 def test_of_equal_candidates_the_first_is_chosen_whatever_the_rounding() -> None:
     assert (0.1 + 0.2) + 0.3 != 0.1 + (0.2 + 0.3)
     fold_scores = np.array([[5.0, 0.2, 0.3, 0.1], [6.0, 0.1, 0.2, 0.3]])
-    assert cross_fitted_choice(fold_scores)[0] == 5
+    assert cross_fitted_choice(fold_scores, 4)[0] == 5
 
 
 def test_the_cross_fitted_choice_among_noise_is_not_too_good() -> None:
     fold_scores = np.random.default_rng(0).normal(size=(300, 50, 5))
-    crossed = np.mean([cross_fitted_choice(one).mean() for one in fold_scores])
+    crossed = np.mean([cross_fitted_choice(one, 5).mean() for one in fold_scores])
     assert fold_scores.mean(axis=2).max(axis=1).mean() > 0.9
     assert abs(crossed) < 0.08
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (2, 1), (3,)])
-def test_a_choice_without_candidates_or_other_folds_is_refused(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("shape", "k"), [((0, 3), 3), ((2, 1), 1), ((3,), 3), ((2, 4), 3)])
+def test_a_choice_without_candidates_or_other_folds_is_refused(shape: tuple[int, ...], k: int) -> None:
     with pytest.raises(DataError, match="at least one candidate and two folds"):
-        cross_fitted_choice(np.zeros(shape))
+        cross_fitted_choice(np.zeros(shape), k)
     with pytest.raises(DataError, match="with 1 undefined"):
-        cross_fitted_choice(np.array([[0.1, np.nan]]))
+        cross_fitted_choice(np.array([[0.1, np.nan]]), 2)

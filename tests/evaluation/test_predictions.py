@@ -15,7 +15,7 @@ from raysk.errors import ArtifactError
 from raysk.evaluation.predictions import OutOfFold, Part, Predictions, fold_average
 
 VIEWS = ("identity", "rot90")
-FOLDS = Folds(np.array([0, 1, TEST, 2, 0, TRAIN_ONLY, 1, 2, 0, TEST]), 3, 0, "manifest")
+FOLDS = Folds(np.array([[0, 1, TEST, 2, 0, TRAIN_ONLY, 1, 2, 0, TEST]]), 3, 0, "manifest")
 
 
 def make_probabilities(rows: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -104,7 +104,7 @@ def test_test_predictions_of_a_row_in_a_fold_are_refused() -> None:
 
 
 def test_predictions_on_other_folds_are_refused() -> None:
-    other = Folds(np.roll(FOLDS.fold, 1), 3, 0, "manifest")
+    other = Folds(np.roll(FOLDS.divisions, 1), 3, 0, "manifest")
     with pytest.raises(ArtifactError, match=other.digest):
         make_predictions(0).check(other)
 
@@ -117,6 +117,28 @@ def test_out_of_fold_has_each_row_once_in_order() -> None:
     np.testing.assert_array_equal(found.fold_of_row, [0, 1, 2, 0, 1, 2, 0])
     np.testing.assert_array_equal(found.probabilities, make_probabilities(found.rows))
     assert (found.views, found.recipe_key, found.folds_digest) == (VIEWS, "recipe", FOLDS.digest)
+
+
+def test_with_repeats_a_row_is_the_mean_of_the_models_that_did_not_learn_from_it() -> None:
+    division = np.array([0, 1, TEST, 0, 1])
+    folds = Folds(np.stack([division, np.where(division == TEST, TEST, 1 - division)]), 2, 0, "manifest")
+    random = np.random.default_rng(0)
+
+    def one(fold: int) -> Predictions:
+        rows = folds.held_out_rows(fold)
+        probabilities = random.dirichlet(np.ones(3), size=(2, len(rows))).astype(np.float32)
+        return Predictions(rows, VIEWS[:2], probabilities, "recipe", fold, folds.digest, "held_out")
+
+    predictions = [one(fold) for fold in (3, 0, 2, 1)]
+    found = OutOfFold.from_folds(predictions, folds)
+    np.testing.assert_array_equal(found.rows, [0, 1, 3, 4])
+    np.testing.assert_array_equal(found.fold_of_row, [0, 1, 0, 1])
+    for place, row in enumerate(found.rows):
+        said = [p.probabilities[:, p.rows.tolist().index(row)] for p in predictions if row in p.rows]
+        assert len(said) == 2
+        np.testing.assert_allclose(found.probabilities[:, place], np.mean(said, axis=0), rtol=1e-6)
+    with pytest.raises(ArtifactError, match="from 0 to 3 once"):
+        OutOfFold.from_folds(predictions[1:], folds)
 
 
 @pytest.mark.parametrize(

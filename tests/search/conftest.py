@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from raysk.artifacts import write_json
-from raysk.data.folds import make_folds
+from raysk.data.dividing import FoldSettings, make_folds
 from raysk.evaluation.metrics import macro_f1_score
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe
@@ -18,7 +18,7 @@ from raysk.search.space import Space, load_space
 
 @pytest.fixture(scope="session")
 def new_run(cache, manifest):
-    folds = make_folds(manifest, k=3)
+    folds = make_folds(manifest, FoldSettings(k=3))
     facts = {"space": "supcon", "overrides": [], "command": "raysk tune --space supcon"}
     return lambda folder: Run.create(folder, cache, manifest, folds, facts)
 

@@ -22,6 +22,7 @@ from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.training.checkpoints import ProgressCheckpoint
+from tests.publishers import two_publishers
 
 # A study takes half a minute on an idle machine; a busy one may take its time.
 pytestmark = pytest.mark.timeout(1500)
@@ -297,16 +298,26 @@ def test_the_ensemble_is_kept_and_made_of_recipes_with_all_folds(killed):
     assert {member.recipe_key for member in ensemble.members} <= kept
 
 
-def test_families_compete_with_equal_budgets_and_the_leaderboard_compares_their_winners(tmp_path, cache):
+def test_families_compete_on_two_publishers_collections_with_equal_budgets(tmp_path, cache):
     run, space = tmp_path / "run", tmp_path / "tournament.yaml"
     space.write_text(TOURNAMENT)
-    small = [*SMALL[:-1], "epochs=1", "stage_two.search=4"]
+    ham, isic = two_publishers(tmp_path, num_images=150, size=32)
+    data = ["data=[ham10000,isic2019]", f"data.ham10000.path={ham}", f"data.isic2019.path={isic}", "data.map=usual"]
+    small = [*SMALL[1:-1], "epochs=1", "stage_two.search=4", "folds.k=2", "folds.repeats=2", *data]
     with raysk(tmp_path, "tune", "--space", space, "--trials", "6", "--run", run, *small, f"cache={cache}") as command:
         status, output, errors = command.end()
     assert (status, errors) == (0, ""), output
     families = Counter(row["family"] for row in journal_states(run))
     assert families == {"": 1, "decouple": 2, "focal": 2}, "six are not to be divided: one is left"
+    opened = Run.open(run)
+    assert set(opened.manifest.table.column("source").to_pylist()) == {"ham10000", "isic2019"}
+    assert (len(opened.manifest), opened.manifest.class_names) == (
+        150, ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"),
+    )  # fmt: skip
     board = Leaderboard.read(run / "leaderboard.json")
+    plain = next(row for row in board.rows if row.name == "plain")
+    assert len(opened.folds) == 4 == sum(name.startswith(f"{plain.key}-fold") and name.endswith("held_out")
+                                         for name in finished(run)), "two repeats of two folds"  # fmt: skip
     names = {row.name for row in board.rows}
     assert names >= {"plain", "decouple: crt", "decouple: lws", "focal: paper", "focal: no_weights"}
     tables = {table.label: table for table in board.tables}

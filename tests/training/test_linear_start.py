@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from raysk.data.folds import make_folds
+from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.parts.heads import heads
 from raysk.run import Run
@@ -35,7 +35,7 @@ def test_two_classes_have_a_weight_each(manifest, cache, tmp_path, make_job, alo
     names = ["nevus" if label == manifest.class_names.index("nv") else "other" for label in manifest.labels]
     images, groups = (manifest.table.column(name).to_pylist() for name in ("image", "group"))
     binary = make_manifest(images, names, root=manifest.root, groups=groups)
-    run = Run.create(tmp_path / "run", cache, binary, make_folds(binary, k=2, seed=0, test_share=0.2), {})
+    run = Run.create(tmp_path / "run", cache, binary, make_folds(binary, FoldSettings(k=2, seed=0, test_share=0.2)), {})
     job = make_job({"stage_one.epochs": 1})
     train_stage_one(job, run, alone, diary())
     check_against_sklearn(job, run, alone)

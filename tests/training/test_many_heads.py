@@ -11,6 +11,7 @@ from raysk.errors import ConfigError
 from raysk.parts.heads import FrozenClassifier, heads
 from raysk.parts.losses import LogitLoss, losses
 from raysk.recipe import StageTwo
+from raysk.training import many_heads
 from raysk.training.batches import FeatureBatches, Plan
 from raysk.training.loop import Trainer, hash_seed
 from raysk.training.many_heads import fit_heads, many_logits
@@ -116,7 +117,12 @@ def mixed_stages() -> list[StageTwo]:
     return stages
 
 
-def test_every_setting_gets_what_the_training_loop_makes_of_it(features, labels, start, tmp_path):
+@pytest.mark.parametrize("worth_a_block", [1, 2, 1000])
+def test_every_setting_gets_what_the_training_loop_makes_of_it(
+    worth_a_block, features, labels, start, tmp_path, monkeypatch
+):
+    """Whether settings share their batches, or bring their own along, or some do this and some that."""
+    monkeypatch.setattr(many_heads, "_WORTH_A_BLOCK", worth_a_block)
     stages = mixed_stages()
     random = np.random.default_rng(0)
     order = random.permutation(len(stages))

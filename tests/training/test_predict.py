@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysk.data.folds import make_folds
+from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.data.views import DIHEDRAL, test_time_views
 from raysk.errors import ArtifactError
@@ -78,7 +78,7 @@ def test_a_one_stage_recipe_on_two_classes(head, manifest, cache, tmp_path, make
     groups = manifest.table.column("group").to_pylist()
     images = manifest.table.column("image").to_pylist()
     binary = make_manifest(images, names, root=manifest.root, groups=groups)
-    folds = make_folds(binary, k=2, seed=0, test_share=0.2)
+    folds = make_folds(binary, FoldSettings(k=2, seed=0, test_share=0.2))
     run = Run.create(tmp_path / "run", cache, binary, folds, {})
     job = make_job(
         {

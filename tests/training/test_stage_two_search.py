@@ -104,10 +104,10 @@ def test_the_scores_are_those_of_the_jobs(searched, found):
             assert searched.record(Job(searched.recipe(key), fold))["macro_f1"] == expected
 
 
-def test_the_honest_score_of_the_choice_is_cross_fitted(found):
+def test_the_honest_score_of_the_choice_is_cross_fitted(searched, found):
     scores = np.array([one["scores"] for one in found["tried"]])
     assert scores.shape[1] == 2
-    assert found["crossfit"] == pytest.approx(cross_fitted_choice(scores).mean())
+    assert found["crossfit"] == pytest.approx(cross_fitted_choice(scores, searched.folds.k).mean())
     assert found["crossfit"] <= found["score"] + 1e-12
 
 

@@ -84,11 +84,19 @@ def run_of(pair: Path, name: str, single):
 def test_without_a_process_group_the_world_is_one_worker():
     world = World.current(torch.device("cpu"))
     assert (world.rank, world.size, world.is_chief, world.loader_workers) == (0, 1, True, 0)
+    assert World.current(torch.device("cpu"), loader=2).loader_workers == 2
     values = torch.ones(2, requires_grad=True)
     assert world.gather(values) is values
     assert [world.agree(True), world.agree(False)] == [True, False]
     assert world.broadcast_text("größer") == "größer"
     world.barrier()
+
+
+def test_a_gpu_gets_its_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    for gpus, processes in ((1, 15), (4, 3), (16, 1), (0, 15)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        assert World(0, 1, torch.device("cuda")).loader_workers == processes
 
 
 def test_workers_hear_what_the_chief_says(pair):

@@ -3,7 +3,8 @@ import shutil
 
 import pytest
 
-from raysk.data.folds import TRAIN_ONLY, make_folds
+from raysk.data.dividing import FoldSettings, make_folds
+from raysk.data.folds import TRAIN_ONLY
 from raysk.data.manifest import Manifest
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.errors import ConfigError, DataError
@@ -138,7 +139,7 @@ def test_outside_rows_only_train(tmp_path, write_images, write_table):
     ]
     members[1]["role"] = "train_only"
     settings = DataSettings.from_plain({"source": "several", "collections": members})
-    folds = make_folds(load_manifest(settings, tmp_path / "cache"), k=2)
+    folds = make_folds(load_manifest(settings, tmp_path / "cache"), FoldSettings(k=2))
     assert (folds.fold[24:] == TRAIN_ONLY).all() and (folds.fold[:24] != TRAIN_ONLY).all()
     assert set(range(24, 48)) <= set(folds.train_rows(0).tolist()) & set(folds.train_rows(1).tolist())
     assert DataSettings.from_plain(settings.to_plain()) == settings

@@ -1,0 +1,61 @@
+"""Decoding on a cluster: a real one, of two nodes."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from PIL import Image
+from ray.cluster_utils import Cluster
+
+from raysk.data import chunks
+from raysk.data.building import build_store
+from raysk.data.manifest import Manifest, make_manifest
+from raysk.search.decoding import on_cluster
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """Forty pictures, which are three chunks."""
+    names = [f"n{number}.png" for number in range(40)]
+    for number, name in enumerate(names):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1)  # the smallest chunk there is, 16 images
+    return make_manifest(names, ["a", "b"] * 20, root=tmp_path)
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="raysk-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        Path(folder, "ray").mkdir()
+        node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+        cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+        cluster.add_node(**node)
+        yield cluster.address
+        cluster.shutdown()
+
+
+def test_chunks_are_decoded_by_the_nodes_of_a_cluster(many: Manifest, address: str, tmp_path: Path) -> None:
+    seen: list[int] = []
+    shared = str(tmp_path / "shared")
+    store, _ = build_store(
+        many,
+        16,
+        tmp_path / "cache",
+        progress=lambda done, total: seen.append(done),
+        shared=shared,
+        spread=on_cluster(address),
+    )
+    assert len(seen) == 3 and seen[-1] == 40
+    assert not ray.is_initialized(), "the cluster is left as soon as there is nothing more to decode"
+    alone, _ = build_store(many, 16, tmp_path / "alone")
+    assert store.digest == alone.digest
+    assert [path.name for path in Path(shared).iterdir()] == [store.folder.name]
+
+
+def test_without_anything_to_decode_no_cluster_is_asked() -> None:
+    assert list(on_cluster("127.0.0.1:1")([])) == []
