@@ -13,8 +13,7 @@ from raysk.search.searcher import StudySearcher
 class FoldRacing(FIFOScheduler):
     """Races drawn recipes.
 
-    Like is compared with like: a recipe with the best of its family, so that no family loses of its budget, and where
-    stage two is searched, both as they are before that search.
+    A recipe races with the best of its family, so that no family loses of its budget.
 
     Args:
         searcher: Knows the trials and the best recipe so far.
@@ -29,7 +28,7 @@ class FoldRacing(FIFOScheduler):
         """Decides after each fold of a trial whether it goes on."""
         known = self.searcher.trials.get(trial.trial_id)
         best = self.searcher.incumbent(known.point) if known else None
-        if known is None or best is None or "score" not in result or result["searched"]:
+        if known is None or best in (None, known.recipe.key) or "score" not in result or result["searched"]:
             return str(TrialScheduler.CONTINUE)
         folds = range(result["folds"])
         ours, theirs = ([self.run.predictions(key, f) for f in folds] for key in (known.recipe.key, best))

@@ -179,12 +179,16 @@ class StudySearcher(Searcher):
     def incumbent(self, point: Point) -> str | None:
         """Returns the key of the recipe that a point is raced against: the best of its family with all folds, if any.
 
-        The paper's setting and the controls always run all folds, since a comparison needs them.
+        Like is compared with like: folds count as they are before stage two is searched, and therefore before that
+        search is over. The paper's setting and the controls always run all folds, since a comparison needs them.
         """
         if point.kind != "drawn":
             return None
-        family = [trial for trial in self.complete() if trial.user_attrs["family"] == point.family]
-        return family[0].user_attrs["recipe"] if family else None
+        k = len(self.run.folds)
+        tried = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
+        family = [t for t in tried if t.user_attrs.get("family") == point.family and k in t.intermediate_values]
+        best = max(family, key=lambda trial: trial.intermediate_values[k], default=None)
+        return best.user_attrs["recipe"] if best else None
 
     def close(self) -> None:
         """Proposes nothing more."""

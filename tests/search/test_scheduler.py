@@ -47,6 +47,7 @@ def racing(searcher, run):
     paper = named[0].recipe.key
     for fold in range(3):
         predict(run, paper, fold, 0.9)
+    searcher.on_trial_result("named0", result(0.9, 3))
     searcher.on_trial_complete("named0", result(0.9, 3, searched=True))
     return FoldRacing(searcher, run)
 
@@ -69,13 +70,27 @@ def test_controls_and_starts_run_all_folds_however_bad(racing, searcher, run):
         assert verdict(racing, name, result(0.0)) == TrialScheduler.CONTINUE
 
 
-def test_nobody_is_stopped_before_a_recipe_is_complete(searcher, run):
+def test_nobody_is_stopped_before_a_recipe_has_all_folds_which_need_not_wait_for_its_search(searcher, run):
     racing = FoldRacing(searcher, run)
-    for number in range(NUM_NAMED):
-        begin(searcher, f"named{number}")
+    named = [begin(searcher, f"named{number}") for number in range(NUM_NAMED)]
     drawn = begin(searcher, "drawn")
     predict(run, drawn.recipe.key, 0, 0.0)
     assert verdict(racing, "drawn", result(0.0)) == TrialScheduler.CONTINUE
+    for fold in range(3):
+        predict(run, named[0].recipe.key, fold, 0.9)
+    searcher.on_trial_result("named0", result(0.9, 2))
+    assert verdict(racing, "drawn", result(0.0)) == TrialScheduler.CONTINUE
+    searcher.on_trial_result("named0", result(0.9, 3))
+    assert verdict(racing, "drawn", result(0.0)) == TrialScheduler.STOP
+
+
+def test_the_best_recipe_does_not_race_with_itself(searcher, run):
+    for number in range(NUM_NAMED):
+        begin(searcher, f"named{number}")
+    drawn = begin(searcher, "drawn")
+    searcher.on_trial_result("drawn", result(0.5, 3))
+    assert searcher.incumbent(drawn.point) == drawn.recipe.key
+    assert verdict(FoldRacing(searcher, run), "drawn", result(0.5, 3)) == TrialScheduler.CONTINUE
 
 
 def test_a_trial_without_a_score_is_left_to_end_as_it_does(racing, searcher):
@@ -105,7 +120,7 @@ def test_a_recipe_races_with_those_of_its_family_only(run, tmp_path):
         predict(run, paper.recipe.key, fold, 0.9)
         predict(run, ours.recipe.key, fold, 0.1)
         predict(run, other.recipe.key, fold, 0.1)
-    searcher.on_trial_complete("trial0", result(0.9, 3, searched=True))
+    searcher.on_trial_result("trial0", result(0.9, 3))
     racing = FoldRacing(searcher, run)
     assert verdict(racing, "trial6", result(0.1)) == TrialScheduler.STOP
     assert verdict(racing, "trial9", result(0.1)) == TrialScheduler.CONTINUE, "no recipe of decouple is complete yet"
