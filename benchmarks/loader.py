@@ -35,12 +35,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from raysk.data.building import build_store
 from raysk.data.manifest import Manifest, make_manifest
 from raysk.data.sources import IMAGE_SUFFIXES
 from raysk.data.synthetic import make_synthetic
+from raysk.parts.backbones import check_backbone
 from raysk.recipe import Stage
 from raysk.training.batches import ImageBatches, Plan
 from raysk.training.world import World
@@ -63,6 +63,9 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 def transform_of(size: int, views: str) -> Transform:
     """Returns what the others do to a decoded image: (V, H, W, 3)."""
+    check_backbone("resnet18")  # imports timm, which declares what torchvision looks up beside a torch for CPUs
+    from torchvision import transforms
+
     plain = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)])
     supercon = transforms.Compose(
         [
@@ -211,7 +214,7 @@ def main() -> None:
         for views in options.views:
             for size in options.sizes:
                 table.add_row(*compare(manifest, size, views, cache, options.repeats))
-    Console().print(table)
+    Console(width=150).print(table)
 
 
 def compare(manifest: Manifest, size: int, views: str, cache: Path, repeats: int) -> tuple[str, ...]:
