@@ -33,6 +33,7 @@ def add_audit(commands: Any) -> None:
     audit.add_argument("--images", type=Path, metavar="DIR", help="where the images of the lists are, at any depth")
     audit.add_argument("--metadata", type=Path, metavar="FILE", help="lesion, patient and more of the listed images")
     audit.add_argument("--out", type=Path, metavar="FILE", help="write each row of each finding as CSV")
+    audit.add_argument("--pairs", type=Path, metavar="FILE", help="draw double pictures side by side, as PNG")
     audit.add_argument(
         "--join", type=Path, metavar="FILE", help="write the collection as Parquet with double pictures in one group"
     )
@@ -62,6 +63,8 @@ def run_audit(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         found.write(arguments.out)
         console.print(f"rows of all findings: {arguments.out}", markup=False)
+    if arguments.pairs is not None:
+        _draw(found, arguments.pairs, console)
     if arguments.join is not None and manifest is not None:
         _join(manifest, found, arguments.join)
     console.print(_advice(found, arguments), markup=False)
@@ -78,6 +81,8 @@ def _check_request(arguments: argparse.Namespace) -> None:
         raise ConfigError("--join must be of a collection, but got --split: give data=NAME data.path=DIR instead")
     if not arguments.split and (arguments.images or arguments.metadata):
         raise ConfigError("--images and --metadata must be of a split, but got none: give --split train=FILE test=FILE")
+    if arguments.pairs is not None and arguments.pairs.suffix.lower() != ".png":
+        raise ConfigError(f"--pairs must be a PNG file, but got {arguments.pairs}: end its name with .png")
     if arguments.join is not None and arguments.join.suffix.lower() != ".parquet":
         raise ConfigError(f"--join must be a Parquet file, but got {arguments.join}: end its name with .parquet")
 
@@ -194,6 +199,22 @@ def _row(row: int, finding: "Finding", entries: "Entries") -> str:
     note = f": {finding.notes[row]}" if row in finding.notes else ""
     label = f" {entries.labels[row]}" if entries.labels[row] else ""
     return f"{entries.images[row]} ({entries.parts[row]}{label}{note})"
+
+
+def _draw(found: "Audit", path: Path, console: "Console") -> None:
+    from raysk.data.contact_sheets import draw_pairs
+
+    entries = found.entries
+    words = [f"{part} {label}" for part, label in zip(entries.parts, entries.labels, strict=True)]
+    pairs = []
+    for first, second in found.alike:
+        one, other = entries.paths[first], entries.paths[second]
+        if one is not None and other is not None:
+            pairs.append(((one, words[first]), (other, words[second])))
+    if pairs:
+        draw_pairs(pairs, path)
+    told = f"double pictures: {path}" if pairs else "double pictures: none, so nothing is drawn"
+    console.print(told, markup=False)
 
 
 def _join(manifest: "Manifest", found: "Audit", path: Path) -> None:

@@ -40,6 +40,9 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_clean_collection(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data=csv", f"data.path={table}") == 0
     assert last_line(capsys) == f"Nothing leaks: go on with raysk tune --space supcon data=csv data.path={table}"
+    assert run("data=csv", f"data.path={table}", "--pairs", str(table.parent / "pairs.png")) == 0
+    assert "double pictures: none, so nothing is drawn" in capsys.readouterr().out
+    assert not (table.parent / "pairs.png").exists()
 
 
 def test_double_pictures_leak_until_they_are_joined(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,8 +52,11 @@ def test_double_pictures_leak_until_they_are_joined(table: Path, capsys: pytest.
     told = capsys.readouterr().out
     assert "leak  the same picture in two groups: 2 rows in 1 case" in told
     assert "03.png (folds nv) = 09.png (folds nv)" in told and "--join joined.parquet" in told
-    joined, rows = table.parent / "joined.parquet", table.parent / "rows.csv"
-    assert run("data=csv", f"data.path={table}", "--join", str(joined), "--out", str(rows)) == 1
+    joined, rows, pairs = (table.parent / name for name in ("joined.parquet", "rows.csv", "pairs.PNG"))
+    words = ["--join", str(joined), "--out", str(rows), "--pairs", str(pairs)]
+    assert run("data=csv", f"data.path={table}", *words) == 1
+    with Image.open(pairs) as sheet:
+        assert sheet.format == "PNG" and sheet.width > 2 * 160, "a pair is two images wide"
     assert f"data=csv data.path={joined}" in last_line(capsys)
     assert len(rows.read_text().splitlines()) == 3
     groups = pq.read_table(joined).column("group").to_pylist()
@@ -92,6 +98,7 @@ def test_lists_that_leak_by_class(table: Path, capsys: pytest.CaptureFixture[str
         (["--split", "train=a", "test=b", "--join", "j.parquet"], "--join must be of a collection"),
         (["data=synthetic", "--images", "x"], "--images and --metadata must be of a split"),
         (["data=synthetic", "--join", "j.csv"], "--join must be a Parquet file, but got j.csv"),
+        (["data=synthetic", "--pairs", "p.jpg"], "--pairs must be a PNG file, but got p.jpg"),
     ],
 )
 def test_what_cannot_be_asked(texts: list[str], message: str) -> None:

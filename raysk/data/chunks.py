@@ -70,7 +70,8 @@ def file_system(address: str) -> tuple[fs.FileSystem, str]:
 
 def below(address: str, name: str) -> str:
     """Returns the address of a name in a folder; what an address asks for behind a question mark stays behind it."""
-    folder, mark, asked = address.partition("?")
+    # In the name of a plain folder it is a letter like others.
+    folder, mark, asked = address.partition("?") if "://" in address else (address, "", "")
     return f"{folder.rstrip('/')}/{name}{mark}{asked}"
 
 

@@ -1,6 +1,7 @@
-"""Contact sheets: a look at the images of a class, one of each group."""
+"""Contact sheets: a look at the images of a class, one of each group, and at pairs that show the same picture."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ GAP = 8
 LINE = 13
 PAPER, INK, FAINT = (255, 255, 255), (25, 25, 25), (110, 110, 110)
 
+Shown = tuple[Path, str]  # an image file, and a word on it
+
 
 def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
     """Draws up to 24 images of a class as a PNG file, with file name and group below each, whole or not at all.
@@ -34,20 +37,39 @@ def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
     """
     rows = _chosen(manifest, label)
     images, groups = manifest.paths, manifest.table.column("group")
-    num_columns = min(COLUMNS, len(rows))
-    num_lines = -(-len(rows) // num_columns)
+    count = int(manifest.class_counts[label])
+    num_groups = len(np.unique(manifest.groups[manifest.labels == label]))
+    title = f"{manifest.class_names[label]}: {len(rows)} of {count} images"
+    title += f" in {num_groups} groups" if manifest.grouped else ""
+    _draw(title, [(images[row], str(groups[row]) if manifest.grouped else "") for row in rows], path)
+    return rows
+
+
+def draw_pairs(pairs: Sequence[tuple[Shown, Shown]], path: Path) -> None:
+    """Draws up to 24 pairs of images side by side as a PNG file, three pairs a line, whole or not at all.
+
+    Args:
+        pairs: File, and a word on it, of either image; of many pairs some are drawn, evenly spread.
+        path: Where.
+    """
+    places = _spread(np.arange(len(pairs)), MOST_IMAGES)
+    title = f"{len(places)} of {len(pairs)} pairs that show the same picture, side by side"
+    _draw(title, [one for place in places for one in pairs[place]], path)
+
+
+def _draw(title: str, shown: Sequence[Shown], path: Path) -> None:
+    """Draws images in lines of six, with file name and a word below each."""
+    num_columns = max(1, min(COLUMNS, len(shown)))
+    num_lines = -(-len(shown) // num_columns)
     cell = (SIDE + GAP, SIDE + 2 * LINE + GAP)
     top = 2 * LINE + GAP
     sheet = Image.new("RGB", (GAP + num_columns * cell[0], top + num_lines * cell[1] + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(11)
-    count = int(manifest.class_counts[label])
-    num_groups = len(np.unique(manifest.groups[manifest.labels == label]))
-    title = f"{manifest.class_names[label]}: {len(rows)} of {count} images"
-    _write(draw, (GAP, GAP), title + (f" in {num_groups} groups" if manifest.grouped else ""), sheet.width, INK, font)
+    _write(draw, (GAP, GAP), title, sheet.width, INK, font)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        thumbnails = list(pool.map(_thumbnail, [images[row] for row in rows]))
-    for place, (row, thumbnail) in enumerate(zip(rows, thumbnails, strict=True)):
+        thumbnails = list(pool.map(_thumbnail, [image for image, _ in shown]))
+    for place, ((image, word), thumbnail) in enumerate(zip(shown, thumbnails, strict=True)):
         left, upper = GAP + place % num_columns * cell[0], top + place // num_columns * cell[1]
         name = partial(_write, draw, width=SIDE, font=font)
         if thumbnail is None:
@@ -56,12 +78,10 @@ def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
         else:
             # Whole, in its own shape, and standing on its caption.
             sheet.paste(thumbnail, (left + (SIDE - thumbnail.width) // 2, upper + SIDE - thumbnail.height))
-        name((left, upper + SIDE + 1), images[row].name, fill=INK)
-        if manifest.grouped:
-            name((left, upper + SIDE + 1 + LINE), str(groups[row]), fill=FAINT)
+        name((left, upper + SIDE + 1), image.name, fill=INK)
+        name((left, upper + SIDE + 1 + LINE), word, fill=FAINT)
     with replacing(path) as temporary:
         sheet.save(temporary, "PNG")
-    return rows
 
 
 def _chosen(manifest: Manifest, label: int) -> list[int]:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from raysk.data.contact_sheets import GAP, MOST_IMAGES, SIDE, draw_contact_sheet
+from raysk.data.contact_sheets import GAP, MOST_IMAGES, SIDE, draw_contact_sheet, draw_pairs
 from raysk.data.manifest import Manifest, make_manifest
 
 
@@ -48,3 +48,19 @@ def test_unreadable_and_16_bit_images_do_no_harm(tmp_path: Path) -> None:
     assert draw_contact_sheet(manifest, 1, tmp_path / "nv.png") == [0, 1, 2, 3]
     sheet = np.asarray(Image.open(tmp_path / "nv.png").convert("L"))
     assert (sheet == 20_000 >> 8).sum() >= SIDE * SIDE // 2
+
+
+def test_pairs_stand_side_by_side(tmp_path: Path) -> None:
+    manifest = dataset(tmp_path, 100, 1)
+    paths = manifest.paths
+    pairs = [((paths[row], "train nv"), (paths[row + 50], "test nv")) for row in range(1, 49)]
+    draw_pairs(pairs, tmp_path / "pairs.png")
+    sheet = np.asarray(Image.open(tmp_path / "pairs.png").convert("L"))
+    shown = []
+    for place in range(2 * MOST_IMAGES):
+        line, column = divmod(place, 6)
+        # Two thirds down: an image twice as wide as high stands on its caption.
+        upper = 2 * 13 + GAP + line * (SIDE + 2 * 13 + GAP) + 2 * SIDE // 3
+        shown.append(int(sheet[upper, GAP + column * (SIDE + GAP) + SIDE // 2]))
+    assert shown[::2] == list(range(1, 49, 2)), "of many pairs every second is drawn"
+    assert shown[1::2] == [row + 50 for row in shown[::2]]

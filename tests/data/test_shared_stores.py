@@ -106,3 +106,4 @@ def test_what_cannot_be_reached_is_said_in_one_line(manifest: Manifest, tmp_path
 def test_an_address_keeps_what_it_asks_for_at_its_end() -> None:
     assert below("s3://bucket/p?scheme=http", "x") == "s3://bucket/p/x?scheme=http"
     assert below("/folder/", "x") == "/folder/x"
+    assert below("/what?/folder", "x") == "/what?/folder/x"
