@@ -29,6 +29,8 @@ from raysk.training.job import run_job
 from raysk.training.loop import Progress
 from raysk.training.world import World
 
+_LEAST_DIGITS_OF_A_KEY = 6
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeFile(Settings):
@@ -114,7 +116,10 @@ def find_row(leaderboard: Leaderboard, wanted: str) -> Row:
     rows = leaderboard.rows
     if wanted.isdecimal() and 1 <= int(wanted) <= len(rows):
         return rows[int(wanted) - 1]
-    found = [row for row in rows if row.name == wanted] or [row for row in rows if row.key.startswith(wanted)]
+    # A short number is a place that is not there, and not the beginning of a key that happens to be all digits.
+    is_place = wanted.isdecimal() and not wanted.startswith("0") and len(wanted) < _LEAST_DIGITS_OF_A_KEY
+    beginnings = [] if is_place else [row for row in rows if row.key.startswith(wanted)]
+    found = [row for row in rows if row.name == wanted] or beginnings
     if len(found) != 1:
         names = ", ".join(f"{place} {row.name!r}" for place, row in enumerate(rows, start=1))
         what = f"{wanted!r} is {len(found)} of them" if found else f"got {wanted!r}"

@@ -72,7 +72,7 @@ def row(key, name, score, kind="two-stage"):
 
 ROWS = Leaderboard(
     (row("ab12", "paper", 0.5), row("ab34", "trial 7", 0.7), row("cd56", "2", 0.6), row("ef78", "twin", 0.4),
-     row("09ab", "twin", 0.3)),
+     row("09ab", "twin", 0.3), row("7777777", "other", 0.2)),
     ("a", "b"),
 )  # fmt: skip
 
@@ -80,7 +80,7 @@ ROWS = Leaderboard(
 @pytest.mark.parametrize(
     ("wanted", "key"),
     [("1", "ab34"), ("5", "09ab"), ("paper", "ab12"), ("trial 7", "ab34"), ("cd56", "cd56"), ("e", "ef78"),
-     ("09", "09ab"), ("2", "cd56")],
+     ("09", "09ab"), ("2", "cd56"), ("777777", "7777777")],
 )  # fmt: skip
 def test_a_row_is_found_by_its_place_its_name_or_the_beginning_of_its_key(wanted, key):
     assert find_row(ROWS, wanted).key == key
@@ -88,8 +88,8 @@ def test_a_row_is_found_by_its_place_its_name_or_the_beginning_of_its_key(wanted
 
 @pytest.mark.parametrize(
     ("wanted", "reason"),
-    [("ab", "'ab' is 2 of them"), ("twin", "'twin' is 2 of them"), ("6", "got '6'"), ("0.7", "got '0.7'"),
-     ("", "'' is 5 of them")],
+    [("ab", "'ab' is 2 of them"), ("twin", "'twin' is 2 of them"), ("7", "got '7'"), ("77", "got '77'"),
+     ("0.7", "got '0.7'"), ("", "'' is 6 of them")],
 )  # fmt: skip
 def test_no_row_or_several_are_answered_with_those_that_there_are(wanted, reason):
     with pytest.raises(ArtifactError, match="ROW must be a place, a name or a key of one row") as caught:

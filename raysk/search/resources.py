@@ -58,14 +58,14 @@ def plan_lanes(cpus: float, gpus: float, workers: int, gpus_per_worker: float) -
     lanes = int((cpus - 2 * TRIAL_CPUS) / (lane_cpus + TRIAL_CPUS))
     if gpus_per_worker:
         lanes = min(lanes, int(gpus / lane_gpus + 1e-9))
-    needs = f"{workers} workers x {WORKER_CPUS:g} CPU = {lane_cpus:g} CPU"
+    group = f"{workers} worker{'s' * (workers > 1)}"
+    needs = f"{group} x {WORKER_CPUS:g} CPU = {lane_cpus:g} CPU"
     if gpus_per_worker:
-        needs += f" and {workers} workers x {gpus_per_worker:g} GPU = {lane_gpus:g} GPU"
+        needs += f" and {group} x {gpus_per_worker:g} GPU = {lane_gpus:g} GPU"
     has = f"{cpus:g} CPU and {gpus:g} GPU"
     if lanes < 1:
-        raise ConfigError(
-            f"a lane must fit the cluster, but {needs} is more than its {has}: lower --workers or add nodes"
-        )
+        remedy = "give --gpus-per-worker 0 to train on CPUs" if gpus < gpus_per_worker else "lower --workers"
+        raise ConfigError(f"a lane must fit the cluster, but {needs} is more than its {has}: {remedy}, or add nodes")
     return LanePlan(
         lanes, workers, gpus_per_worker, max(1, int(cpus // (lanes * workers))), f"a lane is {needs}, of {has}"
     )

@@ -50,7 +50,7 @@ def test_the_sum_is_shown():
             (16, 1, 2, 1),
             r"2 workers x 0.95 CPU = 1.9 CPU and 2 workers x 1 GPU = 2 GPU is more than its 16 CPU and 1 GPU",
         ),
-        ((16, 0, 1, 1), r"1 workers x 1 GPU = 1 GPU is more than its 16 CPU and 0 GPU"),
+        ((16, 0, 1, 1), r"1 worker x 1 GPU = 1 GPU is more than its 16 CPU and 0 GPU: give --gpus-per-worker 0"),
         ((0.5, 0, 1, 0), r"0.95 CPU is more than its 0.5 CPU"),
         ((2, 0, 0, 0), r"^--workers must be >= 1, but got 0: "),
         ((2, 0, 1, -1), r"^--gpus-per-worker must be >= 0, but got -1: "),
