@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,9 @@ def locked(path: Path) -> Iterator[None]:
             file = path.open("w")
             fcntl.flock(file, fcntl.LOCK_EX)
             # Whoever had it before may have removed the file that this one waited for.
-            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                break
+            with suppress(FileNotFoundError):
+                if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                    break
             file.close()
     except OSError as error:
         raise ArtifactError(

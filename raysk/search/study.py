@@ -139,10 +139,11 @@ class _Study:
         entries = read_entries(run, candidates)
         rows = result_rows(run, entries, ensemble, crossed)
         best = max((row for row in rows if row.kind != "ensemble"), key=lambda row: row.scores["oof_macro_f1"])
+        repeats = f", {len(run.folds.divisions)} times" if len(run.folds.divisions) > 1 else ""
         notes = {
             "space": run.facts["space"],
             "rows": f"{len(run.manifest)} images in {len(set(run.manifest.groups.tolist()))} groups",
-            "folds": f"{run.folds.k}, and {len(run.folds.test_rows)} images locked away as the test part",
+            "folds": f"{run.folds.k}{repeats}, and {len(run.folds.test_rows)} images locked away as the test part",
             "best single recipe on the held-out folds": best.name,
             "macro-F1 of that choice, cross-fitted": f"{cross_fitted_best(run, trials):.3f}",
             "command": run.facts["command"],
