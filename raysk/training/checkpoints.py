@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from raysk.artifacts import replacing
@@ -66,11 +66,13 @@ class Checkpoint:
             ArtifactError: It is missing, broken, of another kind, or of another job.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("raysk", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            # Read in one go: `safe_open` opens the file once for the header and once for the tensors, between which
+            # another lane may have put a new file in its place.
+            content = path.read_bytes()
+            tensors = load(content)
         except (OSError, SafetensorError) as error:
             raise ArtifactError(f"{path} must be a whole safetensors file, but {error}: remove it") from error
+        header = _facts_of(content)
         found = (header.get("kind"), header.get("key"), header.get("fold"))
         if found != (cls.kind, key, fold):
             wanted = f"the {cls.kind} {key} of fold {fold}"
@@ -100,6 +102,14 @@ class ProgressCheckpoint(Checkpoint):
     """A stage after some of its epochs: all that going on with the same numbers needs."""
 
     kind = "progress"
+
+
+def _facts_of(content: bytes) -> dict[str, Any]:
+    """Returns what `Checkpoint.write` puts into the header of a whole safetensors file, or {} for another's."""
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    facts: dict[str, Any] = json.loads(metadata.get("raysk", "{}"))
+    return facts
 
 
 def pack(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

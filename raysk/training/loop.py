@@ -73,7 +73,8 @@ class Trainer:
         seed: Of dropout.
         world: The workers that train together.
         job: (key, fold) of what is trained, to name the progress file.
-        progress_file: Where the state after each epoch is kept; removed by the caller when the result is written.
+        progress_file: Where the state after each epoch is kept; removed by the caller when the result is written. None
+            keeps nothing: a training of seconds is done again sooner than it is written.
         mixer: Mixes the images of a batch; None for plain ones.
     """
 
@@ -83,7 +84,7 @@ class Trainer:
     seed: int
     world: World
     job: tuple[str, int]
-    progress_file: Path
+    progress_file: Path | None
     mixer: Mixer | None = None
 
     def __post_init__(self) -> None:
@@ -217,6 +218,8 @@ class Trainer:
         return loss
 
     def _save(self, progress: Progress) -> None:
+        if self.progress_file is None:
+            return
         if self.world.is_chief:
             tensors = pack("model", self.model.state_dict()) | pack("loss", self.loss.state_dict())
             tensors |= pack("optimizer", optimizer_tensors(self.optimizer))
@@ -228,7 +231,7 @@ class Trainer:
 
     def _restore(self, fresh: Progress) -> Progress:
         """Goes on from the progress file, where there is one."""
-        if not self.world.agree(self.progress_file.exists()):
+        if self.progress_file is None or not self.world.agree(self.progress_file.exists()):
             return fresh
         saved = ProgressCheckpoint.read(self.progress_file, *self.job)
         load_weights(self.model, unpack("model", saved.tensors), self.progress_file)

@@ -55,7 +55,7 @@ def _fit_on_features(job: Job, run: Run, world: World, report: Report) -> tuple[
         head.start_from(features[0].cpu(), torch.from_numpy(plan.labels), weight, bias)
     if not list(head.parameters()):
         return Progress("stage two", stage.epochs), head
-    return _trainer(job, run, world, head).fit(FeatureBatches(features, plan), "stage two", report), head
+    return _trainer(job, run, world, head, None).fit(FeatureBatches(features, plan), "stage two", report), head
 
 
 def _fit_end_to_end(job: Job, run: Run, world: World, report: Report) -> tuple[Progress, nn.Module]:
@@ -66,7 +66,8 @@ def _fit_end_to_end(job: Job, run: Run, world: World, report: Report) -> tuple[P
     classifier = Classifier(encoder, stage.head, len(run.manifest.class_names))
     rows = run.folds.train_rows(job.fold)
     batches = ImageBatches(run.store(recipe.image_size), rows, (stage.view,), _plan(job, run, world))
-    return _trainer(job, run, world, classifier).fit(batches, "stage two", report), classifier
+    trainer = _trainer(job, run, world, classifier, _progress_file(job, run))
+    return trainer.fit(batches, "stage two", report), classifier
 
 
 def _plan(job: Job, run: Run, world: World) -> Plan:
@@ -74,7 +75,7 @@ def _plan(job: Job, run: Run, world: World) -> Plan:
     return Plan(labels, job.recipe.stage_two, job.recipe.seed, world)
 
 
-def _trainer(job: Job, run: Run, world: World, model: nn.Module) -> Trainer:
+def _trainer(job: Job, run: Run, world: World, model: nn.Module, progress_file: Path | None) -> Trainer:
     recipe, stage = job.recipe, job.recipe.stage_two
     counts = torch.from_numpy(run.class_counts(job.fold))
     mixer = Mixer(stage.mixing, counts.to(world.device), hash_seed(recipe.seed, 3), world)
@@ -85,7 +86,7 @@ def _trainer(job: Job, run: Run, world: World, model: nn.Module) -> Trainer:
         hash_seed(recipe.seed, 2),
         world,
         (recipe.key, job.fold),
-        _progress_file(job, run),
+        progress_file,
         None if isinstance(stage.mixing, NoMixing) else mixer,
     )
 

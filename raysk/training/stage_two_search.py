@@ -5,6 +5,7 @@ never change, so that each trial can try all that the space says of stage two an
 """
 
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from raysk.training.many_heads import fit_heads, many_logits
 from raysk.training.predict import log_shares
 from raysk.training.stage_one import load_encoder
 from raysk.training.world import World
+
+logger = logging.getLogger(__name__)
 
 # Optuna learns between rounds; within one, all settings are fitted at once.
 _ROUNDS = 4
@@ -131,22 +134,34 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
         progress.epoch += number
         progress.seconds = perf_counter() - began
         report(progress)
-    if world.is_chief and not tried:
-        raise TrainingError(
-            f"a search of stage two must reach settings that go together, but all {search.num_settings} were refused: "
-            "widen what the space searches under stage_two"
-        )
     best = _best(tried)
     if world.is_chief:
         for one in best:
             run.keep_recipe(one.recipe)
     keys = json.loads(world.broadcast_text(json.dumps([one.recipe.key for one in best])))
-    for key in keys:
+    kept = [key for key in keys if _is_fitted(key, run, world, report)]
+    if not kept:
+        raise TrainingError(
+            "a search of stage two must reach settings that go together and whose loss stays a number, but none of "
+            f"{search.num_settings} did: widen what the space searches under stage_two, or lower its learning rates"
+        )
+    if world.is_chief:
+        for one in tried:
+            if one.recipe.key in keys and one.recipe.key not in kept:
+                one.scores[:] = 0.0
+        _write(search, tried, kept, perf_counter() - began, run)
+    world.barrier()
+
+
+def _is_fitted(key: str, run: Run, world: World, report: Report) -> bool:
+    """Does the jobs of a setting; False if it diverges when it is fitted alone, which costs no other setting."""
+    try:
         for fold in range(len(run.folds)):
             run_job(Job(run.recipe(key), fold), run, world, report)
-    if world.is_chief:
-        _write(search, tried, keys, perf_counter() - began, run)
-    world.barrier()
+    except TrainingError as error:
+        logger.warning("stage-two search: %s is left out: %s", key, error)
+        return False
+    return True
 
 
 def _encode(search: StageTwoSearch, run: Run, world: World) -> None:
@@ -172,9 +187,11 @@ def _numbers(distribution: BaseDistribution | None) -> tuple[int, ...]:
 
 def _open_study(search: StageTwoSearch) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # From the whole recipe: those that share an encoder, with another setting to start from, try different ones.
+    seed = int(search.recipe.key, 16) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=search.recipe.seed)
+        sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.enqueue_trial(search.ground())
     return study

@@ -303,7 +303,7 @@ def test_families_compete_on_two_publishers_collections_with_equal_budgets(tmp_p
     space.write_text(TOURNAMENT)
     ham, isic = two_publishers(tmp_path, num_images=150, size=32)
     data = ["data=[ham10000,isic2019]", f"data.ham10000.path={ham}", f"data.isic2019.path={isic}", "data.map=usual"]
-    small = [*SMALL[1:-1], "epochs=1", "stage_two.search=0", "folds.k=2", "folds.repeats=2", *data]
+    small = [*SMALL[1:-1], "epochs=1", "stage_two.search=4", "folds.k=2", "folds.repeats=2", *data]
     with raysk(tmp_path, "tune", "--space", space, "--trials", "6", "--run", run, *small, f"cache={cache}") as command:
         status, output, errors = command.end()
     assert (status, errors) == (0, ""), output

@@ -60,9 +60,13 @@ def test_passes_take_turns(finished, frozen_job, make_job, alone, diary):
     assert torch.equal(copies[1], plain[1])
 
 
-@pytest.mark.parametrize("changes", [{}, {"stage_one": None, "stage_two.frozen": False, "stage_two.epochs": 2}])
+@pytest.mark.parametrize(
+    ("changes", "goes_on_after"),
+    [({}, 0), ({"stage_one": None, "stage_two.frozen": False, "stage_two.epochs": 2}, 1)],
+    ids=["on features, from the start", "end to end, after the epoch"],
+)
 def test_interrupted_training_ends_bit_for_bit_the_same(
-    changes, finished, frozen_job, tmp_path, new_run, make_job, alone, diary
+    changes, goes_on_after, finished, frozen_job, tmp_path, new_run, make_job, alone, diary
 ):
     changes = {"stage_two.head": {"name": "mlp", "hidden": 16}, "stage_two.view": "light", **changes}
     job = make_job({"model.backbone": "test_resnet", **changes})
@@ -75,7 +79,7 @@ def test_interrupted_training_ends_bit_for_bit_the_same(
         train_stage_two(job, other, alone, diary(leave_after=("stage two", 1)))
     report = diary()
     assert train_stage_two(job, other, alone, report)["losses"] == whole["losses"]
-    assert report.told == [("stage two", 1), ("stage two", 2)]
+    assert report.told == [("stage two", epoch) for epoch in range(goes_on_after, 3)]
     expected, found = classifier_of(job, finished), classifier_of(job, other)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert list(other.classifier_file(job).parent.iterdir()) == [other.classifier_file(job)]

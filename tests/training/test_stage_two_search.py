@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from raysk.errors import TrainingError
 from raysk.evaluation.comparison import cross_fitted_choice
 from raysk.evaluation.metrics import macro_f1_score
 from raysk.recipe import Job
@@ -139,6 +140,45 @@ def test_a_search_that_was_left_ends_the_same(leave_after, tmp_path, trained, se
     assert {name: again[name] for name in again if name != "seconds"} == {
         name: found[name] for name in found if name != "seconds"
     }
+
+
+def test_a_setting_that_diverges_alone_costs_only_itself(tmp_path, trained, search, found, alone):
+    run, raised = copy(trained, tmp_path / "run"), []
+
+    def report(progress):
+        if progress.stage == "stage two" and not raised:
+            raised.append(progress)
+            raise TrainingError("the loss of stage two must be a number, but is nan after epoch 1")
+
+    search_stage_two(search, run, alone, report)
+    again = run.search(search.id)
+    (lost,) = set(found["kept"]) - set(again["kept"])
+    assert again["kept"] == [key for key in found["kept"] if key != lost]
+    for before, after in zip(found["tried"], again["tried"], strict=True):
+        assert after["scores"] == ([0.0, 0.0] if after["recipe"] == lost else before["scores"])
+
+
+def test_when_every_setting_diverges_it_says_so(tmp_path, trained, recipe, alone):
+    search = StageTwoSearch(recipe, only({"stage_two.optimizer.lr": [0.02, 0.2]}), 4)
+    run = copy(trained, tmp_path / "run")
+
+    def report(progress):
+        if progress.stage == "stage two":
+            raise TrainingError("the loss of stage two must be a number, but is nan after epoch 1")
+
+    with pytest.raises(TrainingError, match=r"none of 4 did: widen .* or lower its learning rates"):
+        search_stage_two(search, run, alone, report)
+    assert not run.search_file(search.id).exists()
+
+
+def test_recipes_that_share_an_encoder_try_different_settings(tmp_path, trained, make_job, search, found, alone, diary):
+    other = {"model.backbone": "test_resnet", "test_views": "dihedral", "stage_two.epochs": 3}
+    recipe = make_job(other | {"stage_two.optimizer.lr": 0.02}).recipe
+    assert recipe.encoder_key == search.recipe.encoder_key
+    run, again = copy(trained, tmp_path / "run"), StageTwoSearch(recipe, PARAMETERS, 12)
+    search_stage_two(again, run, alone, diary())
+    both = [{one["recipe"] for one in one_search["tried"]} for one_search in (found, run.search(again.id))]
+    assert not both[0] & both[1]
 
 
 def only(values: dict) -> tuple[Parameter, ...]:
