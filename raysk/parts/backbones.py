@@ -50,11 +50,13 @@ def check_backbone(name: str) -> None:
     """
     timm = _load_timm()
     architecture, _, tag = name.partition(".")
-    if architecture not in timm.list_models():
+    # A search makes thousands of recipes, and timm takes 4 ms to list its names.
+    if not timm.is_model(architecture):
         raise unknown_name("backbone", name, timm.list_models())
-    tags = [pretrained.partition(".")[2] for pretrained in timm.list_pretrained(f"{architecture}.*")]
-    if tag and tag not in tags:
-        raise unknown_name(f"weights of {architecture}", tag, tags)
+    if tag:
+        tags = [pretrained.partition(".")[2] for pretrained in timm.list_pretrained(f"{architecture}.*")]
+        if tag not in tags:
+            raise unknown_name(f"weights of {architecture}", tag, tags)
 
 
 def create_backbone(
