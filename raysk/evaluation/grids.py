@@ -20,6 +20,11 @@ FOLD_HEADINGS = {"macro_f1": HEADINGS["macro_f1"], "macro_f1_crossfit": "macro-F
 # The scores of single classes that are shown, each with the score that is their mean.
 CLASS_SCORES = {"f1": "macro_f1", "recall": "balanced_accuracy", "precision": "macro_precision"}
 
+_COST_NOTE = (
+    "Time: of training, over all folds and with the search of stage two. Images: trained on, counted again in each "
+    "view, epoch and fold."
+)
+
 
 @dataclass(frozen=True)
 class Style:
@@ -102,7 +107,8 @@ def with_cost(grid: Grid, leaderboard: Leaderboard, style: Style) -> Grid:
     for line, row in zip(grid.cells, leaderboard.rows, strict=True):
         scores = [score_cell(leaderboard, row, column, style) for column in columns]
         lines.append([*line, *scores, _duration(row.seconds), f"{row.images:,}"])
-    return replace(grid, headings=[*grid.headings, *headings], cells=lines)
+    note = " ".join([grid.note, style.escape(_COST_NOTE)]).strip()
+    return replace(grid, headings=[*grid.headings, *headings], cells=lines, note=note)
 
 
 def _table_grid(table: Table, style: Style) -> Grid:

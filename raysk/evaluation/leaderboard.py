@@ -43,8 +43,8 @@ class Row:
             chosen among others can have "oof_macro_f1_crossfit", an honest score of that choice.
         chosen_on: The rows that chose this recipe, its epoch or its weights.
         scored_on: The rows that the test scores, or else the out-of-fold scores, are of.
-        seconds: What it took, from start to predictions, over all folds.
-        images: How many images it was trained on, counting one again in each epoch and fold.
+        seconds: What its training took over all folds, and the search of its stage two.
+        images: How many images it was trained on, counting one again in each view, epoch and fold.
         commit: The version of the code.
         command: What to type to get this row again.
         settings: What sets this row apart, in a line.

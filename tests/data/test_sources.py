@@ -140,8 +140,8 @@ def test_paths_that_are_not_there(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_right() -> None:
     with pytest.raises(ConfigError, match=r"on_error must be .* got 'ignore'; .* skip"):
         DataSettings(on_error="ignore")
-    with pytest.raises(ConfigError, match="size must be null unless the source is synthetic"):
-        DataSettings(source="csv", size=100)
+    with pytest.raises(ConfigError, match="size must be"):
+        DataSettings(source="csv", size=0)
     with pytest.raises(ConfigError, match="did you mean folder"):
         load_manifest(DataSettings(source="folders"), Path())
     assert {"csv", "folder", "synthetic"} <= set(sources)

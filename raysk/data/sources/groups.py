@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+# The one grouping that a settled collection has.
+GROUP = "group"
+
 
 def joined_groups(groupings: Mapping[str, Sequence[str]]) -> list[str]:
     """Returns the name of each row's group; blank for a row of which nothing is known.

@@ -46,8 +46,9 @@ class DataSettings(Settings):
         map: "usual" gives classes their usual names, whatever the collection calls them: NV, NEV and nevus are nv.
             With `classes_map` it names the classes that the map lacks.
         on_error: What a missing or unreadable image does: "refuse" the data, or "skip" the row with a warning.
-        size: The number of images of the synthetic source.
-        seed: The seed of the synthetic source.
+        size: The number of images that the synthetic source draws, or that are taken of another, in whole groups and
+            with its shares of the classes; without it, all.
+        seed: Of what is drawn or taken.
         collections: The datasets that the source "several" joins.
 
     Raises:
@@ -72,8 +73,6 @@ class DataSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size is not None and self.source != "synthetic":
-            raise ConfigError(f"size must be null unless the source is synthetic, but got {self.size}: remove it")
         if self.collections and self.source != "several":
             raise ConfigError(f"collections must be empty unless the source is several, but got {self.source}")
 

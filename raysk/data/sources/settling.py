@@ -8,11 +8,10 @@ from pathlib import Path
 from raysk.data.manifest import COLUMNS, Manifest, make_manifest
 from raysk.data.sources.base import Collection, sources
 from raysk.data.sources.classes import check_labels, counted, mapped_labels
-from raysk.data.sources.groups import joined_groups
+from raysk.data.sources.groups import GROUP, joined_groups
 from raysk.data.sources.settings import DataSettings
+from raysk.data.sources.subset import subset
 from raysk.errors import ConfigError, DataError
-
-GROUP = "group"
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +64,10 @@ def settled(collection: Collection, settings: DataSettings) -> Collection:
     roles = _roles(collection, settings)
     renamed = replace(collection, labels=[label or "" for label in labels], roles=roles)
     renamed = renamed.take(_with_file(renamed, keep, settings.on_error))
-    return replace(renamed, groupings=_groups(renamed, settings))
+    grouped = replace(renamed, groupings=_groups(renamed, settings))
+    if settings.size is None or settings.source == "synthetic":  # which has drawn as many as were asked for
+        return grouped
+    return subset(grouped, settings.size, settings.seed)
 
 
 def _check_labels_given(collection: Collection) -> None:

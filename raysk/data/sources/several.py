@@ -12,8 +12,9 @@ import pyarrow as pa
 from raysk.artifacts import digest_of, replacing
 from raysk.data.sources.base import Collection, sources
 from raysk.data.sources.classes import usual_name
+from raysk.data.sources.groups import GROUP
 from raysk.data.sources.settings import DataSettings
-from raysk.data.sources.settling import GROUP, settled
+from raysk.data.sources.settling import settled
 from raysk.data.sources.unpacking import made_once
 from raysk.errors import ConfigError, DataError
 
