@@ -135,12 +135,12 @@ def _print_classes(found: "Audit", console: "Console") -> None:
     table.add_column("class")
     parts = entries.part_names
     for part in parts:
-        table.add_column(part, justify="right")
+        table.add_column(part if len(parts) > 1 else "rows", justify="right")
     scored = [part for part in parts if len(parts) == 1 or part != parts[0]]
     exposed = [(part, leak.title, found.counts(found.exposed([leak]))) for part in scored for leak in leaks]
     shown = [one for one in exposed if any(part == one[0] for part, _ in one[2])]
     for part, title, _ in shown:
-        table.add_column(f"of {part}: {title}", justify="right")
+        table.add_column(f"of {part}: {title}" if len(parts) > 1 else title, justify="right")
     counts = found.counts(range(len(entries)))
     labels = sorted({label for _, label in counts})
     for label in labels:
@@ -176,7 +176,7 @@ def _sentence(finding: "Finding", entries: "Entries") -> str:
     if finding.note:
         words += f" ({finding.note})"
     examples = [
-        " = ".join(_row(row, finding, entries) for row in _telling(case, entries))
+        " and ".join(_row(row, finding, entries) for row in _telling(case, entries))
         for case in finding.cases[:NUM_EXAMPLES]
     ]
     if examples:
@@ -197,8 +197,9 @@ def _telling(case: Sequence[int], entries: "Entries") -> list[int]:
 
 def _row(row: int, finding: "Finding", entries: "Entries") -> str:
     note = f": {finding.notes[row]}" if row in finding.notes else ""
-    label = f" {entries.labels[row]}" if entries.labels[row] else ""
-    return f"{entries.images[row]} ({entries.parts[row]}{label}{note})"
+    part = entries.parts[row] if len(entries.part_names) > 1 else ""
+    words = " ".join(word for word in (part, entries.labels[row]) if word)
+    return f"{entries.images[row]} ({words}{note})" if words or note else entries.images[row]
 
 
 def _draw(found: "Audit", path: Path, console: "Console") -> None:
@@ -241,7 +242,7 @@ def _advice(found: "Audit", arguments: argparse.Namespace) -> str:
             f"{collection} --join joined.parquet, and use data=csv data.path=joined.parquet"
         )
     if any(finding.severity == "error" for finding in found.findings):
-        return f"Nothing leaks, but something is wrong: correct {rows}, or leave bad files out with data.on_error=skip."
+        return f"Nothing leaks, but there are errors: correct {rows}; data.on_error=skip leaves out files that are bad."
     if arguments.split:
         return "Nothing leaks: scores on this split can be trusted as far as its lists, files and metadata tell."
     return f"Nothing leaks: go on with raysk tune --space supcon {collection}"

@@ -51,7 +51,7 @@ def test_double_pictures_leak_until_they_are_joined(table: Path, capsys: pytest.
     assert run("data=csv", f"data.path={table}") == 1
     told = capsys.readouterr().out
     assert "leak  the same picture in two groups: 2 rows in 1 case" in told
-    assert "03.png (folds nv) = 09.png (folds nv)" in told and "--join joined.parquet" in told
+    assert "03.png (nv) and 09.png (nv)" in told and "--join joined.parquet" in told
     joined, rows, pairs = (table.parent / name for name in ("joined.parquet", "rows.csv", "pairs.PNG"))
     words = ["--join", str(joined), "--out", str(rows), "--pairs", str(pairs)]
     assert run("data=csv", f"data.path={table}", *words) == 1
@@ -68,7 +68,7 @@ def test_bad_files_are_told_but_leak_nothing(table: Path, capsys: pytest.Capture
     (table.parent / "05.png").write_bytes(b"")
     assert run("data=csv", f"data.path={table}") == 0
     told = capsys.readouterr().out
-    assert "error a file that cannot be read: 1 row; such as 05.png (folds nv: the file is empty)" in told
+    assert "error a file that cannot be read: 1 row; such as 05.png (nv: the file is empty)" in told
     assert "data.on_error=skip" in told.strip().splitlines()[-1]
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from raysk.data.giveaways import find_giveaways
+from raysk.data.giveaways import Giveaway, find_giveaways
 from raysk.data.manifest import IntArray
 from raysk.data.scanning import TINY, Scan
 from raysk.data.splits import Entries
@@ -140,7 +140,7 @@ def lacking_classes(entries: Entries, num_parts: int) -> list[Finding]:
             rows = [row for row in rows if entries.parts[row] == "folds"]
             num_groups = len({entries.ties["group"][row] for row in rows})
             if rows and num_groups < num_parts:
-                note = f"{label}: {num_groups} groups for {num_parts} parts"
+                note = f"{label}: {num_groups} groups for {num_parts} parts; lower folds.k, or map it to another class"
                 found += _finding("error", "a class with too few groups", [rows], note)
         elif all(entries.parts[row] != entries.part_names[0] for row in rows):
             found += _finding("error", f"a class that {entries.part_names[0]} lacks", [rows], label)
@@ -158,7 +158,14 @@ def given_away(entries: Entries, scan: Scan, file_of_row: IntArray) -> list[Find
     known = [group or name for group, name in zip(groups, entries.names, strict=True)]
     found = []
     for one in find_giveaways(columns, entries.labels, known):
-        certain = "" if one.certain is None else f"; {one.certain[0]!r} is always {one.certain[1]!r}"
-        note = f"balanced accuracy {one.score:.2f}, chance {one.chance:.2f}{certain}"
+        note = f"balanced accuracy {one.score:.2f}, chance {one.chance:.2f}{_certainty(one)}"
         found.append(Finding("hint", f"{one.name} gives the label away", [], note))
     return found
+
+
+def _certainty(giveaway: Giveaway) -> str:
+    """Returns words for the value that only one class has, if there is one."""
+    if giveaway.certain is None:
+        return ""
+    value, label = giveaway.certain
+    return "; it repeats the label" if value == label else f"; rows with {value!r} are all {label!r}"

@@ -187,7 +187,9 @@ def test_rows_without_a_file_beside_others_with_one(clean: Manifest) -> None:
 
 def test_a_class_with_too_few_groups_and_one_that_train_lacks(clean: Manifest) -> None:
     found = audit(entries_of(clean), num_parts=7)
-    assert [finding.note for finding in found.findings] == ["mel: 6 groups for 7 parts", "nv: 6 groups for 7 parts"]
+    assert [finding.note for finding in found.findings] == [
+        f"{name}: 6 groups for 7 parts; lower folds.k, or map it to another class" for name in ("mel", "nv")
+    ]
     found = audit(lists_of(clean, lambda row: "test" if row % 4 < 2 else "train"))
     assert titles(found) == {"a class that train lacks": "error"} and found.findings[0].note == "nv"
 
@@ -201,7 +203,7 @@ def test_an_attribute_and_a_file_that_give_the_label_away(clean: Manifest) -> No
     assert {"dx_type gives the label away", "width of the image gives the label away"} <= titles(found).keys()
     assert set(titles(found).values()) == {"hint"}
     (kind,) = [finding for finding in found.findings if finding.title.startswith("dx_type")]
-    assert kind.note == "balanced accuracy 1.00, chance 0.50; 'seen again' is always 'nv'"
+    assert kind.note == "balanced accuracy 1.00, chance 0.50; rows with 'seen again' are all 'nv'"
 
 
 def test_what_only_names_or_is_chance_gives_nothing_away() -> None:

@@ -1,5 +1,6 @@
 """Image files that a collection keeps inside a larger file, unpacked once into the cache."""
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ SIGNATURES = {
     b"MM\0*": ".tif",
     b"BM": ".bmp",
 }
+
+logger = logging.getLogger(__name__)
 
 
 def made_once(folder: Path, make: Callable[[], None]) -> None:
@@ -43,10 +46,14 @@ def unpacked(cache: Path, name: str, files: Iterable[Path], write: Callable[[Pat
         write: Fills a new folder.
         about: What else the content depends on, as a JSON value.
     """
-    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    paths = list(files)
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     folder = cache / f"{name}-{digest_of({'files': states, 'about': about})}"
 
     def make() -> None:
+        size = sum(size for _, size, _ in states) / 1e9
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        logger.warning("%s%s: unpacking the images (%.1f GB) into %s, once", paths[0].name, more, size, cache)
         with replacing(folder) as temporary:
             temporary.mkdir()
             write(temporary)

@@ -38,12 +38,13 @@ def test_images_as_files(isic2024, load):
     assert load("isic2024", isic2024, group_by="lesion").groups.tolist() == [0, 1, 1]
 
 
-def test_images_within_hdf5_are_the_same_rows(isic2024, packed, load):
+def test_images_within_hdf5_are_the_same_rows(isic2024, packed, load, caplog):
     files, unpacked = load("isic2024", isic2024), load("isic2024", packed)
     assert unpacked.digest == files.digest and unpacked.root != files.root
     assert [path.read_bytes() for path in unpacked.paths] == [path.read_bytes() for path in files.paths]
     times = [path.stat().st_mtime_ns for path in unpacked.paths]
     assert [path.stat().st_mtime_ns for path in load("isic2024", packed).paths] == times, "unpacked twice"
+    assert caplog.text.count("train-image.hdf5: unpacking the images (0.0 GB) into") == 1
 
 
 def test_an_image_that_lacks_in_hdf5_is_missing(packed, load, write_table):
