@@ -15,6 +15,22 @@ from raysk.settings import Between, Settings
 Alpha = Annotated[float, Between(0.0, 100.0, open_low=True)]
 
 
+class Pairs(NamedTuple):
+    """A batch, and the partner of each of its rows.
+
+    Attributes:
+        images: (B, V, H, W, 3), uint8.
+        labels: (B,).
+        partners: As the images.
+        partner_labels: (B,).
+    """
+
+    images: Tensor
+    labels: Tensor
+    partners: Tensor
+    partner_labels: Tensor
+
+
 class Mixed(NamedTuple):
     """A mixed batch, whose loss is share * L(z, labels) + (1 - share) * L(z, partner_labels).
 
@@ -36,22 +52,11 @@ class Mixing(Settings, ABC):
     """Settings of one way to mix a batch with partners; who is whose partner is decided by the training loop."""
 
     @abstractmethod
-    def mix(
-        self,
-        images: Tensor,
-        partners: Tensor,
-        labels: Tensor,
-        partner_labels: Tensor,
-        counts: Tensor,
-        random: np.random.Generator,
-    ) -> Mixed:
+    def mix(self, pairs: Pairs, counts: Tensor, random: np.random.Generator) -> Mixed:
         """Mixes each row with its partner; the arguments are left as they are.
 
         Args:
-            images: (B, V, H, W, 3), uint8.
-            partners: The same, of the partners.
-            labels: (B,).
-            partner_labels: (B,).
+            pairs: The rows and their partners.
             counts: Rows of each class in the training rows of the fold, (C,).
             random: Seeded alike on every rank. It gives one share and one box for the whole batch, and what it gives
                 does not depend on the rows, so that the ranks stay in step.
@@ -66,17 +71,9 @@ mixings: Registry[type[Mixing]] = Registry("mixing")
 class NoMixing(Mixing):
     """The images as they are."""
 
-    def mix(
-        self,
-        images: Tensor,
-        partners: Tensor,
-        labels: Tensor,
-        partner_labels: Tensor,
-        counts: Tensor,
-        random: np.random.Generator,
-    ) -> Mixed:
+    def mix(self, pairs: Pairs, counts: Tensor, random: np.random.Generator) -> Mixed:
         """Returns what was given, with share 1."""
-        return Mixed(images, labels, partner_labels, 1.0)
+        return Mixed(pairs.images, pairs.labels, pairs.partner_labels, 1.0)
 
 
 @mixings.register("mixup")
@@ -92,18 +89,11 @@ class Mixup(Mixing):
 
     alpha: Alpha = 0.2
 
-    def mix(
-        self,
-        images: Tensor,
-        partners: Tensor,
-        labels: Tensor,
-        partner_labels: Tensor,
-        counts: Tensor,
-        random: np.random.Generator,
-    ) -> Mixed:
+    def mix(self, pairs: Pairs, counts: Tensor, random: np.random.Generator) -> Mixed:
         """Returns sums of images, float32, and the labels as they are."""
         share = float(random.beta(self.alpha, self.alpha))
-        return Mixed(torch.lerp(partners.float(), images.float(), share), labels, partner_labels, share)
+        images = torch.lerp(pairs.partners.float(), pairs.images.float(), share)
+        return Mixed(images, pairs.labels, pairs.partner_labels, share)
 
 
 @mixings.register("cutmix")
@@ -120,24 +110,16 @@ class CutMix(Mixing):
 
     alpha: Alpha = 1.0
 
-    def mix(
-        self,
-        images: Tensor,
-        partners: Tensor,
-        labels: Tensor,
-        partner_labels: Tensor,
-        counts: Tensor,
-        random: np.random.Generator,
-    ) -> Mixed:
+    def mix(self, pairs: Pairs, counts: Tensor, random: np.random.Generator) -> Mixed:
         """Returns images with a box of their partners, uint8, and the labels as they are."""
-        height, width = images.shape[2:4]
+        height, width = pairs.images.shape[2:4]
         side = (1 - random.beta(self.alpha, self.alpha)) ** 0.5  # as a part of the image's
         top, bottom = _cut(height, side, random.random())
         left, right = _cut(width, side, random.random())
-        mixed = images.clone()
-        mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
+        images = pairs.images.clone()
+        images[:, :, top:bottom, left:right] = pairs.partners[:, :, top:bottom, left:right]
         share = 1 - (bottom - top) * (right - left) / (height * width)
-        return Mixed(mixed, labels, partner_labels, share)
+        return Mixed(images, pairs.labels, pairs.partner_labels, share)
 
 
 @mixings.register("remix")
@@ -163,17 +145,10 @@ class Remix(Mixup):
     kappa: Annotated[float, Between(1.0, 1e6, open_low=True)] = 3.0
     tau: Annotated[float, Between(0.0, 1.0)] = 0.5
 
-    def mix(
-        self,
-        images: Tensor,
-        partners: Tensor,
-        labels: Tensor,
-        partner_labels: Tensor,
-        counts: Tensor,
-        random: np.random.Generator,
-    ) -> Mixed:
+    def mix(self, pairs: Pairs, counts: Tensor, random: np.random.Generator) -> Mixed:
         """Returns sums of images, float32, and labels of which one may stand in both places."""
-        mixed = super().mix(images, partners, labels, partner_labels, counts, random)
+        mixed = super().mix(pairs, counts, random)
+        labels, partner_labels = pairs.labels, pairs.partner_labels
         rows, partner_rows = counts[labels], counts[partner_labels]
         to_partner = (rows >= self.kappa * partner_rows) & (mixed.share < self.tau)
         to_row = (self.kappa * rows <= partner_rows) & (1 - mixed.share < self.tau)

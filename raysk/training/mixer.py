@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysk.parts.mixing import Mixed, Mixing
+from raysk.parts.mixing import Mixed, Mixing, Pairs
 from raysk.training.world import World
 
 
@@ -32,4 +32,5 @@ class Mixer:
         every_image, every_label = self.world.gather(images), self.world.gather(labels)
         partners = torch.from_numpy(random.permutation(len(every_label)))
         mine = partners.chunk(self.world.size)[self.world.rank].to(images.device)
-        return self.mixing.mix(images, every_image[mine], labels, every_label[mine], self.counts, random)
+        pairs = Pairs(images, labels, every_image[mine], every_label[mine])
+        return self.mixing.mix(pairs, self.counts, random)

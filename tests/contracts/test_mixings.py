@@ -6,27 +6,27 @@ import numpy as np
 import pytest
 import torch
 
-from raysk.parts.mixing import Mixed, Mixing
+from raysk.parts.mixing import Mixed, Mixing, Pairs
 
 COUNTS = torch.tensor([500, 20, 1])
 
 
-def batch(num_rows: int) -> list[torch.Tensor]:
+def batch(num_rows: int) -> Pairs:
     generator = torch.Generator().manual_seed(0)
     images, partners = torch.randint(0, 256, (2, num_rows, 2, 8, 8, 3), generator=generator, dtype=torch.uint8)
     labels, partner_labels = torch.randint(0, 3, (2, num_rows), generator=generator)
-    return [images, partners, labels, partner_labels]
+    return Pairs(images, labels, partners, partner_labels)
 
 
-def mix(mixing: Mixing, arguments: list[torch.Tensor], seed: int = 0) -> Mixed:
-    return mixing.mix(*arguments, COUNTS, np.random.default_rng(seed))
+def mix(mixing: Mixing, pairs: Pairs, seed: int = 0) -> Mixed:
+    return mixing.mix(pairs, COUNTS, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("num_rows", [1, 6])
 def test_a_mixture_is_a_batch_like_the_first(mixing, num_rows):
-    images, _, labels, partner_labels = arguments = batch(num_rows)
+    images, labels, _, partner_labels = pairs = batch(num_rows)
     for seed in range(10):
-        mixed = mix(mixing, arguments, seed)
+        mixed = mix(mixing, pairs, seed)
         assert mixed.images.shape == images.shape
         assert mixed.images.dtype in (torch.uint8, torch.float32)
         assert mixed.images.min() >= 0 and mixed.images.max() <= 255
@@ -38,10 +38,10 @@ def test_a_mixture_is_a_batch_like_the_first(mixing, num_rows):
 
 
 def test_arguments_are_left_as_they_are(mixing):
-    arguments = batch(5)
-    copies = [values.clone() for values in arguments]
-    mix(mixing, arguments)
-    for values, copy in zip(arguments, copies, strict=True):
+    pairs = batch(5)
+    copies = [values.clone() for values in pairs]
+    mix(mixing, pairs)
+    for values, copy in zip(pairs, copies, strict=True):
         assert torch.equal(values, copy)
 
 
@@ -60,12 +60,12 @@ def test_global_generators_are_not_used(mixing):
 
 def test_ranks_stay_in_step(mixing):
     """Each rank mixes its own rows, with a generator seeded alike: together they give the batch of one worker."""
-    arguments = batch(6)
+    pairs = batch(6)
     generators = [np.random.default_rng(4) for _ in range(3)]
     for _ in range(3):
-        whole = mixing.mix(*arguments, COUNTS, generators[0])
+        whole = mixing.mix(pairs, COUNTS, generators[0])
         parts = [
-            mixing.mix(*(values[rows] for values in arguments), COUNTS, generator)
+            mixing.mix(Pairs(*(values[rows] for values in pairs)), COUNTS, generator)
             for rows, generator in zip((slice(0, 2), slice(2, 6)), generators[1:], strict=True)
         ]
         for name in ("images", "labels", "partner_labels"):
@@ -74,7 +74,7 @@ def test_ranks_stay_in_step(mixing):
 
 
 def test_a_row_mixed_with_itself_stays_itself(mixing):
-    images, _, labels, _ = batch(5)
-    mixed = mix(mixing, [images, images, labels, labels])
+    images, labels, _, _ = batch(5)
+    mixed = mix(mixing, Pairs(images, labels, images, labels))
     torch.testing.assert_close(mixed.images.float(), images.float())
     assert torch.equal(mixed.labels, labels) and torch.equal(mixed.partner_labels, labels)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysk.parts.mixing import mixings
+from raysk.parts.mixing import Pairs, mixings
 
 COUNTS = torch.tensor([900, 300, 301, 10])
 
@@ -13,23 +13,23 @@ def batch(num_rows=4, height=6, width=10):
     random = np.random.default_rng(0)
     images, partners = random.integers(0, 256, (2, num_rows, 2, height, width, 3), dtype=np.uint8)
     labels, partner_labels = random.integers(0, 4, (2, num_rows))
-    return [torch.from_numpy(values) for values in (images, partners, labels, partner_labels)]
+    return Pairs(*(torch.from_numpy(values) for values in (images, labels, partners, partner_labels)))
 
 
-def mix(mixing, arguments, seed=0):
-    return mixing.mix(*arguments, COUNTS, np.random.default_rng(seed))
+def mix(mixing, pairs, seed=0):
+    return mixing.mix(pairs, COUNTS, np.random.default_rng(seed))
 
 
 def test_none_gives_back_what_it_got():
-    images, partners, labels, partner_labels = batch()
-    mixed = mix(mixings["none"](), (images, partners, labels, partner_labels))
-    assert mixed.images is images and mixed.labels is labels and mixed.share == 1
+    pairs = batch()
+    mixed = mix(mixings["none"](), pairs)
+    assert mixed.images is pairs.images and mixed.labels is pairs.labels and mixed.share == 1
 
 
 @pytest.mark.parametrize("name", ["mixup", "remix"])
 def test_images_are_summed_by_their_share(name):
-    images, partners, _, _ = arguments = batch()
-    mixed = mix(mixings[name](alpha=1), arguments)
+    images, _, partners, _ = pairs = batch()
+    mixed = mix(mixings[name](alpha=1), pairs)
     expected_share = np.random.default_rng(0).beta(1, 1)
     assert mixed.share == pytest.approx(expected_share) and mixed.images.dtype == torch.float32
     for place in np.ndindex(images.shape):
@@ -40,9 +40,9 @@ def test_images_are_summed_by_their_share(name):
 @pytest.mark.parametrize("alpha", [0.2, 1, 8])
 @pytest.mark.parametrize("name", ["mixup", "remix"])
 def test_shares_are_drawn_from_the_beta_distribution(name, alpha):
-    arguments = batch(1, 1, 1)
+    pairs = batch(1, 1, 1)
     random = np.random.default_rng(0)
-    shares = [mixings[name](alpha=alpha).mix(*arguments, COUNTS, random).share for _ in range(2000)]
+    shares = [mixings[name](alpha=alpha).mix(pairs, COUNTS, random).share for _ in range(2000)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.04)
     assert np.var(shares) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
 
@@ -51,8 +51,9 @@ def test_shares_are_drawn_from_the_beta_distribution(name, alpha):
 @given(seed=st.integers(0, 2**31), height=st.integers(1, 12), width=st.integers(1, 12), alpha=st.floats(0.1, 5))
 def test_cutmix_replaces_one_box_and_counts_its_pixels(seed, height, width, alpha):
     shape = (2, 2, height, width, 3)
-    arguments = torch.zeros(shape, dtype=torch.uint8), torch.ones(shape, dtype=torch.uint8), *batch(2)[2:]
-    mixed = mix(mixings["cutmix"](alpha=alpha), arguments, seed)
+    zeros, ones = torch.zeros(shape, dtype=torch.uint8), torch.ones(shape, dtype=torch.uint8)
+    pairs = batch(2)._replace(images=zeros, partners=ones)
+    mixed = mix(mixings["cutmix"](alpha=alpha), pairs, seed)
     taken = mixed.images[0, 0, :, :, 0].bool()
     assert (mixed.images.bool() == taken[None, None, :, :, None]).all()
     assert mixed.images.dtype == torch.uint8
@@ -66,10 +67,11 @@ def test_cutmix_replaces_one_box_and_counts_its_pixels(seed, height, width, alph
 def test_boxes_have_the_drawn_area_and_centre():
     height, width = 100, 60
     shape = (1, 1, height, width, 1)
-    arguments = torch.zeros(shape, dtype=torch.uint8), torch.ones(shape, dtype=torch.uint8), *batch(1)[2:]
+    zeros, ones = torch.zeros(shape, dtype=torch.uint8), torch.ones(shape, dtype=torch.uint8)
+    pairs = batch(1)._replace(images=zeros, partners=ones)
     cut_off = 0
     for seed in range(100):
-        mixed = mix(mixings["cutmix"](), arguments, seed)
+        mixed = mix(mixings["cutmix"](), pairs, seed)
         taken = mixed.images[0, 0, :, :, 0]
         random = np.random.default_rng(seed)
         side = np.sqrt(1 - random.beta(1, 1))
@@ -91,7 +93,7 @@ def test_remix_gives_the_label_to_the_rare_class(kappa, tau):
     labels, partner_labels = torch.tensor([[a, b] for a in range(4) for b in range(4)]).T
     images = torch.zeros(16, 1, 1, 1, 3, dtype=torch.uint8)
     for seed in range(20):
-        mixed = mix(mixings["remix"](kappa=kappa, tau=tau), (images, images, labels, partner_labels), seed)
+        mixed = mix(mixings["remix"](kappa=kappa, tau=tau), Pairs(images, labels, images, partner_labels), seed)
         for i in range(16):
             a, b = int(labels[i]), int(partner_labels[i])
             ratio = int(COUNTS[a]) / int(COUNTS[b])
@@ -114,7 +116,7 @@ def test_three_times_as_many_rows_are_enough_and_less_are_not():
     images = torch.zeros(2, 1, 1, 1, 3, dtype=torch.uint8)
     shares = set()
     for seed in range(20):
-        mixed = mix(mixings["remix"](), (images, images, labels, partner_labels), seed)
+        mixed = mix(mixings["remix"](), Pairs(images, labels, images, partner_labels), seed)
         shares.add(mixed.share < 0.5)
         assert mixed.labels.tolist() == ([1, 0] if mixed.share < 0.5 else [0, 0])
         assert mixed.partner_labels.tolist() == [1, 2]
