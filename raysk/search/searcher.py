@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -27,19 +28,24 @@ from raysk.search.space import Family, Point, Space
 from raysk.training.stage_two_search import StageTwoSearch
 
 
-def open_study(path: Path, seed: int) -> optuna.Study:
+def open_study(path: Path) -> optuna.Study:
     """Opens, or begins, the Optuna study of a run."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    return optuna.create_study(study_name="raysk", storage=storage, direction="maximize", load_if_exists=True)
+
+
+def create_sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
+    """Returns what draws the values of one proposal, from the seed and the proposal's number.
+
+    So a study that goes on draws as one that was never left, and as one that searches stage two otherwise.
+    """
+    mixed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
     with warnings.catch_warnings():
         # Grouped, multivariate TPE with a constant liar is marked experimental; it is what conditional spaces with
         # several trials at work need.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = JournalStorage(JournalFileBackend(str(path)))
-        study = optuna.create_study(study_name="raysk", storage=storage, direction="maximize", load_if_exists=True)
-        # A driver that goes on with a study must not draw again what the one before it drew.
-        seed += len(study.get_trials(deepcopy=False))
-        study.sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-    return study
+        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=mixed)
 
 
 @dataclass
@@ -108,7 +114,8 @@ class StudySearcher(Searcher):
     def __init__(self, space: Space, run: Run, num_trials: int | None, broker: str, listener: Listener) -> None:
         super().__init__(metric="score", mode="max")
         self.space, self.run, self.broker, self.listener = space, run, broker, listener
-        self.study = open_study(run.folder / "study.journal", space.config().recipe.seed)
+        self.study = open_study(run.folder / "study.journal")
+        self.seed = space.config().recipe.seed
         self.named = {point.name: point for point in space.named_points()}
         self.trials: dict[str, Trial] = {}
         self.is_closed = False
@@ -130,6 +137,7 @@ class StudySearcher(Searcher):
             queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             if not queued and self.listener.tally.begun >= self.num_trials:
                 break
+            self.study.sampler = create_sampler(self.seed, self.listener.tally.begun)
             asked = self.study.ask()
             try:
                 trial = self._begin(asked)

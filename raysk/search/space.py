@@ -271,7 +271,9 @@ def _family(where: str, name: str, content: dict[str, Any], given: list[Override
         for item in parse_overrides(texts):
             if item.key_or_group not in named:
                 raise ConfigError(f"{where}: a start must set searched keys only, but {start} sets {item.key_or_group}")
-    parameters = tuple(parameter for found in searched.values() for parameter in found)
+    # Stage two is drawn last, so that the same seed gives the same encoders however stage two is searched.
+    every = [parameter for found in searched.values() for parameter in found]
+    parameters = tuple(sorted(every, key=lambda parameter: parameter.key.startswith("stage_two.")))
     return Family(name, _flat(content.get("settings") or []), parameters, starts)
 
 

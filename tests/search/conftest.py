@@ -23,6 +23,12 @@ def new_run(cache, manifest):
     return lambda folder: Run.create(folder, cache, manifest, folds, facts)
 
 
+@pytest.fixture
+def other_run(tmp_path, new_run):
+    """A run beside `run`, of the same rows and folds."""
+    return new_run(tmp_path / "other")
+
+
 @dataclass
 class FinishedSearch:
     """What is there when a search is over: the files of all jobs, and Optuna's trials.

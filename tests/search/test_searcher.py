@@ -84,7 +84,7 @@ class Driver:
 
 def by_point(run):
     """The trials that ended as something, by the name of their point."""
-    study = open_study(run.folder / "study.journal", 0)
+    study = open_study(run.folder / "study.journal")
     return {
         t.user_attrs["point"]: t
         for t in study.get_trials()
@@ -269,13 +269,38 @@ def test_a_second_driver_draws_other_points_than_the_first(run):
     assert len(values) == len(set(values)) == 4
 
 
+def drawn_recipes(driver):
+    """Completes all that is left; returns the recipes of the points that were drawn."""
+    recipes = []
+    while trial := driver.suggest():
+        if driver.searcher.trials[trial[0]].point.kind == "drawn":
+            recipes.append(trial[2])
+        driver.complete(trial[0])
+    return recipes
+
+
+def test_a_study_that_goes_on_draws_as_one_that_was_never_left(run, other_run):
+    whole = drawn_recipes(Driver(run, 11))
+    parts = [drawn_recipes(Driver(other_run, number)) for number in (8, 9, 11)]
+    assert [len(part) for part in parts] == [1, 1, 2]
+    assert [recipe.key for part in parts for recipe in part] == [recipe.key for recipe in whole]
+
+
+def test_with_a_searched_stage_two_the_encoders_are_those_without(run, other_run):
+    searched = drawn_recipes(Driver(run, 10))
+    flat = drawn_recipes(Driver(other_run, 10, user=[*USER, "stage_two.search=0"]))
+    assert len({recipe.encoder_key for recipe in searched}) == 3
+    assert [recipe.encoder_key for recipe in flat] == [recipe.encoder_key for recipe in searched]
+    assert {recipe.key for recipe in flat}.isdisjoint(recipe.key for recipe in searched)
+
+
 def test_an_interrupted_search_proposes_nothing_and_keeps_what_was_at_work(run):
     first = Driver(run, 8)
     name, point, recipe = first.suggest()
     first.searcher.close()
     assert first.suggest() is None
     first.searcher.on_trial_complete(name, {"outcome": "cancelled", "reason": "", "folds": 1, "done": True})
-    assert open_study(run.folder / "study.journal", 0).get_trials()[0].state is TrialState.RUNNING
+    assert open_study(run.folder / "study.journal").get_trials()[0].state is TrialState.RUNNING
     second = Driver(run, 8)
     queued = [second.suggest()[1:] for _ in range(7)]
     assert (point, recipe) in queued

@@ -417,7 +417,7 @@ def journal_states(run):
 
     from raysk.search.searcher import open_study
 
-    trials = open_study(run / "study.journal", 0).get_trials()
+    trials = open_study(run / "study.journal").get_trials()
     return [
         {"state": t.state.name, **t.user_attrs}
         for t in trials
