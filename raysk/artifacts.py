@@ -52,25 +52,30 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Lets one process of this machine at a time into the block; the others wait, and a dead one lets go.
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Lets one process at a time into the block; the others wait, and a dead one lets go.
+
+    It holds between the processes of a machine, and between machines where their shared file system has locks.
 
     Args:
         path: A file that is made for it, and removed afterwards.
+        busy: What to say instead of waiting.
 
     Raises:
-        ArtifactError: No permission to write.
+        ArtifactError: No permission to write, or another process is in the block and `busy` is given.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             file = path.open("w")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had it before may have removed the file that this one waited for.
             with suppress(FileNotFoundError):
                 if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                     break
             file.close()
+    except BlockingIOError as error:
+        raise ArtifactError(str(busy)) from error
     except OSError as error:
         raise ArtifactError(
             f"{path} must be writable, but {error.strerror}: free space or choose another folder"

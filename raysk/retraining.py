@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -150,11 +150,12 @@ def train_recipe(path: Path, folder: Path | None, resume: bool, console: Console
         if file.threads is not None:
             torch.set_num_threads(file.threads)
         run = _open_run(path, file, folder, resume, world, quiet)
-        for fold in range(len(run.folds)):
-            job = Job(file.recipe, fold)
-            run_job(job, run, world, lambda progress, fold=fold: _tell(quiet, fold, len(run.folds), progress))  # type: ignore[misc]
-            run_job(job.for_test(), run, world, lambda progress: None)
-        return _leaderboard(run, file.recipe, path) if world.is_chief else None
+        with Run.reserved(run.folder) if world.is_chief else nullcontext():
+            for fold in range(len(run.folds)):
+                job = Job(file.recipe, fold)
+                run_job(job, run, world, lambda progress, fold=fold: _tell(quiet, fold, len(run.folds), progress))  # type: ignore[misc]
+                run_job(job.for_test(), run, world, lambda progress: None)
+            return _leaderboard(run, file.recipe, path) if world.is_chief else None
 
 
 def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, world: World, console: Console) -> Run:

@@ -11,6 +11,7 @@ logs/               Ray's chatter and each lane's own log
 leaderboard.*  ensemble.json
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from raysk.artifacts import digest_of, read_json, write_json
+from raysk.artifacts import digest_of, locked, read_json, write_json
 from raysk.data.building import build_store
 from raysk.data.folds import Folds
 from raysk.data.manifest import Manifest
@@ -74,6 +75,16 @@ class Run:
         """
         facts = read_json(folder / "run.json")
         return cls(folder, Path(facts["cache"]), facts.get("stores"))
+
+    @staticmethod
+    def reserved(folder: Path) -> AbstractContextManager[None]:
+        """Keeps other drivers out of a run directory for the block.
+
+        Raises:
+            ArtifactError: On entering, when another driver is at work in it.
+        """
+        busy = f"--run must be a folder that no other raysk works in, but one does in {folder}: wait for it, or end it"
+        return locked(folder / ".driver", busy)
 
     def check_same(self, now: dict[str, Any]) -> None:
         """Refuses to go on with other rows, pixels, folds or settings than the study was begun with.

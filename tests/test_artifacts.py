@@ -145,6 +145,15 @@ def test_one_process_at_a_time_holds_a_lock(tmp_path: Path) -> None:
     assert not (tmp_path / "lock").exists()
 
 
+def test_whoever_does_not_wait_is_told_and_may_enter_later(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock", busy="wait for it"):
+        with pytest.raises(ArtifactError, match=r"^wait for it$"), locked(tmp_path / "lock", busy="wait for it"):
+            pass
+        assert (tmp_path / "lock").exists()
+    with locked(tmp_path / "lock", busy="wait for it"):
+        pass
+
+
 def test_a_lock_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="must be writable"), locked(tmp_path / "file" / "lock"):

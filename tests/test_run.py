@@ -69,6 +69,14 @@ def test_another_study_does_not_go_on(noun, value, begun, manifest):
     assert "\n" not in str(caught.value)
 
 
+def test_one_driver_at_a_time_works_in_a_folder(run):
+    busy = f"no other raysk works in, but one does in {run.folder}: wait"
+    with Run.reserved(run.folder), pytest.raises(ArtifactError, match=busy):
+        Run.reserved(run.folder).__enter__()
+    with Run.reserved(run.folder):
+        pass
+
+
 def test_folds_of_another_manifest_are_refused(run, manifest):
     images = manifest.table.column("image").to_pylist()
     names = [manifest.class_names[label] for label in manifest.labels]

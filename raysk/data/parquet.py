@@ -32,7 +32,8 @@ def read_parquet(path: Path, noun: str) -> tuple[pa.Table, dict[str, Any]]:
         ArtifactError: The file is missing, broken, or holds something else.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
+        # Read in one go: by its path it would be opened twice, and another lane may replace it in between.
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
     except (OSError, pa.ArrowInvalid) as error:
         reason = str(error).split("\n", 1)[0]
         raise ArtifactError(f"{path} must hold {noun}, but it cannot be read: {reason}") from error

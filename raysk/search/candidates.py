@@ -37,12 +37,22 @@ class Candidate:
 
 
 def read_candidates(run: Run, trials: Sequence[FrozenTrial]) -> list[Candidate]:
-    """Returns what the trials that have all folds offer, each recipe once, in their order."""
+    """Returns what the trials that have all folds offer, each recipe once, in their order.
+
+    Of several that are one recipe, that stands which was fixed before any score was seen, else one with a row: searches
+    of stage two on one encoder can come to each other's recipes, and to those of the paper.
+    """
     found: dict[str, Candidate] = {}
     for trial in trials:
         for candidate in _of_trial(run, trial):
-            found.setdefault(candidate.recipe.key, candidate)
+            known = found.setdefault(candidate.recipe.key, candidate)
+            if _claim(candidate) > _claim(known):
+                found[candidate.recipe.key] = candidate
     return list(found.values())
+
+
+def _claim(candidate: Candidate) -> tuple[bool, bool]:
+    return candidate.has_row, candidate.crossfit is None
 
 
 def _of_trial(run: Run, trial: FrozenTrial) -> Iterator[Candidate]:

@@ -30,6 +30,8 @@ class Outcome(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    BROKEN = "broken"
+    """A file could not be read or written: the recipe is not to blame, and the next job would fare no better."""
 
 
 class Order(StrEnum):

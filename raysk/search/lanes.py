@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from raysk.errors import RayskError
+from raysk.errors import ArtifactError, RayskError
 from raysk.run import Run
 from raysk.search.broker import find_broker
 from raysk.search.jobs import Order, Outcome
@@ -146,7 +146,8 @@ def _do(job: Work, run: Run, line: _Line, do: Do) -> None:
     except JobStopped:
         outcome, reason = Outcome.CANCELLED, ""
     except RayskError as error:
-        outcome, reason = Outcome.FAILED, str(error)
+        outcome = Outcome.BROKEN if isinstance(error, ArtifactError) else Outcome.FAILED
+        reason = str(error)
         if line.world.size > 1:
             # Other ranks may be waiting for this one: the group dies, and Ray Train starts it anew for the next job.
             line.finish(job, outcome, reason)

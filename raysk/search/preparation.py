@@ -1,5 +1,6 @@
 """What happens before the first job: rows are read and divided, images decoded, the run directory made or found."""
 
+import hashlib
 import shlex
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,6 +83,8 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         "folds": folds.digest,
         "space": request.space,
         "overrides": list(request.overrides),
+        "content of the space": space.digest,
+        "initial weights": _digest_of_file(model.checkpoint),
     }
     if exists:
         Run.open(folder).check_same(same)
@@ -93,3 +96,11 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     }
     words = ["raysk", "tune", "--space", request.space, *trials, *request.overrides]
     return Preparation(folder, config.cache_folder, manifest, folds, same, made_from, shlex.join(words))
+
+
+def _digest_of_file(path: str | None) -> str | None:
+    """Returns the name of a file's content; None where there is no file."""
+    if path is None:
+        return None
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:16]

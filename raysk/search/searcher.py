@@ -6,6 +6,7 @@ next one fails those and asks for the same points again, whose finished jobs are
 """
 
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -31,8 +32,18 @@ from raysk.training.stage_two_search import StageTwoSearch
 def open_study(path: Path) -> optuna.Study:
     """Opens, or begins, the Optuna study of a run."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    _cut_torn_line(path)
     storage = JournalStorage(JournalFileBackend(str(path)))
     return optuna.create_study(study_name="raysk", storage=storage, direction="maximize", load_if_exists=True)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Takes away the line that a full disk or a power cut left unfinished: what follows it would be glued to it."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def create_sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
@@ -109,6 +120,9 @@ class StudySearcher(Searcher):
             space.
         broker: Name of the broker, for the trials.
         listener: Who hears of it.
+
+    Attributes:
+        broken: Why the study cannot go on, once a file could not be read or written: its trials stay RUNNING.
     """
 
     def __init__(self, space: Space, run: Run, num_trials: int | None, broker: str, listener: Listener) -> None:
@@ -119,6 +133,7 @@ class StudySearcher(Searcher):
         self.named = {point.name: point for point in space.named_points()}
         self.trials: dict[str, Trial] = {}
         self.is_closed = False
+        self.broken: str | None = None
         asked = {trial.user_attrs.get("point") for trial in self.study.get_trials(deepcopy=False)}
         self.num_trials = space.num_trials(num_trials)
         # Also those that an earlier driver, with fewer trials or a short life, did not come to.
@@ -126,9 +141,9 @@ class StudySearcher(Searcher):
             if point.name not in asked:
                 self.study.enqueue_trial(point.values, {"point": point.name})
         for zombie in self.study.get_trials(states=(TrialState.RUNNING,)):
-            self.study.tell(zombie.number, state=TrialState.FAIL)
             values = zombie.system_attrs.get("fixed_params", {}) | zombie.params
             self.study.enqueue_trial(values, zombie.user_attrs | {"origin": origin(zombie)})
+            self.study.tell(zombie.number, state=TrialState.FAIL)
         self._count()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
@@ -137,7 +152,8 @@ class StudySearcher(Searcher):
             queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             if not queued and self.listener.tally.begun >= self.num_trials:
                 break
-            self.study.sampler = create_sampler(self.seed, self.listener.tally.begun)
+            number = origin(queued[0]) if queued else self.listener.tally.begun
+            self.study.sampler = create_sampler(self.seed, number)
             asked = self.study.ask()
             try:
                 trial = self._begin(asked)
@@ -165,7 +181,11 @@ class StudySearcher(Searcher):
         trial = self.trials.pop(trial_id)
         outcome = (result or {}).get("outcome")
         if error or result is None:
-            self._fail(trial.asked, "the process of the trial died: see logs/ray.log", trial.point.name)
+            # Left as RUNNING, as by a driver that died: the recipe is not to blame, and --resume asks for it again.
+            self.listener.say(f"{trial.point.name}: its process died, see logs/ray.log: --resume tries it again")
+        elif outcome == Outcome.BROKEN:
+            self.broken = result["reason"]
+            self.close()
         elif outcome == Outcome.FAILED:
             self._fail(trial.asked, result["reason"], trial.point.name)
         elif outcome == Outcome.DONE:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import optuna
 from hydra.core.override_parser.types import Override
 
+from raysk.artifacts import digest_of
 from raysk.config import Config, compose_plain, parse_overrides, read_config
 from raysk.errors import ConfigError
 from raysk.registry import unknown_name
@@ -94,6 +95,15 @@ class Space:
     controls: dict[str, tuple[str, ...]]
     grid: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Names what is tried, whatever the files of the space are called."""
+        families = [
+            [family.name, family.settings, [parameter.to_plain() for parameter in family.parameters], family.starts]
+            for family in self.families
+        ]
+        return digest_of([families, self.controls, self.grid, self.settings])
 
     def config(self, point: Point | None = None) -> Config:
         """Returns the validated configuration of a point, or of the ground.

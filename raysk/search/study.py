@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
 from rich.console import Console
 
-from raysk.errors import TrainingError
+from raysk.errors import ArtifactError, TrainingError
 from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job
 from raysk.run import Run
@@ -51,7 +51,11 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
     # Asked now: inside the block, the standard streams are a file.
     is_terminal, width = console.is_terminal, console.width
-    with chatter_to(prepared.folder / "logs" / "ray.log") as stream, interrupt.on_ctrl_c():
+    with (
+        Run.reserved(prepared.folder),
+        chatter_to(prepared.folder / "logs" / "ray.log") as stream,
+        interrupt.on_ctrl_c(),
+    ):
         terminal = Console(file=stream, force_terminal=is_terminal, width=width)
         with connected(request.address):
             total = ray.cluster_resources()
@@ -79,6 +83,8 @@ class _Study:
         with self.display:
             try:
                 self._watch(self._search)
+                if self.searcher.broken is not None:
+                    raise ArtifactError(f"{self.searcher.broken}; then run the same command with --resume")
                 if self.interrupt.asked.is_set():
                     return None
                 return self._watch(self._end)
@@ -169,6 +175,8 @@ class _Study:
             name = trial.user_attrs.get("point")
             if "reason" in trial.user_attrs:
                 notes[f"not ranked: {name}"] = f"failed: {trial.user_attrs['reason']}"
+            elif trial.state.name == "RUNNING":
+                notes[f"not ranked: {name}"] = "not at its end: --resume goes on with it"
             elif trial.state.name == "PRUNED":
                 done = f"{len(trial.intermediate_values)} of {len(self.run.folds)} folds"
                 notes[f"not ranked: {name}"] = f"stopped after {done}, another recipe is better"

@@ -59,6 +59,8 @@ class DrawnViews:
                 pin_memory=self.world.device.type == "cuda",
                 prefetch_factor=4 if processes else None,
                 multiprocessing_context=_fork_server() if processes else None,
+                # The views have seeds of their own: what a loader draws must not shift the numbers that dropout gets.
+                generator=torch.Generator(),
             )
         yield from self._loader
 

@@ -9,6 +9,7 @@ from raysk.evaluation.metrics import macro_f1_score
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.training.loop import Report
+from raysk.training.precision import sum_in_one_order
 from raysk.training.predict import predict
 from raysk.training.stage_one import train_stage_one
 from raysk.training.stage_two import train_stage_two
@@ -29,8 +30,7 @@ def run_job(job: Job, run: Run, world: World, report: Report) -> None:
     """
     if world.agree(run.is_done(job)):
         return
-    # Else cuDNN may take sums in another order each time, and a row would not come back; it costs no measurable time.
-    torch.backends.cudnn.deterministic = True
+    sum_in_one_order()
     began = perf_counter()
     record: dict[str, object] = {}
     if job.part == "held_out":

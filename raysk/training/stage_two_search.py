@@ -30,6 +30,7 @@ from raysk.training.job import run_job
 from raysk.training.linear_start import linear_start
 from raysk.training.loop import Progress, Report
 from raysk.training.many_heads import fit_heads, many_logits
+from raysk.training.precision import sum_in_one_order
 from raysk.training.predict import log_shares
 from raysk.training.stage_one import load_encoder
 from raysk.training.world import World
@@ -121,6 +122,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
     """
     if world.agree(run.search_file(search.id).exists()):
         return
+    sum_in_one_order()
     began = perf_counter()
     _encode(search, run, world)
     study = _open_study(search)

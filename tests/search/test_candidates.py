@@ -1,3 +1,8 @@
+import itertools
+
+import pytest
+
+from raysk.artifacts import write_json
 from raysk.search.candidates import read_candidates
 from raysk.search.ending import command
 
@@ -57,3 +62,26 @@ def test_the_best_of_a_search_alone_has_the_score_of_the_choice(finished_search)
 def test_the_command_of_a_row_prints_and_trains_its_recipe(finished_search):
     one, run = by_name(finished_search)["focal: paper"], finished_search.run
     assert command(run, one) == (f"raysk recipe {run.folder} {one.recipe.key} > recipe.yaml && raysk train recipe.yaml")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_searches_that_come_to_one_recipe_take_no_row_from_the_paper_or_from_a_best(
+    finished_search, order, tmp_path, monkeypatch
+):
+    """One search keeps, as second and third, a recipe of the paper's and the best of another search."""
+    run, recipes = finished_search.run, finished_search.recipes
+    greedy = run.search("search of decouple: trial 3")
+    shared = [recipes["focal: paper"].key, recipes["decouple: crt, kept 1"].key]
+    write_json(tmp_path / "greedy.json", greedy | {"kept": [greedy["kept"][0], *shared]})
+    usual = run.search_file
+    monkeypatch.setattr(
+        type(run), "search_file",
+        lambda self, name: tmp_path / "greedy.json" if name == "search of decouple: trial 3" else usual(name),
+    )  # fmt: skip
+    names = ["decouple: trial 3", "focal: paper", "decouple: crt"]
+    trials = [next(t for t in finished_search.trials if t.user_attrs["point"] == names[place]) for place in order]
+    found = {one.recipe.key: one for one in read_candidates(run, trials)}
+    assert [(found[key].name, found[key].has_row) for key in shared] == [
+        ("focal: paper", True), ("decouple: crt + stage two 1", True),
+    ]  # fmt: skip
+    assert found[shared[0]].chosen_on == "nothing"

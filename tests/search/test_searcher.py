@@ -167,11 +167,11 @@ def test_optuna_is_told_the_truth_of_every_end(run):
     assert [trials[name].state for name in NAMED[:2]] == [TrialState.COMPLETE] * 2
     assert (trials[failed[1]].state, trials[failed[1]].user_attrs["reason"]) == (TrialState.FAIL, "the loss is nan")
     assert (trials[stopped[1]].state, trials[stopped[1]].intermediate_values) == (TrialState.PRUNED, {1: 0.1})
-    assert trials[dead[1]].state is TrialState.FAIL
-    assert "logs/ray.log" in trials[dead[1]].user_attrs["reason"]
+    assert trials[dead[1]].state is TrialState.RUNNING, "--resume asks for it again"
+    assert f"{dead[1]}: its process died, see logs/ray.log: --resume tries it again" in driver.lines
     assert trials[scored[1]].value == pytest.approx(0.6)
     assert trials[scored[1]].intermediate_values == pytest.approx({1: 0.3, 2: 0.45, 3: 0.6})
-    assert (driver.tally.complete, driver.tally.stopped, driver.tally.failed) == (3, 1, 2)
+    assert (driver.tally.complete, driver.tally.stopped, driver.tally.failed) == (3, 1, 1)
     assert driver.tally.best == (scored[1], pytest.approx(0.6))
     assert [t.value for t in driver.searcher.complete()] == pytest.approx([0.6, 0.4, 0.4])
     assert f"{failed[1]}: failed: the loss is nan" in driver.lines
@@ -267,6 +267,43 @@ def test_a_second_driver_draws_other_points_than_the_first(run):
     trials = second.searcher.complete()
     values = [trial.params["stage_one.optimizer.lr"] for trial in trials if trial.user_attrs["kind"] == "drawn"]
     assert len(values) == len(set(values)) == 4
+
+
+@pytest.mark.parametrize("lost", [1, 20])
+def test_a_line_that_was_left_unfinished_costs_no_more_than_itself(run, lost):
+    first = Driver(run, 9)
+    for _ in range(8):
+        name, *_ = first.suggest()
+        first.complete(name)
+    path = run.folder / "study.journal"
+    path.write_bytes(path.read_bytes()[:-lost])
+    second = Driver(run, 9)
+    second.rest()
+    third = Driver(run, 9)
+    assert third.rest() == []
+    assert (third.tally.begun, third.tally.complete) == (9, 9)
+
+
+@pytest.mark.parametrize("how", ["its process died", "a file could not be written"])
+def test_what_the_machine_has_done_is_asked_for_again(run, how):
+    first = Driver(run, 8)
+    name, point, recipe = first.suggest()
+    if how == "its process died":
+        first.searcher.on_trial_complete(name, None, error=True)
+        assert first.suggest()[1] == NAMED[1], "the others go on"
+        assert "--resume tries it again" in first.lines[-1]
+    else:
+        reason = "classifiers must be writable, but No space left on device: free space"
+        first.searcher.on_trial_complete(name, {"outcome": "broken", "reason": reason, "folds": 0, "done": True})
+        assert first.searcher.broken == reason
+        assert first.suggest() is None, "no other would fare better"
+    second = Driver(run, 8)
+    again = []
+    while trial := second.suggest():
+        again.append(trial)
+        second.complete(trial[0])
+    assert (point, recipe) in [trial[1:] for trial in again]
+    assert (second.tally.begun, second.tally.complete, second.tally.failed) == (8, 8, 0)
 
 
 def drawn_recipes(driver):

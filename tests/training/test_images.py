@@ -1,0 +1,16 @@
+import numpy as np
+import pytest
+import torch
+
+from raysk.training.images import DrawnViews
+from raysk.training.world import World
+
+
+@pytest.mark.parametrize("loader", [0, 1])
+def test_views_are_drawn_without_the_numbers_that_dropout_gets(run, loader):
+    world = World(0, 1, torch.device("cpu"), loader)
+    draw = DrawnViews(run.store(16), ("light",), 0, world)
+    before = torch.get_rng_state()
+    for epoch in range(2):
+        assert len(list(draw(epoch, [np.arange(4), np.arange(4, 8)]))) == 2
+        assert torch.equal(torch.get_rng_state(), before)
