@@ -1,5 +1,6 @@
 """Configuration: Hydra composes it from `conf/`, a space and the command line; dataclasses validate it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -34,6 +35,8 @@ PART_NODES: dict[str, Registry[Any]] = {
     "mixing": mixings,
 }
 _DATA_SETTINGS = frozenset(setting.name for setting in fields(DataSettings))
+# Settings whose values are paths or addresses.
+_PATHS = frozenset({"path", "cache", "stores", "checkpoint"})
 # The last two are there for others to refer to.
 _NOT_OF_THE_RECIPE = ("data", "folds", "cache", "stores", "loader", "epochs", "batch_size")
 
@@ -74,7 +77,7 @@ class Config(Settings):
     @property
     def cache_folder(self) -> Path:
         """The cache as a path."""
-        return Path(self.cache).expanduser()
+        return Path(self.cache).expanduser().absolute()
 
 
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
@@ -88,11 +91,22 @@ def parse_overrides(texts: Sequence[str]) -> list[Override]:
 
 @cache
 def _parse(text: str) -> Override:
+    text = _with_literal_path(text)
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"an override must be KEY=VALUE, but got {text!r}: {reason}") from error
+
+
+def _with_literal_path(text: str) -> str:
+    """Quotes the value of an override that is a path: ~, spaces and commas in it are no grammar."""
+    key, equals, value = text.partition("=")
+    if key.rpartition(".")[2] not in _PATHS or value in ("", "null") or value.startswith(("'", '"', "choice(")):
+        return text
+    # Hydra takes backslashes before a quotation mark, and only there, for marks of its own.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"{key}{equals}'{escaped}'"
 
 
 @cache
@@ -102,7 +116,7 @@ def compose_plain(*texts: str) -> dict[str, Any]:
     Raises:
         ConfigError: An override names what does not exist, or would import code.
     """
-    texts, collections = _collections(texts)
+    texts, collections = _collections(tuple(map(_with_literal_path, texts)))
     opened = [_opened(text, collections) for text in texts]
     opened += [f"+data@data.{name}={source}" for name, source in collections.items()]
     try:

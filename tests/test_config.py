@@ -147,3 +147,32 @@ def test_the_loader_is_left_to_the_machine_unless_a_number_is_given():
     for wrong in ("-1", "1.5", "true"):
         with pytest.raises(ConfigError, match=r"loader must be a whole number in \[0, 1024\], but got"):
             config(f"loader={wrong}")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "~/HAM",
+        "/data/Hautläsionen",
+        "My Images (1)",
+        "a,b",
+        "x#y",
+        "it's",
+        "[a]",
+        "{y}",
+        "2020",
+        "a\\'b",
+        "end\\",
+        "a=b",
+    ],
+)
+def test_a_path_is_taken_as_it_is_typed(path):
+    found = config("data=folder", f"data.path={path}", f"cache={path}")
+    assert (found.data.path, found.cache) == (path, path)
+    assert found.cache_folder.is_absolute()
+
+
+def test_paths_of_collections_and_none_at_all():
+    found = config("data=[ham10000,b:csv]", "data.ham10000.path=~/H A M", "data.b.path='x y'", "stores=null")
+    assert [one.path for one in found.data.collections] == ["~/H A M", "x y"]
+    assert found.stores is None

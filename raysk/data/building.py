@@ -151,7 +151,10 @@ def _build(
         if progress is not None:
             progress(done, len(manifest))
     for size, key in keys.items():
+        if find_store(key, cache) is not None:
+            continue  # Another process has built this one meanwhile, with others beside it.
         folder = cache / f"store-{key}"
+        shutil.rmtree(folder, ignore_errors=True)  # A folder without its header is what somebody has left of a store.
         with replacing(folder) as temporary:
             temporary.mkdir()
             _write_store(temporary, chunks, size)

@@ -90,7 +90,8 @@ def left_to_do(chunks: Sequence[Chunk]) -> list[Chunk]:
     """Returns the chunks of one folder that an earlier build has not left there."""
     files, root = file_system(chunks[0].folder)
     files.create_dir(root, recursive=True)
-    there = {info.base_name for info in files.get_file_info(fs.FileSelector(root))}
+    # One without content is what a power cut leaves of a file that was not on disk yet.
+    there = {info.base_name for info in files.get_file_info(fs.FileSelector(root)) if info.size}
     return [chunk for chunk in chunks if not all(chunk.file(size) in there for size in chunk.sizes)]
 
 

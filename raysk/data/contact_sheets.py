@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from raysk.artifacts import replacing
-from raysk.data.decodable import UNREADABLE
+from raysk.data.decodable import UNREADABLE, upright
 from raysk.data.manifest import Manifest
 
 MOST_IMAGES = 24
@@ -103,10 +103,10 @@ def _thumbnail(path: Path) -> Image.Image | None:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (SIDE, SIDE))
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # 16 bits a pixel, which a plain conversion would clip to white
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            return ImageOps.contain(upright.convert("RGB"), (SIDE, SIDE))
+            turned = upright(image)
+            if turned.mode.startswith("I;16"):  # 16 bits a pixel, which a plain conversion would clip to white
+                turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+            return ImageOps.contain(turned.convert("RGB"), (SIDE, SIDE))
     except UNREADABLE:
         return None
 

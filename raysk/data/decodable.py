@@ -8,6 +8,23 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 MOST_PIXELS = 89_478_485
 
 
+_ORIENTATION = 0x0112  # an EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Returns an image turned as its EXIF orientation says.
+
+    Pillow's `exif_transpose` also writes the EXIF data back, and fails where other tags of it are odd.
+    """
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
 def check_decodable(image: Image.Image) -> None:
     """Refuses an opened image of which no pixel has been decoded yet.
 

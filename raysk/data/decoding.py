@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from raysk.data.decodable import UNREADABLE, check_decodable
+from raysk.data.decodable import UNREADABLE, check_decodable, upright
+from raysk.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -20,12 +21,22 @@ def decode(path: Path, sizes: list[int]) -> list[Pixels] | str:
 
     An image is turned upright, scaled so that its shorter side is `size`, and cropped to its centre. The file is read
     once; what one size looks like does not depend on which others are asked for.
+
+    Raises:
+        DataError: The file is there and cannot be read now: that says nothing of the image, and is not to be kept.
     """
     try:
         content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        return f"{type(error).__name__}: {error.strerror}"
+    except OSError as error:
+        raise DataError(
+            f"{path} must be readable, but {error.strerror}: mend what keeps it from being read, or remove its row"
+        ) from error
+    try:
         return [_decode(content, size) for size in sizes]
     except UNREADABLE as error:
-        said = str(error).split("\n", 1)[0].replace(f" {str(path)!r}", "")
+        said = str(error).split("\n", 1)[0]
         return f"{type(error).__name__}: {_OF_MEMORY.sub('', said)}"
 
 
@@ -33,7 +44,7 @@ def _decode(content: bytes, size: int) -> Pixels:
     with Image.open(io.BytesIO(content)) as image:
         check_decodable(image)
         image.draft("RGB", (size, size))  # lets JPEG skip detail that is not asked for
-        return _fit(ImageOps.exif_transpose(image), size)
+        return _fit(upright(image), size)
 
 
 def _fit(image: Image.Image, size: int) -> Pixels:

@@ -1,6 +1,8 @@
+import errno
 import os
 import pickle
 import shutil
+import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -8,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from raysk.data import chunks
 from raysk.data.building import build_store, build_stores
-from raysk.data.chunks import Chunk, decode_chunk
+from raysk.data.chunks import Chunk, decode_chunk, in_threads
 from raysk.data.manifest import Manifest, make_manifest
 from raysk.data.store import ImageStore
 from raysk.errors import ArtifactError, ConfigError, DataError
@@ -108,6 +110,51 @@ def test_an_interrupted_build_goes_on_where_it_was(many: Manifest, tmp_path: Pat
     assert store.digest == build_store(many, 16, tmp_path / "other")[0].digest
 
 
+def test_a_chunk_that_a_power_cut_left_empty_is_decoded_again(many: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_store(many, 16, tmp_path / "cache", spread=Spy(most=2))
+    (first, _) = sorted((tmp_path / "cache").glob("building-*/*.arrow"))
+    first.write_bytes(b"")
+    rest = Spy()
+    store, _ = build_store(many, 16, tmp_path / "cache", spread=rest)
+    assert rest.numbers == [0, 2]
+    assert store.digest == build_store(many, 16, tmp_path / "other")[0].digest
+
+
+def test_a_store_without_its_header_is_built_anew(pictures: Manifest, tmp_path: Path) -> None:
+    store, _ = build_store(pictures, 16, tmp_path / "cache")
+    (store.folder / "store.json").unlink()
+    again, _ = build_store(pictures, 16, tmp_path / "cache")
+    assert (again.folder, again.digest) == (store.folder, store.digest)
+
+
+def test_a_size_that_another_build_has_made_meanwhile_is_taken(many: Manifest, tmp_path: Path) -> None:
+    def meanwhile(wanted: Sequence[Chunk]) -> Iterator[Chunk]:
+        build_store(many, 16, tmp_path / "cache")
+        return in_threads(wanted)
+
+    stores, _ = build_stores(many, [16, 24], tmp_path / "cache", spread=meanwhile)
+    assert [store.pixels.shape[1] for store in stores] == [16, 24]
+    assert stores[0].digest == build_store(many, 16, tmp_path / "other")[0].digest
+
+
+def test_a_file_that_cannot_be_read_now_is_no_bad_image(
+    pictures: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path.name == "1.png":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", fail)
+        with pytest.raises(DataError, match=r"1\.png must be readable, but Input/output error: mend"):
+            build_store(pictures, 16, tmp_path / "cache", on_error="skip")
+    assert build_store(pictures, 16, tmp_path / "cache", on_error="skip")[1] == []
+
+
 def test_several_sizes_are_decoded_together_to_what_each_is_alone(many: Manifest, tmp_path: Path) -> None:
     Image.fromarray(noise(3, 200, 300)).save(tmp_path / "n7.png")
     Image.fromarray(noise(4, 200, 300)).save(tmp_path / "photo.jpg")
@@ -185,6 +232,25 @@ def test_orientation_and_modes(tmp_path: Path) -> None:
     store, _ = build_store(manifest_of(tmp_path, names), 8, tmp_path / "cache")
     for pixels in store.pixels:
         np.testing.assert_array_equal(pixels, upright)
+
+
+def exif_of(*entries: tuple[int, int, bytes]) -> bytes:
+    """Packs EXIF data of (tag, type, four bytes), which Pillow would not write where the type is odd."""
+    packed = b"".join(struct.pack("<HHL", tag, kind, 1 if kind == 3 else 4) + value for tag, kind, value in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<LH", 8, len(entries)) + packed + struct.pack("<L", 0)
+
+
+@pytest.mark.parametrize("tag", [0x011A, 0x0128, 0x0213, 0x0100])
+@pytest.mark.parametrize("kind", [2, 7], ids=["ASCII", "UNDEFINED"])
+def test_odd_tags_beside_the_orientation_do_no_harm(tag: int, kind: int, tmp_path: Path) -> None:
+    turned = (0x0112, 3, struct.pack("<HH", 6, 0))
+    Image.fromarray(noise(0)).save(tmp_path / "usual.jpg", exif=exif_of(turned))
+    Image.fromarray(noise(0)).save(tmp_path / "odd.jpg", exif=exif_of(*sorted([turned, (tag, kind, b"abc\0")])))
+    store, bad = build_store(manifest_of(tmp_path, ["odd.jpg", "usual.jpg"]), 16, tmp_path / "cache")
+    assert bad == []
+    np.testing.assert_array_equal(store.pixels[0], store.pixels[1])
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / "usual.jpg"))
+    np.testing.assert_array_equal(store.pixels[1], np.asarray(upright))
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
