@@ -1,6 +1,7 @@
 """`raysk data audit`: what is wrong with a collection, or with somebody's split of one."""
 
 import argparse
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +67,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
     if arguments.pairs is not None:
         _draw(found, arguments.pairs, console)
     if arguments.join is not None and manifest is not None:
-        _join(manifest, found, arguments.join)
+        _join(manifest, found, arguments.join, console)
     console.print(_advice(found, arguments), markup=False)
     return 1 if found.leaks else 0
 
@@ -129,24 +130,25 @@ def _progress(console: "Console") -> "Iterator[Progress]":
 def _print_classes(found: "Audit", console: "Console") -> None:
     """Prints how many rows each part has of each class, and how many of them leak, by leak."""
     from rich.table import Table
+    from rich.text import Text
 
     entries, leaks = found.entries, found.leaks
     table = Table(title=f"{len(entries)} rows, {found.num_files} image files", title_justify="left")
     table.add_column("class")
     parts = entries.part_names
     for part in parts:
-        table.add_column(part if len(parts) > 1 else "rows", justify="right")
+        table.add_column(Text(part if len(parts) > 1 else "rows"), justify="right")
     scored = [part for part in parts if len(parts) == 1 or part != parts[0]]
     exposed = [(part, leak.title, found.counts(found.exposed([leak]))) for part in scored for leak in leaks]
     shown = [one for one in exposed if any(part == one[0] for part, _ in one[2])]
     for part, title, _ in shown:
-        table.add_column(f"of {part}: {title}" if len(parts) > 1 else title, justify="right")
+        table.add_column(Text(f"of {part}: {title}" if len(parts) > 1 else title), justify="right")
     counts = found.counts(range(len(entries)))
     labels = sorted({label for _, label in counts})
     for label in labels:
         row = [str(counts[part, label]) for part in parts]
         row += [_share(counted[part, label], counts[part, label]) for part, _, counted in shown]
-        table.add_row(label or "(no label)", *row)
+        table.add_row(Text(label or "(no label)"), *row)
     if len(labels) > 1:
         totals = {part: sum(counts[part, label] for label in labels) for part in parts}
         row = [str(totals[part]) for part in parts]
@@ -161,6 +163,9 @@ def _share(count: int, total: int) -> str:
 
 
 def _print_findings(found: "Audit", console: "Console") -> None:
+    for option, count in found.entries.matched.items():
+        if count < len(found.entries):
+            console.print(f"{option} matched {count} of {len(found.entries)} rows", markup=False)
     colours = {"leak": "bold red", "error": "yellow", "hint": "cyan"}
     for finding in found.findings:
         console.print(f"{finding.severity:<6}", style=colours[finding.severity], end="")
@@ -218,28 +223,37 @@ def _draw(found: "Audit", path: Path, console: "Console") -> None:
     console.print(told, markup=False)
 
 
-def _join(manifest: "Manifest", found: "Audit", path: Path) -> None:
-    from raysk.data.joining import joined_groups, write_table
+def _join(manifest: "Manifest", found: "Audit", path: Path, console: "Console") -> None:
+    from raysk.data.joining import joined_groups, shared_extras, write_table
 
-    write_table(joined_groups(manifest, found.alike), path)
+    joined = joined_groups(manifest, found.alike)
+    shared = shared_extras(joined)
+    write_table(joined.without(shared) if shared else joined, path)
+    if shared:
+        console.print(
+            f"left out of {path}: {len(shared)} train_only rows of groups with rows of other roles", markup=False
+        )
 
 
 def _advice(found: "Audit", arguments: argparse.Namespace) -> str:
     """Returns one sentence on what to do next."""
-    collection = " ".join(arguments.overrides)
+    collection = shlex.join(arguments.overrides)
     rows = "the rows that --out FILE lists" if arguments.out is None else f"the rows in {arguments.out}"
     if found.leaks and arguments.split:
         exposed = len(found.exposed(found.leaks))
         return (
             f"Do not trust scores on this split: {exposed} of its rows leak; take {rows} out of train, or split anew."
         )
-    if any("two parts" in leak.title for leak in found.leaks):
+    if any(found.entries.parts[row] == "test" for row in found.exposed(found.leaks)):
         return f"Do not trust scores on this collection's test part: correct the roles of {rows}."
     if found.leaks and arguments.join is not None:
-        return f"Folds of this collection would leak, but not those of the joined: data=csv data.path={arguments.join}"
+        joined = shlex.quote(f"data.path={arguments.join}")
+        return f"Folds of this collection would leak, but not those of the joined: data=csv {joined}"
     if found.leaks:
-        return "Folds of this collection would leak: join its double pictures, raysk data audit " + (
-            f"{collection} --join joined.parquet, and use data=csv data.path=joined.parquet"
+        extras = " and leave out the train_only rows of their groups" * ("train_only" in found.entries.parts)
+        return (
+            f"Folds of this collection would leak: join its double pictures{extras}, raysk data audit {collection} "
+            "--join joined.parquet, and use data=csv data.path=joined.parquet"
         )
     if any(finding.severity == "error" for finding in found.findings):
         return f"Nothing leaks, but there are errors: correct {rows}; data.on_error=skip leaves out files that are bad."

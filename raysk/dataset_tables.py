@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 from rich.table import Table
+from rich.text import Text
 
 from raysk.data.decodable import UNREADABLE
 from raysk.data.manifest import Manifest
@@ -29,7 +30,7 @@ def class_table(manifest: Manifest) -> Table:
         by_role = [str(int((own[rows] == role).sum())) for role in roles]
         num_groups = len(np.unique(manifest.groups[rows]))
         share = f"{rows.mean():.2%}"
-        table.add_row(manifest.class_names[label], str(int(rows.sum())), str(num_groups), share, *by_role)
+        table.add_row(Text(manifest.class_names[label]), str(int(rows.sum())), str(num_groups), share, *by_role)
     totals = [str(int((own == role).sum())) for role in roles]
     table.add_section()
     table.add_row("all", str(len(manifest)), str(len(np.unique(manifest.groups))), "", *totals)
@@ -79,19 +80,24 @@ def attribute_table(manifest: Manifest) -> Table:
     table = _table("attribute", ["known", "different", "most frequent"])
     for name in manifest.attributes:
         column = manifest.table.column(name)
-        values = pc.drop_null(column) if pa.types.is_nested(column.type) else _known_texts(column)
-        if pa.types.is_nested(column.type) or not len(values):
-            table.add_row(name, str(len(values)), "0" if not len(values) else "", "")
+        values = _known_texts(column)
+        if values is None or not len(values):
+            told = ["0", "0"] if values is not None else [str(len(column) - column.null_count), ""]
+            table.add_row(Text(name), *told, "")
             continue
         counts = pc.value_counts(values)
         best = counts[int(np.argmax(counts.field("counts").to_numpy()))].as_py()
         often = f"{best['values']} ({best['counts']})" if best["counts"] > 1 else ""
-        table.add_row(name, str(len(values)), str(len(counts)), often)
+        table.add_row(Text(name), str(len(values)), str(len(counts)), Text(often))
     return table
 
 
-def _known_texts(column: pa.ChunkedArray) -> pa.Array:
-    texts = pc.drop_null(column.cast(pa.string()))
+def _known_texts(column: pa.ChunkedArray) -> pa.Array | None:
+    """Returns the values that are no blanks, or None of a column whose values are no texts, such as lists or bytes."""
+    try:
+        texts = pc.drop_null(column.cast(pa.string()))
+    except pa.ArrowException:
+        return None
     return pc.filter(texts, pc.not_equal(texts, "")).combine_chunks()
 
 

@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 import raysk
+from raysk.artifacts import read_json, write_json
 from raysk.cli import main
 from raysk.data.building import build_store
 from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.run import Run, data_digest
+from raysk.search.space import load_space
 
 SIZE = 16
 ROOT = Path(__file__).parents[1]
@@ -201,7 +203,9 @@ def begun(tune, photographs):
     folds = make_folds(manifest, same)
     overrides = tune.words(**of(photographs / "table.csv"))[5:]
     facts = {"manifest": manifest.digest, "pixels": data_digest(manifest, store), "folds": folds.digest}
-    return Run.create(tune.run, tune.cache, manifest, folds, facts | {"space": "supcon", "overrides": overrides})
+    of_space = {"space": "supcon", "content of the space": load_space("supcon", overrides).digest}
+    own = {"overrides": overrides, "initial weights": None}
+    return Run.create(tune.run, tune.cache, manifest, folds, facts | of_space | own)
 
 
 def test_a_folder_with_a_study_is_not_written_over(begun, tune, photographs):
@@ -223,6 +227,14 @@ def test_a_study_is_not_resumed_with_other_pixels_settings_or_folds(begun, tune,
     assert "--resume must find the folds" in tune.refused("--resume", "folds.seed=5", **of(photographs / "table.csv"))
     line = tune.refused("--resume", "stage_one.epochs=3", **of(photographs / "table.csv"))
     assert "--resume must find the overrides" in line
+
+
+def test_a_study_is_not_resumed_with_another_space_or_other_weights(begun, tune, photographs):
+    facts = read_json(begun.folder / "run.json")
+    for noun in ("content of the space", "initial weights"):
+        write_json(begun.folder / "run.json", facts | {noun: "0123456789abcdef"})
+        line = tune.refused("--resume", **of(photographs / "table.csv"))
+        assert f"--resume must find the {noun} that {begun.folder} was begun with, 0123456789abcdef, but got" in line
 
 
 def test_an_address_where_nobody_listens_is_refused(begun, tune, photographs):

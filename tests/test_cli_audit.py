@@ -1,4 +1,5 @@
 import argparse
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,52 @@ def test_double_pictures_leak_until_they_are_joined(table: Path, capsys: pytest.
     groups = pq.read_table(joined).column("group").to_pylist()
     assert groups[3] == groups[9] and len(set(groups)) == NUM - 1
     assert run("data=csv", f"data.path={joined}") == 0
+
+
+def test_extras_of_a_picture_that_folds_score_are_left_out(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (table.parent / "03.png").write_bytes((table.parent / "45.png").read_bytes())
+    header, *rows = table.read_text().splitlines()
+    roles = [f"{row},{'train_only' if number > 39 else ''}" for number, row in enumerate(rows)]
+    table.write_text("\n".join([f"{header},role", *roles]))
+    assert run("data=csv", f"data.path={table}") == 1
+    told = last_line(capsys)
+    assert told.startswith("Folds of this collection would leak: join its double pictures and leave out the train_only")
+    joined = table.parent / "my joined.parquet"
+    assert run("data=csv", f"data.path={table}", "--join", str(joined)) == 1
+    *_, left_out, advice = capsys.readouterr().out.strip().splitlines()
+    assert left_out == f"left out of {joined}: 1 train_only rows of groups with rows of other roles"
+    assert advice.endswith(f"but not those of the joined: data=csv 'data.path={joined}'")
+    assert run("data=csv", f"data.path='{joined}'") == 0
+    table.write_text(table.read_text().replace("03.png,nv,", "03.png,nv,test"))
+    assert run("data=csv", f"data.path={table}") == 1
+    assert last_line(capsys).startswith("Do not trust scores on this collection's test part")
+
+
+def test_what_rich_takes_for_markup_is_printed_as_it_is(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = table.read_text().replace("nv", "[/x]").replace("mel", "[mel]").splitlines()[1:]
+    lists = [table.parent / name for name in ("train.csv", "test.csv")]
+    for path, part in zip(lists, (rows[:40], rows[38:]), strict=True):
+        path.write_text("\n".join(["image,label", *part]))
+    assert run("--split", f"[/t]={lists[0]}", f"[v]={lists[1]}") == 1
+    told = capsys.readouterr().out
+    lines = [line.replace("│", " ").split() for line in told.splitlines()]
+    assert ["[/x]", "20", "5", "1", "(20.0%)"] in lines and ["[mel]", "20", "5", "1", "(20.0%)"] in lines
+    assert "[/t]" in told and "of [v]: the same image in two parts" in told
+
+
+def test_overrides_are_told_as_a_shell_reads_them(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data=csv", f"data.path='{table}'", "data.classes_map={nv: nevus, mel: mel}"]
+    assert run(*words) == 0
+    assert shlex.split(last_line(capsys))[-3:] == words
+
+
+def test_what_metadata_does_not_know_is_told(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part, names in {"train": "0 1", "test": "2 3", "meta": "1 2 3"}.items():
+        (table.parent / part).write_text("\n".join(["image", *(f"0{name}.png" for name in names.split())]))
+    split = [f"{part}={table.parent / part}" for part in ("train", "test")]
+    assert run("--split", *split, "--metadata", str(table.parent / "meta"), "--images", str(table.parent)) == 0
+    told = capsys.readouterr().out
+    assert "--metadata matched 3 of 4 rows\n" in told and "--images matched" not in told
 
 
 def test_bad_files_are_told_but_leak_nothing(table: Path, capsys: pytest.CaptureFixture[str]) -> None:

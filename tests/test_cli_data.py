@@ -3,6 +3,8 @@
 import argparse
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -48,6 +50,20 @@ def test_show_tells_classes_groups_sizes_and_draws_sheets(ham, tmp_path, capfd):
     assert [path.name for path in sheets] == ["sheets", "00-mel.png", "01-nv.png"]
     assert all(f"contact sheet of {path.stem[3:]}: {path}" in lines for path in sheets[1:])
     assert not (tmp_path / "cache").exists(), "looking decodes nothing"
+
+
+def test_show_prints_values_as_they_are_and_counts_those_that_are_no_text(tmp_path, capfd):
+    for number in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    columns = {
+        "image": [f"{number}.png" for number in range(4)], "label": ["[/x]", "[nv]"] * 2, "[/y]": ["[/z]"] * 4,
+        "bytes": [b"\xff", b"\xff", None, b"\xff"], "list": [["a"]] * 4,
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    words = ["data=parquet", f"data.path={tmp_path / 't.parquet'}"]
+    assert run("show", *words, "--out", str(tmp_path / "out")) == 0
+    lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
+    assert {"[/x] 2 2 50.00%", "[nv] 2 2 50.00%", "[/y] 4 1 [/z] (4)", "bytes 3", "list 4"} <= set(lines)
 
 
 def test_prepare_writes_the_manifest_and_says_what_is_next(ham, tmp_path, capfd):

@@ -203,10 +203,16 @@ def _part_of_value(value: object, row: int, column: str) -> int:
 def _check_enough_groups(composition: IntArray, num_parts: int, manifest: Manifest) -> None:
     num_groups = (composition > 0).sum(axis=0)
     rarest = int(num_groups.argmin())
+    name = manifest.class_names[rarest]
+    if not num_groups[rarest]:
+        raise DataError(
+            f"every class must have images that are held out, but all {manifest.class_counts[rarest]} of {name!r} have "
+            "the role train_only or test: map it to another class with classes_map, or leave it out so"
+        )
     if num_groups[rarest] < num_parts:
         raise DataError(
             f"every class must have a group for each of the {num_parts} parts (the folds and the test part), but "
-            f"{manifest.class_names[rarest]!r} has {num_groups[rarest]} ({composition[:, rarest].sum()} images): lower "
+            f"{name!r} has {num_groups[rarest]} ({composition[:, rarest].sum()} images): lower "
             "folds.k, or remove the class from the table"
         )
 

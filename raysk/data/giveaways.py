@@ -80,7 +80,9 @@ def _inputs(values: Sequence[Any]) -> npt.NDArray[np.float64] | None:
     numbers = [_number(text) for text in texts]
     if sum(number is None for number in numbers) <= 0.02 * len(texts):
         known = np.array([np.nan if number is None else number for number in numbers])
-        return np.stack([np.nan_to_num(known, nan=0.0, posinf=0.0, neginf=0.0), np.isnan(known)], axis=1)
+        # A tree reads 32 bits and asks for order alone: ranks keep the largest numbers, and near ones apart.
+        ranks = np.unique(np.nan_to_num(known, nan=0.0), return_inverse=True)[1]
+        return np.stack([ranks, np.isnan(known)], axis=1).astype(np.float64)
     if len(counts) > len(texts) / 2:
         return None
     frequent = [text for text, _ in counts.most_common(MOST_VALUES)]

@@ -45,6 +45,13 @@ def joined_groups(manifest: Manifest, pairs: Iterable[Sequence[int]]) -> Manifes
     return replace(manifest, table=table, grouped=manifest.grouped or bool(pairs))
 
 
+def shared_extras(manifest: Manifest) -> list[int]:
+    """Returns the rows with the role train_only whose group has rows of other roles, which folds could not part."""
+    extra = np.array(manifest.roles) == "train_only"
+    others = np.unique(manifest.groups[~extra])
+    return np.flatnonzero(extra & np.isin(manifest.groups, others)).tolist()
+
+
 def write_table(manifest: Manifest, path: Path) -> None:
     """Writes the rows as a Parquet table that the csv source reads back: data=csv data.path=PATH.
 

@@ -1,6 +1,5 @@
 """Lists of images that people bring: tables in their dialects, one-hot tables, and plain texts."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -8,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raysk.data.sources import IMAGE_SUFFIXES
-from raysk.data.tables import read_columns
+from raysk.data.tables import quoted_rows, read_columns
 from raysk.errors import DataError
 
 IMAGE_COLUMNS = (
@@ -37,7 +36,8 @@ def read_list(path: Path) -> ImageList:
     """Reads a table with a column of images, or a text with an image, and perhaps a label, on each line.
 
     Raises:
-        DataError: The file cannot be read, has no column of images, or a row of another width or without an image.
+        DataError: The file cannot be read, has no column of images, a quote that is not closed, or a row of another
+            width or without an image.
     """
     if path.suffix.lower() == ".parquet":
         table = read_columns(path, [])
@@ -48,7 +48,7 @@ def read_list(path: Path) -> ImageList:
     delimiter = max("\t;,|", key=lambda character: lines[0].count(character)) if lines else ","
     if not lines or delimiter not in lines[0]:
         return _from_text(lines)
-    parsed = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    parsed = quoted_rows(StringIO(text, newline=""), delimiter, path, spaced=True)
     rows = [row for row in parsed if any(value.strip() for value in row)]
     header = [name.strip() for name in rows[0]]
     if not {name.lower() for name in header} & set(IMAGE_COLUMNS):

@@ -1,6 +1,9 @@
 """The rows of an audit: those of a manifest, or of the lists by which somebody has divided a collection."""
 
+import filecmp
+import os
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -8,7 +11,7 @@ from typing import Any
 
 from raysk.data.lists import ImageList, read_list
 from raysk.data.manifest import Manifest
-from raysk.data.sources import IMAGE_SUFFIXES
+from raysk.data.sources.base import IMAGE_SUFFIXES, known
 from raysk.data.sources.files import image_files
 from raysk.errors import DataError
 
@@ -30,6 +33,7 @@ class Entries:
         paths: The file of each row, None where unknown.
         attributes: Further columns, which may give a label away.
         folded: Whether raysk is to divide the rows into folds, so that like pictures must be in one "group".
+        matched: For how many rows the metadata, and the folder of images, had something; empty where not asked.
     """
 
     images: list[str]
@@ -40,6 +44,7 @@ class Entries:
     paths: list[Path | None]
     attributes: dict[str, Sequence[Any]] = field(default_factory=dict)
     folded: bool = False
+    matched: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -72,17 +77,18 @@ def read_split(lists: Mapping[str, Path], images: Path | None = None, metadata: 
     A list is a table (any of , ; | and tab) with a column of images, which has one of the usual names, and perhaps
     one of labels or one 0/1 column for each class; or a text with an image on each line, and perhaps a label behind it.
     Names are compared without folder and suffix, and in lower case; folders are kept where two images of a list
-    would have the same name otherwise.
+    would have the same name otherwise. Names whose files are all there and differ in their bytes are told apart.
 
     Args:
         lists: The file of each part.
         images: A folder in which files of these names are looked for, at any depth; without it, files are taken
             where a list says that they are, if they are there.
-        metadata: A table with what is known of each image: lesion, patient, label, attributes.
+        metadata: A table with what is known of each image: lesion, patient, label, attributes. What it does not know
+            is taken from the lists.
 
     Raises:
         DataError: A file cannot be read, a list has no column of images or no rows, two files or two metadata rows
-            have one name, or a path leaves its folder.
+            have one name, the folder or the metadata has none of the images, or a path leaves its folder.
     """
     tables = {part: read_list(path) for part, path in lists.items()}
     for part, table in tables.items():
@@ -95,18 +101,22 @@ def read_split(lists: Mapping[str, Path], images: Path | None = None, metadata: 
     labels = [label for table in tables.values() for label in table.labels]
     ties = _spread(tables.values(), ties=True)
     attributes: dict[str, Sequence[Any]] = dict(_spread(tables.values(), ties=False))
+    matched = {}
     if metadata is not None:
-        known = read_list(metadata)
-        places = _places(names, known, metadata)
-        labels = [label or ("" if at is None else known.labels[at]) for label, at in zip(labels, places, strict=True)]
-        for name, values in known.columns.items():
-            column = ["" if at is None else values[at] for at in places]
-            if name.lower() in TIE_COLUMNS:
-                ties[name] = column
-            else:
-                attributes[name] = column
+        table = read_list(metadata)
+        places = _places(names, table, metadata)
+        matched["--metadata"] = len(places) - places.count(None)
+        labels = [label or ("" if at is None else table.labels[at]) for label, at in zip(labels, places, strict=True)]
+        for name in table.columns:
+            values = _column(table, name)
+            columns = ties if name.lower() in TIE_COLUMNS else attributes
+            own = columns.get(name, [""] * len(names))
+            columns[name] = [one if at is None else values[at] or one for one, at in zip(own, places, strict=True)]
     files = _named_files(tables, lists) if images is None else find_files(written, images)
-    return Entries(written, names, parts, labels, ties, files, attributes)
+    if images is not None:
+        matched["--images"] = len(files) - files.count(None)
+    names = _told_apart(names, files)
+    return Entries(written, names, parts, labels, ties, files, attributes, matched=matched)
 
 
 def normalised(image: str, depth: int = 1) -> str:
@@ -130,28 +140,67 @@ def _spread(tables: Iterable[ImageList], ties: bool) -> dict[str, list[str]]:
     tables = list(tables)
     names = dict.fromkeys(name for table in tables for name in table.columns)
     return {
-        name: [value for table in tables for value in table.columns.get(name, [""] * len(table.images))]
+        name: [value for table in tables for value in _column(table, name)]
         for name in names
         if (name.lower() in TIE_COLUMNS) == ties
     }
 
 
-def _places(names: Sequence[str], known: ImageList, path: Path) -> list[int | None]:
+def _column(table: ImageList, name: str) -> list[str]:
+    """Returns a column of a list; of those that tie rows together, only what is a value."""
+    values = table.columns.get(name, [""] * len(table.images))
+    return [_tie(value) for value in values] if name.lower() in TIE_COLUMNS else values
+
+
+def _tie(value: str) -> str:
+    # Unlike a class, no lesion is called "none": it is what Python writes of one that is not known.
+    return "" if value.strip().casefold() == "none" else known(value)
+
+
+def _places(names: Sequence[str], table: ImageList, path: Path) -> list[int | None]:
     """Returns the row of the metadata that each name has, if any."""
     rows: dict[str, int] = {}
-    for row, image in enumerate(known.images):
+    for row, image in enumerate(table.images):
         name = normalised(image)
-        if name in rows and _facts(known, row) != _facts(known, rows[name]):
+        if name in rows and _facts(table, row) != _facts(table, rows[name]):
             raise DataError(
                 f"an image must have one row of metadata, but {image!r} has rows {rows[name]} and {row} of {path}, "
                 "which differ: remove one"
             )
         rows.setdefault(name, row)
-    return [rows.get(name.rpartition("/")[2]) for name in names]
+    places = [rows.get(name.rpartition("/")[2]) for name in names]
+    if not any(place is not None for place in places):
+        raise DataError(
+            f"--metadata must know images of the lists, but {path} has none of the {len(names)} "
+            f"({names[0]!r}, ...): give the table of this collection, or leave --metadata out"
+        )
+    return places
 
 
-def _facts(known: ImageList, row: int) -> list[str]:
-    return [known.labels[row], *(values[row] for values in known.columns.values())]
+def _facts(table: ImageList, row: int) -> list[str]:
+    return [table.labels[row], *(values[row] for values in table.columns.values())]
+
+
+def _told_apart(names: Sequence[str], files: Sequence[Path | None]) -> list[str]:
+    """Returns the names, made different where all rows of a name have files and these differ in their bytes."""
+    rows = defaultdict(list)
+    for row, name in enumerate(names):
+        rows[name].append(row)
+    told = list(names)
+    for name, same in rows.items():
+        own = {row: file for row in same if (file := files[row]) is not None}
+        distinct = list(dict.fromkeys(own.values()))
+        if len(distinct) > 1 and len(own) == len(same):
+            for row, file in own.items():
+                told[row] = f"{name}\0{next(one for one in distinct if _same_bytes(one, file))}"
+    return told
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    try:
+        return one == other or filecmp.cmp(one, other, shallow=False)
+    except OSError:  # of a file that cannot be read, only the name is known
+        return True
 
 
 def _named_files(tables: Mapping[str, ImageList], lists: Mapping[str, Path]) -> list[Path | None]:
@@ -164,8 +213,8 @@ def _named_files(tables: Mapping[str, ImageList], lists: Mapping[str, Path]) -> 
                     f"a path must not leave the folder of its list, but {image!r} in row {row} of {lists[part]} does: "
                     "write it in full, or name the folder of the images with --images"
                 )
-            file = lists[part].parent / image
-            files.append(file if file.is_file() else None)
+            spelled = (lists[part].parent / one for one in (image, image.replace("\\", "/")))
+            files.append(next((file for file in spelled if os.path.isfile(file)), None))
     return files
 
 
@@ -173,14 +222,20 @@ def find_files(images: Sequence[str], folder: Path) -> list[Path | None]:
     """Returns for each image the file of its name in a folder, at any depth, or None.
 
     Raises:
-        DataError: The folder is not there, or two files have an image's name.
+        DataError: The folder is not there or has none of the images, or two files have an image's name.
     """
     if not folder.is_dir():
         raise DataError(f"--images must be a folder, but {folder} is none: correct it")
     by_name: dict[str, list[Path]] = {}
     for file in image_files(folder):
         by_name.setdefault(normalised(file.name), []).append(folder / file)
-    return [_best_file(image, by_name.get(normalised(image), [])) for image in images]
+    files = [_best_file(image, by_name.get(normalised(image), [])) for image in images]
+    if not any(files):
+        raise DataError(
+            f"--images must hold images of the lists, but {folder} has a file for none of the {len(images)} "
+            f"({images[0]!r}, ...): name the folder of this collection, or leave --images out"
+        )
+    return files
 
 
 def _best_file(image: str, files: Sequence[Path]) -> Path | None:

@@ -1,7 +1,9 @@
 """Reading tables that people bring: CSV in its dialects, and Parquet."""
 
 import csv
-from collections.abc import Collection
+import re
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -14,18 +16,20 @@ from raysk.errors import DataError
 
 
 def read_columns(path: Path, texts: Collection[str]) -> pa.Table:
-    """Reads a Parquet table, or a CSV table with commas or semicolons, with or without a byte order mark.
+    """Reads a Parquet table, or a CSV table with commas, semicolons or tabs, with or without a byte order mark.
+
+    Spaces around the names of a CSV table's columns are no part of them.
 
     Args:
         path: The table; the suffix .parquet tells which it is.
         texts: The columns of a CSV table that hold text, whatever it looks like; the types of others are guessed.
 
     Raises:
-        DataError: The file cannot be read as a table, or two columns have one name.
+        DataError: The file cannot be read as a table, a quote is not closed, or two columns have one name.
     """
     try:
         table = pq.read_table(path, partitioning=None) if path.suffix.lower() == ".parquet" else _read_csv(path, texts)
-    except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         reason = str(error).split("\n", 1)[0]
         raise DataError(f"{path} must be a CSV or Parquet table, but {reason}: correct the file") from error
     names = table.column_names
@@ -44,7 +48,8 @@ def strings_of(table: pa.Table, name: str, setting: str, path: Path) -> list[str
         path: Where the table lies, for the error.
 
     Raises:
-        DataError: There is no such column; the message has those that there are, nearest name first.
+        DataError: There is no such column, and the message has those that there are, nearest name first; or it holds
+            no text.
     """
     if name not in table.column_names:
         known = sorted(table.column_names)
@@ -52,16 +57,70 @@ def strings_of(table: pa.Table, name: str, setting: str, path: Path) -> list[str
         raise DataError(
             f"{setting} must be a column of {path.name}, but got {name!r}; columns, nearest first: {nearest}"
         )
-    return list(pc.fill_null(table.column(name).cast(pa.string()), "").to_pylist())
+    try:
+        return list(pc.fill_null(table.column(name).cast(pa.string()), "").to_pylist())
+    except pa.ArrowException as error:
+        kind = table.schema.field(name).type
+        raise DataError(
+            f"{setting} must be a column of text or numbers, but {name!r} of {path.name} holds {kind}: take another one"
+        ) from error
+
+
+def quoted_rows(lines: Iterable[str], delimiter: str, path: Path, spaced: bool = False) -> Iterator[list[str]]:
+    """Yields the rows of a CSV table, and refuses one in which a stray quote would swallow rows.
+
+    Args:
+        lines: The lines with their ends.
+        delimiter: What parts the values.
+        path: Where the table lies, for the error.
+        spaced: Whether spaces behind a delimiter are no part of a value.
+
+    Raises:
+        DataError: A quote is not closed, text follows a closing one, or a quoted value holds what look like whole rows.
+    """
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=spaced, strict=True)
+    begin = 1
+    try:
+        for row in reader:
+            if reader.line_num > begin and _swallows_rows(row, delimiter):
+                raise _stray_quote(path, begin, reader.line_num, "holds rows of its own")
+            begin = reader.line_num + 1
+            yield row
+    except csv.Error as error:
+        raise _stray_quote(path, begin, reader.line_num, str(error)) from error
+
+
+def _swallows_rows(row: list[str], delimiter: str) -> bool:
+    """Whether the line breaks in a value leave pieces that have just the delimiters of rows of the same width."""
+    others = len(row) - 1
+    for place, value in enumerate(row):
+        first, *middle = re.split("\r\n?|\n", value)
+        if others and middle:
+            *middle, last = middle
+            pieces = [first, *(piece for piece in middle if piece), last]
+            if [piece.count(delimiter) for piece in pieces] == [others - place, *[others] * (len(pieces) - 2), place]:
+                return True
+    return False
+
+
+def _stray_quote(path: Path, begin: int, end: int, reason: str) -> DataError:
+    return DataError(
+        f"quotes of {path} must open and close around a whole value, but the row in line {begin} ends in line {end} "
+        f"({reason}): close the quote of that row, or write a quote that belongs to a value twice within quotes"
+    )
 
 
 def _read_csv(path: Path, texts: Collection[str]) -> pa.Table:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-    delimiter = max(",;", key=header.count)
-    names = next(csv.reader([header], delimiter=delimiter), [])
-    return pyarrow.csv.read_csv(
+        header = next((line for line in file if line.strip()), "")
+        delimiter = max(",;\t", key=header.count)
+        file.seek(0)
+        rows = quoted_rows(file, delimiter, path)
+        names = next((row for row in rows if row), [])
+        deque(rows, maxlen=0)  # Arrow would take whole rows into a value whose quote is not closed
+    table = pyarrow.csv.read_csv(
         path,
         parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(column_types={n: pa.string() for n in names if n in texts}),
+        convert_options=pyarrow.csv.ConvertOptions(column_types={n: pa.string() for n in names if n.strip() in texts}),
     )
+    return table.rename_columns([name.strip() for name in table.column_names])

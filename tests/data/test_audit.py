@@ -12,7 +12,7 @@ from PIL import Image
 from raysk.data.audit import Audit, audit
 from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.giveaways import find_giveaways
-from raysk.data.joining import components, joined_groups, write_table
+from raysk.data.joining import components, joined_groups, shared_extras, write_table
 from raysk.data.manifest import Manifest, make_manifest
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.splits import Entries, entries_of, read_split
@@ -223,6 +223,15 @@ def test_what_only_names_or_is_chance_gives_nothing_away() -> None:
     assert one.name == "missing" and one.score == pytest.approx(2 / 3) and one.chance == pytest.approx(1 / 3)
 
 
+def test_numbers_of_any_size_are_ranked() -> None:
+    labels = ["a", "b"] * 60
+    groups = [str(row) for row in range(120)]
+    large = [10**40 + (row % 2) * 10**38 for row in range(120)]
+    near = [2**30 + row % 2 for row in range(120)]
+    found = find_giveaways({"large": large, "near": near, "past": ["1e999", "-1e999"] * 60}, labels, groups)
+    assert {one.name: one.score for one in found} == {"large": 1, "near": 1, "past": 1}
+
+
 def test_the_rows_are_written(clean: Manifest, tmp_path: Path) -> None:
     clean.paths[20].write_bytes(clean.paths[0].read_bytes())
     audit(lists_of(clean, by_lesion)).write(tmp_path / "out.csv")
@@ -255,6 +264,31 @@ def test_joined_groups_are_folded_whole_and_read_back(clean: Manifest, tmp_path:
         assert again.table.column("group").to_pylist() == names and again.grouped
         assert [path.resolve() for path in again.paths] == [path.resolve() for path in clean.paths]
         assert again.table.column("age").to_pylist() == clean.table.column("age").to_pylist()
+
+
+def test_extras_that_show_what_is_scored_can_be_left_out(clean: Manifest) -> None:
+    clean.paths[20].write_bytes(clean.paths[0].read_bytes())
+    roles = ["train_only" if row > 15 else "" for row in range(NUM)]
+    manifest = replace(clean, table=clean.table.set_column(3, "role", [roles]))
+    joined = joined_groups(manifest, audit(entries_of(manifest)).alike)
+    assert shared_extras(manifest) == [] and shared_extras(joined) == [20, 21]
+    kept = joined.without(shared_extras(joined))
+    assert audit(entries_of(kept)).leaks == []
+    assert make_folds(kept, FoldSettings(k=2)).train_rows(0).size
+
+
+def test_pictures_of_one_name_that_differ_are_no_leak_and_copies_are(clean: Manifest, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        for row in range(4):
+            photograph(row + 100 * (part == "test")).save(tmp_path / part / f"{row}.png")
+        (tmp_path / f"{part}.txt").write_text("".join(f"{part}/{row}.png nv\n" for row in range(4)))
+    lists = {part: tmp_path / f"{part}.txt" for part in ("train", "test")}
+    assert titles(audit(read_split(lists))) == {}
+    with Image.open(tmp_path / "train" / "3.png") as image:
+        image.resize((80, 80)).save(tmp_path / "test" / "3.png")
+    found = audit(read_split(lists))
+    assert titles(found)["the same picture in two parts"] == "leak" and found.exposed(found.leaks) == {7}
 
 
 def test_ungrouped_rows_become_grouped_by_their_pictures(tmp_path: Path) -> None:

@@ -111,6 +111,41 @@ def test_metadata_fills_in_by_name(tmp_path: Path) -> None:
         split_of(tmp_path, "a.jpg\n", "b.jpg\n", metadata=tmp_path / "meta.csv")
 
 
+def test_where_metadata_is_blank_the_lists_speak(tmp_path: Path) -> None:
+    (tmp_path / "meta.csv").write_text("image,lesion_id,site\na,m1,arm\nb,NA,\n")
+    (tmp_path / "test.csv").write_text("image,lesion_id,site\nb,l2,leg\nc,l3,\n")
+    (tmp_path / "train.csv").write_text("image,lesion_id,site\na,l1,leg\nd,None,\n")
+    lists = {part: tmp_path / f"{part}.csv" for part in ("train", "test")}
+    entries = read_split(lists, metadata=tmp_path / "meta.csv")
+    assert entries.ties == {"lesion_id": ["m1", "", "l2", "l3"]}
+    assert entries.attributes == {"site": ["arm", "", "leg", ""]}
+    assert entries.matched == {"--metadata": 2}
+
+
+def test_metadata_and_images_that_know_no_row_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "meta.csv").write_text("image_id,lesion_id\nz,l1\n")
+    with pytest.raises(DataError, match=r"meta\.csv has none of the 2 \('a', \.\.\.\): give"):
+        split_of(tmp_path, "a.jpg\n", "b.jpg\n", metadata=tmp_path / "meta.csv")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "c.jpg").touch()
+    with pytest.raises(DataError, match=r"has a file for none of the 2 \('a\.jpg', \.\.\.\): name"):
+        split_of(tmp_path, "a.jpg\n", "b.jpg\n", images=tmp_path / "images")
+    assert split_of(tmp_path, "a.jpg\n", "c.jpg\n", images=tmp_path / "images").matched == {"--images": 1}
+
+
+@pytest.mark.parametrize("nothing", ["NA", "nan", "None", "<NA>", " null "])
+def test_a_lesion_that_is_not_known_ties_nothing(tmp_path: Path, nothing: str) -> None:
+    entries = split_of(tmp_path, f"image,lesion_id\na,{nothing}\nb,1\n", f"image,lesion_id\nc,{nothing}\n")
+    assert entries.ties == {"lesion_id": ["", "1", ""]}
+
+
+def test_a_lesion_that_is_nan_in_parquet_ties_nothing(tmp_path: Path) -> None:
+    lists = {part: tmp_path / f"{part}.parquet" for part in ("train", "test")}
+    for part, path in lists.items():
+        pq.write_table(pa.table({"image": [f"{part}1", f"{part}2"], "lesion_id": [float("nan"), 2.0]}), path)
+    assert read_split(lists).ties == {"lesion_id": ["", "2.0", "", "2.0"]}
+
+
 def test_files_are_found_at_any_depth_by_the_longest_agreement(tmp_path: Path) -> None:
     for file in ("images/part_1/a.jpg", "images/b.JPG", "images/masks/a.png", "images/masks/c.png"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +163,24 @@ def test_files_are_taken_where_the_list_says(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     entries = split_of(tmp_path, f"a.jpg\n{tmp_path / 'a.jpg'}\n", "b.jpg\n")
     assert entries.paths == [tmp_path / "a.jpg", tmp_path / "a.jpg", None]
+    (tmp_path / "im").mkdir()
+    (tmp_path / "im" / "c.jpg").touch()
+    too_long = f"{'x' * 300}.jpg"
+    assert split_of(tmp_path, "im\\c.jpg\n", f"{too_long}\n").paths == [tmp_path / "im" / "c.jpg", None]
     with pytest.raises(DataError, match=r"'\.\./a.jpg' in row 0 .*test.txt does: .*--images"):
         split_of(tmp_path, "a.jpg\n", "../a.jpg\n")
+
+
+def test_a_name_is_one_image_unless_its_files_differ(tmp_path: Path) -> None:
+    for part, content in {"train": b"a", "test": b"b"}.items():
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "0.jpg").write_bytes(content)
+        (tmp_path / part / "1.jpg").write_bytes(b"same")
+    names = split_of(tmp_path, "train/0.jpg\ntrain/1.jpg\ntrain/2.jpg\n", "test/0.jpg\ntest/1.jpg\ntest/2.jpg\n").names
+    assert names[0] != names[3] and names[1] == names[4] and names[2] == names[5]
+    (tmp_path / "test" / "2.jpg").write_bytes(b"c")
+    again = split_of(tmp_path, "train/2.jpg\n", "test/2.jpg\n").names
+    assert again[0] == again[1], "of one of the two, only the name is known"
 
 
 def test_a_list_without_rows_is_refused(tmp_path: Path) -> None:

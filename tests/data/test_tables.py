@@ -1,9 +1,11 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raysk.data.lists import read_list
 from raysk.data.tables import read_columns, strings_of
 from raysk.errors import DataError
 
@@ -18,6 +20,8 @@ def read(path: Path, content: bytes, *texts: str) -> pa.Table:
     [
         b'code,note,age\n007,"a; b, c",3\n010,,\n',
         b'\xef\xbb\xbfcode;note;age\r\n007;"a; b, c";3\r\n010;;\r\n',
+        b"code\tnote\tage\n007\ta; b, c\t3\n010\t\t\n",
+        b'\n code, note,age \n007,"a; b, c",3\n010,,\n',
     ],
 )
 def test_dialects_of_csv(tmp_path: Path, content: bytes) -> None:
@@ -27,6 +31,58 @@ def test_dialects_of_csv(tmp_path: Path, content: bytes) -> None:
 
 def test_a_quoted_line_break_stays_in_its_row(tmp_path: Path) -> None:
     assert read(tmp_path / "t.csv", b'a,b\n"one\ntwo",2\n').to_pydict() == {"a": ["one\ntwo"], "b": [2]}
+
+
+ROWS = [b"image,label,site", *(b"im/%d.png,nv,arm" % row for row in range(12))]
+
+
+def with_lines(**changed: bytes) -> bytes:
+    return b"\n".join(changed.get(f"line{number}", row) for number, row in enumerate(ROWS, 1)) + b"\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_lines(line4=b'im/2.png,mel,"left arm', line9=b'im/7.png,nv,right" arm'),
+        with_lines(line4=b'im/2.png,mel,"left arm', line9=b'im/7.png,nv,right arm"'),
+        with_lines(line4=b'im/2.png,mel,"left arm', line5=b'im/3.png,nv,right arm"'),
+        with_lines(line4=b'im/2.png,"mel,left arm', line6=b'im/7.png,"nv",right arm'),
+        with_lines(line4=b'"im/2.png,mel,left arm', line9=b'im/7.png",nv,right arm'),
+        with_lines(line4=b'im/2.png,mel,"left arm'),
+        with_lines(line4=b'im/2.png,mel,"left arm' + b"x" * 2**18),
+        with_lines(line4=b'im/2.png,mel,"left arm').replace(b",", b" ; "),
+    ],
+)
+def test_a_stray_quote_is_refused_and_swallows_no_row(tmp_path: Path, content: bytes) -> None:
+    tables: list[Callable[[], object]] = [
+        lambda: read(tmp_path / "t.csv", content.replace(b" ; ", b";")),
+        lambda: read_list(tmp_path / "t.csv"),
+    ]
+    for read_table in tables:
+        with pytest.raises(DataError, match=r"quotes of .*t\.csv must .* in line 4 .*: close the quote") as caught:
+            read_table()
+        assert "\n" not in str(caught.value)
+
+
+def test_quotes_that_belong_to_a_value_and_line_breaks_within_quotes_stay(tmp_path: Path) -> None:
+    content = with_lines(
+        line4=b'im/2.png,mel,"left\n\narm, or\nso"', line5=b'im/3.png,nv,"a ""b"", c"', line6=b'x,y,5" z'
+    )
+    found = read(tmp_path / "t.csv", content).column("site").to_pylist()
+    assert found[2:5] == ["left\n\narm, or\nso", 'a "b", c', '5" z'] and len(found) == 12
+    assert read_list(tmp_path / "t.csv").columns["site"] == found
+
+
+def test_columns_that_hold_no_text_are_refused_where_text_is_needed(tmp_path: Path) -> None:
+    table = pa.table({"a": [["x"]], "b": [b"\xff"]})
+    for name in table.column_names:
+        with pytest.raises(DataError, match=f"data.label must be a column of text or numbers, but '{name}'"):
+            strings_of(table, name, "data.label", tmp_path)
+
+
+def test_a_late_line_in_latin_1_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must be a CSV or Parquet table, but 'utf-8' codec"):
+        read(tmp_path / "t.csv", b"a,b\n" + b"1,%s\n" % (b"x" * 2000) * 800 + b"2,caf\xe9\n")
 
 
 def test_strings_are_blank_where_there_is_no_value(tmp_path: Path) -> None:

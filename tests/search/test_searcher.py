@@ -8,8 +8,9 @@ from ray.tune.search import Searcher
 
 from raysk.recipe import Job
 from raysk.search.jobs import Turn
-from raysk.search.searcher import Listener, StudySearcher, open_study, origin
+from raysk.search.searcher import Listener, StudySearcher, origin
 from raysk.search.space import load_space
+from raysk.search.storage import open_study
 from raysk.training.stage_two_search import StageTwoSearch
 from raysk.training.work import work_from_plain
 

@@ -415,7 +415,7 @@ def journal_states(run):
     """The trials of the study that count: those that a later driver asked for again are left out."""
     from optuna.trial import TrialState
 
-    from raysk.search.searcher import open_study
+    from raysk.search.storage import open_study
 
     trials = open_study(run / "study.journal").get_trials()
     return [

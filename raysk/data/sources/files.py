@@ -1,7 +1,7 @@
 """Finding image files: by the path that a table gives, or by name in any folder below a collection's."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path, PurePath
 
 from raysk.data.sources.base import IMAGE_SUFFIXES
@@ -11,6 +11,8 @@ MASK_ENDING = "_segmentation"
 OTHER_ENDINGS = ("_superpixels", "_mask")
 # Folders that hold masks under the very names of the images.
 MASK_FOLDERS = ("mask", "segmentation", "groundtruth")
+# Formats of images that raysk does not read.
+FOREIGN_SUFFIXES = frozenset({".gif", ".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".dng"})
 
 
 class ImageFiles:
@@ -28,11 +30,11 @@ class ImageFiles:
             stem = path.stem
             folders = [part.casefold() for part in path.parts[:-1]]
             if stem.endswith(MASK_ENDING):
-                self._masks.setdefault(stem.removesuffix(MASK_ENDING), []).append(path.as_posix())
+                self._masks.setdefault(stem.removesuffix(MASK_ENDING), []).append(posix_text(path))
             elif any(word in folder for folder in folders for word in MASK_FOLDERS):
-                self._masks.setdefault(stem, []).append(path.as_posix())
+                self._masks.setdefault(stem, []).append(posix_text(path))
             elif not stem.endswith(OTHER_ENDINGS):
-                self._images.setdefault(stem, []).append(path.as_posix())
+                self._images.setdefault(stem, []).append(posix_text(path))
 
     def image(self, name: str) -> str | None:
         """Returns the path of an image relative to the root; None where there is none.
@@ -50,6 +52,8 @@ class ImageFiles:
         path = PurePath(name.replace("\\", "/"))
         stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
         found = sorted(index.get(stem, []))
+        if len(found) > 1:  # a link may lead nowhere
+            found = [path for path in found if os.path.isfile(self._root / path)]
         # Copies are harmless (an archive of HAM10000 has each folder twice); a scaled version is another image.
         if len(found) > 1 and len({(self._root / path).stat().st_size for path in found}) > 1:
             raise DataError(
@@ -59,7 +63,7 @@ class ImageFiles:
         return found[0] if found else None
 
 
-def image_files(root: Path) -> list[PurePath]:
+def image_files(root: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[PurePath]:
     """Returns the image files below a folder, relative to it and sorted; hidden files and folders are not seen."""
     found, seen = [], set()
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -70,13 +74,32 @@ def image_files(root: Path) -> list[PurePath]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = PurePath(folder).relative_to(root)
-        found += [below / name for name in names if is_image(name)]
+        found += [below / name for name in names if is_image(name, suffixes)]
     return sorted(found)
 
 
-def is_image(name: str) -> bool:
+def visible_folders(root: Path) -> list[Path]:
+    """Returns the folders in a folder, sorted, without hidden ones."""
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def is_image(name: str, suffixes: Set[str] = IMAGE_SUFFIXES) -> bool:
     """Whether a file name is that of an image."""
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+    return PurePath(name).suffix.lower() in suffixes and not name.startswith(".")
+
+
+def posix_text(path: PurePath) -> str:
+    """Returns a path that was found on disk as text.
+
+    Raises:
+        DataError: It is not in UTF-8, so that no table can hold it.
+    """
+    text = path.as_posix()
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"a file name must be in UTF-8, but {text!r} is not: rename the file or its folder") from error
+    return text
 
 
 def paths_of(root: Path, names: Sequence[str]) -> list[str | None]:
@@ -93,11 +116,11 @@ def _path_of(root: Path, name: str, listings: dict[Path, set[str]]) -> str | Non
         if not spelling or "\0" in spelling:
             continue
         path = root / spelling
-        if path.is_file():
+        if os.path.isfile(path):  # which, unlike Path.is_file, takes a name that is too long
             return _relative(path, root)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             if path.parent not in listings:
-                listings[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+                listings[path.parent] = set(os.listdir(path.parent)) if os.path.isdir(path.parent) else set()
             suffixes = (form for suffix in sorted(IMAGE_SUFFIXES) for form in (suffix, suffix.upper()))
             found = [path.name + suffix for suffix in suffixes if path.name + suffix in listings[path.parent]]
             if len(found) > 1:

@@ -1,30 +1,35 @@
 """Hugging Face datasets on disk, read without their library: image folders, save_to_disk folders, Parquet files."""
 
 import json
-from collections.abc import Callable, Iterator
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
 from raysk.data.sources.base import IMAGE_SUFFIXES, Collection, required_path, sources
+from raysk.data.sources.files import image_files, posix_text, visible_folders
+from raysk.data.sources.parts import are_parts, role_of
 from raysk.data.sources.settings import DataSettings
-from raysk.data.sources.tables import class_folders, collection_of
+from raysk.data.sources.tables import class_folders, collection_of, warn_of_loose_images
 from raysk.data.sources.unpacking import suffix_of, unpacked
 from raysk.data.tables import read_columns
 from raysk.errors import DataError
 
-# A validation part is for raysk's own folds to divide; only a test part stays locked away.
-ROLES = {
-    "train": "train", "training": "train", "validation": "train", "valid": "train", "val": "train", "dev": "train",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
-}  # fmt: skip
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
+# What the library puts behind a part's name: -00000-of-00001, with or without a digest behind it.
+_SHARD = re.compile(r"(-\d+(-of-\d+)?(-[0-9a-f]+)?)?\.parquet$")
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Packed:
 
 @sources.register("hf")
 def read_huggingface(settings: DataSettings, cache: Path) -> Collection:
-    """Reads a dataset directory; a part called "test" has that role, and all other parts are for training.
+    """Reads a dataset directory; a part whose name says "test" has that role, and all other parts are for training.
 
     Images within Arrow or Parquet files are unpacked into the cache once: everything else in raysk reads files.
     """
@@ -53,27 +58,78 @@ def read_huggingface(settings: DataSettings, cache: Path) -> Collection:
     if not parts:
         return _read_image_folder(root, settings)
     files = [file for part in parts for file in part.files]
+    if not files:
+        raise DataError(f"{root} must hold rows, but names no data files: copy the dataset again")
+    _warn_of_nameless([part.split for part in parts], root)
     write = partial(_unpack, root=root, parts=parts, image=settings.image, label=settings.label)
-    folder = unpacked(cache, "hf", files, write, [settings.image, settings.label])
-    table = folder / "rows.parquet"
-    return collection_of(pq.read_table(table, partitioning=None), folder, root, settings)
+    about = [settings.image, settings.label, [part.split for part in parts]]
+    folder = unpacked(cache, "hf", files, write, about)
+    try:
+        table = pq.read_table(folder / "rows.parquet", partitioning=None)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"{folder} must hold what was unpacked from {root}, but its rows.parquet is missing or broken: remove that "
+            "folder, and it is made anew"
+        ) from error
+    return collection_of(table, folder, root, settings)
+
+
+def _warn_of_nameless(splits: Sequence[str], root: Path) -> None:
+    nameless = [split for split in splits if role_of(split) is None]
+    if nameless and len(nameless) < len(splits):
+        logger.warning("%s: nothing says train or test of %s: their rows train", root, ", ".join(nameless))
 
 
 def _read_image_folder(root: Path, settings: DataSettings) -> Collection:
-    splits = [entry for entry in sorted(root.iterdir()) if entry.is_dir() and entry.name.casefold() in ROLES]
-    tables = []
-    if splits and not _metadata(root):
-        for split in splits:
-            role = ROLES[split.name.casefold()]
-            tables.append(_with_role(_folder_table(split, f"{split.name}/", settings), role))
-    else:
-        tables.append(_folder_table(root, "", settings))
+    if _metadata(root):
+        table = _with_roles_of_folders(_folder_table(root, "", settings), root, settings)
+        return collection_of(table, root, root, settings)
+    splits = _split_folders(root)
+    if not splits:
+        return collection_of(_folder_table(root, "", settings), root, root, settings)
+    warn_of_loose_images(root)
+    tables = [
+        _with_role(_folder_table(split, f"{posix_text(PurePath(split.name))}/", settings), role)
+        for split, role in splits.items()
+    ]
+    return collection_of(_concatenated(tables, root), root, root, settings)
+
+
+def _split_folders(root: Path) -> dict[Path, str]:
+    """Returns the folders that are parts, with their roles; none where the folders are classes."""
+    folders = visible_folders(root)
+    if not are_parts([folder.name for folder in folders]):
+        return {}
+    splits = {}
+    for folder in folders:
+        role = role_of(folder.name)
+        if role is not None:
+            splits[folder] = role
+        elif image_files(folder):
+            raise DataError(
+                f"each folder in {root} must say train or test in its name, as others there do, but {folder.name!r} "
+                f"does not: call it train_{folder.name} or test_{folder.name}, or move it away"
+            )
+    return splits
+
+
+def _with_roles_of_folders(table: pa.Table, root: Path, settings: DataSettings) -> pa.Table:
+    """Returns the table with the roles that the first folders in its paths tell, unless it has a column of roles."""
+    images = [image.replace("\\", "/") for image in table.column(settings.image).to_pylist()]
+    folders = ["".join(PurePosixPath(image).parts[:-1][:1]) or "." for image in images]
+    roles = {folder: role_of(folder) for folder in sorted(set(folders))}
+    if not any(roles.values()) or {"role", settings.role} & set(table.column_names):
+        return table
+    _warn_of_nameless(list(roles), root)
+    return table.append_column("role", pa.array([roles[folder] for folder in folders], pa.string()))
+
+
+def _concatenated(tables: Sequence[pa.Table], root: Path) -> pa.Table:
     try:
-        table = pa.concat_tables(tables, promote_options="permissive")
+        return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"the parts of {root} must have the same columns, but {reason}: correct one") from error
-    return collection_of(table, root, root, settings)
 
 
 def _metadata(folder: Path) -> Path | None:
@@ -116,32 +172,35 @@ def _with_role(table: pa.Table, role: str) -> pa.Table:
 
 def _packed_parts(root: Path) -> list[Packed]:
     if (root / "dataset_dict.json").is_file():
-        names = _json(root / "dataset_dict.json")["splits"]
-        return [Packed(name, _arrow_files(root / name)) for name in names]
+        folders = _told(root / "dataset_dict.json", lambda content: [root / name for name in content["splits"]])
+        return [Packed(folder.name, _arrow_files(folder)) for folder in folders]
     if (root / "state.json").is_file():
         return [Packed("train", _arrow_files(root))]
     files = sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")])
     splits: dict[str, list[Path]] = {}
     for file in files:
         if file.name not in TABLES:
-            splits.setdefault(file.name.removesuffix(".parquet").split("-")[0], []).append(file)
+            splits.setdefault(_SHARD.sub("", file.name), []).append(file)
     return [Packed(split, tuple(found)) for split, found in splits.items()]
 
 
 def _arrow_files(folder: Path) -> tuple[Path, ...]:
-    state = _json(folder / "state.json")
-    files = tuple(folder / entry["filename"] for entry in state["_data_files"])
+    files = _told(
+        folder / "state.json", lambda state: tuple(folder / entry["filename"] for entry in state["_data_files"])
+    )
     if absent := [file for file in files if not file.is_file()]:
         raise DataError(f"{folder} must be a whole dataset, but {absent[0].name} is missing: copy it again")
     return files
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _told(path: Path, read: Callable[[Any], T]) -> T:
+    """Returns what `read` finds in a JSON file."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return read(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} must hold JSON, but {str(error).splitlines()[0]}: copy the dataset again") from error
-    return content
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} must name the files of the dataset, but does not: copy the dataset again") from error
 
 
 def _unpack(folder: Path, root: Path, parts: list[Packed], image: str, label: str) -> None:
@@ -164,7 +223,7 @@ def _unpack(folder: Path, root: Path, parts: list[Packed], image: str, label: st
                 tables.append(_without_images(batch, names, image, label, part.split))
     if not tables:
         raise DataError(f"{root} must hold rows, but its files have none: copy the dataset again")
-    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), folder / "rows.parquet")
+    pq.write_table(_concatenated(tables, root), folder / "rows.parquet")
 
 
 def _write_image(folder: Path, name: str, cell: Any, root: Path) -> str:
@@ -188,12 +247,18 @@ def _without_images(batch: pa.RecordBatch, names: list[str], image: str, label: 
             table.column_names.index(label), label, pa.array(_named(batch.column(label), class_names), pa.string())
         )
     table = table.append_column(image, pa.array(names, pa.string()))
-    return _with_role(table, ROLES.get(split.casefold(), "train"))
+    return _with_role(table, role_of(split) or "train")
 
 
 def _named(codes: pa.Array, class_names: list[str]) -> list[str | None]:
     # -1 stands for an unknown class.
-    return [None if code is None or code < 0 else class_names[code] for code in codes.to_pylist()]
+    names: dict[int | None, str | None] = {None: None, -1: None, **dict(enumerate(class_names))}
+    if strange := [code for code in codes.to_pylist() if code not in names]:
+        raise DataError(
+            f"a label must be the number of one of {len(class_names)} class names, but got {strange[0]!r}: copy the "
+            "dataset again"
+        )
+    return [names[code] for code in codes.to_pylist()]
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:

@@ -58,5 +58,16 @@ def _unpacked(packed: Path, ids: Sequence[str], cache: Path) -> Path:
 def _write_images(file: Any, ids: Sequence[str], folder: Path) -> None:
     (folder / IMAGES).mkdir(parents=True)
     for name in ids:
-        if name in file:  # an image that is not there is reported as any other missing file
-            (folder / IMAGES / f"{Path(name).name}.jpg").write_bytes(bytes(file[name][()]))
+        content = _content(file, name)
+        if content is not None:
+            (folder / IMAGES / f"{Path(name).name}.jpg").write_bytes(content)
+
+
+def _content(file: Any, name: str) -> bytes | None:
+    """Returns the bytes of an image; None where there is none, which is reported as any other missing file."""
+    try:
+        return bytes(file[name][()]) if name in file else None
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{name} in {file.filename} must be an image, but {str(error).splitlines()[0]}: fetch the file again"
+        ) from error

@@ -1,6 +1,8 @@
 """From what a publisher tells to a manifest: classes renamed, groups joined, missing images seen to."""
 
 import logging
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,21 @@ from raysk.data.sources.groups import GROUP, joined_groups
 from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.subset import subset
 from raysk.errors import ConfigError, DataError
+
+# Which of these settings a source reads. One that is not here is a publisher's collection; "several" leaves them all to
+# its collections, and refuses a path itself.
+SOME_READ = ("path", "image", "label", "group", "group_by", "role")
+OF_PUBLISHERS = frozenset({"path", "group_by", "role"})
+READ_BY = {
+    **dict.fromkeys(("csv", "parquet", "hf"), frozenset({"path", "image", "label", "group", "role"})),
+    "folder": frozenset({"path", "role"}),
+    "synthetic": frozenset({"role"}),
+    "several": frozenset({"path"}),
+}
+# A group of more rows, that is more than a tenth of all, is no lesion or patient.
+LARGE_GROUP = 50
+# The columns of the drawn table, as conf/data/synthetic.yaml has them.
+DRAWN = {"image": "file", "group": "group"}
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +44,9 @@ def load_manifest(settings: DataSettings, cache: Path) -> Manifest:
         ConfigError: The source is unknown or a setting cannot be right.
         DataError: The table, the folder or a row cannot be right.
     """
-    collection = settled(sources[settings.source](settings, cache), settings)
+    source = sources[settings.source]
+    _check_settings_read(settings)  # before hours of reading; those within several collections come later
+    collection = settled(source(settings, cache), settings)
     return make_manifest(
         [image or "" for image in collection.images],
         collection.labels,
@@ -45,9 +64,10 @@ def settled(collection: Collection, settings: DataSettings) -> Collection:
     """Returns the rows that are to be used, with at most one grouping, called "group", in which no value is blank.
 
     Raises:
-        ConfigError: A setting asks for what the collection does not tell.
-        DataError: A row has no label or a wrong one, or its image is missing.
+        ConfigError: A setting asks for what the collection does not tell, or the source does not read it.
+        DataError: A row has no label or a wrong one, or its image is missing or in another row too.
     """
+    _check_settings_read(settings)
     wheres = [collection.where(row) for row in range(len(collection.names))]
     _check_labels_given(collection)
     if collection.known_classes is not None:
@@ -63,11 +83,57 @@ def settled(collection: Collection, settings: DataSettings) -> Collection:
         check_labels([label or "" for label in labels], settings.classes, "data.classes", wheres)
     roles = _roles(collection, settings)
     renamed = replace(collection, labels=[label or "" for label in labels], roles=roles)
-    renamed = renamed.take(_with_file(renamed, keep, settings.on_error))
+    keep = _with_file(renamed, keep, settings.on_error)
+    _check_files_once(renamed, keep)
+    renamed = renamed.take(keep)
     grouped = replace(renamed, groupings=_groups(renamed, settings))
     if settings.size is None or settings.source == "synthetic":  # which has drawn as many as were asked for
         return grouped
     return subset(grouped, settings.size, settings.seed)
+
+
+def _check_settings_read(settings: DataSettings) -> None:
+    reads = READ_BY.get(settings.source, OF_PUBLISHERS)
+    for name in SOME_READ:
+        value = getattr(settings, name)
+        drawn = settings.source == "synthetic" and value == DRAWN.get(name)
+        if name in reads or drawn or value == getattr(DataSettings, name):
+            continue
+        if settings.source == "several":
+            first = settings.collections[0]
+            raise ConfigError(
+                f"data.{name} must be given for each collection, but got {value!r} for all of them: give "
+                f"data.{first.name or first.source}.{name} instead"
+            )
+        raise ConfigError(
+            f"data.{name} must be left alone for the source {settings.source!r}, which does not read it, but got "
+            f"{value!r}: {_remedy(name, reads)}"
+        )
+
+
+def _remedy(name: str, reads: frozenset[str]) -> str:
+    if name == "group" and "group_by" in reads:
+        return "say data.group_by=lesion or patient instead"
+    if name == "group_by":
+        return "name the columns in data.group instead" if "group" in reads else "remove it"
+    return "remove it, or take data=csv, which reads it"
+
+
+def _check_files_once(collection: Collection, rows: Sequence[int]) -> None:
+    """Refuses two rows of one file, by other spellings of its path or through links: folds could part them."""
+    folders: dict[str, str] = {}
+    first: dict[str, int] = {}
+    for row in rows:
+        folder, name = os.path.split(os.path.join(collection.root, str(collection.images[row])))
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        file = os.path.join(folders[folder], name)
+        other = first.setdefault(os.path.realpath(file) if os.path.islink(file) else file, row)
+        if other != row:
+            raise DataError(
+                f"an image must be in one row, but {collection.images[other]!r} is in 2: row {other} "
+                f"({collection.names[other]!r}) and {collection.where(row)}: remove one"
+            )
 
 
 def _check_labels_given(collection: Collection) -> None:
@@ -125,5 +191,11 @@ def _groups(collection: Collection, settings: DataSettings) -> dict[str, list[st
         logger.warning(
             "%s: %d rows have no value of %r, and are groups of their own",
             collection.origin, unknown, " or ".join(kinds),
+        )  # fmt: skip
+    name, count = Counter(group for group in groups if group).most_common(1)[0] if any(groups) else ("", 0)
+    if count > max(LARGE_GROUP, len(groups) / 10):
+        logger.warning(
+            "%s: one group, %r, holds %d of %d rows, which no fold parts: leave %r blank where it is not known",
+            collection.origin, name, count, len(groups), " or ".join(kinds),
         )  # fmt: skip
     return {GROUP: [group or str(image) for group, image in zip(groups, collection.images, strict=True)]}

@@ -12,6 +12,7 @@ import pyarrow as pa
 from raysk.artifacts import digest_of, replacing
 from raysk.data.sources.base import Collection, sources
 from raysk.data.sources.classes import usual_name
+from raysk.data.sources.doubles import without_doubles
 from raysk.data.sources.groups import GROUP
 from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.settling import settled
@@ -27,7 +28,8 @@ logger = logging.getLogger(__name__)
 def read_several(settings: DataSettings, cache: Path) -> Collection:
     """Reads each collection and joins the rows; the attribute "source" says where a row is from.
 
-    Images and groups begin with the name of their collection. The root is a folder of links, one a collection, so
+    Images and groups begin with the name of their collection, and a picture of several is there once (see `doubles`).
+    The root is a folder of links, one a collection, so
     that the paths in the manifest, and with them its digest, do not depend on where the collections lie.
     """
     names = [member.name or member.source for member in settings.collections]
@@ -46,14 +48,14 @@ def read_several(settings: DataSettings, cache: Path) -> Collection:
     parts = [_read(member, name, cache) for member, name in zip(members, names, strict=True)]
     if settings.map is None and settings.classes_map is None:  # else the classes of all get their names later
         _check_names_of_classes(names, parts)
-    grouped = any(part.groupings for part in parts)
+    parts, groups = without_doubles(names, parts)
     return Collection(
         origin="+".join(names),
         root=_links(cache, {name: part.root for name, part in zip(names, parts, strict=True)}),
         names=_prefixed(names, [part.names for part in parts]),
         images=_prefixed(names, [part.images for part in parts]),
         labels=[label for part in parts for label in part.labels],
-        groupings={GROUP: _prefixed(names, [_own_groups(part) for part in parts])} if grouped else {},
+        groupings={} if groups is None else {GROUP: groups},
         roles=[role for part in parts for role in part.roles or [""] * len(part.names)],
         attributes=_joined_attributes(names, parts),
     )
@@ -72,10 +74,6 @@ def _read(member: DataSettings, name: str, cache: Path) -> Collection:
     if not part.names:
         raise DataError(f"each collection must have rows, but {name} has none left: correct data.{name}.classes_map")
     return part
-
-
-def _own_groups(part: Collection) -> Sequence[str]:
-    return part.groupings.get(GROUP) or [str(image) for image in part.images]
 
 
 def _prefixed(names: Sequence[str], columns: Sequence[Sequence[str | None]]) -> list[Any]:

@@ -1,20 +1,25 @@
 """A user's own data: a table of images, or a folder of class folders."""
 
+import logging
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysk.data.manifest import ROLES, Manifest
-from raysk.data.sources.base import Collection, known, required_path, sources
-from raysk.data.sources.files import image_files, paths_of
+from raysk.data.sources.base import IMAGE_SUFFIXES, Collection, known, required_path, sources
+from raysk.data.sources.files import FOREIGN_SUFFIXES, image_files, is_image, paths_of, posix_text, visible_folders
+from raysk.data.sources.parts import are_parts
 from raysk.data.sources.settings import DataSettings
 from raysk.data.tables import read_columns, strings_of
 from raysk.errors import ConfigError, DataError
 
 MANIFEST_MARK = b"raysk.a manifest"
+
+logger = logging.getLogger(__name__)
 
 
 @sources.register("csv")
@@ -42,7 +47,7 @@ def read_parquet(settings: DataSettings, cache: Path) -> Collection:
         own = path.is_file() and MANIFEST_MARK in (pq.read_schema(path).metadata or {})
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path} must be a Parquet table, but {str(error).splitlines()[0]}: correct it") from error
-    return _collection_of_manifest(path) if own else read_csv(settings, cache)
+    return _collection_of_manifest(path, settings) if own else read_csv(settings, cache)
 
 
 @sources.register("folder")
@@ -51,6 +56,12 @@ def read_folder(settings: DataSettings, cache: Path) -> Collection:
     root = required_path(settings, "a folder")
     if not root.is_dir():
         raise DataError(f"data.path must be a folder of class folders, but {root} is no folder: correct data.path")
+    names = [folder.name for folder in visible_folders(root)]
+    if are_parts(names):
+        raise DataError(
+            f"each folder in {root} must be a class, but {', '.join(names)} are named as parts: take data=hf, which "
+            "reads parts, or give the classes other names"
+        )
     images, labels = class_folders(root)
     return Collection(origin=root.name, root=root, names=images, images=images, labels=labels)
 
@@ -59,12 +70,16 @@ def class_folders(root: Path) -> tuple[list[str], list[str]]:
     """Returns the images of the class folders in a folder, relative to it, and the class of each.
 
     Raises:
-        DataError: A folder holds no image.
+        DataError: A folder holds no image, or a name is not in UTF-8.
     """
+    warn_of_loose_images(root)
     images: list[str] = []
     labels: list[str] = []
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        found = [(folder.name / path).as_posix() for path in image_files(folder)]
+    foreign: list[PurePath] = []
+    for folder in visible_folders(root):
+        files = [folder.name / path for path in image_files(folder, IMAGE_SUFFIXES | FOREIGN_SUFFIXES)]
+        foreign += [path for path in files if not is_image(path.name)]
+        found = [posix_text(path) for path in files if is_image(path.name)]
         if not found:
             raise DataError(
                 f"each folder in {root} must be a class with images, but {folder.name!r} holds none: "
@@ -72,7 +87,19 @@ def class_folders(root: Path) -> tuple[list[str], list[str]]:
             )
         images += found
         labels += [folder.name] * len(found)
+    if foreign:
+        logger.warning(
+            "%s: left out %d images of formats that raysk does not read (%s), first %r: convert them to PNG",
+            root, len(foreign), ", ".join(sorted({path.suffix.lower() for path in foreign})), foreign[0].as_posix(),
+        )  # fmt: skip
     return images, labels
+
+
+def warn_of_loose_images(root: Path) -> None:
+    """Warns of images that lie beside the folders of classes or parts, and so are of none."""
+    loose = sorted(name for name in os.listdir(root) if is_image(name, IMAGE_SUFFIXES | FOREIGN_SUFFIXES))
+    if loose:
+        logger.warning("%s: left out %d images that lie in no folder of a class, first %r", root, len(loose), loose[0])
 
 
 def collection_of(table: pa.Table, root: Path, path: Path, settings: DataSettings) -> Collection:
@@ -87,6 +114,7 @@ def collection_of(table: pa.Table, root: Path, path: Path, settings: DataSetting
     Raises:
         DataError: A column is missing, or a row names no image or a strange role.
     """
+    _check_image_paths(table, settings, path)
     names = strings_of(table, settings.image, "data.image", path)
     if blank := [row for row, name in enumerate(names) if not known(name)]:
         raise DataError(
@@ -116,6 +144,14 @@ def collection_of(table: pa.Table, root: Path, path: Path, settings: DataSetting
     )
 
 
+def _check_image_paths(table: pa.Table, settings: DataSettings, path: Path) -> None:
+    if settings.image in table.column_names and pa.types.is_struct(table.schema.field(settings.image).type):
+        raise DataError(
+            f"data.image must be a column of paths, but {settings.image!r} of {path.name} holds the images themselves: "
+            "take data=hf, with the folder of the file as data.path"
+        )
+
+
 def _group_columns(table: pa.Table, settings: DataSettings) -> list[str]:
     if settings.group is None:
         return ["group"] if "group" in table.column_names else []
@@ -142,20 +178,11 @@ def _roles(values: Sequence[str], names: Sequence[str], path: Path) -> list[str]
     return roles
 
 
-def _collection_of_manifest(path: Path) -> Collection:
+def _collection_of_manifest(path: Path, settings: DataSettings) -> Collection:
     manifest = Manifest.read(path)
-    images = manifest.table.column("image").to_pylist()
     if not manifest.root.is_dir():
         raise ConfigError(
             f"the images of {path} must lie in {manifest.root}, but it is no folder: prepare the dataset again"
         )
-    return Collection(
-        origin=path.name,
-        root=manifest.root,
-        names=images,
-        images=paths_of(manifest.root, images),
-        labels=manifest.table.column("label").to_pylist(),
-        groupings={"group": manifest.table.column("group").to_pylist()} if manifest.grouped else {},
-        roles=manifest.roles,
-        attributes={name: manifest.table.column(name) for name in manifest.attributes},
-    )
+    own = manifest.grouped or settings.group is not None
+    return collection_of(manifest.table if own else manifest.table.drop(["group"]), manifest.root, path, settings)

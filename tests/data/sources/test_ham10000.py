@@ -110,3 +110,13 @@ def test_what_the_collection_does_not_tell_cannot_be_asked_for(ham, load):
 def test_the_digest_does_not_depend_on_where_the_collection_lies(ham, load, tmp_path):
     digest = load("ham10000", ham).digest
     assert load("ham10000", ham.rename(tmp_path / "moved")).digest == digest
+
+
+def test_a_link_to_nowhere_is_no_second_image(ham, load):
+    (ham / "elsewhere").mkdir()
+    (ham / "elsewhere" / "ISIC_1.jpg").symlink_to(ham / "gone.jpg")
+    assert load("ham10000", ham).table.column("image")[1].as_py() == "HAM10000_images_part_1/ISIC_1.jpg"
+    (ham / "HAM10000_images_part_1" / "ISIC_1.jpg").unlink()
+    (ham / "ISIC_1.jpg").symlink_to(ham / "gone.jpg")
+    with pytest.raises(DataError, match=r"ISIC_1 of row 1 is not, as 1 in all"):
+        load("ham10000", ham)

@@ -67,3 +67,22 @@ def test_without_h5py_the_extra_is_named(tmp_path, load, write_table, monkeypatc
     monkeypatch.setitem(sys.modules, "h5py", None)  # what an import sees where it is not installed
     with pytest.raises(ConfigError, match=r"train-image.hdf5 .* pip install 'raysk\[hdf5\]'"):
         load("isic2024", tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["bytes", "group"])
+def test_an_hdf5_file_that_is_damaged_inside_is_refused(packed, load, tmp_path, damage):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(packed / "train-image.hdf5", "a") as file:
+        del file["ISIC_2"]
+        if damage == "group":
+            file.create_group("ISIC_2")
+        else:
+            data = file.create_dataset("ISIC_2", data=np.arange(4096), chunks=(64,), compression="gzip")
+            place = data.id.get_chunk_info(3).byte_offset
+    if damage == "bytes":
+        with (packed / "train-image.hdf5").open("r+b") as file:
+            file.seek(place)
+            file.write(b"\xff" * 20)
+    with pytest.raises(DataError, match=r"ISIC_2 in .*train-image.hdf5 must be an image, but .*: fetch the file again"):
+        load("isic2024", packed)
+    assert not list((tmp_path / "cache").glob("*"))

@@ -14,10 +14,11 @@ USUAL = {"map": "usual"}
 
 @pytest.fixture
 def places(tmp_path, write_images, write_table):
-    """A small HAM10000 and a small ISIC 2019, whose images and lesions have the same names."""
+    """A small HAM10000 and a small ISIC 2019, whose images and lesions have the same names and are not the same."""
     names = [f"ISIC_{number}" for number in range(4)]
     for place in ("ham", "isic"):
         write_images(tmp_path / place / "images", [f"{name}.jpg" for name in names])
+        names.reverse()
     write_table(tmp_path / "ham" / "HAM10000_metadata.csv", "lesion_id,image_id,dx,dx_type,age",
                 "L1,ISIC_0,nv,histo,50", "L1,ISIC_1,nv,histo,50", "L2,ISIC_2,mel,histo,",
                 "L3,ISIC_3,akiec,histo,40")  # fmt: skip
@@ -128,7 +129,7 @@ def test_missing_images_are_told_or_left_out_for_all(places):
 def test_outside_rows_only_train(tmp_path, write_images, write_table):
     for place in ("own", "outside"):
         names = [f"{number}.png" for number in range(24)]
-        write_images(tmp_path / place, names)
+        write_images(tmp_path / place, names if place == "own" else names[::-1])
         lines = [
             f"{name},{'nv' if number % 2 else 'mel'},g{number // 2 % 6}{number % 2}"
             for number, name in enumerate(names)

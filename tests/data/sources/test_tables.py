@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -94,7 +96,7 @@ def write(folder: Path, text: str, *images: str) -> DataSettings:
         ("image,label\n1.png,a\nnan,b\n", r"must have an image, but row 1 of t.csv has none"),
         ("image,label\n1.png,a\n2,b\n", r"'2' is 2.jpg and also 2.png in .*: write the suffix"),
         ("image,label\n1.png,a\n../out.png,b\n", r"\.\./out.png of row 1 is not"),
-        ("image, label\n1.png,a\n2.png,b\n", r"data.label must be a column of t.csv, but got 'label'"),
+        ("image,labels\n1.png,a\n2.png,b\n", r"data.label must be a column of t.csv, but got 'label'"),
     ],
 )
 def test_what_is_not_one_image_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -122,3 +124,71 @@ def test_several_columns_of_groups_are_joined(tmp_path: Path) -> None:
     manifest = load_manifest(DataSettings.from_plain(plain.to_plain() | {"group": "lesion+patient"}), tmp_path)
     assert manifest.groups.tolist() == [0, 0, 0, 1]
     assert {"lesion", "patient"} <= set(manifest.attributes)
+
+
+def test_folders_of_parts_are_no_classes(tmp_path: Path, write_images: Callable[..., None]) -> None:
+    for names in (["train", "test"], ["Train", "extra"], ["my_train", "my_test"]):
+        root = tmp_path / names[0]
+        write_images(root, [f"{name}/nv/1.png" for name in names])
+        with pytest.raises(DataError, match=r"are named as parts: take data=hf"):
+            load_manifest(DataSettings(source="folder", path=str(root)), tmp_path)
+
+
+def test_what_class_folders_leave_out_is_told(
+    tmp_path: Path, write_images: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path, ["nv/1.png", "mel/2.png"])
+    for name in ("loose.png", "nv/x.gif", "nv/in/y.JFIF", "mel/z.heic", "mel/notes.txt", "mel/.z.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert len(load_manifest(DataSettings(source="folder", path=str(tmp_path)), tmp_path)) == 2
+    assert "left out 1 images that lie in no folder of a class, first 'loose.png'" in caplog.text
+    assert "left out 3 images of formats that raysk does not read (.gif, .heic, .jfif), first 'mel/z" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["nv", "köpfe"])
+def test_a_file_name_in_latin_1_is_refused(tmp_path: Path, place: str) -> None:
+    folder = os.fsencode(tmp_path) + b"/" + place.encode("latin-1")
+    (tmp_path / "mel").mkdir()
+    (tmp_path / "mel" / "1.png").touch()
+    os.mkdir(folder)
+    with open(folder + b"/caf\xe9.png", "wb"):
+        pass
+    with pytest.raises(DataError, match=r"a file name must be in UTF-8, but '.*\\udce9.png' is not: rename"):
+        load_manifest(DataSettings(source="folder", path=str(tmp_path)), tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path: Path) -> None:
+    plain = write(tmp_path, f"image,label\n1.png,a\n{'x' * 300}.png,b\n{'y' * 300}/3,b\n", "1.png")
+    with pytest.raises(DataError, match=r"x.png of row 1 is not, as 2 in all"):
+        load_manifest(plain, tmp_path)
+
+
+def test_images_within_parquet_are_for_another_source(tmp_path: Path) -> None:
+    images = pa.array([{"bytes": b"", "path": "1.png"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    pq.write_table(pa.table({"image": images, "label": ["a"]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"'image' of t.parquet holds the images themselves: take data=hf"):
+        load_manifest(DataSettings(source="parquet", path=str(tmp_path / "t.parquet")), tmp_path)
+    write(tmp_path, "", "1.png")
+    pq.write_table(pa.table({"image": ["1.png"], "label": [["a"]]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"data.label must be a column of text or numbers, but 'label'"):
+        load_manifest(DataSettings(source="parquet", path=str(tmp_path / "t.parquet")), tmp_path)
+
+
+@pytest.mark.parametrize("second", ["in/../in/2.png", "folder/2.png", "in/link.png", "in/2"])
+def test_rows_of_one_file_are_refused_however_it_is_spelt(tmp_path: Path, second: str) -> None:
+    plain = write(tmp_path, f"image,label\nin/2.png,a\n1.png,b\n{second},a\n", "1.png", "in/2.png")
+    (tmp_path / "folder").symlink_to("in")
+    (tmp_path / "in" / "link.png").symlink_to("2.png")
+    message = rf"'in/2.png' is in 2: row 0 \('in/2.png'\) and row 2 \('{second}'\) of t.csv: remove one"
+    with pytest.raises(DataError, match=message):
+        load_manifest(plain, tmp_path)
+
+
+def test_a_written_manifest_takes_other_columns(tmp_path: Path) -> None:
+    text = "image,label,role,lesion\n1.png,a,test,x\n2.png,b,,x\n3.png,a,,y\n"
+    load_manifest(write(tmp_path, text, "1.png", "2.png", "3.png"), tmp_path).write(tmp_path / "m.parquet")
+    plain = {"source": "parquet", "path": str(tmp_path / "m.parquet")}
+    assert not load_manifest(DataSettings.from_plain(plain), tmp_path).grouped
+    other = load_manifest(DataSettings.from_plain(plain | {"group": "lesion", "role": "train_only"}), tmp_path)
+    assert other.groups.tolist() == [0, 0, 1] and other.roles == ["train_only"] * 3

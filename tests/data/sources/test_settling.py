@@ -1,0 +1,84 @@
+"""What is asked of every collection: only settings that its source reads, and groups that can be groups."""
+
+import pytest
+
+from raysk.config import compose_plain, read_config
+from raysk.data.sources import DataSettings, load_manifest, sources
+from raysk.data.sources.settling import READ_BY, SOME_READ, settled
+from raysk.errors import ConfigError
+
+HAM = ["image_id,dx,lesion_id,localization", "ISIC_1,nv,L1,back", "ISIC_2,mel,L2,face"]
+
+
+@pytest.fixture
+def ham(tmp_path, write_images, write_table):
+    write_images(tmp_path / "ham", ["ISIC_1.jpg", "ISIC_2.jpg"])
+    return write_table(tmp_path / "ham" / "HAM10000_metadata.csv", *HAM).parent
+
+
+@pytest.fixture
+def table(tmp_path, write_images, write_table):
+    write_images(tmp_path / "own", ["1.png", "2.png"])
+    return write_table(tmp_path / "own" / "t.csv", "image,label,lesion_id", "1.png,a,x", "2.png,b,x")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"group": "patient_id"}, "data.group must be left alone for the source 'ham10000', .*say data.group_by"),
+        ({"label": "localization"}, "data.label must be left alone .* got 'localization': remove it, or take data=csv"),
+        ({"image": "isic_id"}, "data.image must be left alone"),
+    ],
+)
+def test_a_publishers_collection_reads_no_columns_of_the_users(ham, load, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        load("ham10000", ham, **settings)
+
+
+def test_sources_of_the_users_own_refuse_what_they_do_not_read(table, load, tmp_path):
+    with pytest.raises(ConfigError, match=r"data.group_by must be left alone .*: name the columns in data.group"):
+        load("csv", table, group_by="lesion")
+    for source in ("folder", "synthetic"):
+        (tmp_path / "classes" / "nv").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "classes" / "nv" / "1.png").touch()
+        with pytest.raises(ConfigError, match=r"data.group must be left alone .*: remove it, or take data=csv"):
+            load_manifest(
+                DataSettings(source=source, group="lesion_id", size=90 if source == "synthetic" else None,
+                             path=None if source == "synthetic" else str(tmp_path / "classes")), tmp_path / "cache"
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", [{"group": "lesion_id"}, {"role": "train_only"}, {"group_by": "lesion"}])
+def test_several_collections_have_settings_of_their_own(table, tmp_path, setting):
+    (name,) = setting
+    members = [{"source": "csv", "name": member, "path": str(table)} for member in ("a", "b")]
+    plain = {"source": "several", "collections": members, **setting}
+    with pytest.raises(ConfigError, match=rf"data.{name} must be given for each .*: give data.a.{name} instead"):
+        load_manifest(DataSettings.from_plain(plain), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("source", list(sources))
+def test_the_defaults_of_a_source_are_never_refused(source, collection):
+    for settings in (DataSettings(source=source), read_config(compose_plain(f"data={source}")).data):
+        assert settings.source == source and settled(collection, settings)
+
+
+def test_sources_and_settings_are_known():
+    assert set(READ_BY) < set(sources) and set(SOME_READ) < set(DataSettings().to_plain())
+
+
+@pytest.fixture
+def collection(table, tmp_path):
+    return sources["csv"](DataSettings(source="csv", path=str(table)), tmp_path)
+
+
+@pytest.mark.parametrize(("num_rows", "told"), [(51, True), (50, False)])
+def test_a_group_of_too_many_rows_is_told(tmp_path, load, write_table, caplog, num_rows, told):
+    lines = [f"{row}.png,{'ab'[row % 2]},{'unknown' if row < num_rows else row}" for row in range(520)]
+    for row in range(520):
+        (tmp_path / f"{row}.png").touch()
+    load("csv", write_table(tmp_path / "t.csv", "image,label,group", *lines))
+    assert "holds" not in caplog.text, "less than a tenth of the rows"
+    load("csv", write_table(tmp_path / "t.csv", "image,label,group", *lines[:100]))
+    message = f"t.csv: one group, 'unknown', holds {num_rows} of 100 rows, which no fold parts: leave 'group' blank"
+    assert (message in caplog.text) == told
