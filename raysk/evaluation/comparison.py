@@ -185,7 +185,18 @@ def expected_best(scores: np.ndarray, k: int) -> float:
     return float(weights @ np.sort(scores)[::-1])
 
 
-def cross_fitted_choice(fold_scores: np.ndarray, k: int) -> np.ndarray:
+def scores_elsewhere(fold_scores: np.ndarray, k: int) -> np.ndarray:
+    """Returns for each candidate and fold its mean score on the other folds of the division, (M, R k).
+
+    Args:
+        fold_scores: (M, R k) the score of each candidate on each fold of R divisions of the rows.
+        k: Folds of a division.
+    """
+    divisions = np.split(fold_scores, fold_scores.shape[1] // k, axis=1)
+    return np.hstack([(one.sum(axis=1, keepdims=True) - one) / (k - 1) for one in divisions])
+
+
+def cross_fitted_choice(fold_scores: np.ndarray, k: int, guides: np.ndarray | None = None) -> np.ndarray:
     """Returns for each fold the score there of the candidate that is the best on the other folds of its division.
 
     The best of M mean scores is too high, since the same folds chose it and score it. The mean of what is returned here
@@ -194,6 +205,8 @@ def cross_fitted_choice(fold_scores: np.ndarray, k: int) -> np.ndarray:
     Args:
         fold_scores: (M, R k) the score of each candidate on each fold of R divisions of the rows.
         k: Folds of a division; those of another division share rows with the one that is scored.
+        guides: (M, R k) what is taken for the score of each candidate on the other folds, which must not depend on the
+            fold itself; without it, the mean.
 
     Returns:
         (R k,) scores; of candidates that are equally good on the other folds, the first counts.
@@ -207,10 +220,7 @@ def cross_fitted_choice(fold_scores: np.ndarray, k: int) -> np.ndarray:
             "a cross-fitted choice needs numbers (candidates, folds) of at least one candidate and two folds, "
             f"but got shape {shape} for k = {k} with {np.isnan(fold_scores).sum()} undefined: score all folds"
         )
-    chosen = []
-    for division in np.split(fold_scores, shape[1] // k, axis=1):
-        for fold in range(k):
-            elsewhere = np.delete(division, fold, axis=1).mean(axis=1)
-            best = np.flatnonzero(elsewhere >= elsewhere.max() - TIE)[0]
-            chosen.append(division[best, fold])
-    return np.array(chosen)
+    elsewhere = scores_elsewhere(fold_scores, k) if guides is None else guides
+    best = (elsewhere >= elsewhere.max(axis=0) - TIE).argmax(axis=0)
+    chosen: np.ndarray = fold_scores[best, np.arange(shape[1])]
+    return chosen

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from raysk.evaluation.comparison import compare, cross_fitted_choice
+from raysk.evaluation.comparison import compare, cross_fitted_choice, scores_elsewhere
 from raysk.evaluation.leaderboard import Row
 from raysk.evaluation.tables import Table, expected_best_table, grid_table, significance_table
 from raysk.recipe import Job
@@ -48,13 +48,17 @@ def cross_fitted_best(run: Run, trials: Sequence[FrozenTrial]) -> float:
     All that was tried with all folds stands for election, every setting of stage two included. (What Optuna proposed
     late has seen all folds, so that a little of the choice remains in it.)
     """
-    scores = []
+    scores, guides = [], []
     for trial in trials:
         recipe = run.recipe(trial.user_attrs["recipe"])
-        scores.append([run.record(Job(recipe, fold))["macro_f1"] for fold in range(len(run.folds))])
+        own = np.array([[run.record(Job(recipe, fold))["macro_f1"] for fold in range(len(run.folds))]])
+        scores.append(own)
+        guides.append(scores_elsewhere(own, run.folds.k))
         if "search" in trial.user_attrs:
-            scores += [one["scores"] for one in run.search(trial.user_attrs["search"])["tried"]]
-    return float(cross_fitted_choice(np.array(scores), run.folds.k).mean())
+            tried = run.search(trial.user_attrs["search"])["tried"]
+            scores.append(np.array([one["scores"] for one in tried]))
+            guides.append(np.array([one["expected_elsewhere"] for one in tried]))
+    return float(cross_fitted_choice(np.vstack(scores), run.folds.k, np.vstack(guides)).mean())
 
 
 def _budgets(run: Run, space: Space, trials: Sequence[FrozenTrial]) -> dict[str, list[float]]:

@@ -20,8 +20,9 @@ from optuna.trial import TrialState
 
 from raysk.artifacts import digest_of, write_json
 from raysk.errors import ConfigError, TrainingError
-from raysk.evaluation.comparison import cross_fitted_choice
+from raysk.evaluation.comparison import cross_fitted_choice, scores_elsewhere
 from raysk.evaluation.metrics import count_classes
+from raysk.evaluation.smoothing import smoothed
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.sweeps import Parameter, assigned, values_of
@@ -37,6 +38,8 @@ from raysk.training.world import World
 
 logger = logging.getLogger(__name__)
 
+# Of what a search writes and how it chooses: one of another version is searched anew.
+_VERSION = 2
 # Optuna learns between rounds; within one, all settings are fitted at once.
 _ROUNDS = 4
 # How many of the best settings are kept as recipes, for the ensemble.
@@ -63,7 +66,7 @@ class StageTwoSearch:
     @property
     def id(self) -> str:
         """The name of the search, made from its content."""
-        space = digest_of([[parameter.to_plain() for parameter in self.parameters], self.num_settings])
+        space = digest_of([[parameter.to_plain() for parameter in self.parameters], self.num_settings, _VERSION])
         return f"{self.recipe.key}-search-{space}"
 
     def to_plain(self) -> dict[str, Any]:
@@ -105,9 +108,10 @@ class StageTwoSearch:
 
 @dataclass
 class Tried:
-    """A setting and its macro-F1 on the held-out rows of each fold, (k,)."""
+    """A setting, the values that make it, and its macro-F1 on the held-out rows of each fold, (R k,)."""
 
     recipe: Recipe
+    values: dict[str, Any]
     scores: np.ndarray
 
 
@@ -216,7 +220,10 @@ def _try_settings(search: StageTwoSearch, study: optuna.Study, number: int, run:
     if not recipes:
         return []
     by_fold = [_scores(recipes, fold, run, world) for fold in range(len(run.folds))]
-    tried = [Tried(recipe, scores) for recipe, scores in zip(recipes, np.stack(by_fold, axis=1), strict=True)]
+    tried = [
+        Tried(recipe, trial.params, scores)
+        for trial, recipe, scores in zip(asked, recipes, np.stack(by_fold, axis=1), strict=True)
+    ]
     for trial, one in zip(asked, tried, strict=True):
         study.tell(trial, float(one.scores.mean()))
     return tried
@@ -251,25 +258,42 @@ def _scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) -> np.
     return scores
 
 
+def _expected(tried: Sequence[Tried], scores: np.ndarray) -> np.ndarray:
+    """Returns what each setting can be expected to score, (M,), from one score of each; 0 where a fold diverged."""
+    converged = np.array([bool(one.scores.all()) for one in tried])
+    return smoothed([one.values for one in tried], np.where(converged, scores, 0.0))
+
+
 def _best(tried: Sequence[Tried]) -> list[Tried]:
-    """Returns the best different settings, the best first; one that diverged on a fold is none."""
-    different = {one.recipe.key: one for one in tried if one.scores.all()}
-    return sorted(different.values(), key=lambda one: -one.scores.mean())[:NUM_KEPT]
+    """Returns the different settings of which most is to be expected, the best first; one that diverged is none."""
+    if not tried:
+        return []
+    expected = _expected(tried, np.array([one.scores.mean() for one in tried]))
+    different = {one.recipe.key: (score, one) for score, one in zip(expected, tried, strict=True) if one.scores.all()}
+    return [one for _, one in sorted(different.values(), key=lambda found: -found[0])[:NUM_KEPT]]
 
 
 def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seconds: float, run: Run) -> None:
     scores = np.stack([one.scores for one in tried])
+    # For each fold, what is to be expected of a setting by the other folds: that fold has no say in it.
+    guides = np.stack([_expected(tried, column) for column in scores_elsewhere(scores, run.folds.k).T], axis=1)
+    means = {one.recipe.key: float(one.scores.mean()) for one in tried}
     write_json(
         run.search_file(search.id),
         {
             "recipe": search.recipe.key,
             "kept": keys,
-            "score": float(scores.mean(axis=1).max()),
-            "crossfit": float(cross_fitted_choice(scores, run.folds.k).mean()),
+            "score": means[keys[0]],
+            "crossfit": float(cross_fitted_choice(scores, run.folds.k, guides).mean()),
             "seconds": seconds,
             "tried": [
-                {"recipe": one.recipe.key, "scores": one.scores.tolist(), "stage_two": one.recipe.stage_two.to_plain()}
-                for one in tried
+                {
+                    "recipe": one.recipe.key,
+                    "scores": one.scores.tolist(),
+                    "expected_elsewhere": guide.tolist(),
+                    "stage_two": one.recipe.stage_two.to_plain(),
+                }
+                for one, guide in zip(tried, guides, strict=True)
             ],
         },
     )

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysk.errors import ConfigError, DataError
-from raysk.evaluation.comparison import Difference, compare, cross_fitted_choice, expected_best, holm, sentence
+from raysk.evaluation.comparison import (
+    Difference,
+    compare,
+    cross_fitted_choice,
+    expected_best,
+    holm,
+    scores_elsewhere,
+    sentence,
+)
 from raysk.evaluation.metrics import accuracy_score, macro_auc_score, macro_f1_score
 
 Contestants = dict[str, np.ndarray]
@@ -230,3 +238,17 @@ def test_a_choice_without_candidates_or_other_folds_is_refused(shape: tuple[int,
         cross_fitted_choice(np.zeros(shape), k)
     with pytest.raises(DataError, match="with 1 undefined"):
         cross_fitted_choice(np.array([[0.1, np.nan]]), 2)
+
+
+def test_scores_elsewhere_are_means_of_the_other_folds_of_a_division():
+    fold_scores = np.random.default_rng(0).random((4, 6))
+    found = scores_elsewhere(fold_scores, 3)
+    for fold in range(6):
+        others = [other for other in range(fold // 3 * 3, fold // 3 * 3 + 3) if other != fold]
+        np.testing.assert_allclose(found[:, fold], fold_scores[:, others].mean(axis=1))
+
+
+def test_a_guide_takes_the_place_of_the_mean():
+    fold_scores = np.array([[0.1, 0.9], [0.5, 0.6]])
+    guides = np.array([[1.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_array_equal(cross_fitted_choice(fold_scores, 2, guides), [0.1, 0.6])

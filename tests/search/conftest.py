@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raysk.artifacts import write_json
 from raysk.data.dividing import FoldSettings, make_folds
+from raysk.evaluation.comparison import scores_elsewhere
 from raysk.evaluation.metrics import macro_f1_score
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe
@@ -75,7 +76,11 @@ def finished_search(tmp_path_factory, new_run, small_recipe):
         "decouple: trial 3": ["decouple: trial 3", "decouple: trial 3, kept 2"],
     }
     for name, kept in searches.items():
-        tried = [{"recipe": recipes[one].key, "scores": scores[one]} for one in kept]
+        elsewhere = scores_elsewhere(np.array([scores[one] for one in kept]), run.folds.k).tolist()
+        tried = [
+            {"recipe": recipes[one].key, "scores": scores[one], "expected_elsewhere": expected}
+            for one, expected in zip(kept, elsewhere, strict=True)
+        ]
         found = {"kept": [one["recipe"] for one in tried], "tried": tried, "seconds": 7.0}
         best = float(np.mean(scores[kept[0]]))
         write_json(run.search_file(f"search of {name}"), found | {"score": best, "crossfit": best - 0.05})

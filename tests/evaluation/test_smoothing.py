@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from raysk.evaluation.smoothing import LEAST_SETTINGS, smoothed
+
+
+def draw(rng, num_settings):
+    """Settings of a head and its rate, of which one head has none, and how good they are."""
+    heads = rng.choice(["linear", "cosine", "ncm"], num_settings)
+    rates = 10 ** rng.uniform(-4, -1, num_settings)
+    passes = rng.choice([1, 2, 4], num_settings)
+    values = [
+        {"head": head, "passes": int(number)} | ({} if head == "ncm" else {"lr": float(rate)})
+        for head, rate, number in zip(heads, rates, passes, strict=True)
+    ]
+    truth = 0.4 + 0.05 * (heads == "cosine") - 0.02 * (heads != "ncm") * np.abs(np.log10(rates) + 2.5) + 0.005 * passes
+    return values, truth
+
+
+def test_what_is_chosen_by_it_is_better_than_the_best_score():
+    luck, guided = [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        values, truth = draw(rng, 200)
+        scores = truth + rng.normal(0, 0.03, 200)
+        luck.append(truth.max() - truth[scores.argmax()])
+        guided.append(truth.max() - truth[smoothed(values, scores).argmax()])
+    assert np.mean(guided) < 0.9 * np.mean(luck)
+
+
+def test_without_noise_it_keeps_the_order_of_good_and_bad():
+    values, truth = draw(np.random.default_rng(0), 200)
+    assert np.corrcoef(smoothed(values, truth), truth)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("num_settings", [1, LEAST_SETTINGS - 1])
+def test_few_settings_keep_their_scores(num_settings):
+    values, truth = draw(np.random.default_rng(0), num_settings)
+    assert smoothed(values, truth) is truth
+
+
+def test_what_diverged_stays_zero_and_teaches_nothing():
+    rng = np.random.default_rng(0)
+    values, truth = draw(rng, 100)
+    diverged = [{"head": "linear", "passes": 1, "lr": 100.0 + number} for number in range(20)]
+    found = smoothed(values + diverged, np.concatenate([truth, np.zeros(20)]))
+    assert (found[100:] == 0).all() and (found[:100] > 0.3).all()
+
+
+def test_the_same_settings_are_expected_to_score_the_same_each_time():
+    values, truth = draw(np.random.default_rng(0), 60)
+    before = np.random.get_state()[1].copy()
+    np.testing.assert_array_equal(smoothed(values, truth), smoothed(values, truth))
+    np.testing.assert_array_equal(before, np.random.get_state()[1])
