@@ -4,6 +4,7 @@ It imports neither torch nor any part, so that its process starts at once and st
 """
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from ray.tune import Trainable
 from raysk.artifacts import read_json
 from raysk.search.broker import find_broker
 from raysk.search.jobs import Outcome, QueuedJob, Turn
+
+# After which a file that was written ought to be seen everywhere.
+_LATEST_S = 90.0
 
 
 class RecipeTrial(Trainable):
@@ -41,6 +45,7 @@ class RecipeTrial(Trainable):
             outcome, reason = ray.get(self._broker.outcome.remote(job.id))
             if outcome != Outcome.DONE:
                 return {"outcome": outcome, "reason": reason, "folds": self._done, "complete": False, "done": True}
+            _wait_for(record)
         self._done += 1
         complete = self._done == len(self._steps)
         return {
@@ -72,3 +77,10 @@ class RecipeTrial(Trainable):
         self.cleanup()
         self.setup(new_config)
         return True
+
+
+def _wait_for(path: Path) -> None:
+    """Waits for a file that another node has written: a network file system may show it a minute late."""
+    deadline = time.monotonic() + _LATEST_S
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
