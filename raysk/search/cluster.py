@@ -42,6 +42,8 @@ def connected(address: str | None) -> Iterator[None]:
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
+        # One process a lane fewer: who would take a node away from a cluster of one machine?
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # A short path: Unix sockets lie in it, whose names are limited to about 100 characters.
         with tempfile.TemporaryDirectory(prefix="raysk-", dir="/tmp", ignore_cleanup_errors=True) as folder:
             # Jobs and answers are small: the object store needs no third of the machine's memory.
