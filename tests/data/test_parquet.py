@@ -1,12 +1,9 @@
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
-from threading import Event
-
 import pyarrow as pa
 import pytest
 
 from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import ArtifactError
+from tests.replacing import replaced_in_turns
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -19,26 +16,10 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 def test_a_file_that_is_replaced_meanwhile_is_one_or_the_other(tmp_path):
-    path, stop = tmp_path / "file", Event()
-    new = []
-    for number in (1, 5000):
-        new.append(tmp_path / f"new{number}")
-        write_parquet(new[-1], "rows", pa.table({"row": list(range(number))}), {"rows": number})
-    write_parquet(path, "rows", pa.table({"row": [0]}), {"rows": 1})
-
-    def replace():
-        for turn in count():
-            if stop.is_set():
-                return
-            (tmp_path / "next").hardlink_to(new[turn % 2])
-            (tmp_path / "next").replace(path)
-
-    with ThreadPoolExecutor(1) as pool:
-        replaced = pool.submit(replace)
-        try:
-            for _ in range(500):
-                table, facts = read_parquet(path, "rows")
-                assert len(table) == facts["rows"]
-        finally:
-            stop.set()
-        replaced.result()
+    path, files = tmp_path / "file", [tmp_path / "short", tmp_path / "long"]
+    for file, number in zip([path, *files], (1, 1, 5000), strict=True):
+        write_parquet(file, "rows", pa.table({"row": list(range(number))}), {"rows": number})
+    with replaced_in_turns(path, files):
+        for _ in range(500):
+            table, facts = read_parquet(path, "rows")
+            assert len(table) == facts["rows"]

@@ -1,7 +1,4 @@
 import resource
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
-from threading import Event
 
 import pytest
 import torch
@@ -21,6 +18,7 @@ from raysk.training.checkpoints import (
     pack,
     unpack,
 )
+from tests.replacing import replaced_in_turns
 
 KINDS = [EncoderCheckpoint, FeatureCheckpoint, ClassifierCheckpoint, ProgressCheckpoint]
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "steps": torch.tensor(7), "half": torch.ones(2).bfloat16()}
@@ -89,29 +87,13 @@ def test_a_missing_file_is_refused(tmp_path):
 
 def test_a_file_that_is_replaced_meanwhile_is_one_or_the_other(tmp_path):
     # Headers of different lengths: the tensors of one file behind the header of the other would be shifted.
-    path, stop = tmp_path / "file", Event()
-    files = [ProgressCheckpoint("key", 0, {"losses": [0.1] * n}, {"w": torch.full((64,), n)}) for n in (1, 50)]
-    files[0].write(path)
-    new = [tmp_path / "short", tmp_path / "long"]
-    for file, copy in zip(files, new, strict=True):
-        file.write(copy)
-
-    def replace():
-        for turn in count():
-            if stop.is_set():
-                return
-            (tmp_path / "next").hardlink_to(new[turn % 2])
-            (tmp_path / "next").replace(path)
-
-    with ThreadPoolExecutor(1) as pool:
-        replaced = pool.submit(replace)
-        try:
-            for _ in range(500):
-                found = ProgressCheckpoint.read(path, "key", 0)
-                assert found.tensors["w"].unique().tolist() == [len(found.facts["losses"])]
-        finally:
-            stop.set()
-        replaced.result()
+    path, files = tmp_path / "file", [tmp_path / "short", tmp_path / "long"]
+    for file, number in zip([path, *files], (1, 1, 50), strict=True):
+        ProgressCheckpoint("key", 0, {"losses": [0.1] * number}, {"w": torch.full((64,), number)}).write(file)
+    with replaced_in_turns(path, files):
+        for _ in range(500):
+            found = ProgressCheckpoint.read(path, "key", 0)
+            assert found.tensors["w"].unique().tolist() == [len(found.facts["losses"])]
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):
