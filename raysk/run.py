@@ -8,7 +8,7 @@ classifiers/        stage two         searches/       the stage-two settings tri
 predictions/        held-out and test rows, per recipe and fold
 jobs/               the ledger: one JSON file a finished job, with its cost and its loss curves
 logs/               Ray's chatter and each lane's own log
-leaderboard.*  ensemble.json
+leaderboard.*  ensemble.json        .driver         held by the one driver at work here
 """
 
 from contextlib import AbstractContextManager

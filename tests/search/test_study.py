@@ -328,6 +328,27 @@ def test_families_compete_on_two_publishers_collections_with_equal_budgets(tmp_p
     }  # fmt: skip
 
 
+def test_files_that_cannot_be_written_end_a_study_and_count_against_no_recipe(tmp_path, cache):
+    run = tmp_path / "run"
+    small = [*SMALL, "stage_two.search=0", "epochs=2", f"cache={cache}"]
+    words = ["tune", "--space", "supcon", "--trials", "2", "--run", run, *small]
+    with raysk(tmp_path, *words) as command:
+        command.wait_for((run / "run.json").exists)
+        (run / "predictions").write_text("in the way of the folder")
+        status, output, errors = command.end()
+    assert status == 2, output
+    (line,) = errors.splitlines()
+    assert "must be writable, but Not a directory" in line and line.endswith("run the same command with --resume")
+    assert not (run / "leaderboard.json").exists()
+    (run / "predictions").unlink()
+    with raysk(tmp_path, *words, "--resume") as command:
+        status, output, errors = command.end()
+    assert (status, errors) == (0, ""), output
+    board = Leaderboard.read(run / "leaderboard.json")
+    assert {row.name for row in board.rows} >= {"paper", "cross_entropy"}
+    assert not [noun for noun in board.meta if noun.startswith("not ranked")]
+
+
 @pytest.fixture(scope="module")
 def troubled(tmp_path_factory, cache):
     """A study with a recipe that diverges, whose lane is killed during a job, and which Ctrl-C ends; then resumed."""
