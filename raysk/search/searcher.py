@@ -2,8 +2,8 @@
 
 Optuna's storage lies in the run directory and is the memory of the study: a trial ends there as COMPLETE with its mean
 over all folds, PRUNED with the folds that it had, or FAIL with a reason. A driver that died leaves trials RUNNING,
-and so does one whose files could not be read or written; the next driver fails those and asks for the same points again, whose
-finished jobs are found and not repeated.
+and so does one whose files could not be read or written; the next driver fails those and asks for the same points
+again, whose finished jobs are found and not repeated.
 """
 
 import json
