@@ -1,4 +1,4 @@
-"""The scheduler: stops, between folds, a recipe that has no chance left against the best one so far."""
+"""The scheduler: stops, between folds, a recipe that has no chance left against another."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class FoldRacing(FIFOScheduler):
     A recipe races with the best of its family, so that no family loses of its budget.
 
     Args:
-        searcher: Knows the trials and the best recipe so far.
+        searcher: Knows the trials, and with which of them each one races.
         run: The run directory.
     """
 
@@ -27,11 +27,13 @@ class FoldRacing(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decides after each fold of a trial whether it goes on."""
         known = self.searcher.trials.get(trial.trial_id)
-        best = self.searcher.incumbent(known.point) if known else None
-        if known is None or best in (None, known.recipe.key) or "score" not in result or result["searched"]:
+        if known is None or "score" not in result or result["searched"]:
             return str(TrialScheduler.CONTINUE)
-        folds = range(result["folds"])
-        ours, theirs = ([self.run.predictions(key, f) for f in folds] for key in (known.recipe.key, best))
+        rival = self.searcher.rival(known, result["score"], result["folds"])
+        if rival is None:
+            return str(TrialScheduler.CONTINUE)
+        key, folds = rival
+        ours, theirs = ([self.run.predictions(key, f) for f in range(folds)] for key in (known.recipe.key, key))
         rows = np.concatenate([predictions.rows for predictions in ours])
         candidate, incumbent = (np.concatenate([p.mean() for p in side]) for side in (ours, theirs))
         manifest = self.run.manifest

@@ -132,7 +132,7 @@ class StudySearcher(Searcher):
             return {
                 "broker": self.broker,
                 "folds": len(self.run.folds),
-                "is_raced": self.incumbent(trial.point) is not None,
+                "is_raced": trial.point.kind == "drawn",
                 "steps": json.dumps(self._steps(trial)),
             }
         return str(Searcher.FINISHED)
@@ -170,19 +170,31 @@ class StudySearcher(Searcher):
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return sorted(trials, key=lambda trial: -(trial.value or 0.0))
 
-    def incumbent(self, point: Point) -> str | None:
-        """Returns the key of the recipe that a point is raced against: the best of its family with all folds, if any.
+    def rival(self, trial: Trial, score: float, folds: int) -> tuple[str, int] | None:
+        """Returns the recipe that a drawn one races with, and how many folds both have; None if none leads.
 
-        Like is compared with like: folds count as they are before stage two is searched, and therefore before that
-        search is over. The paper's setting and the controls always run all folds, since a comparison needs them.
+        It is, of its family's recipes that are still in the race, the one that leads by most on these folds. Like is
+        compared with like: folds count as they are before stage two is searched, so no race waits for a search. The
+        paper's setting and the controls are in no danger, since a comparison needs them.
+
+        Args:
+            trial: Of the drawn recipe.
+            score: Mean of its folds.
+            folds: How many it has.
         """
-        if point.kind != "drawn":
+        if trial.point.kind != "drawn":
             return None
-        k = len(self.run.folds)
         tried = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
-        family = [t for t in tried if t.user_attrs.get("family") == point.family and k in t.intermediate_values]
-        best = max(family, key=lambda trial: trial.intermediate_values[k], default=None)
-        return best.user_attrs["recipe"] if best else None
+        ours = {folds: score} | next(one.intermediate_values for one in tried if one.number == trial.asked.number)
+        found, most = None, 0.0
+        for other in tried:
+            theirs = other.intermediate_values
+            if other.user_attrs.get("family") == trial.point.family and theirs:
+                shared = min(folds, max(theirs))
+                lead = theirs[shared] - ours[shared]
+                if lead > most:
+                    found, most = (str(other.user_attrs["recipe"]), shared), lead
+        return found
 
     def close(self) -> None:
         """Proposes nothing more."""

@@ -90,7 +90,8 @@ class _Study:
                 return self._watch(self._end)
             finally:
                 ray.get(self.broker.close.remote())
-                self.lanes.join(timeout=10)
+                # Also those that are still coming up: Ray ends a process without a word whose threads outlive it.
+                self.lanes.join(timeout=60)
 
     def _watch(self, work: Callable[[], Any]) -> Any:
         """Runs a part of the study in a thread, while this one draws, and heeds Ctrl-C and the clock."""

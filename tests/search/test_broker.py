@@ -12,7 +12,7 @@ from raysk.recipe import Job, Recipe
 from raysk.search.broker import find_broker, start_broker
 from raysk.search.cluster import connected
 from raysk.search.jobs import Outcome, QueuedJob
-from raysk.search.lanes import JobStopped, _Line
+from raysk.search.lane_loop import JobStopped, _Line
 from raysk.training.loop import Progress
 from raysk.training.world import World
 

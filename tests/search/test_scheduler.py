@@ -40,6 +40,12 @@ def result(score, folds=1, searched=False):
     }  # fmt: skip
 
 
+def finish_folds(searcher, name, score):
+    """Tells the searcher of all folds of a trial, one after the other."""
+    for folds in (1, 2, 3):
+        searcher.on_trial_result(name, result(score, folds))
+
+
 @pytest.fixture
 def racing(searcher, run):
     """All named recipes at work; the first of them, the paper's, complete with nine rows in ten right."""
@@ -47,7 +53,7 @@ def racing(searcher, run):
     paper = named[0].recipe.key
     for fold in range(3):
         predict(run, paper, fold, 0.9)
-    searcher.on_trial_result("named0", result(0.9, 3))
+    finish_folds(searcher, "named0", 0.9)
     searcher.on_trial_complete("named0", result(0.9, 3, searched=True))
     return FoldRacing(searcher, run)
 
@@ -70,27 +76,31 @@ def test_controls_and_starts_run_all_folds_however_bad(racing, searcher, run):
         assert verdict(racing, name, result(0.0)) == TrialScheduler.CONTINUE
 
 
-def test_nobody_is_stopped_before_a_recipe_has_all_folds_which_need_not_wait_for_its_search(searcher, run):
+def test_a_rival_is_met_on_the_folds_that_both_have_and_need_not_have_all(searcher, run):
     racing = FoldRacing(searcher, run)
     named = [begin(searcher, f"named{number}") for number in range(NUM_NAMED)]
     drawn = begin(searcher, "drawn")
-    predict(run, drawn.recipe.key, 0, 0.0)
-    assert verdict(racing, "drawn", result(0.0)) == TrialScheduler.CONTINUE
     for fold in range(3):
-        predict(run, named[0].recipe.key, fold, 0.9)
-    searcher.on_trial_result("named0", result(0.9, 2))
-    assert verdict(racing, "drawn", result(0.0)) == TrialScheduler.CONTINUE
-    searcher.on_trial_result("named0", result(0.9, 3))
-    assert verdict(racing, "drawn", result(0.0)) == TrialScheduler.STOP
+        predict(run, drawn.recipe.key, fold, 0.0)
+    assert verdict(racing, "drawn", result(0.0)) == TrialScheduler.CONTINUE, "nobody has this fold"
+    searcher.on_trial_result("drawn", result(0.0))
+    predict(run, named[0].recipe.key, 0, 0.9)
+    searcher.on_trial_result("named0", result(0.9, 1))
+    assert searcher.rival(drawn, 0.0, 2) == (named[0].recipe.key, 1)
+    assert verdict(racing, "drawn", result(0.0, 2)) == TrialScheduler.STOP
 
 
-def test_the_best_recipe_does_not_race_with_itself(searcher, run):
+def test_the_rival_is_who_leads_by_most_and_none_that_was_stopped_or_is_behind(searcher):
     for number in range(NUM_NAMED):
         begin(searcher, f"named{number}")
-    drawn = begin(searcher, "drawn")
-    searcher.on_trial_result("drawn", result(0.5, 3))
-    assert searcher.incumbent(drawn.point) == drawn.recipe.key
-    assert verdict(FoldRacing(searcher, run), "drawn", result(0.5, 3)) == TrialScheduler.CONTINUE
+    worse, middle, better = (begin(searcher, name) for name in ("worse", "middle", "better"))
+    for name, score in (("worse", 0.2), ("middle", 0.4), ("better", 0.5)):
+        searcher.on_trial_result(name, result(score))
+    assert searcher.rival(worse, 0.2, 1) == (better.recipe.key, 1)
+    assert searcher.rival(middle, 0.4, 1) == (better.recipe.key, 1)
+    assert searcher.rival(better, 0.5, 1) is None
+    searcher.on_trial_complete("better", result(0.5))
+    assert searcher.rival(worse, 0.2, 1) == (middle.recipe.key, 1)
 
 
 def test_a_trial_without_a_score_is_left_to_end_as_it_does(racing, searcher):
@@ -101,6 +111,7 @@ def test_a_trial_without_a_score_is_left_to_end_as_it_does(racing, searcher):
 
 def test_nobody_is_stopped_by_what_a_search_of_stage_two_answers(racing, searcher, run):
     drawn = begin(searcher, "drawn")
+    finish_folds(searcher, "drawn", 0.0)
     for fold in range(3):
         predict(run, drawn.recipe.key, fold, 0.0)
     assert verdict(racing, "drawn", result(0.0, 3)) == TrialScheduler.STOP
@@ -120,7 +131,7 @@ def test_a_recipe_races_with_those_of_its_family_only(run, tmp_path):
         predict(run, paper.recipe.key, fold, 0.9)
         predict(run, ours.recipe.key, fold, 0.1)
         predict(run, other.recipe.key, fold, 0.1)
-    searcher.on_trial_result("trial0", result(0.9, 3))
+    finish_folds(searcher, "trial0", 0.9)
     racing = FoldRacing(searcher, run)
     assert verdict(racing, "trial6", result(0.1)) == TrialScheduler.STOP
-    assert verdict(racing, "trial9", result(0.1)) == TrialScheduler.CONTINUE, "no recipe of decouple is complete yet"
+    assert verdict(racing, "trial9", result(0.1)) == TrialScheduler.CONTINUE, "no recipe of decouple has a fold yet"

@@ -119,12 +119,10 @@ def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
     assert not any(isinstance(value, list | dict) for value in config.values()), "Tune would take these for a space"
 
 
-def test_a_drawn_recipe_is_raced_once_its_family_has_a_complete_one(run):
-    driver = Driver(run, 9, user=[*USER, "stage_two.search=0"])
-    named = [driver.suggest() for _ in range(7)]
-    assert not driver.searcher.suggest("before")["is_raced"], "nothing to race against yet: all folds are due"
-    driver.complete(named[0][0])
-    assert driver.searcher.suggest("after")["is_raced"]
+def test_drawn_recipes_are_raced_and_named_ones_are_not(run):
+    searcher = Driver(run, len(NAMED) + 1).searcher
+    raced = [searcher.suggest(f"tune{number}")["is_raced"] for number in range(len(NAMED) + 1)]
+    assert raced == [*[False] * len(NAMED), True]
 
 
 def test_a_trial_without_a_frozen_encoder_has_folds_only(run):

@@ -1,0 +1,14 @@
+"""Where Ray Train enters a lane.
+
+Its controller unpickles what the workers run, in a process of its own a lane: this module spares it a second of imports
+that only workers need.
+"""
+
+from typing import Any
+
+
+def enter_lane(settings: dict[str, Any]) -> None:
+    """Runs on every worker of a lane: does jobs until the broker sends it home."""
+    from raysk.search.lane_loop import LaneSettings, lane_loop
+
+    lane_loop(LaneSettings(**settings))
