@@ -16,12 +16,14 @@ if TYPE_CHECKING:  # The broker needs no torch, which a recipe brings along.
 
 
 class Turn(IntEnum):
-    """Whose turn it is, sooner first; within a turn the trial that began first, and of it the first fold."""
+    """Whose turn it is, sooner first."""
 
-    DUE = 0
-    """What a trial cannot go on without."""
-    AHEAD = 1
-    """What racing may yet make needless: for a lane that would be idle."""
+    FIXED = 0
+    """A recipe that runs all its folds, whatever they say."""
+    SCORED = 1
+    """One in the race, of which a fold is known."""
+    NEW = 2
+    """One in the race, of which nothing is known."""
 
 
 class Outcome(StrEnum):
@@ -58,7 +60,7 @@ class QueuedJob:
 
     id: str
     plain: dict[str, Any]
-    priority: list[int]
+    priority: list[float]
     encoder: str | None
     title: str = ""
     attempts: int = 0
@@ -67,7 +69,7 @@ class QueuedJob:
     reason: str = ""
 
     @classmethod
-    def of(cls, job: "Work", *priority: int, title: str = "") -> "QueuedJob":
+    def of(cls, job: "Work", *priority: float, title: str = "") -> "QueuedJob":
         """Returns a job, or a search of stage two, as the queue takes it."""
         trains = getattr(job, "part", None) == "held_out" and job.recipe.encoder_key is not None
         encoder = f"{job.recipe.encoder_key}-{getattr(job, 'fold', '')}" if trains else None

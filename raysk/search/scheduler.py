@@ -1,5 +1,6 @@
-"""The scheduler: stops, between folds, a recipe that has no chance left against another."""
+"""The scheduler: stops, as soon as a score says so, every recipe that has no chance left against another."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raysk.run import Run
 from raysk.search.racing import goes_on
-from raysk.search.searcher import StudySearcher
+from raysk.search.searcher import StudySearcher, Trial
 
 
 class FoldRacing(FIFOScheduler):
@@ -16,26 +17,40 @@ class FoldRacing(FIFOScheduler):
     A recipe races with the best of its family, so that no family loses of its budget.
 
     Args:
-        searcher: Knows the trials, and with which of them each one races.
+        searcher: Knows the trials, and with whom each one races.
         run: The run directory.
+        cancel: Has the jobs of a trial left, whose recipes and folds are named.
     """
 
-    def __init__(self, searcher: StudySearcher, run: Run) -> None:
+    def __init__(self, searcher: StudySearcher, run: Run, cancel: Callable[[Trial], None]) -> None:
         super().__init__()
-        self.searcher, self.run = searcher, run
+        self.searcher, self.run, self.cancel = searcher, run, cancel
+        self._survived: set[tuple[str, str, int]] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decides after each fold of a trial whether it goes on."""
+        """Decides after each fold of a trial which trials go on: a score can also end the race of another."""
         known = self.searcher.trials.get(trial.trial_id)
         if known is None or "score" not in result or result["searched"]:
             return str(TrialScheduler.CONTINUE)
-        rival = self.searcher.rival(known, result["score"], result["folds"])
-        if rival is None:
-            return str(TrialScheduler.CONTINUE)
+        # Sooner than Tune tells it, since the others are compared with this score.
+        self.searcher.on_trial_result(trial.trial_id, result)
+        for one in list(self.searcher.trials.values()):
+            if not one.is_beaten and self._is_beaten(one):
+                one.is_beaten = True
+                if one is not known:
+                    self.cancel(one)
+        return str(TrialScheduler.STOP if known.is_beaten else TrialScheduler.CONTINUE)
+
+    def _is_beaten(self, trial: Trial) -> bool:
+        rival = self.searcher.rival(trial)
+        if rival is None or (trial.recipe.key, *rival) in self._survived:
+            return False
         key, folds = rival
-        ours, theirs = ([self.run.predictions(key, f) for f in range(folds)] for key in (known.recipe.key, key))
+        ours, theirs = ([self.run.predictions(key, f) for f in range(folds)] for key in (trial.recipe.key, key))
         rows = np.concatenate([predictions.rows for predictions in ours])
         candidate, incumbent = (np.concatenate([p.mean() for p in side]) for side in (ours, theirs))
         manifest = self.run.manifest
         survives = goes_on(candidate, incumbent, manifest.labels[rows], manifest.groups[rows])
-        return str(TrialScheduler.CONTINUE if survives else TrialScheduler.STOP)
+        if survives:
+            self._survived.add((trial.recipe.key, *rival))
+        return not survives

@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from raysk.errors import ConfigError
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
-from raysk.search.jobs import Outcome, QueuedJob, Turn
+from raysk.search.jobs import Outcome, QueuedJob
 from raysk.search.space import Family, Point, Space
 from raysk.search.storage import create_sampler, open_study
 from raysk.training.stage_two_search import StageTwoSearch
@@ -35,6 +35,7 @@ class Trial:
         recipe: What it tries.
         search: What it tries of stage two afterwards.
         steps: How many reports it has made.
+        is_beaten: Whether it has lost its race.
     """
 
     asked: optuna.Trial
@@ -42,6 +43,12 @@ class Trial:
     recipe: Recipe
     search: StageTwoSearch | None = None
     steps: int = 0
+    is_beaten: bool = False
+
+    def work(self, num_folds: int) -> list[Job | StageTwoSearch]:
+        """Returns its jobs, in their order."""
+        jobs = [Job(self.recipe, fold) for fold in range(num_folds)]
+        return [*jobs, self.search] if self.search else [*jobs]
 
 
 @dataclass
@@ -86,14 +93,18 @@ class StudySearcher(Searcher):
             space.
         broker: Name of the broker, for the trials.
         listener: Who hears of it.
+        num_lanes: How many jobs are done at a time.
 
     Attributes:
         broken: Why the study cannot go on, once a file could not be read or written: its trials stay RUNNING.
     """
 
-    def __init__(self, space: Space, run: Run, num_trials: int | None, broker: str, listener: Listener) -> None:
+    def __init__(
+        self, space: Space, run: Run, num_trials: int | None, broker: str, listener: Listener, num_lanes: int = 1
+    ) -> None:
         super().__init__(metric="score", mode="max")
         self.space, self.run, self.broker, self.listener = space, run, broker, listener
+        self.num_lanes = num_lanes
         self.study = open_study(run.folder / "study.journal")
         self.seed = space.config().recipe.seed
         self.named = {point.name: point for point in space.named_points()}
@@ -132,6 +143,7 @@ class StudySearcher(Searcher):
             return {
                 "broker": self.broker,
                 "folds": len(self.run.folds),
+                "lanes": self.num_lanes,
                 "is_raced": trial.point.kind == "drawn",
                 "steps": json.dumps(self._steps(trial)),
             }
@@ -161,8 +173,9 @@ class StudySearcher(Searcher):
                     trial.asked.set_user_attr("search", trial.search.id)
                 self.study.tell(trial.asked, result["score"])
             elif not self.is_closed:
-                self.study.tell(trial.asked, state=TrialState.PRUNED)
-                self.listener.say(f"{trial.point.name}: stopped after fold {result['folds']}, another recipe is better")
+                self._stop(trial, result["folds"])
+        elif trial.is_beaten:
+            self._stop(trial, result["folds"])
         self._count()
 
     def complete(self) -> list[FrozenTrial]:
@@ -170,27 +183,22 @@ class StudySearcher(Searcher):
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return sorted(trials, key=lambda trial: -(trial.value or 0.0))
 
-    def rival(self, trial: Trial, score: float, folds: int) -> tuple[str, int] | None:
+    def rival(self, trial: Trial) -> tuple[str, int] | None:
         """Returns the recipe that a drawn one races with, and how many folds both have; None if none leads.
 
         It is, of its family's recipes that are still in the race, the one that leads by most on these folds. Like is
         compared with like: folds count as they are before stage two is searched, so no race waits for a search. The
         paper's setting and the controls are in no danger, since a comparison needs them.
-
-        Args:
-            trial: Of the drawn recipe.
-            score: Mean of its folds.
-            folds: How many it has.
         """
         if trial.point.kind != "drawn":
             return None
         tried = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
-        ours = {folds: score} | next(one.intermediate_values for one in tried if one.number == trial.asked.number)
+        ours = next(one.intermediate_values for one in tried if one.number == trial.asked.number)
         found, most = None, 0.0
         for other in tried:
             theirs = other.intermediate_values
-            if other.user_attrs.get("family") == trial.point.family and theirs:
-                shared = min(folds, max(theirs))
+            if other.user_attrs.get("family") == trial.point.family and ours and theirs:
+                shared = min(len(self.run.folds), max(ours), max(theirs))
                 lead = theirs[shared] - ours[shared]
                 if lead > most:
                     found, most = (str(other.user_attrs["recipe"]), shared), lead
@@ -243,13 +251,15 @@ class StudySearcher(Searcher):
     def _steps(self, trial: Trial) -> list[tuple[dict[str, Any], str]]:
         """Returns the work of a trial, each with the file that says that it is done."""
         number, name = trial.asked.number, trial.point.name
-        jobs = [Job(trial.recipe, fold) for fold in range(len(self.run.folds))]
-        queued = [QueuedJob.of(job, Turn.DUE, number, job.fold, title=f"{name}, fold {job.fold + 1}") for job in jobs]
-        records = [self.run.record_file(job) for job in jobs]
-        if trial.search is not None:
-            queued.append(QueuedJob.of(trial.search, Turn.DUE, number, len(jobs), title=f"{name}, stage two"))
-            records.append(self.run.search_file(trial.search.id))
-        return [(asdict(one), str(record.resolve())) for one, record in zip(queued, records, strict=True)]
+        steps = []
+        for step, work in enumerate(trial.work(len(self.run.folds))):
+            if isinstance(work, Job):
+                title, record = f"fold {step + 1}", self.run.record_file(work)
+            else:
+                title, record = "stage two", self.run.search_file(work.id)
+            queued = QueuedJob.of(work, number, step, title=f"{name}, {title}")
+            steps.append((asdict(queued), str(record.resolve())))
+        return steps
 
     def _hear(self, trial: Trial, result: dict[str, Any]) -> None:
         steps = result["folds"] + result["searched"]
@@ -259,6 +269,10 @@ class StudySearcher(Searcher):
             fold = f"fold {result['folds']} of {len(self.run.folds)}"
             done = f"best of {trial.search.num_settings} stage twos" if result["searched"] and trial.search else fold
             self.listener.say(f"{trial.point.name}: {done}, macro-F1 {result['score']:.3f}")
+
+    def _stop(self, trial: Trial, folds: int) -> None:
+        self.study.tell(trial.asked, state=TrialState.PRUNED)
+        self.listener.say(f"{trial.point.name}: stopped after fold {folds}, another recipe is better")
 
     def _fail(self, asked: optuna.Trial, reason: str, name: str = "") -> None:
         asked.set_user_attr("reason", reason)

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
@@ -16,7 +17,7 @@ from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.scoring import read_held_out
-from raysk.search.broker import start_broker
+from raysk.search.broker import find_broker, start_broker
 from raysk.search.candidates import read_candidates
 from raysk.search.cluster import connected
 from raysk.search.contests import cross_fitted_best, study_tables
@@ -28,7 +29,7 @@ from raysk.search.preparation import prepare
 from raysk.search.request import Interrupt, StudyRequest
 from raysk.search.resources import TRIAL_CPUS, LanePlan, plan_lanes
 from raysk.search.scheduler import FoldRacing
-from raysk.search.searcher import Listener, StudySearcher
+from raysk.search.searcher import Listener, StudySearcher, Trial
 from raysk.search.space import Space, load_space
 from raysk.search.trials import RecipeTrial
 
@@ -73,7 +74,7 @@ class _Study:
         name = f"broker-{run.folder.name}-{os.getpid()}"
         self.broker = start_broker(name)
         self.listener = Listener(lambda line: self.display.say(line))
-        self.searcher = StudySearcher(space, run, num_trials, name, self.listener)
+        self.searcher = StudySearcher(space, run, num_trials, name, self.listener, plan.lanes)
         self.display = StudyDisplay(console, self.listener.tally, self.searcher.num_trials, len(run.folds), plan)
         self.lanes = LanePool(run, name, plan, loader=space.config().loader)
 
@@ -190,7 +191,7 @@ def make_tuner(searcher: StudySearcher, run: Run, plan: LanePlan) -> Tuner:
         tune.with_resources(RecipeTrial, {"CPU": TRIAL_CPUS}),
         tune_config=TuneConfig(
             search_alg=searcher,
-            scheduler=FoldRacing(searcher, run),
+            scheduler=FoldRacing(searcher, run, partial(_have_left, run, searcher.broker)),
             metric="score",
             mode="max",
             num_samples=-1,
@@ -205,3 +206,8 @@ def make_tuner(searcher: StudySearcher, run: Run, plan: LanePlan) -> Tuner:
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
         ),
     )
+
+
+def _have_left(run: Run, broker: str, trial: Trial) -> None:
+    """Has the lanes leave the work of a trial."""
+    ray.get(find_broker(broker).cancel.remote([work.id for work in trial.work(len(run.folds))]))

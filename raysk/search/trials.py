@@ -5,6 +5,7 @@ It imports neither torch nor any part, so that its process starts at once and st
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,23 +25,22 @@ class RecipeTrial(Trainable):
     """Submits the work of a recipe and reports step by step; the lanes do it.
 
     All folds are queued at once, so that a lane that would be idle works ahead, and what racing makes needless is
-    cancelled. What a trial cannot go on without comes before what is ahead, and the trial that began first before the
-    others: a study that is ended by the clock has few recipes half done. A search of stage two follows the folds.
+    cancelled. A search of stage two follows the folds.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Finds the broker and queues the jobs that have no record yet."""
         self._broker = find_broker(config["broker"])
         self._steps = [(QueuedJob(**job), Path(record)) for job, record in json.loads(config["steps"])]
-        self._num_folds = config["folds"]
+        self._num_folds, self._lanes, self._is_raced = config["folds"], config["lanes"], config["is_raced"]
         self._scores: list[float] = []
         self._done = 0
-        self._submit(self._steps[: self._num_folds], Turn.AHEAD if config["is_raced"] else Turn.DUE)
+        self._submit()
 
     def step(self) -> dict[str, Any]:
         """Waits for the next fold, or the search; returns the mean macro-F1 of the folds so far, or the best found."""
         job, record = self._steps[self._done]
-        self._submit([(job, record)], Turn.DUE)
+        self._submit()
         if not record.exists():
             outcome, reason = ray.get(self._broker.outcome.remote(job.id))
             if outcome != Outcome.DONE:
@@ -63,8 +63,15 @@ class RecipeTrial(Trainable):
         self._scores.append(record["macro_f1"])
         return sum(self._scores) / len(self._scores)
 
-    def _submit(self, steps: list[tuple[QueuedJob, Path]], turn: Turn) -> None:
-        left = [replace(job, priority=[turn, *job.priority[1:]]) for job, record in steps if not record.exists()]
+    def _submit(self) -> None:
+        """Queues the folds that are left, or else the search; what is queued already gets the place that it has now."""
+        steps = self._steps[self._done : self._num_folds] or self._steps[self._done :]
+        left = []
+        for job, record in steps:
+            if not record.exists():
+                number, step = job.priority
+                place = place_in_queue(number, step, self._is_raced, self._scores, self._lanes)
+                left.append(replace(job, priority=place))
         if left:
             ray.get(self._broker.submit.remote(left))
 
@@ -77,6 +84,26 @@ class RecipeTrial(Trainable):
         self.cleanup()
         self.setup(new_config)
         return True
+
+
+def place_in_queue(number: float, step: float, is_raced: bool, scores: Sequence[float], lanes: int) -> list[float]:
+    """Returns the priority of a step of a trial, so that a study can end at any time with its best recipes done.
+
+    Recipes that run all folds come first; then those that have a score, the best first. Of those without, as many begin
+    as there are lanes before any works ahead.
+
+    Args:
+        number: Of the trial.
+        step: A fold; past the last of them the search of stage two.
+        is_raced: Whether the trial can be stopped between folds.
+        scores: Of the folds that it has.
+        lanes: How many there are.
+    """
+    if not is_raced:
+        return [Turn.FIXED, number, step]
+    if scores:
+        return [Turn.SCORED, -sum(scores) / len(scores), number, step]
+    return [Turn.NEW, number + step * lanes, number]
 
 
 def _wait_for(path: Path) -> None:

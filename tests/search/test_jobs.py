@@ -65,10 +65,10 @@ def test_a_job_is_with_one_lane_only_and_queued_once(queue):
 
 def test_a_job_that_is_submitted_again_comes_as_soon_as_any_wants_it(queue):
     lane = queue.join(0)
-    for job in (a_job("ahead", Turn.AHEAD, 0), a_job("due", Turn.DUE, 5), a_job("ahead", Turn.DUE, 0)):
+    for job in (a_job("one", Turn.NEW, 0), a_job("other", Turn.SCORED, 5), a_job("one", Turn.SCORED, 0)):
         queue.submit(job)
-    queue.submit(a_job("ahead", Turn.AHEAD, 9))
-    assert taken(queue, 0, lane) == "ahead"
+    queue.submit(a_job("one", Turn.NEW, 9))
+    assert taken(queue, 0, lane) == "one"
 
 
 def test_two_lanes_never_train_one_encoder_at_once(queue):

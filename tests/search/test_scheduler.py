@@ -55,7 +55,7 @@ def racing(searcher, run):
         predict(run, paper, fold, 0.9)
     finish_folds(searcher, "named0", 0.9)
     searcher.on_trial_complete("named0", result(0.9, 3, searched=True))
-    return FoldRacing(searcher, run)
+    return FoldRacing(searcher, run, lambda trial: None)
 
 
 def verdict(racing, name, answer):
@@ -77,16 +77,16 @@ def test_controls_and_starts_run_all_folds_however_bad(racing, searcher, run):
 
 
 def test_a_rival_is_met_on_the_folds_that_both_have_and_need_not_have_all(searcher, run):
-    racing = FoldRacing(searcher, run)
+    racing = FoldRacing(searcher, run, lambda trial: None)
     named = [begin(searcher, f"named{number}") for number in range(NUM_NAMED)]
     drawn = begin(searcher, "drawn")
     for fold in range(3):
         predict(run, drawn.recipe.key, fold, 0.0)
     assert verdict(racing, "drawn", result(0.0)) == TrialScheduler.CONTINUE, "nobody has this fold"
-    searcher.on_trial_result("drawn", result(0.0))
     predict(run, named[0].recipe.key, 0, 0.9)
     searcher.on_trial_result("named0", result(0.9, 1))
-    assert searcher.rival(drawn, 0.0, 2) == (named[0].recipe.key, 1)
+    searcher.on_trial_result("drawn", result(0.0, 2))
+    assert searcher.rival(drawn) == (named[0].recipe.key, 1)
     assert verdict(racing, "drawn", result(0.0, 2)) == TrialScheduler.STOP
 
 
@@ -94,13 +94,45 @@ def test_the_rival_is_who_leads_by_most_and_none_that_was_stopped_or_is_behind(s
     for number in range(NUM_NAMED):
         begin(searcher, f"named{number}")
     worse, middle, better = (begin(searcher, name) for name in ("worse", "middle", "better"))
+    assert searcher.rival(worse) is None
     for name, score in (("worse", 0.2), ("middle", 0.4), ("better", 0.5)):
         searcher.on_trial_result(name, result(score))
-    assert searcher.rival(worse, 0.2, 1) == (better.recipe.key, 1)
-    assert searcher.rival(middle, 0.4, 1) == (better.recipe.key, 1)
-    assert searcher.rival(better, 0.5, 1) is None
+    assert searcher.rival(worse) == (better.recipe.key, 1)
+    assert searcher.rival(middle) == (better.recipe.key, 1)
+    assert searcher.rival(better) is None
     searcher.on_trial_complete("better", result(0.5))
-    assert searcher.rival(worse, 0.2, 1) == (middle.recipe.key, 1)
+    assert searcher.rival(worse) == (middle.recipe.key, 1)
+
+
+def race(searcher, run, racing, name, accuracy):
+    """Begins a recipe, and reports its first fold."""
+    drawn = begin(searcher, name)
+    for fold in (0, 1):
+        predict(run, drawn.recipe.key, fold, accuracy)
+    assert verdict(racing, name, result(accuracy)) == TrialScheduler.CONTINUE
+    return drawn
+
+
+def test_a_score_ends_the_race_of_another_whose_work_is_left_and_which_counts_as_stopped(searcher, run):
+    left = []
+    racing = FoldRacing(searcher, run, left.append)
+    for number in range(NUM_NAMED):
+        begin(searcher, f"named{number}")
+    worse = race(searcher, run, racing, "worse", 0.1)
+    race(searcher, run, racing, "better", 0.9)
+    assert left == [worse]
+    searcher.on_trial_complete("worse", {"outcome": "cancelled", "reason": "", "folds": 1, "done": True})
+    assert searcher.study.get_trials()[worse.asked.number].state.name == "PRUNED"
+
+
+def test_one_that_was_beaten_between_two_jobs_stops_with_its_next_fold(searcher, run):
+    racing = FoldRacing(searcher, run, lambda trial: None)
+    for number in range(NUM_NAMED):
+        begin(searcher, f"named{number}")
+    race(searcher, run, racing, "worse", 0.1)
+    race(searcher, run, racing, "better", 0.9)
+    assert verdict(racing, "worse", result(0.1, 2)) == TrialScheduler.STOP
+    assert verdict(racing, "better", result(0.9, 2)) == TrialScheduler.CONTINUE
 
 
 def test_a_trial_without_a_score_is_left_to_end_as_it_does(racing, searcher):
@@ -132,6 +164,6 @@ def test_a_recipe_races_with_those_of_its_family_only(run, tmp_path):
         predict(run, ours.recipe.key, fold, 0.1)
         predict(run, other.recipe.key, fold, 0.1)
     finish_folds(searcher, "trial0", 0.9)
-    racing = FoldRacing(searcher, run)
+    racing = FoldRacing(searcher, run, lambda trial: None)
     assert verdict(racing, "trial6", result(0.1)) == TrialScheduler.STOP
     assert verdict(racing, "trial9", result(0.1)) == TrialScheduler.CONTINUE, "no recipe of decouple has a fold yet"

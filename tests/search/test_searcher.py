@@ -7,7 +7,6 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raysk.recipe import Job
-from raysk.search.jobs import Turn
 from raysk.search.searcher import Listener, StudySearcher, origin
 from raysk.search.space import load_space
 from raysk.search.storage import open_study
@@ -111,7 +110,7 @@ def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
     assert run.recipe(recipe.key) == recipe
     assert (config["broker"], config["folds"], config["is_raced"]) == ("broker", 3, False)
     queued, records = zip(*json.loads(config["steps"]), strict=True)
-    assert [job["priority"] for job in queued] == [[Turn.DUE, 0, step] for step in range(4)]
+    assert [job["priority"] for job in queued] == [[0, step] for step in range(4)]
     assert [job["title"] for job in queued][2:] == ["paper, fold 3", "paper, stage two"]
     assert list(records) == [*(str(run.record_file(job)) for job in jobs), str(run.search_file(search.id))]
     assert isinstance(search, StageTwoSearch)
