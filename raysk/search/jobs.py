@@ -56,6 +56,7 @@ class QueuedJob:
         priority: Smaller is sooner.
         encoder: Name of the encoder that it trains or reads; two lanes never train the same one at once.
         title: What a reader calls it.
+        needs: Names of the jobs that must be done before it; one that the queue does not know was done earlier.
     """
 
     id: str
@@ -63,6 +64,7 @@ class QueuedJob:
     priority: list[float]
     encoder: str | None
     title: str = ""
+    needs: list[str] = field(default_factory=list)
     attempts: int = 0
     stopping: bool = False
     outcome: Outcome | None = None
@@ -164,7 +166,7 @@ class JobQueue:
         state.heard = self.clock()
         self._take_back(state, "its lane asked for another")
         busy = {other.job.encoder for other in self.lanes.values() if other.job and other.job.encoder}
-        ready = [job for job in self.waiting if job.encoder not in busy]
+        ready = [job for job in self.waiting if job.encoder not in busy and self._has_what_it_needs(job)]
         if not ready:
             return Order.WAIT, None
         job = min(ready, key=lambda job: job.priority)
@@ -200,6 +202,10 @@ class JobQueue:
         for state in self.lanes.values():
             if state.job is not None and self.clock() - state.heard > self.lease_seconds:
                 self._take_back(state, f"its lane was silent for {self.lease_seconds:g} s")
+
+    def _has_what_it_needs(self, job: QueuedJob) -> bool:
+        needed = (self.jobs.get(name) for name in job.needs)
+        return all(one is None or one.outcome is Outcome.DONE for one in needed)
 
     def _take_back(self, state: LaneState, reason: str) -> None:
         if state.job is None:

@@ -252,12 +252,14 @@ class StudySearcher(Searcher):
         """Returns the work of a trial, each with the file that says that it is done."""
         number, name = trial.asked.number, trial.point.name
         steps = []
+        folds = [job.id for job in trial.work(len(self.run.folds)) if isinstance(job, Job)]
         for step, work in enumerate(trial.work(len(self.run.folds))):
             if isinstance(work, Job):
-                title, record = f"fold {step + 1}", self.run.record_file(work)
+                queued = QueuedJob.of(work, number, step, title=f"{name}, fold {step + 1}")
+                record = self.run.record_file(work)
             else:
-                title, record = "stage two", self.run.search_file(work.id)
-            queued = QueuedJob.of(work, number, step, title=f"{name}, {title}")
+                queued = replace(QueuedJob.of(work, number, step, title=f"{name}, stage two"), needs=folds)
+                record = self.run.search_file(work.id)
             steps.append((asdict(queued), str(record.resolve())))
         return steps
 

@@ -24,7 +24,7 @@ _LATEST_S = 90.0
 class RecipeTrial(Trainable):
     """Submits the work of a recipe and reports step by step; the lanes do it.
 
-    All folds are queued at once, so that a lane that would be idle works ahead, and what racing makes needless is
+    All its work is queued at once, so that a lane that would be idle works ahead, and what racing makes needless is
     cancelled. A search of stage two follows the folds.
     """
 
@@ -64,10 +64,9 @@ class RecipeTrial(Trainable):
         return sum(self._scores) / len(self._scores)
 
     def _submit(self) -> None:
-        """Queues the folds that are left, or else the search; what is queued already gets the place that it has now."""
-        steps = self._steps[self._done : self._num_folds] or self._steps[self._done :]
+        """Queues what is left; what is queued already gets the place that it has now."""
         left = []
-        for job, record in steps:
+        for job, record in self._steps[self._done :]:
             if not record.exists():
                 number, step = job.priority
                 place = place_in_queue(number, step, self._is_raced, self._scores, self._lanes)

@@ -71,6 +71,29 @@ def test_a_job_that_is_submitted_again_comes_as_soon_as_any_wants_it(queue):
     assert taken(queue, 0, lane) == "one"
 
 
+def test_a_job_waits_for_those_that_it_needs(queue):
+    lane = queue.join(0)
+    search = a_job("search", 0)
+    search.needs = ["earlier", "fold"]
+    for job in (search, a_job("fold", 1), a_job("other", 2)):
+        queue.submit(job)
+    assert taken(queue, 0, lane) == "fold", "the search needs it"
+    queue.finish(0, lane, "fold", Outcome.DONE)
+    assert taken(queue, 0, lane) == "search", "what the queue does not know was done by an earlier driver"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.CANCELLED])
+def test_a_job_whose_need_came_to_nothing_is_not_handed_out(queue, outcome):
+    lane = queue.join(0)
+    search = a_job("search", 0)
+    search.needs = ["fold"]
+    queue.submit(a_job("fold", 1))
+    queue.submit(search)
+    assert taken(queue, 0, lane) == "fold"
+    queue.finish(0, lane, "fold", outcome)
+    assert queue.take(0, lane) == (Order.WAIT, None)
+
+
 def test_two_lanes_never_train_one_encoder_at_once(queue):
     first, second = queue.join(0), queue.join(1)
     for job in (a_job("a", 0, encoder="e"), a_job("b", 1, encoder="e"), a_job("c", 2, encoder="f"), a_job("d", 3)):
