@@ -47,9 +47,10 @@ from raysk.search.cluster import connected
 from raysk.search.display import chatter_to
 from raysk.search.lanes import LanePool
 from raysk.search.resources import TRIAL_CPUS, LanePlan, plan_lanes
-from raysk.search.searcher import Listener, StudySearcher
+from raysk.search.searcher import StudySearcher
 from raysk.search.space import Parameter, Space
 from raysk.search.study import make_tuner
+from raysk.search.tally import Listener
 from raysk.training.loop import Progress, Report
 from raysk.training.world import World
 

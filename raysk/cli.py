@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data=csv data.path=..., stage_one.epochs=50")
     tune.add_argument("--space", required=True, help="name of a search space, or a file")
-    tune.add_argument("--run", type=Path, metavar="DIR", help="run directory (runs/SPACE-DATE)")
+    tune.add_argument(
+        "--run", metavar="DIR", help="run directory (runs/SPACE-DATE), or s3://BUCKET/PREFIX to copy it to"
+    )
     tune.add_argument("--resume", action="store_true", help="go on with the run; no finished job is repeated")
     tune.add_argument("--trials", type=int, metavar="N", help="recipes to try in all (what the space has, and a few)")
     tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="begin no epoch after this time")

@@ -1,11 +1,13 @@
 """A tiny dataset of drawn images, drawn once for all tests, and recipes that train on it within a second."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
 
 from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.folds import Folds
@@ -68,3 +70,30 @@ def small_recipe() -> Callable[..., dict[str, Any]]:
         return plain
 
     return build
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket of S3."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    bucket = f"bucket-{tmp_path.name.replace('_', '-').lower()}"[:60].rstrip("-")
+    files = fs.S3FileSystem(endpoint_override=s3_server, scheme="http", region="us-east-1", allow_bucket_creation=True)
+    files.create_dir(bucket)
+    return f"s3://{bucket}/raysk?endpoint_override={s3_server}&scheme=http&region=us-east-1"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Storage that several machines see."""
+    return str(tmp_path / "shared") if request.param == "folder" else request.getfixturevalue("s3")

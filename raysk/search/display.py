@@ -16,7 +16,7 @@ from rich.text import Text
 
 from raysk.errors import ArtifactError
 from raysk.search.resources import LanePlan
-from raysk.search.searcher import Tally
+from raysk.search.tally import Tally
 
 
 @contextmanager

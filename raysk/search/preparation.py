@@ -19,6 +19,7 @@ from raysk.loading import read_data
 from raysk.parts.backbones import create_backbone
 from raysk.run import Run, check_recipe, data_digest, store_facts
 from raysk.search.decoding import on_cluster
+from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
 from raysk.search.space import Space
 
@@ -60,10 +61,14 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     Raises:
         ArtifactError: The folder has a study that is not to be resumed, or one of other rows or settings.
     """
-    folder = request.folder(space)
+    folder = request.folder(space, config.cache_folder)
+    if request.is_mirrored:
+        Mirror(folder, str(request.run)).pull()
     exists = (folder / "run.json").exists()
     if exists and not request.resume:
-        raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to go on with it")
+        raise ArtifactError(
+            f"--run must be a new folder, but {request.run or folder} has a study: add --resume to go on with it"
+        )
     # What is wrong with any named point is refused now rather than after an hour.
     named = [space.config(point).recipe for point in space.named_points()]
     model = config.recipe.model

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from raysk.errors import ConfigError
+from raysk.search.mirror import workplace
 from raysk.search.space import Space
 
 
@@ -20,7 +21,8 @@ class StudyRequest:
     Args:
         space: Name of a space, or its file.
         overrides: KEY=VALUE, over the space.
-        run: The run directory; a new one by name of space and date unless given.
+        run: The run directory, or s3://bucket/prefix to which it is copied; a new one by name of space and date unless
+            given.
         resume: Whether to go on with what is there.
         trials: Recipes in all; None leaves it to the space.
         time_budget: Seconds after which no epoch begins; None for no limit.
@@ -31,7 +33,7 @@ class StudyRequest:
 
     space: str
     overrides: tuple[str, ...] = ()
-    run: Path | None = None
+    run: str | None = None
     resume: bool = False
     trials: int | None = None
     time_budget: float | None = None
@@ -46,15 +48,29 @@ class StudyRequest:
             raise ConfigError(
                 f"--time-budget must be > 0 seconds, but got {self.time_budget:g}: leave it out for no limit"
             )
+        if self.is_mirrored and self.address is not None:
+            raise ConfigError(
+                f"--run must be a folder that all nodes of a cluster see, but got {self.run}: object storage keeps the "
+                "run of one machine"
+            )
 
-    def folder(self, space: Space) -> Path:
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the run directory is copied to object storage."""
+        return self.run is not None and "://" in self.run
+
+    def folder(self, space: Space, cache: Path) -> Path:
         """Returns the run directory: as given, or the newest of the space to resume, or a new one.
+
+        Args:
+            space: What is searched.
+            cache: Where this machine works on a run that is kept in object storage.
 
         Raises:
             ConfigError: There is none to resume.
         """
         if self.run is not None:
-            return self.run
+            return workplace(cache, self.run) if self.is_mirrored else Path(self.run)
         if not self.resume:
             return Path("runs") / f"{space.name}-{datetime.now():%Y-%m-%d-%H%M%S}"
         found = sorted(Path("runs").glob(f"{space.name}-*/run.json"))

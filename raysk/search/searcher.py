@@ -8,8 +8,7 @@ again, whose finished jobs are found and not repeated.
 
 import json
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optuna
@@ -22,6 +21,7 @@ from raysk.run import Run
 from raysk.search.jobs import Outcome, QueuedJob
 from raysk.search.space import Family, Point, Space
 from raysk.search.storage import create_sampler, open_study
+from raysk.search.tally import Listener
 from raysk.training.stage_two_search import StageTwoSearch
 
 
@@ -49,38 +49,6 @@ class Trial:
         """Returns its jobs, in their order."""
         jobs = [Job(self.recipe, fold) for fold in range(num_folds)]
         return [*jobs, self.search] if self.search else [*jobs]
-
-
-@dataclass
-class Tally:
-    """How far the search is, for whoever watches.
-
-    Args:
-        begun: Recipes proposed.
-        complete: Recipes with all folds.
-        stopped: Recipes that racing stopped.
-        failed: Recipes that failed.
-        best: (name, mean macro-F1 over folds) of the best recipe with all folds.
-    """
-
-    begun: int = 0
-    complete: int = 0
-    stopped: int = 0
-    failed: int = 0
-    best: tuple[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Who hears of the search.
-
-    Args:
-        say: Takes a line.
-        tally: Is kept up to date.
-    """
-
-    say: Callable[[str], None]
-    tally: Tally = field(default_factory=Tally)
 
 
 class StudySearcher(Searcher):

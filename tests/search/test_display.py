@@ -9,7 +9,7 @@ from rich.console import Console
 from raysk.loading import progress_bar
 from raysk.search.display import StudyDisplay, chatter_to
 from raysk.search.resources import plan_lanes
-from raysk.search.searcher import Tally
+from raysk.search.tally import Tally
 
 STATUS = {
     "lanes": [

@@ -1,12 +1,15 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from raysk.errors import ConfigError
 from raysk.search.request import Interrupt, StudyRequest
 from raysk.search.space import load_space
+
+CACHE = Path("cache")
 
 
 @pytest.fixture
@@ -15,7 +18,7 @@ def space():
 
 
 def test_a_new_study_gets_a_folder_of_its_space_and_time(space):
-    assert str(StudyRequest("supcon").folder(space)).startswith("runs/supcon-20")
+    assert str(StudyRequest("supcon").folder(space, CACHE)).startswith("runs/supcon-20")
 
 
 def test_to_resume_without_a_folder_takes_the_newest_of_the_space(space, tmp_path, monkeypatch):
@@ -24,18 +27,29 @@ def test_to_resume_without_a_folder_takes_the_newest_of_the_space(space, tmp_pat
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "run.json").write_text("{}")
     (tmp_path / "runs" / "supcon-2026-12-01-000000").mkdir()  # without run.json: no study was begun in it
-    assert StudyRequest("supcon", resume=True).folder(space).name == "supcon-2026-01-10-000000"
+    assert StudyRequest("supcon", resume=True).folder(space, CACHE).name == "supcon-2026-01-10-000000"
 
 
 def test_there_must_be_something_to_resume(space, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"--resume must find a run .* give --run DIR"):
-        StudyRequest("supcon", resume=True).folder(space)
+        StudyRequest("supcon", resume=True).folder(space, CACHE)
+
+
+def test_a_run_in_object_storage_is_worked_on_in_the_cache_under_a_name_of_its_own(space):
+    first, again, other = (
+        StudyRequest("supcon", run=address).folder(space, CACHE)
+        for address in ("s3://bucket/a/study", "s3://bucket/a/study/?region=eu-west-1", "s3://bucket/b/study")
+    )
+    assert first == again != other
+    assert first.parent == other.parent == CACHE / "runs"
+    assert first.name.startswith("study-")
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"run": "s3://bucket/study", "address": "auto"}, "^--run must be a folder that all nodes .* got s3://bucket"),
         ({"trials": 0}, "^--trials must be >= 1, but got 0: "),
         ({"trials": -3}, "^--trials must be >= 1, but got -3: "),
         ({"time_budget": 0.0}, "^--time-budget must be > 0 seconds, but got 0: "),

@@ -5,8 +5,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from raysk.evaluation.predictions import Predictions
 from raysk.search.scheduler import FoldRacing
-from raysk.search.searcher import Listener, StudySearcher
+from raysk.search.searcher import StudySearcher
 from raysk.search.space import load_space
+from raysk.search.tally import Listener
 
 NUM_NAMED = len(load_space("supcon").named_points())
 

@@ -7,9 +7,10 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raysk.recipe import Job
-from raysk.search.searcher import Listener, StudySearcher, origin
+from raysk.search.searcher import StudySearcher, origin
 from raysk.search.space import load_space
 from raysk.search.storage import open_study
+from raysk.search.tally import Listener
 from raysk.training.stage_two_search import StageTwoSearch
 from raysk.training.work import work_from_plain
 
