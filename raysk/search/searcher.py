@@ -147,9 +147,11 @@ class StudySearcher(Searcher):
         self._count()
 
     def complete(self) -> list[FrozenTrial]:
-        """Returns the trials that have all folds, the best first."""
-        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return sorted(trials, key=lambda trial: -(trial.value or 0.0))
+        """Returns the trials that have all folds, the best first; of one, the search of stage two may not be done."""
+        k = len(self.run.folds)
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
+        complete = [trial for trial in trials if k in trial.intermediate_values]
+        return sorted(complete, key=lambda trial: -latest(trial))
 
     def rival(self, trial: Trial) -> tuple[str, int] | None:
         """Returns the recipe that a drawn one races with, and how many folds both have; None if none leads.
@@ -259,9 +261,14 @@ class StudySearcher(Searcher):
         tally.stopped = states.count(TrialState.PRUNED)
         tally.failed = sum("reason" in trial.user_attrs for trial in trials)
         best = self.complete()[:1]
-        tally.best = (best[0].user_attrs["point"], best[0].value or 0.0) if best else None
+        tally.best = (best[0].user_attrs["point"], latest(best[0])) if best else None
 
 
 def origin(trial: FrozenTrial) -> int:
     """Returns the number under which a trial was first proposed; a repeated one was asked for by an earlier driver."""
     return int(trial.user_attrs.get("origin", trial.number))
+
+
+def latest(trial: FrozenTrial) -> float:
+    """Returns the last score of a trial: the mean of its folds, or the best that its search of stage two has found."""
+    return trial.intermediate_values[max(trial.intermediate_values)]

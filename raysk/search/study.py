@@ -163,7 +163,7 @@ class _Study:
             "command": run.facts["command"],
         }
         tables = study_tables(run, self.space, self.searcher.study.get_trials(deepcopy=False), entries, rows)
-        return write_results(run, rows, notes | self._not_ranked(), tables)
+        return write_results(run, rows, notes | self._loose_ends(), tables)
 
     def _predict_test(self, jobs: list[Job]) -> None:
         left = [job for job in jobs if not self.run.is_done(job)]
@@ -176,13 +176,17 @@ class _Study:
             if outcome != Outcome.DONE:
                 raise TrainingError(f"every fold model must predict the test part, but {job.id} {outcome}: {reason}")
 
-    def _not_ranked(self) -> dict[str, str]:
-        """Returns what became of the recipes that have no row."""
+    def _loose_ends(self) -> dict[str, str]:
+        """Returns what became of the recipes that have no row, or not the one that they were to have."""
         notes = {}
         for trial in self.searcher.study.get_trials(deepcopy=False):
             name = trial.user_attrs.get("point")
             if "reason" in trial.user_attrs:
                 notes[f"not ranked: {name}"] = f"failed: {trial.user_attrs['reason']}"
+            elif trial.state.name == "RUNNING" and len(self.run.folds) in trial.intermediate_values:
+                notes[f"ranked as it was drawn: {name}"] = (
+                    "its search of stage two is not done: --resume goes on with it"
+                )
             elif trial.state.name == "RUNNING":
                 notes[f"not ranked: {name}"] = "not at its end: --resume goes on with it"
             elif trial.state.name == "PRUNED":

@@ -176,6 +176,18 @@ def test_optuna_is_told_the_truth_of_every_end(run):
     assert f"{failed[1]}: failed: the loss is nan" in driver.lines
 
 
+def test_a_trial_has_all_folds_before_its_search_is_done(run):
+    driver = Driver(run, 9)
+    named = driver.suggest()
+    driver.folds(named[0], [0.3, 0.4])
+    assert driver.searcher.complete() == []
+    driver.searcher.on_trial_result(named[0], driver.result(0.35, 3))
+    assert [trial.user_attrs["point"] for trial in driver.searcher.complete()] == [named[1]]
+    driver.searcher.on_trial_complete(named[0], {"outcome": "cancelled", "reason": "", "folds": 3, "done": True})
+    assert by_point(run)[named[1]].state is TrialState.RUNNING, "--resume has it searched"
+    assert [trial.user_attrs["point"] for trial in driver.searcher.complete()] == [named[1]]
+
+
 def test_every_drawn_point_teaches_optuna_its_values(run):
     driver = Driver(run, 9)
     seen = {}

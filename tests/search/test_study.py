@@ -17,6 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from raysk.data.chunks import file_system
 from raysk.evaluation.ensemble import Ensemble
 from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job, Recipe
@@ -483,3 +484,27 @@ def test_a_time_budget_that_is_too_short_says_so_and_a_resume_goes_on(tmp_path, 
         status, output, errors = command.end()
     assert (status, errors) == (0, "")
     assert {row.name for row in Leaderboard.read(run / "leaderboard.json").rows} >= {"paper", "cross_entropy"}
+
+
+@pytest.mark.soak
+def test_a_study_that_is_kept_in_object_storage_goes_on_on_another_machine(tmp_path, s3):
+    words = ["tune", "--space", "supcon", "--trials", "2", "--run", s3, *SMALL, "epochs=2", "stage_two.search=8"]
+    with raysk(tmp_path, *words, f"cache={tmp_path / 'first'}") as command:
+        command.wait_for(lambda: next(iter((tmp_path / "first" / "runs").glob("*/jobs/*.json")), None))
+        command.process.send_signal(signal.SIGINT)
+        status, output, errors = command.end()
+    assert (status, errors) == (130, ""), output
+    first = next((tmp_path / "first" / "runs").iterdir())
+    done = finished(first)
+    shutil.rmtree(tmp_path / "first")
+    with raysk(tmp_path, *words, f"cache={tmp_path / 'second'}") as command:
+        assert command.end()[0] == 2, "it is there already, and not to be resumed"
+    with raysk(tmp_path, *words, "--resume", f"cache={tmp_path / 'second'}") as command:
+        status, output, errors = command.end()
+    assert (status, errors) == (0, ""), output
+    second = next((tmp_path / "second" / "runs").iterdir())
+    times = begun(second)
+    assert done and all(times[job] == 1 for job in done), "the logs came along, and no finished job is repeated"
+    files, root = file_system(s3)
+    with files.open_input_stream(f"{root}/leaderboard.json") as stream:
+        assert stream.read() == (second / "leaderboard.json").read_bytes()
