@@ -19,6 +19,8 @@ _EVERY_S = 30.0
 _JOURNAL = "study.journal"
 # Folders of files that say that something is done.
 _RECORDS = ("jobs", "searches")
+_NAMED_BY_CONTENT = ("encoders/", "features/", "classifiers/", "predictions/", "jobs/", "searches/", "recipes/")
+_WHOLE = (".safetensors", ".parquet", ".json")
 _LATE = (_JOURNAL, *(f"{part}/" for part in _RECORDS))
 
 
@@ -50,16 +52,23 @@ class Mirror:
             ArtifactError: The copy cannot be read.
         """
         try:
-            selector = fs.FileSelector(self._root, recursive=True, allow_not_found=True)
-            for info in self._files.get_file_info(selector):
-                name = info.path.removeprefix(self._root.rstrip("/") + "/")
+            for name, size in self._there().items():
                 here = self.folder / name
-                is_newer = name == _JOURNAL and here.exists() and info.size > here.stat().st_size
-                if info.type is fs.FileType.File and (is_newer or not here.exists()):
+                if not here.exists() or (name == _JOURNAL and size > here.stat().st_size):
                     with replacing(here) as temporary:
-                        fs.copy_files(info.path, str(temporary), self._files, fs.LocalFileSystem())
+                        fs.copy_files(f"{self._root}/{name}", str(temporary), self._files, fs.LocalFileSystem())
+                # What content names needs no second look; anything else may be of another time.
+                status = here.stat()
+                if name.startswith(_NAMED_BY_CONTENT) and name.endswith(_WHOLE) and status.st_size == size:
+                    self._copied[name] = (size, status.st_mtime_ns)
         except (OSError, ValueError) as error:
             raise ArtifactError(f"--run {self.address} must be readable, but {_told(error)}: correct it") from error
+
+    def _there(self) -> dict[str, int]:
+        """Returns the sizes of the files of the copy, by name."""
+        selector = fs.FileSelector(self._root, recursive=True, allow_not_found=True)
+        found = [info for info in self._files.get_file_info(selector) if info.is_file]
+        return {info.path.removeprefix(self._root.rstrip("/") + "/"): info.size for info in found}
 
     def push(self) -> None:
         """Copies what is new or has changed, and removes what is gone.

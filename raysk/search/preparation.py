@@ -36,6 +36,7 @@ class Preparation:
         same: Facts that a resumed study must find unchanged.
         settings: What data and folds were made from.
         command: What was typed.
+        mirror: Keeps a copy of the run in object storage; None for a run that is a folder only.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Preparation:
     same: dict[str, Any]
     settings: dict[str, Any]
     command: str
+    mirror: Mirror | None
 
     def run(self) -> Run:
         """Opens the run directory, or makes it."""
@@ -62,8 +64,9 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         ArtifactError: The folder has a study that is not to be resumed, or one of other rows or settings.
     """
     folder = request.folder(space, config.cache_folder)
-    if request.is_mirrored:
-        Mirror(folder, str(request.run)).pull()
+    mirror = Mirror(folder, str(request.run)) if request.is_mirrored else None
+    if mirror:
+        mirror.pull()
     exists = (folder / "run.json").exists()
     if exists and not request.resume:
         raise ArtifactError(
@@ -100,7 +103,7 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         **store_facts(config.stores, store),
     }
     words = ["raysk", "tune", "--space", request.space, *trials, *request.overrides]
-    return Preparation(folder, config.cache_folder, manifest, folds, same, made_from, shlex.join(words))
+    return Preparation(folder, config.cache_folder, manifest, folds, same, made_from, shlex.join(words), mirror)
 
 
 def _digest_of_file(path: str | None) -> str | None:

@@ -26,7 +26,6 @@ from raysk.search.display import StudyDisplay, chatter_to
 from raysk.search.ending import read_entries, result_rows, select_ensemble, write_results
 from raysk.search.jobs import Outcome, QueuedJob
 from raysk.search.lanes import LanePool
-from raysk.search.mirror import Mirror
 from raysk.search.preparation import prepare
 from raysk.search.request import Interrupt, StudyRequest
 from raysk.search.resources import TRIAL_CPUS, LanePlan, plan_lanes
@@ -51,15 +50,14 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     space = load_space(request.space, request.overrides)
     config = space.config()
     prepared = prepare(request, space, config, console)
-    copied = f", copied to {request.run}" if request.is_mirrored else ""
+    copied = f", copied to {prepared.mirror.address}" if prepared.mirror else ""
     console.print(f"run directory: {prepared.folder}{copied}", markup=False, highlight=False)
-    mirror = Mirror(prepared.folder, str(request.run)) if request.is_mirrored else None
     interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
     # Asked now: inside the block, the standard streams are a file.
     is_terminal, width = console.is_terminal, console.width
     with (
         Run.reserved(prepared.folder),
-        mirror.kept() if mirror else nullcontext(),
+        prepared.mirror.kept() if prepared.mirror else nullcontext(),
         chatter_to(prepared.folder / "logs" / "ray.log") as stream,
         interrupt.on_ctrl_c(),
     ):

@@ -66,6 +66,19 @@ def test_what_says_that_something_is_done_follows_it(tmp_path: Path, monkeypatch
     assert order[4:] == ["study.journal"]
 
 
+def test_what_another_machine_has_copied_is_not_copied_back(
+    shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Mirror(fill(tmp_path / "here", RUN), shared).push()
+    copy = Mirror(tmp_path / "there", shared)
+    copy.pull()
+    copied: list[str] = []
+    place = Mirror._place
+    monkeypatch.setattr(Mirror, "_place", lambda self, name: copied.append(name) or place(self, name))
+    copy.push()
+    assert set(copied) == RUN.keys() - {"jobs/a-fold0.json"}, "only what content names is known to be the same"
+
+
 @pytest.mark.parametrize(("there", "then"), [("one\ntwo\nthree\n", "one\ntwo\nthree\n"), ("one\n", "one\ntwo\n")])
 def test_the_longer_journal_counts_and_nothing_that_is_here_is_lost(
     shared: str, tmp_path: Path, there: str, then: str
