@@ -104,13 +104,20 @@ class JobQueue:
     Args:
         max_attempts: A job that was handed out so often without an end has failed.
         lease_seconds: A lane that was silent for so long loses its job.
+        patience: Seconds after the end of a job in which none of a recipe without a score is begun: whoever waited for
+            that job may have better work.
         clock: Seconds, from any start.
     """
 
     def __init__(
-        self, max_attempts: int = 3, lease_seconds: float = 120.0, clock: Callable[[], float] = time.monotonic
+        self,
+        max_attempts: int = 3,
+        lease_seconds: float = 120.0,
+        patience: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.max_attempts, self.lease_seconds, self.clock = max_attempts, lease_seconds, clock
+        self.max_attempts, self.lease_seconds, self.patience, self.clock = max_attempts, lease_seconds, patience, clock
+        self._last_end = -float("inf")
         self.jobs: dict[str, QueuedJob] = {}
         self.lanes: dict[int, LaneState] = {}
         self.waiting: list[QueuedJob] = []
@@ -170,6 +177,8 @@ class JobQueue:
         if not ready:
             return Order.WAIT, None
         job = min(ready, key=lambda job: job.priority)
+        if job.priority[0] == Turn.NEW and self.clock() - self._last_end < self.patience:
+            return Order.WAIT, None
         self.waiting.remove(job)
         job.attempts += 1
         state.job, state.since, state.progress = job, self.clock(), {}
@@ -190,6 +199,7 @@ class JobQueue:
             return
         job = self._release(state)
         self._end(job, outcome, reason)
+        self._last_end = self.clock()
 
     def crash(self, lane: int, incarnation: int, reason: str) -> None:
         """Hears why a lane is about to die; its job goes back."""

@@ -24,7 +24,7 @@ from raysk.search.cluster import connected
 from raysk.search.contests import cross_fitted_best, study_tables
 from raysk.search.display import StudyDisplay, chatter_to
 from raysk.search.ending import read_entries, result_rows, select_ensemble, write_results
-from raysk.search.jobs import Outcome, QueuedJob
+from raysk.search.jobs import Outcome, QueuedJob, Turn
 from raysk.search.lanes import LanePool
 from raysk.search.preparation import prepare
 from raysk.search.request import Interrupt, StudyRequest
@@ -166,9 +166,8 @@ class _Study:
     def _predict_test(self, jobs: list[Job]) -> None:
         left = [job for job in jobs if not self.run.is_done(job)]
         self.display.say(f"scoring {len(jobs)} fold models on the locked test part")
-        ray.get(
-            self.broker.submit.remote([QueuedJob.of(job, number, title="test part") for number, job in enumerate(left)])
-        )
+        queued = [QueuedJob.of(job, Turn.FIXED, number, title="test part") for number, job in enumerate(left)]
+        ray.get(self.broker.submit.remote(queued))
         for job in left:
             outcome, reason = ray.get(self.broker.outcome.remote(job.id))
             if outcome != Outcome.DONE:

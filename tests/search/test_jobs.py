@@ -71,6 +71,22 @@ def test_a_job_that_is_submitted_again_comes_as_soon_as_any_wants_it(queue):
     assert taken(queue, 0, lane) == "one"
 
 
+def test_who_waited_for_a_job_may_say_what_comes_next_before_a_recipe_without_a_score_is_begun():
+    now = [0.0]
+    queue = JobQueue(patience=0.2, clock=lambda: now[0])
+    lane = queue.join(0)
+    for job in (a_job("fold 1", Turn.NEW, 0), a_job("fold 2", Turn.NEW, 3), a_job("other", Turn.NEW, 1)):
+        queue.submit(job)
+    assert taken(queue, 0, lane) == "fold 1", "nothing has ended yet"
+    queue.finish(0, lane, "fold 1", Outcome.DONE)
+    assert queue.take(0, lane) == (Order.WAIT, None)
+    queue.submit(a_job("fold 2", Turn.SCORED, -0.5))
+    assert taken(queue, 0, lane) == "fold 2"
+    queue.finish(0, lane, "fold 2", Outcome.DONE)
+    now[0] += 0.3
+    assert taken(queue, 0, lane) == "other"
+
+
 def test_a_job_waits_for_those_that_it_needs(queue):
     lane = queue.join(0)
     search = a_job("search", 0)
