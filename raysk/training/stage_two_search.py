@@ -14,38 +14,33 @@ from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from raysk.artifacts import digest_of, write_json
 from raysk.errors import ConfigError, TrainingError
 from raysk.evaluation.comparison import cross_fitted_choice, scores_elsewhere
-from raysk.evaluation.metrics import count_classes
 from raysk.evaluation.smoothing import smoothed
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.sweeps import Parameter, assigned, values_of
 from raysk.training.features import FrozenFeatures
+from raysk.training.head_scores import head_scores
 from raysk.training.job import run_job
 from raysk.training.linear_start import linear_start
 from raysk.training.loop import Progress, Report
-from raysk.training.many_heads import fit_heads, many_logits
 from raysk.training.precision import sum_in_one_order
-from raysk.training.predict import log_shares
 from raysk.training.stage_one import load_encoder
 from raysk.training.world import World
 
 logger = logging.getLogger(__name__)
 
 # Of what a search writes and how it chooses: one of another version is searched anew.
-_VERSION = 2
+_VERSION = 3
 # Optuna learns between rounds; within one, all settings are fitted at once.
 _ROUNDS = 4
 # How many of the best settings are kept as recipes, for the ensemble.
 NUM_KEPT = 10
-# Heads whose logits are held at once: (heads, views, rows, classes) in double precision.
-_BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -219,7 +214,7 @@ def _try_settings(search: StageTwoSearch, study: optuna.Study, number: int, run:
         recipes.append(recipe)
     if not recipes:
         return []
-    by_fold = [_scores(recipes, fold, run, world) for fold in range(len(run.folds))]
+    by_fold = [head_scores(recipes, fold, run, world) for fold in range(len(run.folds))]
     tried = [
         Tried(recipe, trial.params, scores)
         for trial, recipe, scores in zip(asked, recipes, np.stack(by_fold, axis=1), strict=True)
@@ -229,35 +224,6 @@ def _try_settings(search: StageTwoSearch, study: optuna.Study, number: int, run:
     return tried
 
 
-def _scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) -> np.ndarray:
-    """Returns macro-F1 of each setting on the held-out rows of one fold, (M,); a head that diverged scores 0."""
-    alone = World(0, 1, world.device)
-    job = Job(recipes[0], fold)
-    frozen = FrozenFeatures(job, run, alone, load_encoder)
-    labels = run.manifest.labels[run.folds.train_rows(fold)]
-    held_out_labels = run.manifest.labels[run.folds.held_out_rows(fold)]
-    num_classes = len(run.manifest.class_names)
-    start = linear_start(job, run, alone)
-    held_out = frozen.part("held_out")
-    shares = log_shares(run.class_counts(fold)).to(held_out.device)
-    scores = np.zeros(len(recipes))
-    for view in sorted({recipe.stage_two.view for recipe in recipes}):
-        members = [number for number, recipe in enumerate(recipes) if recipe.stage_two.view == view]
-        stages = [recipes[number].stage_two for number in members]
-        features = frozen.training(view, max(stage.passes for stage in stages))
-        heads = fit_heads(stages, features, labels, num_classes, job.recipe.seed, fold, start)
-        shifts = torch.tensor([stage.adjustment for stage in stages], device=shares.device)[:, None] * shares
-        for begin in range(0, len(heads), _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            logits = many_logits(heads[block], held_out).double() - shifts[block, None, None]
-            probabilities = logits.softmax(dim=3).mean(dim=1)  # (M, N, C), as the leaderboard averages views
-            predicted = probabilities.argmax(dim=2).cpu().numpy()
-            found = count_classes(predicted, held_out_labels, num_classes).macro_f1()
-            is_finite = probabilities.isfinite().all(dim=2).all(dim=1).cpu().numpy()
-            scores[members[block]] = np.where(is_finite, found, 0.0)
-    return scores
-
-
 def _expected(tried: Sequence[Tried], scores: np.ndarray) -> np.ndarray:
     """Returns what each setting can be expected to score, (M,), from one score of each; 0 where a fold diverged."""
     converged = np.array([bool(one.scores.all()) for one in tried])
@@ -265,12 +231,18 @@ def _expected(tried: Sequence[Tried], scores: np.ndarray) -> np.ndarray:
 
 
 def _best(tried: Sequence[Tried]) -> list[Tried]:
-    """Returns the different settings of which most is to be expected, the best first; one that diverged is none."""
+    """Returns the different settings of which most is to be expected, the best first; one that diverged is none.
+
+    Two that score the same on every fold predict the same, as a rule, and an ensemble has no use for both.
+    """
     if not tried:
         return []
     expected = _expected(tried, np.array([one.scores.mean() for one in tried]))
-    different = {one.recipe.key: (score, one) for score, one in zip(expected, tried, strict=True) if one.scores.all()}
-    return [one for _, one in sorted(different.values(), key=lambda found: -found[0])[:NUM_KEPT]]
+    best: dict[tuple[float, ...], Tried] = {}
+    for place in np.argsort(-expected, kind="stable"):
+        if tried[place].scores.all():
+            best.setdefault(tuple(tried[place].scores), tried[place])
+    return list(best.values())[:NUM_KEPT]
 
 
 def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seconds: float, run: Run) -> None:
