@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from raysk.artifacts import write_json
 from raysk.config import Config
 from raysk.data.chunks import in_threads
 from raysk.data.dividing import make_folds
@@ -22,6 +23,9 @@ from raysk.search.decoding import on_cluster
 from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
 from raysk.search.space import Space
+
+# Settings that change nothing that is computed: another machine may need others.
+_OF_THE_MACHINE = ("cache=", "stores=", "loader=")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Preparation:
     def run(self) -> Run:
         """Opens the run directory, or makes it."""
         if (self.folder / "run.json").exists():
+            facts = Run.open(self.folder).facts
+            # Where images are kept is this machine's affair, which need not be the one that the study was begun on.
+            here = facts | self.settings | {"cache": str(self.cache)}
+            if here != facts:
+                write_json(self.folder / "run.json", here)
             return Run.open(self.folder)
         begun = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}"
         facts = self.same | self.settings | {"command": self.command, "begun": begun}
@@ -90,7 +99,7 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         "pixels": data_digest(manifest, store),
         "folds": folds.digest,
         "space": request.space,
-        "overrides": list(request.overrides),
+        "overrides": [one for one in request.overrides if not one.startswith(_OF_THE_MACHINE)],
         "content of the space": space.digest,
         "initial weights": _digest_of_file(model.checkpoint),
     }
