@@ -8,7 +8,7 @@ from pathlib import Path
 import raysk
 from raysk.cli_audit import add_audit
 from raysk.cli_data import add_data_commands
-from raysk.errors import RayskError
+from raysk.errors import ConfigError, RayskError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,11 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_tune(commands.add_parser("tune", help="search a space of recipes, ensemble the best, write the leaderboard"))
     train = commands.add_parser("train", help="train one recipe over all folds, without Ray")
     train.add_argument("recipe", type=Path, metavar="FILE", help="what raysk recipe prints")
-    train.add_argument("--run", type=Path, metavar="DIR", help="run directory (runs/FILE-DATE)")
+    train.add_argument("--run", metavar="DIR", help="run directory (runs/FILE-DATE)")
     train.add_argument("--resume", action="store_true", help="go on with the run; no finished fold is repeated")
     train.set_defaults(run_command=_train)
     recipe = commands.add_parser("recipe", help="print the recipe of a leaderboard row")
-    recipe.add_argument("run", type=Path, metavar="RUN", help="the run directory")
+    recipe.add_argument("run", metavar="RUN", help="the run directory")
     recipe.add_argument("row", metavar="ROW", help="place, name or key of the row")
     recipe.set_defaults(run_command=_recipe)
     spaces = commands.add_parser("spaces", help="list the search spaces")
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parts = commands.add_parser("parts", help="list losses, heads, samplers and their settings")
     parts.set_defaults(run_command=_parts)
     leaderboard = commands.add_parser("leaderboard", help="print the leaderboard of a run")
-    leaderboard.add_argument("run", type=Path, metavar="RUN", help="the run directory")
+    leaderboard.add_argument("run", metavar="RUN", help="the run directory")
     leaderboard.add_argument("--format", default="md", metavar="FORMAT", help="md, csv, tex, html, json, parquet (md)")
     leaderboard.set_defaults(run_command=_leaderboard)
     return parser
@@ -112,7 +112,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from raysk.evaluation.formats import formats
     from raysk.retraining import train_recipe
 
-    leaderboard = train_recipe(arguments.recipe, arguments.run, arguments.resume, Console(soft_wrap=True))
+    folder = None if arguments.run is None else _folder(arguments.run)
+    leaderboard = train_recipe(arguments.recipe, folder, arguments.resume, Console(soft_wrap=True))
     if leaderboard is not None:
         print(formats["md"](leaderboard))
     return 0
@@ -122,7 +123,7 @@ def _recipe(arguments: argparse.Namespace) -> int:
     from raysk.retraining import RecipeFile
     from raysk.run import Run
 
-    sys.stdout.write(RecipeFile.of_row(Run.open(arguments.run), arguments.row).text())
+    sys.stdout.write(RecipeFile.of_row(Run.open(_folder(arguments.run)), arguments.row).text())
     return 0
 
 
@@ -145,12 +146,21 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     from raysk.evaluation.formats import formats
     from raysk.evaluation.leaderboard import Leaderboard
 
-    content = formats[arguments.format](Leaderboard.read(arguments.run / "leaderboard.json"))
+    content = formats[arguments.format](Leaderboard.read(_folder(arguments.run) / "leaderboard.json"))
     if isinstance(content, bytes):
         sys.stdout.buffer.write(content)
     else:
         sys.stdout.write(content)
     return 0
+
+
+def _folder(text: str) -> Path:
+    """Returns a run directory, which these commands read where it was written."""
+    if "://" in text or not text:
+        raise ConfigError(
+            f"a run directory must be a folder here, but got {text!r}: raysk tune says in which one it works"
+        )
+    return Path(text)
 
 
 if __name__ == "__main__":

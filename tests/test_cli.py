@@ -204,7 +204,8 @@ def begun(tune, photographs):
     overrides = tune.words(**of(photographs / "table.csv"))[5:]
     facts = {"manifest": manifest.digest, "pixels": data_digest(manifest, store), "folds": folds.digest}
     of_space = {"space": "supcon", "content of the space": load_space("supcon", overrides).digest}
-    own = {"overrides": overrides, "initial weights": None}
+    of_study = [one for one in overrides if not one.startswith("cache=")]
+    own = {"overrides": of_study, "initial weights": None}
     return Run.create(tune.run, tune.cache, manifest, folds, facts | of_space | own)
 
 
@@ -268,6 +269,13 @@ def test_a_folder_that_is_no_run_has_no_leaderboard(tmp_path, capfd):
     assert capfd.readouterr().err == (
         f"raysk: {tmp_path / 'leaderboard.json'} must exist, but does not: is this the folder of a run?\n"
     )
+
+
+@pytest.mark.parametrize("words", [["leaderboard"], ["recipe"], ["train", "recipe.yaml", "--run"]])
+@pytest.mark.parametrize("folder", ["s3://bucket/study", ""])
+def test_what_reads_a_run_wants_a_folder(words, folder, capfd):
+    assert main([*words, folder, *["1"] * (words == ["recipe"])]) == 2
+    assert capfd.readouterr().err.startswith(f"raysk: a run directory must be a folder here, but got {folder!r}: ")
 
 
 def test_a_broken_leaderboard_is_named(tmp_path, capfd):

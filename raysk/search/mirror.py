@@ -43,6 +43,8 @@ class Mirror:
             raise ConfigError(
                 f"--run must be a folder or s3://BUCKET/PREFIX, but {_told(error)}: correct it"
             ) from error
+        if not self._root.strip("/"):
+            raise ConfigError(f"--run must be a folder or s3://BUCKET/PREFIX, but got {address}: name a bucket")
         self._copied: dict[str, tuple[int, int]] = {}
 
     def pull(self) -> None:

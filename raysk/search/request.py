@@ -44,10 +44,12 @@ class StudyRequest:
     def __post_init__(self) -> None:
         if self.trials is not None and self.trials < 1:
             raise ConfigError(f"--trials must be >= 1, but got {self.trials}: give the number of recipes to try")
-        if self.time_budget is not None and self.time_budget <= 0:
+        if self.time_budget is not None and not self.time_budget > 0:  # neither is nan
             raise ConfigError(
                 f"--time-budget must be > 0 seconds, but got {self.time_budget:g}: leave it out for no limit"
             )
+        if self.run == "":
+            raise ConfigError("--run must be a folder, but got an empty name: leave --run out for a new one")
         if self.is_mirrored and self.address is not None:
             raise ConfigError(
                 f"--run must be a folder that all nodes of a cluster see, but got {self.run}: object storage keeps the "

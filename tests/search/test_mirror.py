@@ -110,6 +110,8 @@ def test_the_copy_follows_while_the_study_runs_and_is_whole_at_its_end(
 def test_what_cannot_be_reached_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--run must be a folder or s3://BUCKET/PREFIX, but .*gopher"):
         Mirror(tmp_path, "gopher://there/x")
+    with pytest.raises(ConfigError, match=r"^--run must be .* but got s3://: name a bucket"):
+        Mirror(tmp_path, "s3://")
     (tmp_path / "file").write_text("")
     here = fill(tmp_path / "here", RUN)
     with pytest.raises(ArtifactError, match=r"^--run .*file/x must be writable, but .*: .*here has all of it"):

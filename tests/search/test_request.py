@@ -53,6 +53,8 @@ def test_a_run_in_object_storage_is_worked_on_in_the_cache_under_a_name_of_its_o
         ({"trials": 0}, "^--trials must be >= 1, but got 0: "),
         ({"trials": -3}, "^--trials must be >= 1, but got -3: "),
         ({"time_budget": 0.0}, "^--time-budget must be > 0 seconds, but got 0: "),
+        ({"run": ""}, "^--run must be a folder, but got an empty name: "),
+        ({"time_budget": float("nan")}, "^--time-budget must be > 0 seconds, but got nan: "),
         ({"time_budget": -1.5}, "^--time-budget must be > 0 seconds, but got -1.5: "),
     ],
 )
