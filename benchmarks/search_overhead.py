@@ -48,7 +48,7 @@ from raysk.search.display import chatter_to
 from raysk.search.lanes import LanePool
 from raysk.search.resources import TRIAL_CPUS, LanePlan, plan_lanes
 from raysk.search.searcher import StudySearcher
-from raysk.search.space import Parameter, Space
+from raysk.search.space import Family, Parameter, Space
 from raysk.search.study import make_tuner
 from raysk.search.tally import Listener
 from raysk.training.loop import Progress, Report
@@ -60,13 +60,12 @@ from ray.train.torch import TorchConfig, TorchTrainer  # isort: skip
 from ray.tune.integration.ray_train import TuneReportCallback  # isort: skip
 
 NUM_FOLDS = 2
+_RATE = Parameter("stage_one.optimizer.lr", FloatDistribution(0.001, 1.0, log=True))
 SPACE = Space(
     name="empty",
     about="Recipes that nobody trains.",
-    settings=(),
-    user=(),
-    parameters=(Parameter("stage_one.optimizer.lr", FloatDistribution(0.001, 1.0, log=True)),),
-    starts={},
+    user=("stage_two.search=0",),
+    families=(Family("empty", settings=(), parameters=(_RATE,), starts={}),),
     controls={},
 )
 
@@ -131,7 +130,7 @@ def time_lanes(folder: Path, plan: LanePlan, num_trials: int, job_seconds: float
         time.sleep(0.05)
     lane_start = time.perf_counter() - began
     began = time.perf_counter()
-    searcher = StudySearcher(SPACE, run, num_trials, "benchmark", Listener(print))
+    searcher = StudySearcher(SPACE, run, num_trials, "benchmark", Listener(print), plan.lanes)
     make_tuner(searcher, run, plan).fit()
     seconds = time.perf_counter() - began
     status = ray.get(broker.status.remote())

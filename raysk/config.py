@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from raysk.data.dividing import FoldSettings
 from raysk.data.sources import DataSettings
-from raysk.errors import ConfigError
+from raysk.errors import ConfigError, in_one_line
 from raysk.parts.heads import heads
 from raysk.parts.losses import losses
 from raysk.parts.mixing import mixings
@@ -122,7 +122,7 @@ def compose_plain(*texts: str) -> dict[str, Any]:
     try:
         return _compose(opened, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise ConfigError(f"the overrides must fit the configuration, but {reason}: correct them") from error
 
 

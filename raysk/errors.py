@@ -23,3 +23,8 @@ class ArtifactError(RayskError):
 
 class TrainingError(RayskError):
     """A training that cannot go on, such as one whose loss is not a number."""
+
+
+def in_one_line(error: Exception) -> str:
+    """Returns what a library says of an error, which may take several lines."""
+    return " ".join(str(error).split())

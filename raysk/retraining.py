@@ -17,7 +17,7 @@ from rich.console import Console
 from raysk.config import Config
 from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings
-from raysk.errors import ArtifactError, ConfigError
+from raysk.errors import ArtifactError, ConfigError, in_one_line
 from raysk.evaluation.formats import write_leaderboard
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.loading import read_data
@@ -94,8 +94,9 @@ class RecipeFile(Settings):
         try:
             plain = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"FILE must be a recipe in YAML, but {reason}: print one with raysk recipe") from error
+            raise ConfigError(
+                f"FILE must be a recipe in YAML, but {in_one_line(error)}: print one with raysk recipe"
+            ) from error
         if not isinstance(plain, dict) or not {"data", "folds", "recipe"} <= plain.keys():
             raise ConfigError(
                 f"FILE must be a recipe with data, folds and recipe, but {path} is none: print one with raysk recipe"

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 import raysk
-from raysk.errors import ConfigError
+from raysk.errors import ConfigError, in_one_line
 from raysk.registry import unknown_name
 
 _SECTIONS = ("about", "settings", "search", "starts", "controls", "grid", "families", "include")
@@ -37,7 +37,7 @@ def read_space_file(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} must be YAML, but {' '.join(str(error).split())}: correct it") from error
+        raise ConfigError(f"{path} must be YAML, but {in_one_line(error)}: correct it") from error
     if not isinstance(content, dict) or "about" not in content:
         raise ConfigError(f"{path} must be a search space, but has no sentence `about`: add it")
     for section in content:

@@ -1,14 +1,25 @@
 """The benchmarks compare like with like, and their checks can fail."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks.ddp_parity import check, largest_difference
 from benchmarks.loader import BATCH_SIZE, Files, read_manifest, transform_of
 from raysk.data.building import build_store
 from raysk.data.synthetic import make_synthetic
+
+
+@pytest.mark.parametrize(
+    "script", sorted(Path(__file__).parents[1].glob("benchmarks/*.py")), ids=lambda path: path.stem
+)
+def test_every_script_starts(script: Path) -> None:
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, cwd=script.parents[1])
+    assert done.returncode == 0, done.stderr
 
 
 def test_two_workers_agree_with_one_where_a_plain_gather_does_not() -> None:

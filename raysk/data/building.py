@@ -13,7 +13,7 @@ from raysk.data.chunks import Chunk, Spread, below, in_threads, left_to_do, make
 from raysk.data.manifest import Manifest
 from raysk.data.shared_stores import publish
 from raysk.data.store import BadImage, ImageStore, find_store, pixel_digest
-from raysk.errors import ArtifactError, ConfigError, DataError
+from raysk.errors import ArtifactError, ConfigError, DataError, in_one_line
 
 FORMAT_VERSION = 3
 
@@ -83,7 +83,7 @@ def build_stores(
                     _build(manifest, {size: keys[size] for size in missing}, cache, progress, shared, spread)
                 except OSError as error:
                     where = str(cache) if shared is None else f"{cache} and stores={shared}"
-                    reason = " ".join(str(error).split())
+                    reason = in_one_line(error)
                     raise ArtifactError(
                         f"{where} must be writable, but {reason}: correct stores, or free space"
                     ) from error

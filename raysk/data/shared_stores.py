@@ -8,7 +8,7 @@ from pyarrow import fs
 
 from raysk.artifacts import replacing
 from raysk.data.chunks import below, file_system
-from raysk.errors import ArtifactError
+from raysk.errors import ArtifactError, in_one_line
 
 FILES = ("images.arrow", "store.json")  # the last one says that the first is whole
 
@@ -33,7 +33,7 @@ def publish(folder: Path, shared: str) -> None:
             fs.copy_files(str(folder / name), temporary, fs.LocalFileSystem(), files)
             files.move(temporary, f"{root}/{name}")
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"stores={shared} must be writable, but {_told(error)}: correct stores") from error
+        raise ArtifactError(f"stores={shared} must be writable, but {in_one_line(error)}: correct stores") from error
 
 
 def fetch(folder: Path, shared: str, check: Callable[[Path], None]) -> bool:
@@ -62,9 +62,5 @@ def fetch(folder: Path, shared: str, check: Callable[[Path], None]) -> bool:
                     f"stores={shared} must have whole stores, but {folder.name} is damaged: remove it there"
                 ) from error
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"stores={shared} must be readable, but {_told(error)}: correct stores") from error
+        raise ArtifactError(f"stores={shared} must be readable, but {in_one_line(error)}: correct stores") from error
     return True
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -11,7 +11,7 @@ NAMESPACE = "raysk"
 # A lane's question is answered within this time, with "wait" if need be, so that no request is ever left hanging.
 _LONGEST_ANSWER_S = 2.0
 # A trial hears of its job's end, and says what comes next, within a twentieth of a second on an idle machine.
-_PATIENCE_S = 0.2
+_PATIENCE_S = 0.1
 
 
 class Broker:

@@ -10,7 +10,7 @@ from pyarrow import fs
 
 from raysk.artifacts import digest_of, replacing
 from raysk.data.chunks import file_system
-from raysk.errors import ArtifactError, ConfigError
+from raysk.errors import ArtifactError, ConfigError, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +41,12 @@ class Mirror:
             self._files, self._root = file_system(address)
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"--run must be a folder or s3://BUCKET/PREFIX, but {_told(error)}: correct it"
+                f"--run must be a folder or s3://BUCKET/PREFIX, but {in_one_line(error)}: correct it"
             ) from error
         if not self._root.strip("/"):
             raise ConfigError(f"--run must be a folder or s3://BUCKET/PREFIX, but got {address}: name a bucket")
         self._copied: dict[str, tuple[int, int]] = {}
+        self._folders: set[str] = set()
 
     def pull(self) -> None:
         """Copies what is missing here, and the journal if it is longer there.
@@ -64,7 +65,9 @@ class Mirror:
                 if name.startswith(_NAMED_BY_CONTENT) and name.endswith(_WHOLE) and status.st_size == size:
                     self._copied[name] = (size, status.st_mtime_ns)
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"--run {self.address} must be readable, but {_told(error)}: correct it") from error
+            raise ArtifactError(
+                f"--run {self.address} must be readable, but {in_one_line(error)}: correct it"
+            ) from error
 
     def _there(self) -> dict[str, int]:
         """Returns the sizes of the files of the copy, by name."""
@@ -101,14 +104,17 @@ class Mirror:
                 self._copied[_JOURNAL] = (len(said), 0)
         except (OSError, ValueError) as error:
             raise ArtifactError(
-                f"--run {self.address} must be writable, but {_told(error)}: {self.folder} has all of it, and --resume "
-                "copies it again"
+                f"--run {self.address} must be writable, but {in_one_line(error)}: {self.folder} has all of it, and "
+                "--resume copies it again"
             ) from error
 
     def _place(self, name: str) -> str:
         """Returns where a file goes, and makes the folder for it."""
         place = f"{self._root}/{name}"
-        self._files.create_dir(place.rpartition("/")[0], recursive=True)
+        folder = place.rpartition("/")[0]
+        if folder not in self._folders:
+            self._files.create_dir(folder, recursive=True)
+            self._folders.add(folder)
         return place
 
     @contextmanager
@@ -156,7 +162,3 @@ def _states(folder: Path, part: str = "") -> Iterator[tuple[str, tuple[int, int]
                 yield name.as_posix(), (status.st_size, status.st_mtime_ns)
         except FileNotFoundError:
             continue
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())

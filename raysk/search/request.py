@@ -1,5 +1,6 @@
 """What a study is asked to do, and when it is to end."""
 
+import os
 import signal
 import threading
 import time
@@ -50,7 +51,8 @@ class StudyRequest:
             )
         if self.run == "":
             raise ConfigError("--run must be a folder, but got an empty name: leave --run out for a new one")
-        if self.is_mirrored and self.address is not None:
+        # A job that `ray job submit` started finds its cluster without --address.
+        if self.is_mirrored and (self.address or os.environ.get("RAY_ADDRESS")):
             raise ConfigError(
                 f"--run must be a folder that all nodes of a cluster see, but got {self.run}: object storage keeps the "
                 "run of one machine"

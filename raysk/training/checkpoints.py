@@ -16,7 +16,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from raysk.artifacts import replacing
-from raysk.errors import ArtifactError
+from raysk.errors import ArtifactError, in_one_line
 
 
 @dataclass(frozen=True)
@@ -149,5 +149,5 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)[:200]
         raise ArtifactError(f"{path} must fit the network of the recipe, but {reason}: remove it and resume") from error

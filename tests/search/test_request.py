@@ -63,6 +63,12 @@ def test_what_cannot_be_asked_is_refused(wrong, message):
         StudyRequest("supcon", **wrong)
 
 
+def test_a_job_of_a_cluster_keeps_its_run_in_a_folder(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    with pytest.raises(ConfigError, match=r"^--run must be a folder that all nodes"):
+        StudyRequest("supcon", run="s3://bucket/study")
+
+
 def test_the_first_ctrl_c_is_a_wish_and_the_second_an_order():
     interrupt = Interrupt()
     before = signal.getsignal(signal.SIGINT)
