@@ -43,10 +43,10 @@ from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.search.broker import start_broker
-from raysk.search.cluster import connected
+from raysk.search.cluster import connected, trial_resources
 from raysk.search.display import chatter_to
 from raysk.search.lanes import LanePool
-from raysk.search.resources import TRIAL_CPUS, LanePlan, plan_lanes
+from raysk.search.resources import LanePlan, plan_lanes
 from raysk.search.searcher import StudySearcher
 from raysk.search.space import Family, Parameter, Space
 from raysk.search.study import make_tuner
@@ -125,19 +125,18 @@ def time_lanes(folder: Path, plan: LanePlan, num_trials: int, job_seconds: float
     run = make_run(folder)
     broker = start_broker("benchmark")
     began = time.perf_counter()
-    lanes = LanePool(run, "benchmark", plan, partial(pretend, seconds=job_seconds))
+    lanes = LanePool(run, "benchmark", plan, print, partial(pretend, seconds=job_seconds))
     while len(ray.get(broker.status.remote())["lanes"]) < plan.lanes:
         time.sleep(0.05)
     lane_start = time.perf_counter() - began
     began = time.perf_counter()
     searcher = StudySearcher(SPACE, run, num_trials, "benchmark", Listener(print), plan.lanes)
-    make_tuner(searcher, run, plan).fit()
+    make_tuner(searcher, run).fit()
     seconds = time.perf_counter() - began
     status = ray.get(broker.status.remote())
     if status["done"] != num_trials * NUM_FOLDS:
         raise SystemExit(f"{num_trials * NUM_FOLDS} jobs should be done, but the broker says {status}")
-    ray.get(broker.close.remote())
-    lanes.join(timeout=30)
+    lanes.close(timeout=30)
     return Timing(seconds, lane_start, busy_share(run, plan.lanes))
 
 
@@ -173,7 +172,7 @@ def time_usual(folder: Path, plan: LanePlan, num_trials: int) -> Timing:
              "lr": tune.loguniform(0.001, 1.0)}  # fmt: skip
     began = time.perf_counter()
     results = tune.Tuner(
-        tune.with_resources(fit_one, {"CPU": TRIAL_CPUS}),
+        tune.with_resources(fit_one, trial_resources()),
         param_space=space,
         tune_config=tune.TuneConfig(
             metric="score", mode="max", num_samples=num_trials, max_concurrent_trials=plan.lanes

@@ -1,7 +1,11 @@
-"""The command line. Heavy packages are imported by the command that needs them, so that help answers at once."""
+"""The command line. Heavy packages are imported by the command that needs them, so that help answers at once.
+
+Exit status: 0; 2 for what the user can mend; 3 for a study that was cut off and can be resumed; 130 after Ctrl-C.
+"""
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +13,23 @@ import raysk
 from raysk.cli_audit import add_audit
 from raysk.cli_data import add_data_commands
 from raysk.errors import ConfigError, RayskError
+from raysk.supervision import supervised
+
+
+def program() -> int:
+    """Runs what was typed, a study under the eyes of a parent process; returns the exit status."""
+    arguments = _parse(None)
+    if arguments.run_command is _tune:
+        return supervised(lambda: _run(arguments))
+    return _run(arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Runs a command in this process; returns the exit status."""
+    return _run(_parse(argv))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments, late = parser.parse_known_args(argv)
     # Overrides may stand on both sides of an option; argparse takes those of one side.
@@ -20,17 +37,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(late)}")
     if late:
         arguments.overrides += late
+    return arguments
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         status: int = arguments.run_command(arguments)
     except RayskError as error:
         if arguments.debug:
-            raise
-        print(f"raysk: {error}", file=sys.stderr)
-        return 2
+            traceback.print_exc()
+        else:
+            print(f"raysk: {error}", file=sys.stderr)
+        return error.status
     except KeyboardInterrupt:
         if arguments.debug:
-            raise
-        print("raysk: interrupted", file=sys.stderr)
+            traceback.print_exc()
+        else:
+            print("raysk: interrupted", file=sys.stderr)
         return 130
     return status
 
@@ -164,4 +187,4 @@ def _folder(text: str) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -1,12 +1,17 @@
 """What can go wrong, said to the person who can mend it: the rule, the value, the remedy, in one line.
 
-The command line prints the message of a `RayskError` alone and exits with status 2; any other exception is a defect
+The command line prints the message of a `RayskError` alone and exits with its status; any other exception is a defect
 of raysk and keeps its traceback.
 """
+
+from pathlib import Path
+from typing import Self
 
 
 class RayskError(Exception):
     """Base of every error that a user can mend."""
+
+    status = 2
 
 
 class ConfigError(RayskError):
@@ -23,6 +28,23 @@ class ArtifactError(RayskError):
 
 class TrainingError(RayskError):
     """A training that cannot go on, such as one whose loss is not a number."""
+
+
+class CutOffError(RayskError):
+    """A study that something from outside ended before its time: `--resume` goes on with it."""
+
+    status = 3
+
+    @classmethod
+    def of(cls, cause: str, log: Path | None) -> Self:
+        """Returns the error of a cause.
+
+        Args:
+            cause: What happened.
+            log: Where to read more; None for a study that had not begun.
+        """
+        remedy = f"see {log}, then run the same command with --resume" if log else "run the same command again"
+        return cls(f"a study must reach its end, but {cause}: {remedy}")
 
 
 def in_one_line(error: Exception) -> str:

@@ -251,7 +251,7 @@ def test_more_workers_than_the_cluster_has_are_refused_with_the_sum(tune, photog
     words = tune.words("--workers", "999", **of(photographs / "table.csv"))
     done = subprocess.run([sys.executable, "-m", "raysk.cli", *words], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-    assert done.stderr.startswith("raysk: a lane must fit the cluster, but 999 workers x 0.95 CPU = 949.05 CPU is more")
+    assert done.stderr.startswith("raysk: a lane must fit the cluster, but 999 workers x 1 CPU = 999 CPU is more")
     left = [path.name for path in tune.run.rglob("*") if path.is_file()]
     assert left == ["ray.log"], "no study was begun, so the right number of workers needs no --resume"
 
@@ -259,7 +259,7 @@ def test_more_workers_than_the_cluster_has_are_refused_with_the_sum(tune, photog
 def test_debug_shows_the_traceback():
     words = [sys.executable, "-m", "raysk.cli", "--debug", "tune", "--space", "nope"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert "ConfigError: --space must be a known name" in done.stderr
 

@@ -17,6 +17,7 @@ ORDER = [
     "raysk.registry",
     "raysk.artifacts",
     "raysk.settings",
+    "raysk.supervision",
     "raysk.spaces",
     "raysk.data.parquet",
     "raysk.data.manifest",

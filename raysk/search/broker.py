@@ -4,10 +4,13 @@ import asyncio
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysk.search.jobs import JobQueue, Order, Outcome, QueuedJob
 
 NAMESPACE = "raysk"
+# Lanes send signs of life so often.
+HEARTBEAT_S = 2.0
 # A lane's question is answered within this time, with "wait" if need be, so that no request is ever left hanging.
 _LONGEST_ANSWER_S = 2.0
 # A trial hears of its job's end, and says what comes next, within a twentieth of a second on an idle machine.
@@ -15,10 +18,15 @@ _PATIENCE_S = 0.1
 
 
 class Broker:
-    """Feeds the lanes. Every method runs on one event loop, so the queue needs no lock."""
+    """Feeds the lanes. Every method runs on one event loop, so the queue needs no lock.
+
+    Ray starts a broker that died anew, and makes again whatever call it had not answered. So every call is safe to
+    repeat, and those that wait bring along what the queue needs to know.
+    """
 
     def __init__(self) -> None:
-        self.queue = JobQueue(patience=_PATIENCE_S)
+        is_restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self.queue = JobQueue(patience=_PATIENCE_S, hold=2 * HEARTBEAT_S if is_restarted else 0.0)
         self._changed = asyncio.Condition()
 
     async def submit(self, jobs: list[QueuedJob]) -> None:
@@ -43,20 +51,15 @@ class Broker:
         self.queue.close()
         await self._notify()
 
-    async def outcome(self, job_id: str) -> tuple[str, str]:
-        """Waits until a job ends; returns how, and why it failed."""
-        job = self.queue.jobs[job_id]
+    async def outcome(self, jobs: list[QueuedJob]) -> tuple[str, str]:
+        """Queues jobs, and waits until the first of them ends; returns how, and why it failed."""
+        await self.submit(jobs)
+        job = self.queue.jobs[jobs[0].id]
         async with self._changed:
             await self._changed.wait_for(lambda: job.outcome is not None)
         return str(job.outcome), job.reason
 
-    async def join(self, lane: int) -> int:
-        """Returns the incarnation number of a worker group that has just started."""
-        incarnation = self.queue.join(lane)
-        await self._notify()
-        return incarnation
-
-    async def take(self, lane: int, incarnation: int) -> tuple[str, dict[str, Any] | None]:
+    async def take(self, lane: int, incarnation: int) -> tuple[str, QueuedJob | None]:
         """Gives a lane its next order: work (and the job), wait (ask again), or leave."""
         deadline = asyncio.get_running_loop().time() + _LONGEST_ANSWER_S
         while True:
@@ -64,26 +67,32 @@ class Broker:
             order, job = self.queue.take(lane, incarnation)
             left = deadline - asyncio.get_running_loop().time()
             if order is not Order.WAIT or left <= 0:
-                return str(order), job.plain if job else None
+                return str(order), job
             async with self._changed:
                 try:
                     await asyncio.wait_for(self._changed.wait(), min(left, _PATIENCE_S))
                 except TimeoutError:
                     continue
 
-    async def report(self, lane: int, incarnation: int, progress: dict[str, Any]) -> str:
+    async def report(self, lane: int, incarnation: int, job: QueuedJob, progress: dict[str, Any]) -> str:
         """Hears a sign of life; answers "go on" or "stop"."""
-        return str(self.queue.report(lane, incarnation, progress))
+        return str(self.queue.report(lane, incarnation, job, progress))
 
-    async def finish(self, lane: int, incarnation: int, job_id: str, outcome: str, reason: str) -> None:
+    async def finish(self, lane: int, incarnation: int, job: QueuedJob, outcome: str, reason: str) -> None:
         """Hears how a job ended."""
-        self.queue.finish(lane, incarnation, job_id, Outcome(outcome), reason)
+        self.queue.finish(lane, incarnation, job, Outcome(outcome), reason)
         await self._notify()
 
-    async def crash(self, lane: int, incarnation: int, reason: str) -> None:
-        """Hears why a lane is about to die."""
-        self.queue.crash(lane, incarnation, reason)
+    async def crash(self, lane: int, incarnation: int, job: QueuedJob, reason: str) -> None:
+        """Hears that a job ended in an error that takes its lane along."""
+        self.queue.crash(lane, incarnation, job, reason)
         await self._notify()
+
+    async def lose(self, lane: int, incarnation: int, error: str) -> bool:
+        """Hears that a worker group is gone, and of the job's error if that is why; answers whether it ever spoke."""
+        spoke = self.queue.lose(lane, incarnation, error)
+        await self._notify()
+        return spoke
 
     async def status(self) -> dict[str, Any]:
         """Returns what the display shows: lanes with their job and progress, and the number of jobs by outcome."""
@@ -93,6 +102,7 @@ class Broker:
             {
                 "lane": number,
                 "incarnation": state.incarnation,
+                "is_lost": state.is_lost,
                 "job": state.job.title if state.job else None,
                 "busy_seconds": state.busy_seconds + (now - state.since if state.job else 0.0),
                 **state.progress,
@@ -109,8 +119,17 @@ class Broker:
 
 
 def start_broker(name: str) -> Any:
-    """Starts the broker of a study under a name of its own."""
-    actor = ray.remote(Broker).options(name=name, namespace=NAMESPACE, num_cpus=0, max_concurrency=10_000)
+    """Starts the broker of a study under a name of its own, on the driver's node: it dies with the driver only."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(Broker).options(
+        name=name,
+        namespace=NAMESPACE,
+        num_cpus=0,
+        max_concurrency=10_000,
+        max_restarts=-1,
+        max_task_retries=-1,
+        scheduling_strategy=here,
+    )
     return actor.remote()
 
 

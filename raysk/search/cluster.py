@@ -10,13 +10,18 @@ from contextlib import contextmanager
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # A recipe that fails, or is cancelled, before its first fold is done has no score; Tune would end the study over it.
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+# One process a lane fewer: each epoch is kept, so there is nothing to do when a node is about to be taken away.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 import ray
+from ray.tune import PlacementGroupFactory
 
 from raysk.errors import ConfigError
 from raysk.search.broker import NAMESPACE
 
 _LONGEST_CONNECT_S = 10.0
+# The smallest share that Ray counts.
+_SLIVER = 0.0001
 
 
 def _check_reachable(address: str) -> None:
@@ -28,6 +33,17 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), _LONGEST_CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(f"--address must be that of a running Ray cluster, but got {address!r}: {error}") from error
+
+
+def trial_resources() -> PlacementGroupFactory:
+    """Returns what a light Tune trial asks for: a sliver of the driver's node, which need not have any CPU.
+
+    Nodes whose addresses are the same have resources of the same name: the label tells them apart.
+    """
+    node_id = ray.get_runtime_context().get_node_id()
+    (node,) = [node for node in ray.nodes() if node["NodeID"] == node_id]
+    sliver = {f"node:{node['NodeManagerAddress']}": _SLIVER}
+    return PlacementGroupFactory([sliver], bundle_label_selector=[{"ray.io/node-id": node_id}])
 
 
 @contextmanager
@@ -42,8 +58,6 @@ def connected(address: str | None) -> Iterator[None]:
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        # One process a lane fewer: who would take a node away from a cluster of one machine?
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # A short path: Unix sockets lie in it, whose names are limited to about 100 characters.
         with tempfile.TemporaryDirectory(prefix="raysk-", dir="/tmp", ignore_cleanup_errors=True) as folder:
             # Jobs and answers are small: the object store needs no third of the machine's memory.

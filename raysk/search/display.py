@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysk.errors import ArtifactError
+from raysk.search.lanes import Lane, LanePool, Phase
 from raysk.search.resources import LanePlan
 from raysk.search.tally import Tally
 
@@ -61,11 +62,10 @@ class StudyDisplay:
         tally: How far the search is; read at every update.
         num_trials: Recipes in all.
         num_folds: Folds of each.
-        plan: The lanes.
     """
 
-    def __init__(self, console: Console, tally: Tally, num_trials: int, num_folds: int, plan: LanePlan) -> None:
-        self.console, self.tally, self.plan = console, tally, plan
+    def __init__(self, console: Console, tally: Tally, num_trials: int, num_folds: int) -> None:
+        self.console, self.tally = console, tally
         self.num_trials, self.num_folds = num_trials, num_folds
         self._began = time.monotonic()
         self._live = (
@@ -92,19 +92,20 @@ class StudyDisplay:
 
     def say(self, line: str) -> None:
         """Prints a line that stays."""
-        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        self.console.print(f"[dim]{minutes:3d}:{seconds:02d}[/dim]  {escape(line)}", highlight=False, soft_wrap=True)
+        passed = clock(time.monotonic() - self._began)
+        self.console.print(f"[dim]{passed:>6}[/dim]  {escape(line)}", highlight=False, soft_wrap=True)
 
-    def update(self, status: dict[str, Any]) -> None:
+    def update(self, status: dict[str, Any], pool: LanePool) -> None:
         """Draws the panel anew.
 
         Args:
             status: What the broker says of jobs and lanes.
+            pool: The lanes.
         """
         if self._live:
-            self._live.update(self._panel(status))
+            self._live.update(self._panel(status, pool))
 
-    def _panel(self, status: dict[str, Any]) -> Group:
+    def _panel(self, status: dict[str, Any], pool: LanePool) -> Group:
         tally = self.tally
         done, all_jobs = status["done"], self.num_trials * self.num_folds
         busy = sum(lane["job"] is not None for lane in status["lanes"])
@@ -119,12 +120,12 @@ class StudyDisplay:
         )
         images = sum(lane["images"] / lane["seconds"] for lane in status["lanes"] if lane.get("seconds"))
         foot = Text.from_markup(
-            f"lanes busy {busy} of {self.plan.lanes} · {images:,.0f} images/s · {self._left(done, all_jobs)}"
+            f"lanes busy {busy} of {len(pool.lanes)} · {images:,.0f} images/s · {self._left(done, all_jobs)}"
         )
         table = Table.grid(padding=(0, 2))
-        for lane in status["lanes"]:
-            epochs = f"epoch {lane['epoch']} of {lane['epochs']}" if lane.get("epochs") else ""
-            table.add_row(f"lane {lane['lane']}", lane["job"] or "idle", lane.get("stage", ""), epochs, _health(lane))
+        working = {(lane["lane"], lane["incarnation"]): lane for lane in status["lanes"] if not lane["is_lost"]}
+        for lane in pool.lanes:
+            table.add_row(f"lane {lane.number}", *_cells(lane, working.get((lane.number, lane.incarnation)), pool.plan))
         return Group(head, table, foot)
 
     def _left(self, done: int, all_jobs: int) -> str:
@@ -133,6 +134,24 @@ class StudyDisplay:
         # Racing stops some recipes early, so this is the longest that it can take at the present pace.
         seconds = (time.monotonic() - self._began) / done * max(0, all_jobs - done)
         return f"at most {seconds / 60:.0f} min left" if seconds > 90 else f"at most {seconds:.0f} s left"
+
+
+def clock(seconds: float) -> str:
+    """Returns a time as minutes and seconds."""
+    return "{}:{:02d}".format(*divmod(int(seconds), 60))
+
+
+def _cells(lane: Lane, working: dict[str, Any] | None, plan: LanePlan) -> tuple[str | Text, ...]:
+    """Returns what the panel says of a lane, and of its job if the broker knows of its worker group."""
+    if lane.failure:
+        return (Text(lane.failure, style="bold red"),)
+    passed = clock(time.monotonic() - lane.since)
+    if lane.phase is Phase.WAITING:
+        return (f"waits for a node with {plan.needs}, {passed}",)
+    if working is None:
+        return (f"starting, {passed}",)
+    epochs = f"epoch {working['epoch']} of {working['epochs']}" if working.get("epochs") else ""
+    return working["job"] or "idle", working.get("stage", ""), epochs, _health(working)
 
 
 def _health(lane: dict[str, Any]) -> Text:

@@ -1,8 +1,10 @@
 """The queue of jobs and the leases on them: which lane does what, without Ray in sight.
 
-A job is queued once, leased to one lane at a time, and ends as done, failed or cancelled. A lane that restarts joins
-anew under a higher incarnation number; whatever an earlier incarnation of it still asks or says is void, and its lease
-goes back to the queue. So a request that a killed worker left behind can never swallow a job.
+A job is queued once, leased to one lane at a time, and ends as done, failed or cancelled. Each worker group of a lane
+has an incarnation number, and the highest one counts: whatever an earlier group still asks or says is void, and its
+job goes back to the queue. So a request that a killed worker left behind can never swallow a job.
+
+The queue lives in memory only. If it is lost, trials queue their jobs again, and lanes bring the jobs that they hold.
 """
 
 import time
@@ -57,6 +59,7 @@ class QueuedJob:
         encoder: Name of the encoder that it trains or reads; two lanes never train the same one at once.
         title: What a reader calls it.
         needs: Names of the jobs that must be done before it; one that the queue does not know was done earlier.
+        errors: How often it ended in an error of its own; a lane that was lost does not count.
     """
 
     id: str
@@ -65,7 +68,7 @@ class QueuedJob:
     encoder: str | None
     title: str = ""
     needs: list[str] = field(default_factory=list)
-    attempts: int = 0
+    errors: int = 0
     stopping: bool = False
     outcome: Outcome | None = None
     reason: str = ""
@@ -83,41 +86,47 @@ class LaneState:
     """A lane as the queue sees it.
 
     Args:
-        incarnation: How often its worker group has started.
+        incarnation: Number of its worker group.
         job: The job that it holds.
-        heard: When its chief last spoke.
+        heard: When its main rank last spoke.
         progress: What it last said of its job.
         busy_seconds: Time that it has held jobs, the present one not counted.
+        is_lost: Whether this worker group is gone.
     """
 
-    incarnation: int = 0
+    incarnation: int
     job: QueuedJob | None = None
     heard: float = 0.0
     since: float = 0.0
     progress: dict[str, Any] = field(default_factory=dict)
     busy_seconds: float = 0.0
+    is_lost: bool = False
 
 
 class JobQueue:
     """Hands out jobs, and takes them back from lanes that die.
 
     Args:
-        max_attempts: A job that was handed out so often without an end has failed.
+        max_errors: A job that ended so often in an error of its own has failed.
         lease_seconds: A lane that was silent for so long loses its job.
         patience: Seconds after the end of a job in which none of a recipe without a score is begun: whoever waited for
             that job may have better work.
+        hold: Seconds after its start in which the queue hands out nothing: lanes that were at work before it was
+            started anew bring their jobs first.
         clock: Seconds, from any start.
     """
 
     def __init__(
         self,
-        max_attempts: int = 3,
+        max_errors: int = 3,
         lease_seconds: float = 120.0,
         patience: float = 0.0,
+        hold: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.max_attempts, self.lease_seconds, self.patience, self.clock = max_attempts, lease_seconds, patience, clock
+        self.max_errors, self.lease_seconds, self.patience, self.clock = max_errors, lease_seconds, patience, clock
         self._last_end = -float("inf")
+        self._held_until = clock() + hold if hold else -float("inf")
         self.jobs: dict[str, QueuedJob] = {}
         self.lanes: dict[int, LaneState] = {}
         self.waiting: list[QueuedJob] = []
@@ -157,21 +166,14 @@ class JobQueue:
         self.is_closed = True
         self.cancel_all()
 
-    def join(self, lane: int) -> int:
-        """Returns the incarnation number of a worker group that has just started; its predecessor's job goes back."""
-        state = self.lanes.setdefault(lane, LaneState())
-        self._take_back(state, "its lane died")
-        state.incarnation += 1
-        state.heard = self.clock()
-        return state.incarnation
-
     def take(self, lane: int, incarnation: int) -> tuple[Order, QueuedJob | None]:
         """Gives a lane the next job, or tells it to wait or to leave."""
-        state = self.lanes[lane]
-        if incarnation != state.incarnation or self.is_closed:
+        state = self._speaker(lane, incarnation)
+        if state is None or self.is_closed:
             return Order.LEAVE, None
-        state.heard = self.clock()
-        self._take_back(state, "its lane asked for another")
+        self._take_back(state)
+        if self.clock() < self._held_until:
+            return Order.WAIT, None
         busy = {other.job.encoder for other in self.lanes.values() if other.job and other.job.encoder}
         ready = [job for job in self.waiting if job.encoder not in busy and self._has_what_it_needs(job)]
         if not ready:
@@ -179,54 +181,103 @@ class JobQueue:
         job = min(ready, key=lambda job: job.priority)
         if job.priority[0] == Turn.NEW and self.clock() - self._last_end < self.patience:
             return Order.WAIT, None
-        self.waiting.remove(job)
-        job.attempts += 1
-        state.job, state.since, state.progress = job, self.clock(), {}
+        self._lease(state, job)
         return Order.WORK, job
 
-    def report(self, lane: int, incarnation: int, progress: dict[str, Any]) -> Order:
+    def report(self, lane: int, incarnation: int, job: QueuedJob, progress: dict[str, Any]) -> Order:
         """Hears a sign of life from a lane, and tells it whether to go on with its job."""
-        state = self.lanes[lane]
-        if incarnation != state.incarnation or state.job is None:
+        state = self._speaker(lane, incarnation, job)
+        if state is None or state.job is None or state.job.id != job.id:
             return Order.STOP
-        state.heard, state.progress = self.clock(), progress
-        return Order.STOP if state.job.stopping else Order.GO_ON
+        state.progress = progress
+        return Order.STOP if state.job.stopping or self.is_closed else Order.GO_ON
 
-    def finish(self, lane: int, incarnation: int, job_id: str, outcome: Outcome, reason: str = "") -> None:
+    def finish(self, lane: int, incarnation: int, job: QueuedJob, outcome: Outcome, reason: str = "") -> None:
         """Hears how a lane's job ended."""
-        state = self.lanes[lane]
-        if incarnation != state.incarnation or state.job is None or state.job.id != job_id:
+        state = self._speaker(lane, incarnation, job)
+        if state is None or state.job is None or state.job.id != job.id:
             return
-        job = self._release(state)
-        self._end(job, outcome, reason)
+        self._end(self._release(state), outcome, reason)
         self._last_end = self.clock()
 
-    def crash(self, lane: int, incarnation: int, reason: str) -> None:
-        """Hears why a lane is about to die; its job goes back."""
-        state = self.lanes[lane]
-        if incarnation == state.incarnation:
-            self._take_back(state, reason)
+    def crash(self, lane: int, incarnation: int, job: QueuedJob, reason: str) -> None:
+        """Hears that a job ended in an error of its own; it is tried again until it has done so too often."""
+        state = self._speaker(lane, incarnation, job)
+        if state is None or state.job is None or state.job.id != job.id:
+            return
+        self._blame(state, reason)
+
+    def lose(self, lane: int, incarnation: int, error: str = "") -> bool:
+        """Takes back the job of a worker group that is gone; returns whether the queue ever heard of the group.
+
+        Args:
+            error: What the job did to the group, if it was the job's fault.
+        """
+        state = self.lanes.get(lane)
+        spoke = state is not None and state.incarnation >= incarnation
+        if state is not None and error:
+            self._blame(state, error)
+        if state is None or state.incarnation <= incarnation:
+            self._replace(lane, incarnation).is_lost = True
+        return spoke
 
     def expire(self) -> None:
         """Takes back the jobs of lanes that have gone silent."""
         for state in self.lanes.values():
             if state.job is not None and self.clock() - state.heard > self.lease_seconds:
-                self._take_back(state, f"its lane was silent for {self.lease_seconds:g} s")
+                self._take_back(state)
+
+    def _speaker(self, lane: int, incarnation: int, job: QueuedJob | None = None) -> LaneState | None:
+        """Returns the state of a worker group that speaks; None if it is replaced or counts as lost.
+
+        A group that is heard for the first time is new, or older than the queue; then it brings the job that it holds.
+        """
+        state = self.lanes.get(lane)
+        if state is None or incarnation > state.incarnation:
+            state = self._replace(lane, incarnation)
+            if job is not None and (job.id not in self.jobs or self.jobs[job.id] in self.waiting):
+                self._lease(state, self.jobs.setdefault(job.id, job))
+        elif incarnation < state.incarnation or state.is_lost:
+            return None
+        state.heard = self.clock()
+        return state
+
+    def _replace(self, lane: int, incarnation: int) -> LaneState:
+        """Puts a worker group in the place of an earlier one, whose job goes back."""
+        before = self.lanes.get(lane)
+        if before is not None:
+            self._take_back(before)
+        self.lanes[lane] = LaneState(incarnation, busy_seconds=before.busy_seconds if before else 0.0)
+        return self.lanes[lane]
+
+    def _lease(self, state: LaneState, job: QueuedJob) -> None:
+        if job in self.waiting:
+            self.waiting.remove(job)
+        state.job, state.since, state.progress = job, self.clock(), {}
 
     def _has_what_it_needs(self, job: QueuedJob) -> bool:
         needed = (self.jobs.get(name) for name in job.needs)
         return all(one is None or one.outcome is Outcome.DONE for one in needed)
 
-    def _take_back(self, state: LaneState, reason: str) -> None:
+    def _take_back(self, state: LaneState) -> None:
         if state.job is None:
             return
         job = self._release(state)
         if job.stopping:
             self._end(job, Outcome.CANCELLED)
-        elif job.attempts >= self.max_attempts:
-            self._end(job, Outcome.FAILED, f"given up after {job.attempts} attempts: {reason}")
         else:
             self.waiting.append(job)
+
+    def _blame(self, state: LaneState, reason: str) -> None:
+        """Counts an error of the job that a lane holds; it has failed after so many, and goes back until then."""
+        if state.job is None:
+            return
+        state.job.errors += 1
+        if state.job.errors >= self.max_errors:
+            job = self._release(state)
+            self._end(job, Outcome.FAILED, f"given up after {job.errors} errors: {reason}")
+        else:
+            self._take_back(state)
 
     def _release(self, state: LaneState) -> QueuedJob:
         job = state.job

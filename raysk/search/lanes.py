@@ -1,19 +1,75 @@
 """Lanes: long-lived Ray Train worker groups, each doing job after job.
 
-A lane is one `TorchTrainer.fit()` that lasts as long as the study. Its train loop asks the broker for the next job,
-does it, says how it ended, and asks again; Ray Train restarts a group of which a worker has died.
+A worker group is one `TorchTrainer.fit()`. Its train loop asks the broker for the next job, does it, says how it ended,
+and asks again. When a worker dies the whole group ends; its job goes back to the queue, and the lane starts another
+group as soon as the cluster has room for one.
 """
 
 import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
 
-from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+import ray
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+from ray.train import ControllerError, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
+from ray.train.v2.api.config import FailureConfig
+from ray.util import placement_group, remove_placement_group
 
+from raysk.errors import ConfigError, in_one_line
 from raysk.run import Run
+from raysk.search.broker import find_broker
 from raysk.search.lane_entry import enter_lane
-from raysk.search.lane_loop import Do, LaneSettings
-from raysk.search.resources import LanePlan
+from raysk.search.lane_loop import JobRunner, LaneSettings
+from raysk.search.resources import LanePlan, plan_lanes
+
+# A lane whose groups fail so often in a row before they ask for a job will not work.
+_MAX_FALSE_STARTS = 3
+_POLL_S = 0.5
+# Room that comes within this time, as when a dead group's is given back, is not worth a word.
+_BRIEFLY_S = 3.0
+# How often the size of the cluster is looked at.
+_LOOK_S = 5.0
+
+
+class Phase(StrEnum):
+    """What becomes of a lane."""
+
+    UP = "up"
+    """Its worker group starts, or works."""
+    WAITING = "waiting"
+    """The cluster has no room for a worker group."""
+    ENDED = "ended"
+    """It was sent home, or given up."""
+
+
+@dataclass
+class Lane:
+    """A lane as the driver sees it.
+
+    Args:
+        number: From 0.
+        incarnation: Number of its worker group, from 1.
+        phase: What becomes of it.
+        since: Since when, on the monotonic clock.
+        failure: Why it was given up.
+    """
+
+    number: int
+    incarnation: int = 0
+    phase: Phase = Phase.UP
+    since: float = field(default_factory=time.monotonic)
+    failure: str = ""
+
+    def enter(self, phase: Phase) -> None:
+        """Notes what becomes of the lane from now on."""
+        if phase is not self.phase:
+            self.phase, self.since = phase, time.monotonic()
 
 
 class LanePool:
@@ -23,41 +79,183 @@ class LanePool:
         run: The run directory.
         broker: Name of the broker.
         plan: How many lanes of how many workers.
-        do: What they do with a job; None trains.
+        say: Takes a line for the user.
+        runner: What they do with a job; None trains.
         loader: Processes that draw views beside each worker; None leaves it to the machine.
     """
 
-    def __init__(self, run: Run, broker: str, plan: LanePlan, do: Do | None = None, loader: int | None = None) -> None:
-        self.failures: dict[int, str] = {}
-        self._threads = []
-        for number in range(plan.lanes):
-            settings = LaneSettings(number, broker, str(run.folder.resolve()), plan.threads, do, loader)
-            trainer = TorchTrainer(
-                enter_lane,
-                train_loop_config=vars(settings),
-                torch_config=TorchConfig(backend="nccl" if plan.gpus_per_worker else "gloo"),
-                scaling_config=ScalingConfig(
-                    num_workers=plan.workers,
-                    use_gpu=plan.gpus_per_worker > 0,
-                    resources_per_worker=plan.worker_resources,
-                ),
-                run_config=RunConfig(
-                    name=f"lane{number}",
-                    storage_path=str((run.folder / "logs" / "ray").resolve()),
-                    failure_config=FailureConfig(max_failures=-1),
-                ),
-            )
-            thread = threading.Thread(target=self._host, args=(number, trainer), daemon=True, name=f"lane{number}")
-            thread.start()
+    def __init__(
+        self,
+        run: Run,
+        broker: str,
+        plan: LanePlan,
+        say: Callable[[str], None],
+        runner: JobRunner | None = None,
+        loader: int | None = None,
+    ) -> None:
+        self.run, self.broker, self.plan, self.say = run, broker, plan, say
+        self.runner, self.loader = runner, loader
+        self.lanes: list[Lane] = []
+        self._threads: list[threading.Thread] = []
+        self._is_closed = threading.Event()
+        self._asked: float | None = None
+        self.grow(plan)
+        threading.Thread(target=self._follow, daemon=True, name="lanes").start()
+
+    def grow(self, plan: LanePlan) -> None:
+        """Starts the lanes that a plan has more."""
+        self.plan = plan
+        for number in range(len(self.lanes), plan.lanes):
+            lane = Lane(number)
+            thread = threading.Thread(target=self._keep, args=(lane,), daemon=True, name=f"lane{number}")
+            self.lanes.append(lane)
             self._threads.append(thread)
+            thread.start()
 
-    def _host(self, number: int, trainer: TorchTrainer) -> None:
+    @property
+    def failure(self) -> str:
+        """Why no lane works; empty as long as one may."""
+        failed = [lane.failure for lane in self.lanes if lane.failure]
+        return failed[0] if len(failed) == len(self.lanes) else ""
+
+    @property
+    def blocked_since(self) -> float | None:
+        """Since when all lanes wait for room, on the monotonic clock; None while one has it."""
+        left = [lane for lane in self.lanes if not lane.failure]
+        if not left or any(lane.phase is not Phase.WAITING for lane in left):
+            return None
+        return max(lane.since for lane in left)
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which Ray has not said how large the cluster is."""
+        asked = self._asked
+        return time.monotonic() - asked if asked else 0.0
+
+    def close(self, timeout: float) -> None:
+        """Sends the lanes home, and waits until they have gone."""
+        self._is_closed.set()
+        deadline = time.monotonic() + timeout
+        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < deadline:
+            # Said again and again: a broker that has just been started anew does not know.
+            with suppress(RayError):
+                ray.get(find_broker(self.broker).close.remote(), timeout=_POLL_S)
+            time.sleep(_POLL_S)
+
+    def _follow(self) -> None:
+        """Starts more lanes when nodes have joined."""
+        while not self._is_closed.wait(_LOOK_S):
+            self._asked = time.monotonic()
+            total = ray.cluster_resources()
+            self._asked = None
+            with suppress(ConfigError):  # what is left holds no lane: those that there are wait
+                plan = plan_lanes(
+                    total.get("CPU", 0), total.get("GPU", 0), self.plan.workers, self.plan.gpus_per_worker
+                )
+                if plan.lanes > len(self.lanes):
+                    self.say(f"the cluster has grown: {plan.lanes} lanes, {plan.sum}")
+                    self.grow(plan)
+
+    def _keep(self, lane: Lane) -> None:
+        """Runs worker groups of a lane, one after the other, until it is sent home."""
         try:
-            trainer.fit()
-        except (TrainingFailedError, RayError) as error:
-            self.failures[number] = f"{type(error).__name__}: {error}"
+            false_starts = 0
+            while false_starts < _MAX_FALSE_STARTS and self._finds_room(lane):
+                lane.incarnation += 1
+                try:
+                    self._trainer(lane).fit()
+                    return
+                except (TrainingFailedError, RayError) as error:
+                    has_worked = self._lose(lane, error)
+                    false_starts = 0 if has_worked or _is_loss(error) else false_starts + 1
+                    lane.failure = _reason(error) if false_starts == _MAX_FALSE_STARTS else ""
+        except Exception as error:  # Whatever it is, the study must hear of it.
+            lane.failure = _reason(error)
+            raise
+        finally:
+            lane.enter(Phase.ENDED)
 
-    def join(self, timeout: float) -> None:
-        """Waits until the lanes have gone home."""
-        for thread in self._threads:
-            thread.join(timeout)
+    def _finds_room(self, lane: Lane) -> bool:
+        """Waits until the cluster has room for a worker group; returns whether the lane is to use it.
+
+        A placement group is asked for and given back: that also tells an autoscaler what is wanted. The first worker
+        group of a lane needs no such wait, since the lanes were planned by what is there.
+        """
+        if lane.incarnation == 0:
+            return True
+        room = placement_group([self.plan.worker_resources] * self.plan.workers, strategy="PACK")
+        began, is_told = time.monotonic(), False
+        try:
+            while not self._is_closed.is_set():
+                if room.wait(_POLL_S):
+                    if is_told:
+                        self.say(f"lane {lane.number} has room again, and starts")
+                    lane.enter(Phase.UP)
+                    return True
+                lane.enter(Phase.WAITING)
+                if not is_told and time.monotonic() - began > _BRIEFLY_S:
+                    is_told = True
+                    self.say(f"lane {lane.number} waits for room: it needs {self.plan.needs}")
+            return False
+        finally:
+            remove_placement_group(room)
+
+    def _lose(self, lane: Lane, error: Exception) -> bool:
+        """Gives the job of a worker group back; returns whether the group has worked."""
+        # The node has killed the worker for what its job took; that is the job's own error, unlike any other death.
+        fault = "it took more memory than its node has" if isinstance(_cause(error), OutOfMemoryError) else ""
+        spoke = bool(ray.get(find_broker(self.broker).lose.remote(lane.number, lane.incarnation, fault)))
+        if not self._is_closed.is_set():
+            traceback.print_exception(error)  # into the log
+            if _is_loss(error):
+                self.say(f"lane {lane.number} is lost, a worker or its node is gone: its job goes back to the queue")
+        return spoke
+
+    def _trainer(self, lane: Lane) -> TorchTrainer:
+        plan = self.plan
+        settings = LaneSettings(
+            lane.number,
+            lane.incarnation,
+            self.broker,
+            str(self.run.folder.resolve()),
+            plan.threads,
+            self.runner,
+            self.loader,
+        )
+        return TorchTrainer(
+            enter_lane,
+            train_loop_config=vars(settings),
+            torch_config=TorchConfig(backend="nccl" if plan.gpus_per_worker else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=plan.workers,
+                use_gpu=plan.gpus_per_worker > 0,
+                resources_per_worker=plan.worker_resources,
+            ),
+            run_config=RunConfig(
+                name=f"lane{lane.number}",
+                storage_path=str((self.run.folder / "logs" / "ray").resolve()),
+                # A group that ends is the lane's affair: it gives the job back at once, and knows what it waits for.
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
+            ),
+        )
+
+
+def _is_loss(error: Exception) -> bool:
+    """Whether a worker group ended because of its node or a process, or found no room, and not by an error."""
+    return isinstance(_cause(error), RayActorError | WorkerGroupStartupTimeoutError)
+
+
+def _cause(error: Exception) -> Exception:
+    """Returns the error of a worker behind one of Ray Train's: that of a dead one before others, which it caused."""
+    if isinstance(error, WorkerGroupError):
+        failures = [
+            failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure
+            for failure in error.worker_failures.values()
+        ]
+        return next((failure for failure in failures if isinstance(failure, RayError)), failures[0])
+    return error.controller_failure if isinstance(error, ControllerError) else error
+
+
+def _reason(error: Exception) -> str:
+    cause = _cause(error)
+    return f"{type(cause).__name__}: {in_one_line(cause)}"

@@ -102,16 +102,16 @@ class Interrupt:
         return self.asked.is_set() or (self.deadline is not None and time.monotonic() > self.deadline)
 
     @contextmanager
-    def on_ctrl_c(self) -> Iterator[None]:
-        """Takes the first Ctrl-C as a wish to end in order; the second one ends at once."""
+    def heeds(self, number: signal.Signals) -> Iterator[None]:
+        """Takes the first signal of a kind as a wish to end in order; the second one ends at once."""
 
         def wish(*_: object) -> None:
             if self.asked.is_set():
                 raise KeyboardInterrupt
             self.asked.set()
 
-        before = signal.signal(signal.SIGINT, wish)
+        before = signal.signal(number, wish)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(number, before)

@@ -61,14 +61,14 @@ class StudySearcher(Searcher):
             space.
         broker: Name of the broker, for the trials.
         listener: Who hears of it.
-        num_lanes: How many jobs are done at a time.
+        num_lanes: How many jobs are done at a time; it changes with the cluster.
 
     Attributes:
         broken: Why the study cannot go on, once a file could not be read or written: its trials stay RUNNING.
     """
 
     def __init__(
-        self, space: Space, run: Run, num_trials: int | None, broker: str, listener: Listener, num_lanes: int = 1
+        self, space: Space, run: Run, num_trials: int | None, broker: str, listener: Listener, num_lanes: int
     ) -> None:
         super().__init__(metric="score", mode="max")
         self.space, self.run, self.broker, self.listener = space, run, broker, listener
@@ -91,8 +91,11 @@ class StudySearcher(Searcher):
             self.study.tell(zombie.number, state=TrialState.FAIL)
         self._count()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
-        """Proposes the next recipe, as the configuration of a `RecipeTrial`."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """Proposes the next recipe, as the configuration of a `RecipeTrial`; None while enough are at work."""
+        # One more than there are lanes, so that no lane waits for a trial to begin.
+        if len(self.trials) > self.num_lanes and not self.is_closed:
+            return None
         while not self.is_closed:
             queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             if not queued and self.listener.tally.begun >= self.num_trials:

@@ -1,41 +1,50 @@
 """A study, from the command line to the leaderboard."""
 
 import os
+import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
+from ray.exceptions import GetTimeoutError
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from rich.console import Console
 
-from raysk.errors import ArtifactError, TrainingError
+from raysk.errors import ArtifactError, CutOffError, RayskError, TrainingError, in_one_line
 from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.scoring import read_held_out
 from raysk.search.broker import find_broker, start_broker
 from raysk.search.candidates import read_candidates
-from raysk.search.cluster import connected
+from raysk.search.cluster import connected, trial_resources
 from raysk.search.contests import cross_fitted_best, study_tables
-from raysk.search.display import StudyDisplay, chatter_to
+from raysk.search.display import StudyDisplay, chatter_to, clock
 from raysk.search.ending import read_entries, result_rows, select_ensemble, write_results
 from raysk.search.jobs import Outcome, QueuedJob, Turn
 from raysk.search.lanes import LanePool
 from raysk.search.preparation import prepare
 from raysk.search.request import Interrupt, StudyRequest
-from raysk.search.resources import TRIAL_CPUS, LanePlan, plan_lanes
+from raysk.search.resources import LanePlan, plan_lanes
 from raysk.search.scheduler import FoldRacing
 from raysk.search.searcher import StudySearcher, Trial
 from raysk.search.space import Space, load_space
 from raysk.search.tally import Listener
 from raysk.search.trials import RecipeTrial
+from raysk.supervision import tell_log
 
 _POLL_S = 0.25
+_SILENCE_S = 10.0
+_MAX_DEATHS = 3
+_LONGEST_STATUS_S = 5.0
+# What is said of lanes that wait is said first after the one, and then each time that twice as long has gone by.
+_FIRST_WORD_S = 5.0
 
 
 def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
@@ -55,17 +64,26 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
     # Asked now: inside the block, the standard streams are a file.
     is_terminal, width = console.is_terminal, console.width
+    log = prepared.folder / "logs" / "ray.log"
     with (
         Run.reserved(prepared.folder),
         prepared.mirror.kept() if prepared.mirror else nullcontext(),
-        chatter_to(prepared.folder / "logs" / "ray.log") as stream,
-        interrupt.on_ctrl_c(),
+        chatter_to(log) as stream,
+        interrupt.heeds(signal.SIGINT),
     ):
+        tell_log(log)
         terminal = Console(file=stream, force_terminal=is_terminal, width=width)
-        with connected(request.address):
-            total = ray.cluster_resources()
-            plan = plan_lanes(total.get("CPU", 0), total.get("GPU", 0), request.workers, request.gpus_per_worker)
-            return _Study(request.trials, space, prepared.run(), plan, interrupt, terminal).conduct()
+        try:
+            # Ray takes SIGTERM for itself when it starts.
+            with connected(request.address), interrupt.heeds(signal.SIGTERM):
+                total = ray.cluster_resources()
+                plan = plan_lanes(total.get("CPU", 0), total.get("GPU", 0), request.workers, request.gpus_per_worker)
+                return _Study(request.trials, space, prepared.run(), plan, interrupt, terminal).conduct()
+        except RayskError:
+            raise
+        except Exception as error:
+            traceback.print_exc()  # into the log
+            raise CutOffError.of(f"{type(error).__name__}: {in_one_line(error)}", log) from error
 
 
 class _Study:
@@ -79,8 +97,11 @@ class _Study:
         self.broker = start_broker(name)
         self.listener = Listener(lambda line: self.display.say(line))
         self.searcher = StudySearcher(space, run, num_trials, name, self.listener, plan.lanes)
-        self.display = StudyDisplay(console, self.listener.tally, self.searcher.num_trials, len(run.folds), plan)
-        self.lanes = LanePool(run, name, plan, loader=space.config().loader)
+        self.display = StudyDisplay(console, self.listener.tally, self.searcher.num_trials, len(run.folds))
+        self.pool = LanePool(run, name, plan, self.display.say, loader=space.config().loader)
+        self._status: dict[str, Any] = ray.get(self.broker.status.remote())
+        self._next_word = _FIRST_WORD_S
+        self._is_silent = False
 
     def conduct(self) -> Leaderboard | None:
         """Searches, then scores."""
@@ -94,9 +115,8 @@ class _Study:
                     return None
                 return self._watch(self._end)
             finally:
-                ray.get(self.broker.close.remote())
                 # Also those that are still coming up: Ray ends a process without a word whose threads outlive it.
-                self.lanes.join(timeout=60)
+                self.pool.close(timeout=60)
 
     def _watch(self, work: Callable[[], Any]) -> Any:
         """Runs a part of the study in a thread, while this one draws, and heeds Ctrl-C and the clock."""
@@ -112,16 +132,34 @@ class _Study:
         thread.start()
         while thread.is_alive():
             thread.join(_POLL_S)
-            self.display.update(ray.get(self.broker.status.remote()))
+            self._look()
             if self.interrupt.is_due and work == self._search:
                 self._end_search()
-            if len(self.lanes.failures) == self.plan.lanes:
-                raise TrainingError(
-                    f"a lane must start, but {next(iter(self.lanes.failures.values()))}: see logs/ray.log"
-                )
+            if self.pool.failure:
+                raise TrainingError(f"a lane must start, but {self.pool.failure}: see {self.run.folder}/logs/ray.log")
         if "error" in outcome:
             raise outcome["error"]
         return outcome["result"]
+
+    def _look(self) -> None:
+        """Shows how lanes and jobs are, and says it when no lane has room, or Ray is silent."""
+        # A broker that is started anew takes seconds to answer: the last answer stands.
+        with suppress(GetTimeoutError):
+            self._status = ray.get(self.broker.status.remote(), timeout=_LONGEST_STATUS_S)
+        self.searcher.num_lanes = len(self.pool.lanes)
+        self.display.update(self._status, self.pool)
+        blocked = time.monotonic() - self.pool.blocked_since if self.pool.blocked_since else 0.0
+        if blocked > self._next_word:
+            self._next_word = 2 * blocked
+            self.display.say(
+                f"no lane has room: waiting for a node with {self.pool.plan.needs}, {clock(blocked)} so far"
+            )
+        elif not blocked:
+            self._next_word = _FIRST_WORD_S
+        is_silent = self.pool.silence > _SILENCE_S
+        if is_silent and not self._is_silent:
+            self.display.say("Ray's GCS does not answer: if it stays away, Ray ends this process after a minute")
+        self._is_silent = is_silent
 
     def _end_search(self) -> None:
         """Has the search end; called again until it has, since a trial may just have queued its jobs."""
@@ -133,7 +171,7 @@ class _Study:
 
     def _search(self) -> None:
         """Has Tune try the recipes."""
-        make_tuner(self.searcher, self.run, self.plan).fit()
+        make_tuner(self.searcher, self.run).fit()
 
     def _end(self) -> Leaderboard:
         """Chooses the ensemble, then opens the locked test part, then writes the leaderboard."""
@@ -167,9 +205,8 @@ class _Study:
         left = [job for job in jobs if not self.run.is_done(job)]
         self.display.say(f"scoring {len(jobs)} fold models on the locked test part")
         queued = [QueuedJob.of(job, Turn.FIXED, number, title="test part") for number, job in enumerate(left)]
-        ray.get(self.broker.submit.remote(queued))
-        for job in left:
-            outcome, reason = ray.get(self.broker.outcome.remote(job.id))
+        outcomes = [self.broker.outcome.remote([job]) for job in queued]
+        for job, (outcome, reason) in zip(left, map(ray.get, outcomes), strict=True):
             if outcome != Outcome.DONE:
                 raise TrainingError(f"every fold model must predict the test part, but {job.id} {outcome}: {reason}")
 
@@ -192,17 +229,16 @@ class _Study:
         return notes
 
 
-def make_tuner(searcher: StudySearcher, run: Run, plan: LanePlan) -> Tuner:
+def make_tuner(searcher: StudySearcher, run: Run) -> Tuner:
     """Returns the tuner that tries what a searcher proposes, in light trials on the lanes."""
     return Tuner(
-        tune.with_resources(RecipeTrial, {"CPU": TRIAL_CPUS}),
+        tune.with_resources(RecipeTrial, trial_resources()),
         tune_config=TuneConfig(
             search_alg=searcher,
-            scheduler=FoldRacing(searcher, run, partial(_have_left, run, searcher.broker)),
+            scheduler=FoldRacing(searcher, run, partial(_cancel, run, searcher.broker)),
             metric="score",
             mode="max",
             num_samples=-1,
-            max_concurrent_trials=plan.trials,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -211,10 +247,12 @@ def make_tuner(searcher: StudySearcher, run: Run, plan: LanePlan) -> Tuner:
             storage_path=str((run.folder / "logs" / "ray").resolve()),
             verbose=0,
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+            # A trial whose process dies begins again in another; the folds that it had are found at once.
+            failure_config=FailureConfig(max_failures=_MAX_DEATHS),
         ),
     )
 
 
-def _have_left(run: Run, broker: str, trial: Trial) -> None:
-    """Has the lanes leave the work of a trial."""
+def _cancel(run: Run, broker: str, trial: Trial) -> None:
+    """Cancels a trial's jobs."""
     ray.get(find_broker(broker).cancel.remote([work.id for work in trial.work(len(run.folds))]))

@@ -39,10 +39,10 @@ class RecipeTrial(Trainable):
 
     def step(self) -> dict[str, Any]:
         """Waits for the next fold, or the search; returns the mean macro-F1 of the folds so far, or the best found."""
-        job, record = self._steps[self._done]
-        self._submit()
+        _, record = self._steps[self._done]
+        jobs = self._submit()
         if not record.exists():
-            outcome, reason = ray.get(self._broker.outcome.remote(job.id))
+            outcome, reason = ray.get(self._broker.outcome.remote(jobs))
             if outcome != Outcome.DONE:
                 return {"outcome": outcome, "reason": reason, "folds": self._done, "complete": False, "done": True}
             _wait_for(record)
@@ -63,8 +63,8 @@ class RecipeTrial(Trainable):
         self._scores.append(record["macro_f1"])
         return sum(self._scores) / len(self._scores)
 
-    def _submit(self) -> None:
-        """Queues what is left; what is queued already gets the place that it has now."""
+    def _submit(self) -> list[QueuedJob]:
+        """Queues what is left, and returns it; what is queued already gets the place that it has now."""
         left = []
         for job, record in self._steps[self._done :]:
             if not record.exists():
@@ -73,6 +73,7 @@ class RecipeTrial(Trainable):
                 left.append(replace(job, priority=place))
         if left:
             ray.get(self._broker.submit.remote(left))
+        return left
 
     def cleanup(self) -> None:
         """Cancels what is still queued, or at work, of a trial that was stopped."""

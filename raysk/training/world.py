@@ -29,6 +29,15 @@ class _Gather(torch.autograd.Function):
         return grad[0].chunk(size)[rank] * size
 
 
+# What gloo and NCCL say when another process is gone; both raise errors of a general type.
+_LOST_CONTACT = ("/gloo/transport/", "ncclRemoteError")
+
+
+def is_lost_contact(error: Exception) -> bool:
+    """Whether an error says that another worker of the group is gone, and nothing of this one."""
+    return isinstance(error, dist.DistNetworkError) or any(sign in str(error) for sign in _LOST_CONTACT)
+
+
 @dataclass(frozen=True)
 class World:
     """Where this worker stands among those that train the same job.

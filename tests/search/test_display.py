@@ -8,17 +8,30 @@ from rich.console import Console
 
 from raysk.loading import progress_bar
 from raysk.search.display import StudyDisplay, chatter_to
+from raysk.search.lanes import Lane, Phase
 from raysk.search.resources import plan_lanes
 from raysk.search.tally import Tally
+
+
+class Pool:
+    """Lanes of a pool: one that works, an idle one, one that starts, one that waits, and one that was given up."""
+
+    plan = plan_lanes(4, 0, 1, 0)
+
+    def __init__(self):
+        self.lanes = [Lane(0, 1), Lane(1, 2), Lane(2, 3), Lane(3, 1, Phase.WAITING), Lane(4, failure="OSError: no")]
+        self.lanes[3].since -= 83
+
 
 STATUS = {
     "lanes": [
         {
-            "lane": 0, "job": "abc-fold1-held_out", "stage": "stage one",
+            "lane": 0, "incarnation": 1, "is_lost": False, "job": "abc-fold1-held_out", "stage": "stage one",
             "epoch": 3, "epochs": 9, "images": 300, "seconds": 2.0,
             "health": {"probe": 0.4567, "effective_rank": 17.34, "alarm": ""},
         },
-        {"lane": 1, "job": None},
+        {"lane": 1, "incarnation": 2, "is_lost": False, "job": None},
+        {"lane": 2, "incarnation": 2, "is_lost": True, "job": None},
     ],
     "waiting": 4, "done": 5, "failed": 0, "cancelled": 0,
 }  # fmt: skip
@@ -28,9 +41,9 @@ def displayed(is_terminal, best=("paper", 0.5), health=None):
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=is_terminal, width=120, legacy_windows=False)
     tally = Tally(begun=4, complete=2, stopped=1, failed=1, best=best)
-    with StudyDisplay(console, tally, 8, 3, plan_lanes(2, 0, 1, 0)) as display:
-        lane, idle = STATUS["lanes"]
-        display.update(STATUS | {"lanes": [lane | ({"health": health} if health else {}), idle]})
+    with StudyDisplay(console, tally, 8, 3) as display:
+        lane, *others = STATUS["lanes"]
+        display.update(STATUS | {"lanes": [lane | ({"health": health} if health else {}), *others]}, Pool())
         display.say("paper: fold 1 of 3, macro-F1 0.500 [draft]")
     return stream.getvalue()
 
@@ -42,8 +55,9 @@ def test_a_file_gets_plain_lines_only():
 @pytest.mark.parametrize(
     "part",
     [
-        "2 complete, 1 stopped, 1 failed of 8", "jobs done 5", "(paper)", "lanes busy 1 of 2", "150 images/s",
+        "2 complete, 1 stopped, 1 failed of 8", "jobs done 5", "(paper)", "lanes busy 1 of 5", "150 images/s",
         "abc-fold1-held_out", "stage one", "epoch 3 of 9", "idle", "probe 0.457, rank 17.3",
+        "starting, 0:00", "waits for a node with 1 CPU, 1:23", "OSError: no",
     ],
 )  # fmt: skip
 def test_a_terminal_shows_the_study(part):

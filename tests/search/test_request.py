@@ -72,7 +72,7 @@ def test_a_job_of_a_cluster_keeps_its_run_in_a_folder(monkeypatch):
 def test_the_first_ctrl_c_is_a_wish_and_the_second_an_order():
     interrupt = Interrupt()
     before = signal.getsignal(signal.SIGINT)
-    with interrupt.on_ctrl_c():
+    with interrupt.heeds(signal.SIGINT):
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupt.asked.is_set()
         assert interrupt.is_due

@@ -1,7 +1,7 @@
 import pytest
 
 from raysk.errors import ConfigError
-from raysk.search.resources import TRIAL_CPUS, plan_lanes
+from raysk.search.resources import plan_lanes
 
 
 @pytest.mark.parametrize(
@@ -24,34 +24,29 @@ def test_lanes_fill_the_cluster(cpus, gpus, workers, gpus_per_worker, lanes, thr
     plan = plan_lanes(cpus, gpus, workers, gpus_per_worker)
     assert (plan.lanes, plan.threads) == (lanes, threads)
     worker = plan.worker_resources
-    # Ray counts CPUs and GPUs in ten-thousandths; trials at work need their share beside the lanes.
-    assert plan.lanes * plan.workers * worker["CPU"] + plan.trials * TRIAL_CPUS <= cpus + 1e-9
+    assert plan.lanes * plan.workers * worker["CPU"] <= cpus
     assert plan.lanes * plan.workers * worker.get("GPU", 0) <= gpus + 1e-6
     assert plan.threads * plan.lanes * plan.workers <= cpus
     assert ("GPU" in worker) is (gpus_per_worker > 0)
 
 
-def test_there_is_always_one_more_trial_than_lanes():
-    assert plan_lanes(8, 0, 1, 0).trials == 9
-
-
 def test_the_sum_is_shown():
-    assert (
-        plan_lanes(16, 4, 2, 1).sum
-        == "a lane is 2 workers x 0.95 CPU = 1.9 CPU and 2 workers x 1 GPU = 2 GPU, of 16 CPU and 4 GPU"
-    )
+    assert plan_lanes(16, 4, 2, 1).sum == "a lane is 2 workers x 1 CPU and 1 GPU = 2 CPU and 2 GPU, of 16 CPU and 4 GPU"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((2, 0, 3, 0), r"3 workers x 0.95 CPU = 2.85 CPU is more than its 2 CPU and 0 GPU: lower --workers"),
+        ((2, 0, 3, 0), r"3 workers x 1 CPU = 3 CPU is more than its 2 CPU and 0 GPU: lower --workers"),
         (
             (16, 1, 2, 1),
-            r"2 workers x 0.95 CPU = 1.9 CPU and 2 workers x 1 GPU = 2 GPU is more than its 16 CPU and 1 GPU",
+            r"2 workers x 1 CPU and 1 GPU = 2 CPU and 2 GPU is more than its 16 CPU and 1 GPU",
         ),
-        ((16, 0, 1, 1), r"1 worker x 1 GPU = 1 GPU is more than its 16 CPU and 0 GPU: give --gpus-per-worker 0"),
-        ((0.5, 0, 1, 0), r"0.95 CPU is more than its 0.5 CPU"),
+        (
+            (16, 0, 1, 1),
+            r"1 worker x 1 CPU and 1 GPU = 1 CPU and 1 GPU is more than its 16 CPU and 0 GPU: give --gpus-per-worker 0",
+        ),
+        ((0.5, 0, 1, 0), r"1 CPU is more than its 0.5 CPU"),
         ((2, 0, 0, 0), r"^--workers must be >= 1, but got 0: "),
         ((2, 0, 1, -1), r"^--gpus-per-worker must be >= 0, but got -1: "),
     ],

@@ -14,7 +14,7 @@ NUM_NAMED = len(load_space("supcon").named_points())
 
 @pytest.fixture
 def searcher(run):
-    return StudySearcher(load_space("supcon"), run, NUM_NAMED + 3, "broker", Listener(lambda line: None))
+    return StudySearcher(load_space("supcon"), run, NUM_NAMED + 3, "broker", Listener(lambda line: None), 100)
 
 
 def begin(searcher, name):
@@ -154,7 +154,7 @@ def test_nobody_is_stopped_by_what_a_search_of_stage_two_answers(racing, searche
 def test_a_recipe_races_with_those_of_its_family_only(run, tmp_path):
     path = tmp_path / "two.yaml"
     path.write_text("about: Two families.\nfamilies: [focal, decouple]\n")
-    searcher = StudySearcher(load_space(str(path)), run, 12, "broker", Listener(lambda line: None))
+    searcher = StudySearcher(load_space(str(path)), run, 12, "broker", Listener(lambda line: None), 100)
     begun = {name: begin(searcher, name) for name in (f"trial{number}" for number in range(10))}
     paper, ours, other = (begun[name] for name in ("trial0", "trial6", "trial9"))
     assert [(one.point.family, one.point.kind) for one in (paper, ours, other)] == [

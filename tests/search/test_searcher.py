@@ -33,7 +33,9 @@ class Driver:
 
     def __init__(self, run, num_trials, space="supcon", user=USER):
         self.lines = []
-        self.searcher = StudySearcher(load_space(space, user), run, num_trials, "broker", Listener(self.lines.append))
+        self.searcher = StudySearcher(
+            load_space(space, user), run, num_trials, "broker", Listener(self.lines.append), 100
+        )
         self.tally = self.searcher.listener.tally
         self.begun = 0
 
@@ -450,3 +452,19 @@ def test_a_family_pays_for_its_own_failures(run, tmp_path):
 def test_an_ablation_is_its_rows_and_nothing_more(run):
     driver = Driver(run, 20, space="focal_ablation")
     assert driver.rest() == list(load_space("focal_ablation").grid)
+
+
+def test_one_more_recipe_than_there_are_lanes_is_at_work_and_more_when_lanes_join(run):
+    driver = Driver(run, 8)
+    driver.searcher.num_lanes = 1
+    first, second = driver.suggest(), driver.suggest()
+    assert driver.searcher.suggest("too early") is None
+    assert driver.searcher.suggest("still too early") is None
+    driver.complete(first[0])
+    assert driver.suggest()
+    driver.searcher.num_lanes = 2
+    assert driver.suggest()
+    assert driver.searcher.suggest("too early again") is None
+    driver.searcher.close()
+    assert driver.suggest() is None, "a study that ends proposes nothing"
+    assert second[1] != first[1]

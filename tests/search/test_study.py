@@ -7,9 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,16 +22,15 @@ from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.training.checkpoints import ProgressCheckpoint
 from tests.publishers import two_publishers
+from tests.search.commands import ROOT, ROW, begun, finished, lane_lines, raysk
 
 # A study takes half a minute on an idle machine; a busy one may take its time.
 pytestmark = pytest.mark.timeout(1500)
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["data.size=150", "image_size=32", "model.backbone=test_resnet", "test_views=none", "stage_two.epochs=3"]
 NAMED = ["paper", "cross_entropy", "balanced_softmax", "logit_adjustment", "weighted_cross_entropy", "focal",
          "from_scratch"]  # fmt: skip
 PLAIN = re.compile(r"(\d+ images: |run directory: |\d+ lanes: | *\d+:\d\d  |ended before its time)")
-ROW = re.compile(r"^\S+ \S+ pid (\d+) INFO (begin|done|failed|cancelled) (\S+)")
 
 # `diverging` has the largest rate and decay that are allowed: its weights grow a thousandfold with every step.
 FAILING = """
@@ -62,98 +59,6 @@ controls:
   plain: [stage_one=null, stage_two.frozen=false, stage_two.view=medium]
 families: [decouple, focal]
 """
-
-
-@dataclass
-class Command:
-    """A `raysk` that runs in a session of its own, so that all its processes are known."""
-
-    process: subprocess.Popen
-    out: Path
-    err: Path
-
-    def pids(self):
-        """The living processes of the session: the driver, and whatever it started."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == self.process.pid and fields[0] != "Z":
-                found.append(int(stat.parent.name))
-        return found
-
-    def wait_for(self, condition, seconds=600):
-        """Waits while the driver lives; returns what the condition found."""
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
-            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.err.read_text()}"
-            assert time.monotonic() < deadline, f"waited in vain: {self.out.read_text()}"
-            time.sleep(0.01)
-        return found
-
-    def end(self, seconds=600):
-        """Waits for the end; returns (exit status, stdout, stderr)."""
-        status = self.process.wait(seconds)
-        return status, self.out.read_text(), self.err.read_text()
-
-    def left(self, seconds=30):
-        """The processes that are still there some time after the end."""
-        deadline = time.monotonic() + seconds
-        while (pids := self.pids()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return pids
-
-    def kill(self):
-        """Kills all of the session that lives, by process id, and removes Ray's temporary folder."""
-        pids, folders = self.pids(), set()
-        for pid in pids:
-            with suppress(OSError):
-                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-                folders |= set(re.findall(r"/tmp/raysk-\w+", arguments))
-        # The driver first, alone and without a warning, as the machine's out-of-memory killer would.
-        for pid in sorted(pids, key=lambda pid: pid != self.process.pid):
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait(30)
-        self.left()
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def raysk(folder, *arguments):
-    """Runs a command; whatever happens, nothing of it lives on."""
-    number = len(list(folder.glob("*.out")))
-    out, err = folder / f"{number}.out", folder / f"{number}.err"
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    env.pop("RAY_ADDRESS", None)
-    words = [sys.executable, "-m", "raysk.cli", *map(str, arguments)]
-    with out.open("wb") as stdout, err.open("wb") as stderr:
-        process = subprocess.Popen(
-            words, cwd=folder, env=env, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-    command = Command(process, out, err)
-    try:
-        yield command
-    finally:
-        command.kill()
-
-
-def finished(run):
-    """The jobs in the ledger."""
-    return {path.stem for path in (run / "jobs").glob("*.json")}
-
-
-def lane_lines(run):
-    """What the lanes' logs say, as (pid, what, job)."""
-    text = "\n".join(path.read_text() for path in sorted((run / "logs").glob("lane*.log")))
-    return [(int(m[1]), m[2], m[3]) for m in map(ROW.match, text.splitlines()) if m]
-
-
-def begun(run):
-    return Counter(job for _, what, job in lane_lines(run) if what == "begin")
 
 
 def is_plain(output):
@@ -329,6 +234,7 @@ def test_families_compete_on_two_publishers_collections_with_equal_budgets(tmp_p
     }  # fmt: skip
 
 
+@pytest.mark.soak
 def test_files_that_cannot_be_written_end_a_study_and_count_against_no_recipe(tmp_path, cache):
     run = tmp_path / "run"
     small = [*SMALL, "stage_two.search=0", "epochs=2", f"cache={cache}"]

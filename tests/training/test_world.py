@@ -16,7 +16,7 @@ import raysk
 from raysk.parts.losses import EmbeddingLoss, losses
 from raysk.training.checkpoints import ClassifierCheckpoint, EncoderCheckpoint
 from raysk.training.job import run_job
-from raysk.training.world import World
+from raysk.training.world import World, is_lost_contact
 
 SCRIPT = Path(__file__).with_name("two_workers.py")
 # Larger steps would blow up what sums in another order differ by, 1e-7, within a few epochs.
@@ -75,6 +75,12 @@ def single(tmp_path_factory, new_run, jobs, alone, diary):
     for name, job in jobs.items():
         run_job(job, runs[name], alone, diary())
     return runs
+
+
+def test_a_worker_that_lost_the_other_knows_it_from_an_error_of_its_own(pair):
+    assert json.loads((pair / "lost.json").read_text()) is True
+    for error in (ValueError("shapes"), RuntimeError("CUDA out of memory"), torch.distributed.DistBackendError("nccl")):
+        assert not is_lost_contact(error)
 
 
 def run_of(pair: Path, name: str, single):

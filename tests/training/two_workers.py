@@ -1,6 +1,7 @@
 """One of two workers, started by test_world.py: `python two_workers.py FOLDER RANK`."""
 
 import json
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from raysk.recipe import Job
 from raysk.run import Run
 from raysk.training.job import run_job
 from raysk.training.loop import Progress
-from raysk.training.world import World
+from raysk.training.world import World, is_lost_contact
 
 
 class Leave(Exception):  # noqa: N818 - as a lane that is told to stop, it has met no error
@@ -63,6 +64,15 @@ def do_jobs(tasks: list[dict[str, Any]], world: World) -> None:
                 continue
 
 
+def first_error(world: World) -> Exception:
+    """Talks to the other worker until that fails."""
+    while True:
+        try:
+            world.gather(torch.zeros(1))
+        except Exception as error:
+            return error
+
+
 def main(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     meeting = (folder / "meeting").as_uri()
@@ -77,7 +87,9 @@ def main(folder: Path, rank: int) -> None:
     (folder / f"heard{rank}.json").write_text(json.dumps(heard), encoding="utf-8")
     save_file(embedding_gradients(world), folder / f"gradients{rank}.safetensors")
     do_jobs(json.loads((folder / "tasks.json").read_text(encoding="utf-8")), world)
-    dist.destroy_process_group()
+    if rank == 1:
+        os._exit(0)  # as a worker whose node is taken away
+    (folder / "lost.json").write_text(json.dumps(is_lost_contact(first_error(world))), encoding="utf-8")
 
 
 if __name__ == "__main__":

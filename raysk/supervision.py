@@ -1,0 +1,106 @@
+"""A small parent of the process that runs a study: it speaks when that process no longer can.
+
+Ray ends a driver below Python when its raylet or its GCS is gone, and the system kills one that takes too much memory.
+Neither leaves Python time for a word. So a study runs in a child, and the parent, which does nothing but wait, tells
+the user how it ended and what to do.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from raysk.errors import CutOffError
+
+_PR_SET_PDEATHSIG = 1
+# What Ray writes into the log before it ends the driver, and what that means.
+_CAUSES = (
+    ("GCS", "Ray's GCS is gone"),
+    ("raylet", "the raylet of this machine is gone"),
+)
+_TAIL_BYTES = 20_000
+_END = "end "
+_LOG = "log "
+_SHOW_CURSOR = "\x1b[?25h"
+
+_to_parent: int | None = None
+
+
+def supervised(work: Callable[[], int]) -> int:
+    """Does work in a child process; returns its exit status, or says why the child could not.
+
+    Call it before the process has threads, since it forks.
+    """
+    global _to_parent
+    from_child, to_parent = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent, child = os.getpid(), os.fork()
+    if child == 0:
+        os.close(from_child)
+        _to_parent = to_parent
+        _end_with(parent)
+        try:
+            status = work()
+        except Exception:
+            traceback.print_exc()
+            status = 1
+        _tell(f"{_END}{status}")
+        return status
+    os.close(to_parent)
+    # A terminal sends Ctrl-C to both: the child ends in order, and the parent waits for it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    _, ended = os.waitpid(child, 0)
+    return _conclude(from_child, os.waitstatus_to_exitcode(ended))
+
+
+def tell_log(path: Path) -> None:
+    """Tells the parent, if there is one, where to look when this process ends without a word."""
+    _tell(f"{_LOG}{path}")
+
+
+def _tell(line: str) -> None:
+    if _to_parent is not None:
+        with suppress(BrokenPipeError):  # the parent is gone
+            os.write(_to_parent, f"{line}\n".encode())
+
+
+def _end_with(parent: int) -> None:
+    """Asks Linux to send this process SIGTERM when its parent is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _conclude(from_child: int, exit_code: int) -> int:
+    """Returns the status that the child told; says what became of one that told none."""
+    os.set_blocking(from_child, False)
+    try:
+        lines = os.read(from_child, 65_536).decode().splitlines()
+    except BlockingIOError:
+        lines = []
+    said = [line.removeprefix(_END) for line in lines if line.startswith(_END)]
+    if said:
+        return int(said[-1])
+    if sys.stdout.isatty():
+        sys.stdout.write(_SHOW_CURSOR)
+        sys.stdout.flush()
+    logs = [Path(line.removeprefix(_LOG)) for line in lines if line.startswith(_LOG)]
+    log = logs[-1] if logs else None
+    print(f"raysk: {CutOffError.of(_cause(exit_code, log), log)}", file=sys.stderr)
+    return CutOffError.status
+
+
+def _cause(exit_code: int, log: Path | None) -> str:
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        return f"its process was ended by {name}{', perhaps for want of memory' * (name == 'SIGKILL')}"
+    tail = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace") if log and log.exists() else ""
+    meaning = next((meaning for sign, meaning in _CAUSES if sign in tail), "Ray ended its process")
+    return f"{meaning} (status {exit_code})"
