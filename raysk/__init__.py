@@ -1,3 +1,3 @@
 """Search, train and ensemble classifiers for class-imbalanced images."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -22,8 +22,11 @@ from raysk.parts.mixing import Mixing, NoMixing, mixings
 from raysk.parts.samplers import InstanceSampler, Sampler, samplers
 from raysk.settings import Between, Settings
 
-# Enters every key: raise it when the same recipe would no longer give the same weights.
-RECIPE_SCHEMA = 2
+# Enters every key: raise it when the same recipe would no longer give the same weights, or when a default changes,
+# since keys leave out what stands at its default.
+RECIPE_SCHEMA = 3
+# The settings of a recipe that stage one reads.
+_OF_THE_ENCODER = ("model", "image_size", "stage_one", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,15 +211,14 @@ class Recipe(Settings):
     @property
     def key(self) -> str:
         """The name of this recipe, made from all that it says."""
-        return digest_of({"schema": RECIPE_SCHEMA, "recipe": self.to_plain()})
+        return digest_of({"schema": RECIPE_SCHEMA, "recipe": self.choices()})
 
     @property
     def encoder_key(self) -> str | None:
         """The name of the encoder, made from all that stage one reads; None without a stage one."""
         if self.stage_one is None:
             return None
-        plain = self.to_plain()
-        read = {name: plain[name] for name in ("model", "image_size", "stage_one", "seed")}
+        read = {name: value for name, value in self.choices().items() if name in _OF_THE_ENCODER}
         return digest_of({"schema": RECIPE_SCHEMA, "encoder": read})
 
     def check_rows(self, class_counts: np.ndarray) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+import raysk
 from raysk.artifacts import digest_of, locked, read_json, write_json
 from raysk.data.building import build_store
 from raysk.data.folds import Folds
@@ -26,7 +27,7 @@ from raysk.data.manifest import Manifest
 from raysk.data.store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
-from raysk.recipe import Job, Part, Recipe
+from raysk.recipe import RECIPE_SCHEMA, Job, Part, Recipe
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Run:
         run = cls(folder, cache, facts.get("stores"))
         manifest.write(folder / "manifest.parquet")
         folds.write(folder / "folds.parquet")
-        write_json(folder / "run.json", facts | {"cache": str(cache)})
+        made_by = {"schema": RECIPE_SCHEMA, "version": raysk.__version__}
+        write_json(folder / "run.json", facts | {"cache": str(cache)} | made_by)
         return run
 
     @classmethod
@@ -71,9 +73,15 @@ class Run:
         """Opens the folder of a study.
 
         Raises:
-            ArtifactError: There is none.
+            ArtifactError: There is none, or a raysk of another schema has made it.
         """
         facts = read_json(folder / "run.json")
+        if facts.get("schema") != RECIPE_SCHEMA:
+            version = facts.get("version", "0.1.0")  # the last that did not write it down
+            raise ArtifactError(
+                f"{folder} must be a run of schema {RECIPE_SCHEMA}, but raysk {version} made it with schema "
+                f"{facts.get('schema', 2)}: read it with that version (pip install raysk=={version})"
+            )
         return cls(folder, Path(facts["cache"]), facts.get("stores"))
 
     @staticmethod

@@ -83,6 +83,29 @@ class Settings:
         hints = get_type_hints(type(self), include_extras=True)
         return {field.name: _plain(hints[field.name], getattr(self, field.name)) for field in fields(self)}
 
+    def choices(self) -> dict[str, Any]:
+        """Returns the plain values that differ from the defaults: what a name that is made from content reads.
+
+        So a setting that is added later, and stands at its default, changes no name.
+        """
+        return _differing(self, type(self)())
+
+
+def _differing(settings: Settings, defaults: Settings) -> dict[str, Any]:
+    hints = get_type_hints(type(settings), include_extras=True)
+    found = {}
+    for field in fields(settings):
+        value, default = getattr(settings, field.name), getattr(defaults, field.name)
+        if value == default:
+            continue
+        plain = _plain(hints[field.name], value)
+        if isinstance(value, Settings):
+            same = type(value) is type(default)
+            name = {} if same or "name" not in plain else {"name": plain["name"]}
+            plain = name | _differing(value, default if same else type(value)())
+        found[field.name] = plain
+    return found
+
 
 def _plain(hint: Any, value: Any) -> Any:
     if isinstance(value, Settings):

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysk.artifacts import read_json
+from raysk.config import PART_NODES
 from raysk.data.views import training_views
 from raysk.parts.heads import FrozenHead, heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.mixing import mixings
 from raysk.parts.samplers import samplers
-from raysk.recipe import Job, Optimizer, Recipe, StageOne, StageTwo
+from raysk.recipe import RECIPE_SCHEMA, Job, Optimizer, Recipe, StageOne, StageTwo
 
 LOGIT_LOSSES = [name for name in losses if issubclass(losses[name], LogitLoss)]
 EMBEDDING_LOSSES = [name for name in losses if issubclass(losses[name], EmbeddingLoss)]
@@ -231,3 +233,31 @@ def test_a_stage_one_may_learn_from_logits_alone():
 def test_margins_have_the_head_that_they_were_made_for():
     plain = {"loss": {"name": "ldam", "scale": 20}, "head": {"name": "cosine", "scale": 20}}
     assert StageTwo.from_plain(plain).loss.scale == 20
+
+
+def test_no_name_says_what_stands_at_its_default():
+    assert Recipe().choices() == {}
+    stage_two = {"loss": {"name": "focal", "gamma": 3.0}, "epochs": 7, "frozen": False}
+    other = Recipe.from_plain({"stage_two": stage_two, "stage_one": None, "seed": 0})
+    assert other.choices()["stage_two"]["loss"] == {"name": "focal", "gamma": 3.0}
+    assert other.choices()["stage_one"] is None
+
+
+def flat(plain, path=""):
+    """The leaves of a mapping, by dotted path."""
+    if not isinstance(plain, dict):
+        return {path: plain}
+    leaves = [flat(value, f"{path}.{key}".lstrip(".")) for key, value in plain.items()]
+    return {name: leaf for part in leaves for name, leaf in part.items()}
+
+
+def test_a_default_that_changes_raises_the_schema():
+    """Keys leave defaults out: one that changes would give two recipes one name."""
+    defaults = flat({"recipe": Recipe().to_plain()})
+    for kind, registry in PART_NODES.items():
+        defaults |= flat({kind: {name: registry[name]().to_plain() for name in registry}})
+    known = read_json(Path(__file__).with_name("defaults.json"))
+    assert known["schema"] == RECIPE_SCHEMA, "tests/defaults.json is of another schema: write it anew"
+    changed = {path for path, value in known["defaults"].items() if defaults.get(path, "gone") != value}
+    assert not changed, f"raise RECIPE_SCHEMA, and write tests/defaults.json anew: {changed}"
+    assert defaults.keys() == known["defaults"].keys(), "new settings: add them to tests/defaults.json"

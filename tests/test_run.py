@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from raysk.artifacts import read_json, write_json
 from raysk.data.building import build_store
 from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
@@ -172,3 +173,11 @@ def test_rows_without_their_unreadable_images_keep_their_pixels(tmp_path):
     run = Run.create(tmp_path / "run", tmp_path / "cache", manifest, folds, store_facts(None, store))
     assert run.store(8).folder == store.folder
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("facts", "version"), [({}, "0.1.0"), ({"schema": 99, "version": "9.1.0"}, "9.1.0")])
+def test_a_run_of_another_schema_is_refused_with_the_version_that_reads_it(run, facts, version):
+    known = read_json(run.folder / "run.json")
+    write_json(run.folder / "run.json", {k: v for k, v in known.items() if k not in ("schema", "version")} | facts)
+    with pytest.raises(ArtifactError, match=rf"pip install raysk=={version}\)$"):
+        Run.open(run.folder)

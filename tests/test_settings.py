@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import pytest
@@ -53,3 +53,16 @@ def test_a_wrong_setting_is_named_with_its_rule(values, message):
 
 def test_the_ends_of_a_range_are_in_it_unless_open():
     assert Paint(thickness=2.0, coats=9) == Paint.from_plain({"thickness": 2.0, "coats": 9})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wall(Settings):
+    paint: Paint = field(default_factory=lambda: Paint(coats=3))
+    cover: Paint | None = field(default_factory=Paint)
+    height: Annotated[float, Between(0, 9)] = 2.5
+
+
+def test_choices_are_what_differs_from_the_defaults():
+    assert Wall().choices() == {}
+    assert Wall(paint=Paint(coats=3, thickness=1.5), height=3).choices() == {"paint": {"thickness": 1.5}, "height": 3.0}
+    assert Wall(paint=Paint(), cover=None).choices() == {"paint": {"coats": Paint().coats}, "cover": None}

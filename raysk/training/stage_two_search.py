@@ -188,8 +188,9 @@ def _numbers(distribution: BaseDistribution | None) -> tuple[int, ...]:
 
 def _open_study(search: StageTwoSearch) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # From the whole recipe: those that share an encoder, with another setting to start from, try different ones.
-    seed = int(search.recipe.key, 16) % 2**32
+    # Searches that share an encoder, with other values to start from, try different settings.
+    content = {"seed": search.recipe.seed, "encoder": search.recipe.encoder_key, "start": search.ground()}
+    seed = int(digest_of(content), 16) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
