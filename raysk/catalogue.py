@@ -5,38 +5,73 @@ from dataclasses import fields
 from inspect import getdoc
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from raysk.data.views import training_views
 from raysk.parts.heads import heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.mixing import mixings
 from raysk.parts.samplers import samplers
-from raysk.registry import Registry
-from raysk.settings import Settings
+from raysk.recipe import Model, Optimizer, Recipe
+from raysk.registry import Registry, unknown_name
+from raysk.settings import Settings, described
 
 # Title, where a recipe names it, family, and which of its members.
 _FAMILIES: tuple[tuple[str, str, Registry[Any], type], ...] = (
-    ("Losses on logits", "stage_two.loss, stage_one.classifier_loss", losses, LogitLoss),
-    ("Losses on embeddings", "stage_one.loss", losses, EmbeddingLoss),
-    ("Heads", "stage_two.head", heads, Settings),
-    ("Samplers", "stage_one.sampler, stage_two.sampler", samplers, Settings),
-    ("Mixing", "stage_two.mixing", mixings, Settings),
+    ("Losses on logits", "stage_two.loss.name, stage_one.classifier_loss.name", losses, LogitLoss),
+    ("Losses on embeddings", "stage_one.loss.name", losses, EmbeddingLoss),
+    ("Heads", "stage_two.head.name", heads, Settings),
+    ("Samplers", "stage_one.sampler.name, stage_two.sampler.name", samplers, Settings),
+    ("Mixing", "stage_two.mixing.name", mixings, Settings),
+    ("Training views", "stage_one.views, stage_two.view", training_views, object),
+)
+# Choices that have no settings of their own: title, where a recipe names them, the class and the field.
+_CHOICES = (
+    ("Optimizers", "stage_one.optimizer.name, stage_two.optimizer.name", Optimizer, "name"),
+    ("Schedules", "stage_one.optimizer.schedule, stage_two.optimizer.schedule", Optimizer, "schedule"),
+    ("Pooling", "model.pooling", Model, "pooling"),
+    ("Test-time views", "test_views", Recipe, "test_views"),
 )
 
 
-def catalogue() -> str:
-    """Returns one table a family."""
-    return "\n".join(line for family in _FAMILIES for line in _table(*family))
+def catalogue(part: str | None = None) -> str:
+    """Returns one table a family, or the rows of one name alone.
+
+    Raises:
+        ConfigError: No part has that name.
+    """
+    lines: list[str] = []
+    names: set[str] = set()
+    for title, where, registry, base in _FAMILIES:
+        rows = {name: _row(name, registry[name]) for name in registry if _is_of(registry[name], base)}
+        lines += _table(title, where, "| name | what it is | settings |", rows, part)
+        names |= rows.keys()
+    for title, where, kind, field in _CHOICES:
+        rows = {name: f"| `{name}` |" for name in get_args(get_type_hints(kind)[field])}
+        lines += _table(title, where, "| name |", rows, part, described(kind)[field])
+        names |= rows.keys()
+    if not lines:
+        raise unknown_name("a part", str(part), sorted(names))
+    return "\n".join(lines)
 
 
-def _table(title: str, where: str, registry: Registry[Any], base: type) -> Iterator[str]:
-    keys = " or ".join(f"`{key}.name`" for key in where.split(", "))
-    yield from (f"### {title}", "", f"{keys}:", "", "| name | what it is | settings |", "| --- | --- | --- |")
-    for name in registry:
-        if issubclass(registry[name], base):
-            yield f"| `{name}` | {_idea(registry[name])} | {'; '.join(_settings(registry[name]))} |"
-    yield ""
+def _is_of(member: Any, base: type) -> bool:
+    return issubclass(member, base) if isinstance(member, type) else base is object
 
 
-def _idea(part: type[Settings]) -> str:
+def _table(title: str, where: str, head: str, rows: dict[str, str], part: str | None, about: str = "") -> Iterator[str]:
+    wanted = [row for name, row in rows.items() if part in (None, name)]
+    if not wanted:
+        return
+    keys = " or ".join(f"`{key}`" for key in where.split(", "))
+    yield from (f"### {title}", "", f"{keys}: {about}".rstrip(), "", head, "| --- " * (head.count("|") - 1) + "|")
+    yield from (*wanted, "")
+
+
+def _row(name: str, part: Any) -> str:
+    settings = "; ".join(_settings(part)) if isinstance(part, type) else ""
+    return f"| `{name}` | {_idea(part)} | {settings} |"
+
+
+def _idea(part: Any) -> str:
     paragraph = (getdoc(part) or "").partition("\n\n")[0]
     return " ".join(paragraph.split()).replace("|", "\\|")
 

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments, late = parser.parse_known_args(argv)
+    arguments.words = tuple(sys.argv[1:] if argv is None else argv)
     # Overrides may stand on both sides of an option; argparse takes those of one side.
     if late and (not hasattr(arguments, "overrides") or any(text.startswith("-") for text in late)):
         parser.error(f"unrecognized arguments: {' '.join(late)}")
@@ -63,23 +64,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"raysk {raysk.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_tune(commands.add_parser("tune", help="search a space of recipes, ensemble the best, write the leaderboard"))
+    # Without abbreviations, since what was typed is written down and repeated.
+    about = "search a space of recipes, ensemble the best, write the leaderboard"
+    _add_tune(commands.add_parser("tune", help=about, allow_abbrev=False))
     train = commands.add_parser("train", help="train one recipe over all folds, without Ray")
     train.add_argument("recipe", type=Path, metavar="FILE", help="what raysk recipe prints")
     train.add_argument("--run", metavar="DIR", help="run directory (runs/FILE-DATE)")
     train.add_argument("--resume", action="store_true", help="go on with the run; no finished fold is repeated")
+    train.add_argument("--gpus-per-worker", type=int, choices=(0, 1), default=1, help="0 trains on the CPU (1 if any)")
     train.set_defaults(run_command=_train)
     recipe = commands.add_parser("recipe", help="print the recipe of a leaderboard row")
     recipe.add_argument("run", metavar="RUN", help="the run directory")
     recipe.add_argument("row", metavar="ROW", help="place, name or key of the row")
     recipe.set_defaults(run_command=_recipe)
-    spaces = commands.add_parser("spaces", help="list the search spaces")
+    config = commands.add_parser("config", help="print the configuration, each setting explained")
+    config.add_argument("overrides", nargs="*", metavar="PART|KEY=VALUE", help="stage_two prints that part alone")
+    config.add_argument("--space", help="as this search space sets it")
+    config.set_defaults(run_command=_config)
+    spaces = commands.add_parser("spaces", help="list the search spaces, or show one")
+    spaces.add_argument("space", nargs="?", metavar="SPACE", help="what it searches, and from where it starts")
     spaces.set_defaults(run_command=_spaces)
     data = commands.add_parser("data", help="look at a collection, find what is wrong with it, prepare it")
     data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_data_commands(data_commands)
     add_audit(data_commands)
-    parts = commands.add_parser("parts", help="list losses, heads, samplers and their settings")
+    parts = commands.add_parser("parts", help="list losses, heads, samplers, views and their settings, or show one")
+    parts.add_argument("part", nargs="?", metavar="PART", help="such as focal")
     parts.set_defaults(run_command=_parts)
     leaderboard = commands.add_parser("leaderboard", help="print the leaderboard of a run")
     leaderboard.add_argument("run", metavar="RUN", help="the run directory")
@@ -99,7 +109,12 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="begin no epoch after this time")
     tune.add_argument("--address", help="an existing Ray cluster, such as auto (start Ray on this machine)")
     tune.add_argument("--workers", type=int, default=1, metavar="N", help="DDP workers per lane (1)")
-    tune.add_argument("--gpus-per-worker", type=float, default=0.0, metavar="G", help="GPUs of each worker (0)")
+    tune.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        metavar="G",
+        help="GPUs of each worker; 0 trains on CPUs (1 where there are any)",
+    )
     tune.set_defaults(run_command=_tune)
 
 
@@ -119,6 +134,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         address=arguments.address,
         workers=arguments.workers,
         gpus_per_worker=arguments.gpus_per_worker,
+        words=arguments.words,
     )
     console = Console(soft_wrap=True)
     leaderboard = run_study(request, console)
@@ -136,7 +152,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from raysk.retraining import train_recipe
 
     folder = None if arguments.run is None else _folder(arguments.run)
-    leaderboard = train_recipe(arguments.recipe, folder, arguments.resume, Console(soft_wrap=True))
+    console, gpus = Console(soft_wrap=True), arguments.gpus_per_worker > 0
+    leaderboard = train_recipe(arguments.recipe, folder, arguments.resume, console, gpus)
     if leaderboard is not None:
         print(formats["md"](leaderboard))
     return 0
@@ -150,9 +167,26 @@ def _recipe(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _spaces(arguments: argparse.Namespace) -> int:
-    from raysk.spaces import list_spaces
+def _config(arguments: argparse.Namespace) -> int:
+    from raysk.config import compose_plain
+    from raysk.explaining import explain
+    from raysk.search.space import load_space
 
+    overrides = [text for text in arguments.overrides if "=" in text]
+    parts = [text for text in arguments.overrides if "=" not in text]
+    if len(parts) > 1:
+        raise ConfigError(f"config must print one part, but got {' and '.join(parts)}: name one")
+    settings = load_space(arguments.space).settings if arguments.space else ()
+    sys.stdout.write(explain(compose_plain(*settings, *overrides), *parts))
+    return 0
+
+
+def _spaces(arguments: argparse.Namespace) -> int:
+    from raysk.spaces import list_spaces, show_space
+
+    if arguments.space:
+        sys.stdout.write(show_space(arguments.space))
+        return 0
     for name, about in list_spaces():
         print(f"{name}: {about}")
     return 0
@@ -161,7 +195,7 @@ def _spaces(arguments: argparse.Namespace) -> int:
 def _parts(arguments: argparse.Namespace) -> int:
     from raysk.catalogue import catalogue
 
-    sys.stdout.write(catalogue())
+    sys.stdout.write(catalogue(arguments.part))
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -150,6 +151,31 @@ def _loader(value: Any) -> Any:
     if isinstance(value, str) and value != "auto":
         raise ConfigError(f"loader must be auto or a number of processes, but got {value!r}: leave it to auto")
     return None if value == "auto" else value
+
+
+def _defaults() -> dict[str, Any]:
+    """Returns the defaults of all dataclasses as the tree has them: a part is its name, its own settings come later."""
+
+    def opened(plain: dict[str, Any]) -> dict[str, Any]:
+        nodes = {name: opened(value) if isinstance(value, dict) else value for name, value in plain.items()}
+        return {name: {"name": v["name"]} if name in PART_NODES and v else v for name, v in nodes.items()}
+
+    config = Config()
+    recipe = opened(config.recipe.to_plain())
+    recipe["stage_two"] |= config.stage_two.to_plain()
+    loader = "auto" if config.loader is None else config.loader
+    others = {"folds": config.folds.to_plain(), "cache": config.cache, "stores": config.stores, "loader": loader}
+    return recipe | others
+
+
+def _data_defaults() -> dict[str, Any]:
+    plain = DataSettings().to_plain()
+    return {name: value for name, value in plain.items() if name not in ("name", "collections")} | {"source": "???"}
+
+
+# The tree starts from the dataclasses, so that each default stands in one place.
+ConfigStore.instance().store("defaults", _defaults())
+ConfigStore.instance().store("_every", _data_defaults(), group="data")
 
 
 def _compose(texts: list[str], resolve: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What can go wrong, said to the person who can mend it: the rule, the value, the remedy, in one line.
 
 The command line prints the message of a `RayskError` alone and exits with its status; any other exception is a defect
-of raysk and keeps its traceback.
+of raysk and keeps its traceback, which a study writes into its log.
 """
 
 from pathlib import Path

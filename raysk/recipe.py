@@ -86,7 +86,7 @@ class Stage(Settings):
     """
 
     epochs: Annotated[int, Between(1, 100_000)] = 10
-    batch_size: Annotated[int, Between(2, 1_000_000)] = 128
+    batch_size: Annotated[int, Between(2, 1_000_000)] = 64
     accumulate: Annotated[int, Between(1, 1_000_000)] = 1
     optimizer: Optimizer = field(default_factory=Optimizer)
     sampler: Annotated[Sampler, samplers] = field(default_factory=InstanceSampler)
@@ -155,6 +155,10 @@ class StageTwo(Stage):
             z - tau log(n_k / N), with the shares of the training rows.
     """
 
+    # On cached features an epoch takes milliseconds.
+    epochs: Annotated[int, Between(1, 100_000)] = 20
+    batch_size: Annotated[int, Between(2, 1_000_000)] = 256
+    optimizer: Optimizer = field(default_factory=lambda: Optimizer(name="adamw", lr=0.01, weight_decay=1e-4))
     loss: Annotated[LogitLoss, losses] = field(default_factory=CrossEntropy)
     head: Annotated[Head, heads] = field(default_factory=LinearHead)
     frozen: bool = True
@@ -196,7 +200,7 @@ class Recipe(Settings):
     """
 
     model: Model = field(default_factory=Model)
-    image_size: Annotated[int, Between(16, 4096)] = 64
+    image_size: Annotated[int, Between(16, 4096)] = 48
     stage_one: StageOne | None = field(default_factory=StageOne)
     stage_two: StageTwo = field(default_factory=StageTwo)
     test_views: Literal["dihedral", "none"] = "dihedral"

@@ -68,8 +68,8 @@ class RecipeFile(Settings):
         found = find_row(Leaderboard.read(run.folder / "leaderboard.json"), row)
         if found.kind == "ensemble":
             raise ArtifactError(
-                f"ROW must be a single recipe, but {found.name!r} averages several: its members, with their keys, are "
-                f"in {run.folder / 'ensemble.json'}"
+                f"ROW must be a single recipe, but {found.name!r} averages several: give the key of one of its "
+                f"members, which are in {run.ensemble_file(found.name)}"
             )
         recipe = run.recipe(found.key)
         record = run.record(Job(recipe, 0))
@@ -128,10 +128,19 @@ def find_row(leaderboard: Leaderboard, wanted: str) -> Row:
     return found[0]
 
 
-def train_recipe(path: Path, folder: Path | None, resume: bool, console: Console) -> Leaderboard | None:
+def train_recipe(
+    path: Path, folder: Path | None, resume: bool, console: Console, gpus: bool = True
+) -> Leaderboard | None:
     """Trains the recipe of a file over all folds, scores it on the locked test part, and writes its leaderboard.
 
     Under torchrun all processes train together.
+
+    Args:
+        path: The file.
+        folder: The run directory; None makes a new one.
+        resume: Whether to go on with what is there.
+        console: Where to say how it goes.
+        gpus: Whether each process takes a GPU where there are any.
 
     Returns:
         The leaderboard; None on all processes but the chief.
@@ -140,7 +149,7 @@ def train_recipe(path: Path, folder: Path | None, resume: bool, console: Console
         RayskError: Whatever the user can mend.
     """
     file = RecipeFile.read(path)
-    with _joined() as world:
+    with _joined(gpus) as world:
         quiet = Console(quiet=not world.is_chief, soft_wrap=True) if not world.is_chief else console
         if file.workers != world.size:
             quiet.print(
@@ -150,6 +159,7 @@ def train_recipe(path: Path, folder: Path | None, resume: bool, console: Console
             )
         if file.threads is not None:
             torch.set_num_threads(file.threads)
+        quiet.print(f"training on {_device_name(world.device)}", highlight=False)
         run = _open_run(path, file, folder, resume, world, quiet)
         with Run.reserved(run.folder) if world.is_chief else nullcontext():
             for fold in range(len(run.folds)):
@@ -217,17 +227,24 @@ def _leaderboard(run: Run, recipe: Recipe, path: Path) -> Leaderboard:
     return leaderboard
 
 
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"a GPU, {torch.cuda.get_device_name(device)}"
+    return f"the CPU, {torch.get_num_threads()} threads"
+
+
 @contextmanager
-def _joined() -> Iterator[World]:
+def _joined(gpus: bool) -> Iterator[World]:
     """Joins the process group that torchrun announces, if it does."""
+    uses_gpu = gpus and torch.cuda.is_available()
     local_rank = os.environ.get("LOCAL_RANK")
     if local_rank is None:
-        yield World.current()
+        yield World.current(torch.device("cuda" if uses_gpu else "cpu"))
         return
-    device = torch.device("cuda", int(local_rank)) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
+    device = torch.device("cuda", int(local_rank)) if uses_gpu else torch.device("cpu")
+    if uses_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if uses_gpu else "gloo")
     try:
         yield World.current(device)
     finally:

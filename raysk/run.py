@@ -8,7 +8,7 @@ classifiers/        stage two         searches/       the stage-two settings tri
 predictions/        held-out and test rows, per recipe and fold
 jobs/               the ledger: one JSON file a finished job, with its cost and its loss curves
 logs/               Ray's chatter and each lane's own log
-leaderboard.*  ensemble.json        .driver         held by the one driver at work here
+leaderboard.*  ensemble*.json       .driver         held by the one driver at work here
 """
 
 from contextlib import AbstractContextManager
@@ -28,6 +28,10 @@ from raysk.data.store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import RECIPE_SCHEMA, Job, Part, Recipe
+
+GREEDY = "ensemble: greedy"
+AVERAGE = "ensemble: plain average"
+_ENSEMBLES = {GREEDY: "ensemble.json", AVERAGE: "ensemble_average.json"}
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,10 @@ class Run:
     def record_file(self, job: Job) -> Path:
         """Where the ledger has the line of this job."""
         return self.folder / "jobs" / f"{job.id}.json"
+
+    def ensemble_file(self, name: str) -> Path:
+        """Where the members and weights of an ensemble are."""
+        return self.folder / _ENSEMBLES[name]
 
     def search_file(self, search_id: str) -> Path:
         """Where a stage-two search keeps what it tried."""

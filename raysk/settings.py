@@ -1,9 +1,11 @@
 """Settings: frozen dataclasses whose annotations are their rules, made from plain values and turned back into them."""
 
+import inspect
 import math
+import re
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -11,6 +13,8 @@ from raysk.errors import ConfigError
 from raysk.registry import Registry, unknown_name
 
 S = TypeVar("S", bound="Settings")
+# A line of a docstring's section: the name of a setting, and what it is.
+_ENTRY = re.compile(r"^    (\w+): (.*(?:\n      +.*)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ class Settings:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
         for field in fields(self):
-            value = _checked(field.name, hints[field.name], getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
+            value = _completed(field, getattr(self, field.name))
+            object.__setattr__(self, field.name, _checked(field.name, hints[field.name], value))
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
@@ -89,6 +93,18 @@ class Settings:
         So a setting that is added later, and stands at its default, changes no name.
         """
         return _differing(self, type(self)())
+
+
+def _completed(field: Field[Any], value: Any) -> Any:
+    """Lays plain settings of a field over the defaults of that field, which need not be those of their class."""
+    if not isinstance(value, Mapping) or field.default_factory is MISSING:
+        return value
+    default = field.default_factory()
+    # A part has a name; what is left out of its settings takes the defaults of that part.
+    is_part = "name" in value and "name" not in {own.name for own in fields(default)}
+    if is_part or all(own.name in value for own in fields(default)):
+        return value
+    return default.to_plain() | value
 
 
 def _differing(settings: Settings, defaults: Settings) -> dict[str, Any]:
@@ -190,3 +206,14 @@ def within(where: str, kind: type[S], value: Any) -> S:
         return kind.from_plain(value)
     except ConfigError as error:
         raise ConfigError(f"{where}.{error}") from error
+
+
+def described(kind: type[Settings]) -> dict[str, str]:
+    """Returns the first sentence that a class and its bases say of each setting, in their docstrings."""
+    found = {}
+    for base in reversed(kind.__mro__):
+        text = inspect.cleandoc(base.__doc__ or "")
+        _, _, section = text.partition("\nArgs:\n" if "\nArgs:\n" in text else "\nAttributes:\n")
+        for name, about in _ENTRY.findall(section.partition("\n\n")[0]):
+            found[name] = re.split(r"(?<=\.) (?=[A-Z])", " ".join(about.split()))[0]
+    return found

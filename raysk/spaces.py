@@ -28,6 +28,32 @@ def list_spaces() -> Iterator[tuple[str, str]]:
         yield path.stem, " ".join(read_space_file(path)["about"].split())
 
 
+def find_space(name: str) -> Path:
+    """Returns the file of a space: of a shipped one by its name, or the file that is named.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else spaces_folder() / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown_name("a search space", name, [known for known, _ in list_spaces()])
+    return path
+
+
+def show_space(name: str) -> str:
+    """Returns the file of a space, and the fragments that it includes.
+
+    Raises:
+        ConfigError: There is no such space.
+    """
+    path = find_space(name)
+    included = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("include", [])
+    fragments = [_FRAGMENTS / f"{fragment}.yaml" for fragment in included]
+    texts = [path.read_text(encoding="utf-8")]
+    texts += [f"# ---- included: {file.stem} ----\n{file.read_text(encoding='utf-8')}" for file in fragments]
+    return "\n".join(texts)
+
+
 def read_space_file(path: Path) -> dict[str, Any]:
     """Reads the file of a space.
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from raysk.errors import CutOffError
 
 _PR_SET_PDEATHSIG = 1
+_SENT_BY_A_PROCESS = 0
+_HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 # What Ray writes into the log before it ends the driver, and what that means.
 _CAUSES = (
     ("GCS", "Ray's GCS is gone"),
@@ -39,8 +41,12 @@ def supervised(work: Callable[[], int]) -> int:
     from_child, to_parent = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    # Blocked before there is a child, so that none is missed.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     parent, child = os.getpid(), os.fork()
     if child == 0:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(from_child)
         _to_parent = to_parent
         _end_with(parent)
@@ -52,12 +58,20 @@ def supervised(work: Callable[[], int]) -> int:
         _tell(f"{_END}{status}")
         return status
     os.close(to_parent)
-    # A terminal sends Ctrl-C to both: the child ends in order, and the parent waits for it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: os.kill(child, number))
-    _, ended = os.waitpid(child, 0)
-    return _conclude(from_child, os.waitstatus_to_exitcode(ended))
+    return _conclude(from_child, _wait_for(child))
+
+
+def _wait_for(child: int) -> int:
+    """Passes signals on until the child has ended; returns its exit code."""
+    while True:
+        heard = signal.sigwaitinfo(_HEARD)
+        if heard.si_signo == signal.SIGCHLD:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+        # Ctrl-C in a terminal comes from the kernel, which sends it to the child, too.
+        elif heard.si_signo != signal.SIGINT or heard.si_code == _SENT_BY_A_PROCESS:
+            os.kill(child, heard.si_signo)
 
 
 def tell_log(path: Path) -> None:

@@ -299,7 +299,7 @@ def test_overrides_may_stand_on_both_sides_of_an_option(tune):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["tune"], ["tune", "--space", "supcon", "--trails", "3"], ["spaces", "x=1"], ["tnue"]]
+    "words", [[], ["tune"], ["tune", "--space", "supcon", "--trails", "3"], ["spaces", "x", "y"], ["tnue"]]
 )
 def test_what_is_no_command_is_answered_with_the_usage(words, capfd):
     with pytest.raises(SystemExit) as caught:
@@ -311,6 +311,40 @@ def test_what_is_no_command_is_answered_with_the_usage(words, capfd):
 def test_the_spaces_are_listed_with_their_sentences(capfd):
     assert main(["spaces"]) == 0
     assert "supcon: SuperCon (Chen, Zhuang, Chang 2022)" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["spaces", "supcon"], "\n# ---- included: controls ----\n"),
+        (["parts", "focal"], "| `focal` | Focal loss"),
+        (["parts", "cosine"], "### Schedules"),
+        (["config", "stage_two"], "\nepochs: 20 "),
+        (["config", "stage_two.loss", "stage_two.loss.name=focal", "stage_two.loss.gamma=3"], "\ngamma: 3.0 "),
+        (["config", "--space", "focal", "stage_two"], "\nfrozen: false "),
+    ],
+)
+def test_one_space_part_or_node_is_shown(words, part, capfd):
+    assert main(words) == 0
+    assert part in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["spaces", "supcom"], "a search space must be a known name, but got 'supcom'; did you mean supcon?"),
+        (["parts", "focl"], "a part must be a known name, but got 'focl'; did you mean focal"),
+        (["config", "stage_too"], "'stage_too'; did you mean stage_two or stage_one?"),
+        (["config", "stage_two.los"], "'stage_two.los'; did you mean stage_two.loss"),
+        (["config", "seed"], "a part of the configuration must have settings, but seed is 0: name its parent"),
+        (["config", "folds", "data"], "config must print one part, but got folds and data: name one"),
+        (["config", "folds.kk=3"], "'folds.kk'; did you mean folds.k"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_in_one_line(words, message, capfd):
+    assert main(words) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_the_version_is_told(capfd):

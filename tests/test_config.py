@@ -1,6 +1,7 @@
 import pytest
 
-from raysk.config import compose_plain, parse_overrides, read_config
+from raysk.config import Config, compose_plain, parse_overrides, read_config
+from raysk.data.sources import DataSettings
 from raysk.errors import ConfigError
 from raysk.parts.losses.classification import Focal
 from raysk.parts.losses.contrastive import SupCon
@@ -19,15 +20,8 @@ def test_the_tree_alone_is_a_right_configuration():
     assert Recipe.from_plain(found.recipe.to_plain()) == found.recipe
 
 
-def test_the_tree_names_every_setting_that_is_not_a_parts_own():
-    plain = compose_plain()
-    recipe = config().recipe.to_plain()
-    # The size of the search of stage two is no property of a recipe.
-    recipe["stage_two"]["search"] = config().stage_two.search
-    for stage in ("stage_one", "stage_two"):
-        assert set(plain[stage]) == set(recipe[stage])
-        assert set(plain[stage]["optimizer"]) == set(recipe[stage]["optimizer"])
-    assert set(plain["model"]) == set(recipe["model"])
+def test_the_tree_alone_is_the_defaults_of_the_settings():
+    assert config() == Config(data=DataSettings(image="file", group="group"))
 
 
 def test_later_overrides_come_over_earlier_ones():

@@ -100,8 +100,16 @@ def test_ctrl_c_is_for_the_child_alone(log):
     assert end(process) == (130, "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_other_signals_are_passed_on(log, number):
+def test_sigterm_before_the_study_takes_it_is_an_interrupt(log):
+    process = begin(log, "try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        return 130")
+    child_of(process)
+    time.sleep(0.3)
+    process.terminate()
+    assert end(process) == (130, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_to_the_parent_alone_are_passed_on(log, number):
     process = begin(log, f"signal.signal({int(number)}, lambda *_: sys.exit(7)); time.sleep(60)")
     child_of(process)
     time.sleep(0.3)

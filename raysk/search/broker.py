@@ -88,11 +88,11 @@ class Broker:
         self.queue.crash(lane, incarnation, job, reason)
         await self._notify()
 
-    async def lose(self, lane: int, incarnation: int, error: str) -> bool:
-        """Hears that a worker group is gone, and of the job's error if that is why; answers whether it ever spoke."""
-        spoke = self.queue.lose(lane, incarnation, error)
+    async def lose(self, lane: int, incarnation: int, error: str, is_suspect: bool) -> bool:
+        """Hears that a worker group is gone, and whether its job may be why; answers whether the group has worked."""
+        has_worked = self.queue.lose(lane, incarnation, error, is_suspect)
         await self._notify()
-        return spoke
+        return has_worked
 
     async def status(self) -> dict[str, Any]:
         """Returns what the display shows: lanes with their job and progress, and the number of jobs by outcome."""

@@ -13,7 +13,7 @@ from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
 from raysk.evaluation.selection import cross_fitted_predictions
 from raysk.evaluation.tables import Table
-from raysk.run import Run
+from raysk.run import AVERAGE, GREEDY, Run
 from raysk.scoring import HELD_OUT, NOTHING, TEST_PART, all_scores, commit, read_held_out, read_test, training_cost
 from raysk.search.candidates import Candidate
 
@@ -48,7 +48,7 @@ def select_ensemble(run: Run, held_out: Sequence[OutOfFold]) -> tuple[Ensemble, 
     """
     labels = run.manifest.labels[held_out[0].rows]
     ensemble = Ensemble.select(held_out, labels)
-    ensemble.write(run.folder / "ensemble.json")
+    ensemble.write(run.ensemble_file(GREEDY))
     members = np.stack(list(member_probabilities(held_out).values()))
     return ensemble, cross_fitted_predictions(members, labels, held_out[0].fold_of_row)
 
@@ -59,16 +59,17 @@ def result_rows(run: Run, entries: Sequence[Entry], ensemble: Ensemble, crossed:
     held_out = member_probabilities([entry.held_out for entry in entries])
     tests = member_probabilities([entry.test for entry in entries])
     everything = Ensemble(tuple(held_out), (1,) * len(held_out), (), 0.0, run.folds.digest)
+    everything.write(run.ensemble_file(AVERAGE))
     picked = dict.fromkeys(member.recipe_key for member in ensemble.members)
     of_picked = member_probabilities([read_test(run, run.recipe(key)) for key in picked])
     where = entries[0].held_out
     return [
         *rows,
-        _ensemble_row(run, where, "ensemble: greedy", ensemble, crossed, ensemble.combine(of_picked)),
+        _ensemble_row(run, where, GREEDY, ensemble, crossed, ensemble.combine(of_picked)),
         _ensemble_row(
             run,
             where,
-            "ensemble: plain average",
+            AVERAGE,
             everything,
             everything.combine(held_out),
             everything.combine(tests),
@@ -124,7 +125,7 @@ def _ensemble_row(
         seconds=sum(seconds for seconds, _ in costs),
         images=sum(images for _, images in costs),
         commit=commit(),
-        command=run.facts["command"],
+        command=run.facts["repeating command"],
         settings=f"{len(ensemble.members)} members of {len(used)} recipes",
     )
 

@@ -60,6 +60,8 @@ class QueuedJob:
         title: What a reader calls it.
         needs: Names of the jobs that must be done before it; one that the queue does not know was done earlier.
         errors: How often it ended in an error of its own; a lane that was lost does not count.
+        stuck: How often in a row its workers died at one point of it, on nodes that live on.
+        point: That point.
     """
 
     id: str
@@ -69,6 +71,8 @@ class QueuedJob:
     title: str = ""
     needs: list[str] = field(default_factory=list)
     errors: int = 0
+    stuck: int = 0
+    point: str = ""
     stopping: bool = False
     outcome: Outcome | None = None
     reason: str = ""
@@ -92,6 +96,7 @@ class LaneState:
         progress: What it last said of its job.
         busy_seconds: Time that it has held jobs, the present one not counted.
         is_lost: Whether this worker group is gone.
+        has_worked: Whether it ever said how a job goes.
     """
 
     incarnation: int
@@ -101,6 +106,7 @@ class LaneState:
     progress: dict[str, Any] = field(default_factory=dict)
     busy_seconds: float = 0.0
     is_lost: bool = False
+    has_worked: bool = False
 
 
 class JobQueue:
@@ -108,6 +114,7 @@ class JobQueue:
 
     Args:
         max_errors: A job that ended so often in an error of its own has failed.
+        max_stuck: A job whose workers died so often in a row at the same point has failed: it kills them.
         lease_seconds: A lane that was silent for so long loses its job.
         patience: Seconds after the end of a job in which none of a recipe without a score is begun: whoever waited for
             that job may have better work.
@@ -119,12 +126,19 @@ class JobQueue:
     def __init__(
         self,
         max_errors: int = 3,
+        max_stuck: int = 10,
         lease_seconds: float = 120.0,
         patience: float = 0.0,
         hold: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.max_errors, self.lease_seconds, self.patience, self.clock = max_errors, lease_seconds, patience, clock
+        self.max_errors, self.max_stuck, self.lease_seconds, self.patience, self.clock = (
+            max_errors,
+            max_stuck,
+            lease_seconds,
+            patience,
+            clock,
+        )
         self._last_end = -float("inf")
         self._held_until = clock() + hold if hold else -float("inf")
         self.jobs: dict[str, QueuedJob] = {}
@@ -207,19 +221,24 @@ class JobQueue:
             return
         self._blame(state, reason)
 
-    def lose(self, lane: int, incarnation: int, error: str = "") -> bool:
-        """Takes back the job of a worker group that is gone; returns whether the queue ever heard of the group.
+    def lose(self, lane: int, incarnation: int, error: str = "", is_suspect: bool = False) -> bool:
+        """Takes back the job of a worker group that is gone; returns whether the group has worked.
 
         Args:
             error: What the job did to the group, if it was the job's fault.
+            is_suspect: Whether the job may have been at fault, since its nodes live on.
         """
         state = self.lanes.get(lane)
-        spoke = state is not None and state.incarnation >= incarnation
-        if state is not None and error:
-            self._blame(state, error)
-        if state is None or state.incarnation <= incarnation:
-            self._replace(lane, incarnation).is_lost = True
-        return spoke
+        if state is not None and state.incarnation > incarnation:
+            return True
+        has_worked = state is not None and state.incarnation == incarnation and state.has_worked
+        if state is not None and state.job is not None:
+            if error:
+                self._blame(state, error)
+            elif is_suspect:
+                self._suspect(state, state.job)
+        self._replace(lane, incarnation).is_lost = True
+        return has_worked
 
     def expire(self) -> None:
         """Takes back the jobs of lanes that have gone silent."""
@@ -240,6 +259,7 @@ class JobQueue:
         elif incarnation < state.incarnation or state.is_lost:
             return None
         state.heard = self.clock()
+        state.has_worked = state.has_worked or job is not None
         return state
 
     def _replace(self, lane: int, incarnation: int) -> LaneState:
@@ -278,6 +298,16 @@ class JobQueue:
             self._end(job, Outcome.FAILED, f"given up after {job.errors} errors: {reason}")
         else:
             self._take_back(state)
+
+    def _suspect(self, state: LaneState, job: QueuedJob) -> None:
+        """Counts a death of a lane at a point of its job; the job has failed after so many at the same one."""
+        point = f"{state.progress.get('stage', 'start')} {state.progress.get('epoch', 0)}"
+        job.stuck = job.stuck + 1 if point == job.point else 1
+        job.point = point
+        if job.stuck >= self.max_stuck:
+            self._end(
+                self._release(state), Outcome.FAILED, f"given up after its workers died {job.stuck} times at {point}"
+            )
 
     def _release(self, state: LaneState) -> QueuedJob:
         job = state.job

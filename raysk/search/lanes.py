@@ -10,11 +10,11 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayError
 from ray.train import ControllerError, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
@@ -105,7 +105,8 @@ class LanePool:
     def grow(self, plan: LanePlan) -> None:
         """Starts the lanes that a plan has more."""
         self.plan = plan
-        for number in range(len(self.lanes), plan.lanes):
+        given_up = sum(bool(lane.failure) for lane in self.lanes)
+        for number in range(len(self.lanes), plan.lanes + given_up):
             lane = Lane(number)
             thread = threading.Thread(target=self._keep, args=(lane,), daemon=True, name=f"lane{number}")
             self.lanes.append(lane)
@@ -152,9 +153,10 @@ class LanePool:
                 plan = plan_lanes(
                     total.get("CPU", 0), total.get("GPU", 0), self.plan.workers, self.plan.gpus_per_worker
                 )
-                if plan.lanes > len(self.lanes):
+                if plan.lanes > sum(not lane.failure for lane in self.lanes):
                     self.say(f"the cluster has grown: {plan.lanes} lanes, {plan.sum}")
-                    self.grow(plan)
+                    # With the threads of the first lanes, on which the last digits of a result depend.
+                    self.grow(replace(plan, threads=self.plan.threads))
 
     def _keep(self, lane: Lane) -> None:
         """Runs worker groups of a lane, one after the other, until it is sent home."""
@@ -162,12 +164,14 @@ class LanePool:
             false_starts = 0
             while false_starts < _MAX_FALSE_STARTS and self._finds_room(lane):
                 lane.incarnation += 1
+                nodes = _living_nodes()
                 try:
                     self._trainer(lane).fit()
                     return
                 except (TrainingFailedError, RayError) as error:
-                    has_worked = self._lose(lane, error)
-                    false_starts = 0 if has_worked or _is_loss(error) else false_starts + 1
+                    is_excused = bool(nodes - _living_nodes()) or _has_no_room(error)
+                    has_worked = self._lose(lane, error, is_excused)
+                    false_starts = 0 if has_worked or is_excused else false_starts + 1
                     lane.failure = _reason(error) if false_starts == _MAX_FALSE_STARTS else ""
         except Exception as error:  # Whatever it is, the study must hear of it.
             lane.failure = _reason(error)
@@ -184,10 +188,11 @@ class LanePool:
         if lane.incarnation == 0:
             return True
         room = placement_group([self.plan.worker_resources] * self.plan.workers, strategy="PACK")
+        ready = room.ready()
         began, is_told = time.monotonic(), False
         try:
             while not self._is_closed.is_set():
-                if room.wait(_POLL_S):
+                if ray.wait([ready], timeout=_POLL_S)[0]:
                     if is_told:
                         self.say(f"lane {lane.number} has room again, and starts")
                     lane.enter(Phase.UP)
@@ -200,16 +205,18 @@ class LanePool:
         finally:
             remove_placement_group(room)
 
-    def _lose(self, lane: Lane, error: Exception) -> bool:
+    def _lose(self, lane: Lane, error: Exception, is_excused: bool) -> bool:
         """Gives the job of a worker group back; returns whether the group has worked."""
+        cause = _cause(error)
         # The node has killed the worker for what its job took; that is the job's own error, unlike any other death.
-        fault = "it took more memory than its node has" if isinstance(_cause(error), OutOfMemoryError) else ""
-        spoke = bool(ray.get(find_broker(self.broker).lose.remote(lane.number, lane.incarnation, fault)))
+        fault = "it took more memory than its node has" if isinstance(cause, OutOfMemoryError) else ""
+        broker = find_broker(self.broker)
+        has_worked = bool(ray.get(broker.lose.remote(lane.number, lane.incarnation, fault, not is_excused)))
         if not self._is_closed.is_set():
             traceback.print_exception(error)  # into the log
-            if _is_loss(error):
-                self.say(f"lane {lane.number} is lost, a worker or its node is gone: its job goes back to the queue")
-        return spoke
+            why = "a worker or its node is gone" if isinstance(cause, RayError) else _reason(error)
+            self.say(f"lane {lane.number} is lost, {why}: its job goes back to the queue")
+        return has_worked
 
     def _trainer(self, lane: Lane) -> TorchTrainer:
         plan = self.plan
@@ -240,9 +247,12 @@ class LanePool:
         )
 
 
-def _is_loss(error: Exception) -> bool:
-    """Whether a worker group ended because of its node or a process, or found no room, and not by an error."""
-    return isinstance(_cause(error), RayActorError | WorkerGroupStartupTimeoutError)
+def _living_nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _has_no_room(error: Exception) -> bool:
+    return isinstance(_cause(error), WorkerGroupStartupTimeoutError)
 
 
 def _cause(error: Exception) -> Exception:

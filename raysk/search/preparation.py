@@ -1,7 +1,6 @@
 """What happens before the first job: rows are read and divided, images decoded, the run directory made or found."""
 
 import hashlib
-import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +38,7 @@ class Preparation:
         folds: Their folds.
         same: Facts that a resumed study must find unchanged.
         settings: What data and folds were made from.
-        command: What was typed.
+        commands: What was typed, and what repeats the study.
         mirror: Keeps a copy of the run in object storage; None for a run that is a folder only.
     """
 
@@ -49,7 +48,7 @@ class Preparation:
     folds: Folds
     same: dict[str, Any]
     settings: dict[str, Any]
-    command: str
+    commands: dict[str, str]
     mirror: Mirror | None
 
     def run(self) -> Run:
@@ -62,7 +61,7 @@ class Preparation:
                 write_json(self.folder / "run.json", here)
             return Run.open(self.folder)
         begun = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}"
-        facts = self.same | self.settings | {"command": self.command, "begun": begun}
+        facts = self.same | self.settings | self.commands | {"begun": begun}
         return Run.create(self.folder, self.cache, self.manifest, self.folds, facts)
 
 
@@ -105,14 +104,13 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     }
     if exists:
         Run.open(folder).check_same(same)
-    trials = [] if request.trials is None else ["--trials", str(request.trials)]
     made_from = {
         "data": config.data.to_plain(),
         "divide": settings.to_plain(),
         **store_facts(config.stores, store),
     }
-    words = ["raysk", "tune", "--space", request.space, *trials, *request.overrides]
-    return Preparation(folder, config.cache_folder, manifest, folds, same, made_from, shlex.join(words), mirror)
+    commands = {"command": request.command, "repeating command": request.repeating_command}
+    return Preparation(folder, config.cache_folder, manifest, folds, same, made_from, commands, mirror)
 
 
 def _digest_of_file(path: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """What a study is asked to do, and when it is to end."""
 
 import os
+import shlex
 import signal
 import threading
 import time
@@ -13,6 +14,9 @@ from pathlib import Path
 from raysk.errors import ConfigError
 from raysk.search.mirror import workplace
 from raysk.search.space import Space
+
+# Signals that follow one another so soon are one wish.
+_ECHO_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class StudyRequest:
         time_budget: Seconds after which no epoch begins; None for no limit.
         address: Of an existing cluster; None starts Ray on this machine.
         workers: DDP workers per lane.
-        gpus_per_worker: 0 trains on CPUs.
+        gpus_per_worker: 0 trains on CPUs; None takes one where the cluster has any.
+        words: What was typed behind `raysk`.
     """
 
     space: str
@@ -40,7 +45,8 @@ class StudyRequest:
     time_budget: float | None = None
     address: str | None = None
     workers: int = 1
-    gpus_per_worker: float = 0.0
+    gpus_per_worker: float | None = None
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.trials is not None and self.trials < 1:
@@ -57,6 +63,23 @@ class StudyRequest:
                 f"--run must be a folder that all nodes of a cluster see, but got {self.run}: object storage keeps the "
                 "run of one machine"
             )
+
+    @property
+    def command(self) -> str:
+        """What was typed."""
+        return shlex.join(["raysk", *self.words])
+
+    @property
+    def repeating_command(self) -> str:
+        """What repeats the study in a run directory of its own."""
+        words = iter(self.words)
+        kept = []
+        for word in words:
+            if word == "--run":
+                next(words)
+            elif word != "--resume" and not word.startswith("--run="):
+                kept.append(word)
+        return shlex.join(["raysk", *kept])
 
     @property
     def is_mirrored(self) -> bool:
@@ -95,6 +118,7 @@ class Interrupt:
 
     deadline: float | None = None
     asked: threading.Event = field(default_factory=threading.Event)
+    asked_at: float = 0.0
 
     @property
     def is_due(self) -> bool:
@@ -103,11 +127,17 @@ class Interrupt:
 
     @contextmanager
     def heeds(self, number: signal.Signals) -> Iterator[None]:
-        """Takes the first signal of a kind as a wish to end in order; the second one ends at once."""
+        """Takes the first signal of a kind as a wish to end in order; the second one ends at once.
+
+        Whoever signals all processes of a job reaches this one twice, since its parent passes signals on.
+        """
 
         def wish(*_: object) -> None:
-            if self.asked.is_set():
+            now = time.monotonic()
+            if self.asked.is_set() and now - self.asked_at > _ECHO_S:
                 raise KeyboardInterrupt
+            if not self.asked.is_set():
+                self.asked_at = now
             self.asked.set()
 
         before = signal.signal(number, wish)

@@ -35,10 +35,10 @@ class FoldRacing(FIFOScheduler):
         # Sooner than Tune tells it, since the others are compared with this score.
         self.searcher.on_trial_result(trial.trial_id, result)
         for one in list(self.searcher.trials.values()):
-            if not one.is_beaten and self._is_beaten(one):
-                one.is_beaten = True
-                if one is not known:
-                    self.cancel(one)
+            one.is_beaten = one.is_beaten or self._is_beaten(one)
+            if one.is_beaten and one is not known:
+                # Each time anew: one that was just about to queue its jobs may have done so since.
+                self.cancel(one)
         return str(TrialScheduler.STOP if known.is_beaten else TrialScheduler.CONTINUE)
 
     def _is_beaten(self, trial: Trial) -> bool:

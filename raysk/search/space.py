@@ -18,7 +18,6 @@ which it gives a sweep is searched there. A control stands as the file has it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import optuna
@@ -27,8 +26,7 @@ from hydra.core.override_parser.types import Override
 from raysk.artifacts import digest_of
 from raysk.config import Config, compose_plain, parse_overrides, read_config
 from raysk.errors import ConfigError
-from raysk.registry import unknown_name
-from raysk.spaces import list_spaces, read_space_file, spaces_folder
+from raysk.spaces import find_space, read_space_file
 from raysk.sweeps import Parameter, assigned, distribution, lookup, override_texts, read_parameters, values_of
 from raysk.training.stage_two_search import StageTwoSearch
 
@@ -233,15 +231,15 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
     Raises:
         ConfigError: No such space, a file that is not one, or an override that does not exist.
     """
-    path = _find(name)
+    path = find_space(name)
     content = read_space_file(path)
     given = parse_overrides(command_line)
     user = tuple(text for text, item in zip(command_line, given, strict=True) if not item.is_sweep_override())
     names = content.get("families") or []
-    files = {other: read_space_file(_find(other)) for other in names} or {path.stem: content}
+    files = {other: read_space_file(find_space(other)) for other in names} or {path.stem: content}
     families = []
     for family, file in files.items():
-        found = _family(f"{path if not names else _find(family)}", family, file, given)
+        found = _family(f"{path if not names else find_space(family)}", family, file, given)
         families.append(found if not names else _prefixed(found))
     grid = {point: _flat(texts) for point, texts in (content.get("grid") or {}).items()}
     controls = {point: _flat(texts) for point, texts in (content.get("controls") or {}).items()}
@@ -254,13 +252,6 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
         grid=tuple(grid),
         settings=_flat(content.get("settings") or []),
     )
-
-
-def _find(name: str) -> Path:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else spaces_folder() / f"{name}.yaml"
-    if not path.is_file():
-        raise unknown_name("--space", name, [known for known, _ in list_spaces()])
-    return path
 
 
 def _family(where: str, name: str, content: dict[str, Any], given: list[Override]) -> Family:

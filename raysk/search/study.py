@@ -77,7 +77,9 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
             # Ray takes SIGTERM for itself when it starts.
             with connected(request.address), interrupt.heeds(signal.SIGTERM):
                 total = ray.cluster_resources()
-                plan = plan_lanes(total.get("CPU", 0), total.get("GPU", 0), request.workers, request.gpus_per_worker)
+                cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
+                asked = request.gpus_per_worker
+                plan = plan_lanes(cpus, gpus, request.workers, float(gpus >= 1) if asked is None else asked)
                 return _Study(request.trials, space, prepared.run(), plan, interrupt, terminal).conduct()
         except RayskError:
             raise
@@ -114,6 +116,10 @@ class _Study:
                 if self.interrupt.asked.is_set():
                     return None
                 return self._watch(self._end)
+            except TrainingError:
+                if self.interrupt.asked.is_set():
+                    return None
+                raise
             finally:
                 # Also those that are still coming up: Ray ends a process without a word whose threads outlive it.
                 self.pool.close(timeout=60)
@@ -135,6 +141,13 @@ class _Study:
             self._look()
             if self.interrupt.is_due and work == self._search:
                 self._end_search()
+            elif self.interrupt.asked.is_set():
+                ray.get(self.broker.cancel_all.remote())
+            elif self.interrupt.is_due and self.pool.blocked_since:
+                raise TrainingError(
+                    f"a lane must have room to score the test part, but none has and the time budget is spent: add a "
+                    f"node with {self.pool.plan.needs}, and run the same command with --resume"
+                )
             if self.pool.failure:
                 raise TrainingError(f"a lane must start, but {self.pool.failure}: see {self.run.folder}/logs/ray.log")
         if "error" in outcome:
@@ -148,7 +161,8 @@ class _Study:
             self._status = ray.get(self.broker.status.remote(), timeout=_LONGEST_STATUS_S)
         self.searcher.num_lanes = len(self.pool.lanes)
         self.display.update(self._status, self.pool)
-        blocked = time.monotonic() - self.pool.blocked_since if self.pool.blocked_since else 0.0
+        since = self.pool.blocked_since
+        blocked = time.monotonic() - since if since else 0.0
         if blocked > self._next_word:
             self._next_word = 2 * blocked
             self.display.say(

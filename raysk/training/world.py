@@ -30,12 +30,12 @@ class _Gather(torch.autograd.Function):
 
 
 # What gloo and NCCL say when another process is gone; both raise errors of a general type.
-_LOST_CONTACT = ("/gloo/transport/", "ncclRemoteError")
+_LOST_CONTACT = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused", "ncclRemoteError")
 
 
 def is_lost_contact(error: Exception) -> bool:
     """Whether an error says that another worker of the group is gone, and nothing of this one."""
-    return isinstance(error, dist.DistNetworkError) or any(sign in str(error) for sign in _LOST_CONTACT)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _LOST_CONTACT)
 
 
 @dataclass(frozen=True)

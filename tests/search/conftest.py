@@ -20,7 +20,8 @@ from raysk.search.space import Space, load_space
 @pytest.fixture(scope="session")
 def new_run(cache, manifest):
     folds = make_folds(manifest, FoldSettings(k=3))
-    facts = {"space": "supcon", "overrides": [], "command": "raysk tune --space supcon"}
+    facts = {"space": "supcon", "overrides": [], "command": "raysk tune --space supcon --run x",
+             "repeating command": "raysk tune --space supcon"}  # fmt: skip
     return lambda folder: Run.create(folder, cache, manifest, folds, facts)
 
 

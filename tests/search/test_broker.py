@@ -64,7 +64,7 @@ def test_a_lane_that_asks_for_nothing_is_told_to_ask_again(broker):
 
 def test_requests_that_a_killed_worker_left_behind_swallow_no_job(broker):
     left_behind = [broker.take.remote(0, 1) for _ in range(3)]
-    ray.get(broker.lose.remote(0, 1, ""))
+    ray.get(broker.lose.remote(0, 1, "", False))
     submit(broker, *JOBS)
     assert [ray.get(asks, timeout=10) for asks in left_behind] == [("leave", None)] * 3
     assert ray.get(broker.take.remote(0, 2), timeout=10)[0] == "work"

@@ -144,7 +144,7 @@ def test_a_new_incarnation_voids_what_the_old_one_still_says(queue):
 def test_a_lost_lane_gives_its_job_back_at_once_and_says_nothing_more(queue):
     queue.submit(a_job("one"))
     assert taken(queue, 0, FIRST) == "one"
-    assert queue.lose(0, FIRST)
+    assert not queue.lose(0, FIRST), "it has said nothing of its job yet"
     assert taken(queue, 1, FIRST) == "one"
     assert queue.take(0, FIRST) == (Order.LEAVE, None)
     say(queue, "finish", 0, FIRST, "one", Outcome.DONE)
@@ -241,6 +241,25 @@ def test_a_job_that_takes_too_much_memory_fails_though_its_lane_is_lost_with_it(
         queue.lose(0, incarnation, "too much memory")
     job = queue.jobs["one"]
     assert (job.outcome, job.reason) == (Outcome.FAILED, "given up after 3 errors: too much memory")
+
+
+def test_a_job_that_kills_its_workers_at_one_point_again_and_again_fails(queue):
+    queue.submit(a_job("one"))
+    for incarnation in range(10):
+        assert taken(queue, 0, incarnation) == "one"
+        assert say(queue, "report", 0, incarnation, "one", {"stage": "stage one", "epoch": 3}) is Order.GO_ON
+        assert queue.lose(0, incarnation, is_suspect=True)
+    job = queue.jobs["one"]
+    assert (job.outcome, job.reason) == (Outcome.FAILED, "given up after its workers died 10 times at stage one 3")
+
+
+def test_a_job_that_gets_on_is_not_suspected_however_often_its_workers_die(queue):
+    queue.submit(a_job("one"))
+    for incarnation in range(50):
+        assert taken(queue, 0, incarnation) == "one"
+        say(queue, "report", 0, incarnation, "one", {"stage": "stage one", "epoch": incarnation // 5})
+        queue.lose(0, incarnation, is_suspect=True)
+    assert queue.jobs["one"].outcome is None
 
 
 @pytest.mark.parametrize("end", ["lost", "replaced", "silent", "asks for another"])

@@ -76,6 +76,8 @@ def test_the_first_ctrl_c_is_a_wish_and_the_second_an_order():
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupt.asked.is_set()
         assert interrupt.is_due
+        os.kill(os.getpid(), signal.SIGINT)  # the same wish, passed on by the parent
+        interrupt.asked_at -= 2.0
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -87,3 +89,13 @@ def test_time_is_up_after_the_deadline():
     late = Interrupt(time.monotonic() - 1)
     assert late.is_due
     assert not late.asked.is_set()
+
+
+def test_what_was_typed_is_written_down_and_repeats_in_a_run_of_its_own():
+    words = ("tune", "--space", "supcon", "--run", "here it is", "--resume", "--workers", "2", "--gpus-per-worker", "0",
+             "--time-budget", "60", "data.path=my images")  # fmt: skip
+    request = StudyRequest("supcon", words=words)
+    rest = "--workers 2 --gpus-per-worker 0 --time-budget 60 'data.path=my images'"
+    assert request.command == f"raysk tune --space supcon --run 'here it is' --resume {rest}"
+    assert request.repeating_command == f"raysk tune --space supcon {rest}"
+    assert StudyRequest("supcon", words=("tune", "--run=x", "a=b")).repeating_command == "raysk tune a=b"

@@ -194,7 +194,7 @@ def test_a_file_must_say_what_it_is_about(tmp_path):
 
 
 def test_an_unknown_space_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match="--space must be a known name, but got 'supcom'; did you mean supcon"):
+    with pytest.raises(ConfigError, match="a search space must be a known name, but got 'supcom'; did you mean supcon"):
         load_space("supcom")
 
 

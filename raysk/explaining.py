@@ -1,0 +1,141 @@
+"""The composed configuration as commented YAML: what each setting is, its range, its choices."""
+
+import inspect
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from raysk.config import Config, StageTwoBudget
+from raysk.data.sources import sources
+from raysk.errors import ConfigError
+from raysk.recipe import Recipe, StageTwo
+from raysk.registry import Registry, unknown_name
+from raysk.settings import Between, Settings, described, within
+
+# Where the comments begin.
+_COLUMN = 44
+# Nodes of the tree that are no settings of their own.
+_SHORTHANDS = {
+    "epochs": "Of whatever trains the whole network: stage one, and stage two of a one-stage recipe.",
+    "batch_size": "Of whatever trains the whole network.",
+}
+_DOCUMENTED_ELSEWHERE = {"loader": "or auto: none on a CPU, else this GPU's share of the cores", "source": sources}
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A setting's annotation and what its class says of it."""
+
+    hint: Any
+    about: str
+
+
+def explain(plain: Mapping[str, Any], node: str = "") -> str:
+    """Returns a composed configuration, or the part of it below a dotted path, as YAML with a comment a line.
+
+    Raises:
+        ConfigError: The configuration has no such part.
+    """
+    settings = _of_the_tree()
+    known = [""]
+    path: list[str] = []
+    value: Any = plain
+    for name in filter(None, node.split(".")):
+        if not isinstance(value, Mapping) or name not in value:
+            known = [".".join([*path, str(key)]) for key in value] if isinstance(value, Mapping) else known
+            raise unknown_name("a part of the configuration", node, known)
+        settings = _inside(settings.get(name), value[name])
+        value = value[name]
+        path.append(name)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"a part of the configuration must have settings, but {node} is {value!r}: name its parent")
+    return "\n".join(_lines(value, settings, 0)) + "\n"
+
+
+def _of_the_tree() -> dict[str, _Setting]:
+    """Returns the settings at the root of the tree: those of a recipe stand there, not below a node of their own."""
+    return _settings_of(Config) | _settings_of(Recipe)
+
+
+def _lines(plain: Mapping[str, Any], settings: Mapping[str, _Setting], depth: int) -> Iterator[str]:
+    for name, value in plain.items():
+        setting = settings.get(name)
+        inner = _with_own_settings(setting, value)
+        if isinstance(inner, Mapping) and inner:
+            yield _line(f"{'  ' * depth}{name}:", setting.about if setting else "")
+            yield from _lines(inner, _inside(setting, inner), depth + 1)
+        else:
+            text = yaml.safe_dump(inner, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+            yield _line(f"{'  ' * depth}{name}: {text}", _comment(name, setting))
+
+
+def _with_own_settings(setting: _Setting | None, value: Any) -> Any:
+    """Returns a part with the defaults of its own settings, which the tree leaves open; anything else as it is."""
+    hint = _without_none(setting.hint) if setting else None
+    if get_origin(hint) is Annotated and isinstance(get_args(hint)[1], Registry) and isinstance(value, Mapping):
+        return {**value, **within(str(value["name"]), get_args(hint)[1][value["name"]], _own(value)).to_plain()}
+    return value
+
+
+def _own(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name != "name"}
+
+
+def _line(text: str, comment: str) -> str:
+    return f"{text:{_COLUMN}}  # {comment}" if comment else text
+
+
+def _comment(name: str, setting: _Setting | None) -> str:
+    if setting is None:
+        return _SHORTHANDS.get(name, "")
+    extra = _DOCUMENTED_ELSEWHERE.get(name)
+    rule = f"one of {', '.join(extra)}" if isinstance(extra, Registry) else extra or _rule(setting.hint)
+    return " ".join(filter(None, [setting.about, f"[{rule}]" if rule else ""]))
+
+
+def _inside(setting: _Setting | None, value: Any) -> dict[str, _Setting]:
+    """Returns the settings below a node: those of the part that it names, or of its own class."""
+    kind = _without_none(setting.hint) if setting else None
+    if get_origin(kind) is Annotated:
+        registry = get_args(kind)[1]
+        part = registry[value["name"]] if isinstance(registry, Registry) and isinstance(value, Mapping) else None
+        return {"name": _Setting(kind, "")} | (_settings_of(part) if part else {})
+    if not (inspect.isclass(kind) and issubclass(kind, Settings)):
+        return {}
+    # How much stage two is searched stands beside what it is.
+    return _settings_of(kind) | (_settings_of(StageTwoBudget) if kind is StageTwo else {})
+
+
+def _settings_of(kind: type[Settings]) -> dict[str, _Setting]:
+    hints = get_type_hints(kind, include_extras=True)
+    about = described(kind)
+    return {field.name: _Setting(hints[field.name], about.get(field.name, "")) for field in fields(kind)}
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        return next(option for option in get_args(hint) if option is not type(None))
+    return hint
+
+
+def _rule(hint: Any) -> str:
+    """Returns the range or the choices of an annotation; empty where anything goes."""
+    optional = ", or null" if _without_none(hint) is not hint else ""
+    hint = _without_none(hint)
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}{optional}"
+    if get_origin(hint) is tuple:
+        inner = _rule(get_args(hint)[0])
+        return f"a list; each {inner}" if inner else ""
+    if get_origin(hint) is Annotated:
+        kind, rule = get_args(hint)[:2]
+        if isinstance(rule, Between):
+            return f"in {rule}{optional}"
+        names = [name for name in rule if kind is str or issubclass(rule[name], kind)]
+        return f"one of {', '.join(names)}{optional}"
+    if hint is bool:
+        return "true or false"
+    return optional.removeprefix(", or ") and "or null"
