@@ -46,11 +46,11 @@ from raysk.search.broker import start_broker
 from raysk.search.cluster import connected, trial_resources
 from raysk.search.display import chatter_to
 from raysk.search.lanes import LanePool
+from raysk.search.progress import SearchProgress
 from raysk.search.resources import LanePlan, plan_lanes
 from raysk.search.searcher import StudySearcher
 from raysk.search.space import Family, Parameter, Space
 from raysk.search.study import make_tuner
-from raysk.search.tally import Listener
 from raysk.training.loop import Progress, Report
 from raysk.training.world import World
 
@@ -95,7 +95,7 @@ def pretend(job: Job, run: Run, world: World, report: Report, seconds: float) ->
     began = time.time()
     report(Progress("no stage", 1))
     time.sleep(seconds)
-    if world.is_chief:
+    if world.is_main_rank:
         rows = run.folds.held_out_rows(job.fold)
         num_classes = len(run.manifest.class_names)
         Predictions(
@@ -130,7 +130,7 @@ def time_lanes(folder: Path, plan: LanePlan, num_trials: int, job_seconds: float
         time.sleep(0.05)
     lane_start = time.perf_counter() - began
     began = time.perf_counter()
-    searcher = StudySearcher(SPACE, run, num_trials, "benchmark", Listener(print), plan.lanes)
+    searcher = StudySearcher(SPACE, run, num_trials, "benchmark", SearchProgress(print), plan.lanes)
     make_tuner(searcher, run).fit()
     seconds = time.perf_counter() - began
     status = ray.get(broker.status.remote())

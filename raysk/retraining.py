@@ -143,14 +143,14 @@ def train_recipe(
         gpus: Whether each process takes a GPU where there are any.
 
     Returns:
-        The leaderboard; None on all processes but the chief.
+        The leaderboard; None on all processes but the main rank.
 
     Raises:
         RayskError: Whatever the user can mend.
     """
     file = RecipeFile.read(path)
     with _joined(gpus) as world:
-        quiet = Console(quiet=not world.is_chief, soft_wrap=True) if not world.is_chief else console
+        quiet = Console(quiet=not world.is_main_rank, soft_wrap=True) if not world.is_main_rank else console
         if file.workers != world.size:
             quiet.print(
                 f"the row was trained by {file.workers} workers, this is {world.size}: scores will differ a little"
@@ -161,17 +161,17 @@ def train_recipe(
             torch.set_num_threads(file.threads)
         quiet.print(f"training on {_device_name(world.device)}", highlight=False)
         run = _open_run(path, file, folder, resume, world, quiet)
-        with Run.reserved(run.folder) if world.is_chief else nullcontext():
+        with Run.reserved(run.folder) if world.is_main_rank else nullcontext():
             for fold in range(len(run.folds)):
                 job = Job(file.recipe, fold)
                 run_job(job, run, world, lambda progress, fold=fold: _tell(quiet, fold, len(run.folds), progress))  # type: ignore[misc]
                 run_job(job.for_test(), run, world, lambda progress: None)
-            return _leaderboard(run, file.recipe, path) if world.is_chief else None
+            return _leaderboard(run, file.recipe, path) if world.is_main_rank else None
 
 
 def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, world: World, console: Console) -> Run:
-    """Makes the run directory, or finds it; the chief does, and tells the others where it is."""
-    if world.is_chief:
+    """Makes the run directory, or finds it; the main rank does, and tells the others where it is."""
+    if world.is_main_rank:
         folder = folder or Path("runs") / f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S}"
         exists = (folder / "run.json").exists()
         if exists and not resume:

@@ -23,7 +23,7 @@ ORDER = [
     "raysk.data.manifest",
     "raysk.data.tables",
     "raysk.data.placement",
-    "raysk.data.lesions",
+    "raysk.data.synthetic_lesions",
     "raysk.data.synthetic",
     "raysk.data.sources",
     "raysk.data.folds",

@@ -218,7 +218,7 @@ def test_two_processes_of_torchrun_train_together(printed, trained, tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("# Leaderboard") == 1, "the chief alone talks"
+    assert done.stdout.count("# Leaderboard") == 1, "the main rank alone talks"
     assert done.stdout.count("the row was trained by 1 workers, this is 2") == 1
     (key,) = keys(Run.open(run))
     record = Run.open(run).record(Job(Run.open(run).recipe(key), 0))

@@ -13,7 +13,7 @@ from raysk.artifacts import replacing
 from raysk.data import findings as look
 from raysk.data.findings import Finding, cases_of, values_of_rows
 from raysk.data.joining import components
-from raysk.data.likeness import find_alike
+from raysk.data.near_duplicates import find_alike
 from raysk.data.scanning import scan_files
 from raysk.data.splits import Entries
 
@@ -93,14 +93,14 @@ def audit(entries: Entries, num_parts: int = 2, progress: Progress | None = None
     file_of_row = np.array([-1 if path is None else place[path] for path in entries.paths], dtype=np.int64)
     scan = scan_files(files, progress and (lambda done, total: progress("reading files", done, total)))
     shown = np.flatnonzero(scan.readable & ~scan.one_colour)
-    likeness = find_alike(
+    near_duplicates = find_alike(
         scan.pictures, shown, progress and (lambda done, total: progress("comparing pictures", done, total))
     )
     digests = [""] * len(files)  # images that show nothing, or cannot be read, are not the same picture
     for file in shown.tolist():
         digests[file] = scan.digests[file]
     bytes_of_row = values_of_rows(file_of_row, digests)
-    picture_of_file = components(len(files), [*likeness.pairs.tolist(), *_pairs_in_order(digests)])
+    picture_of_file = components(len(files), [*near_duplicates.pairs.tolist(), *_pairs_in_order(digests)])
     picture_of_row = values_of_rows(file_of_row, [str(number) for number in picture_of_file])
     findings = [
         *look.same_names(entries),

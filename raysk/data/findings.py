@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from raysk.data.giveaways import Giveaway, find_giveaways
 from raysk.data.manifest import IntArray
 from raysk.data.scanning import TINY, Scan
+from raysk.data.shortcuts import Giveaway, find_giveaways
 from raysk.data.splits import Entries
 
 Severity = Literal["leak", "error", "hint"]
@@ -163,9 +163,9 @@ def given_away(entries: Entries, scan: Scan, file_of_row: IntArray) -> list[Find
     return found
 
 
-def _certainty(giveaway: Giveaway) -> str:
+def _certainty(shortcut: Giveaway) -> str:
     """Returns words for the value that only one class has, if there is one."""
-    if giveaway.certain is None:
+    if shortcut.certain is None:
         return ""
-    value, label = giveaway.certain
+    value, label = shortcut.certain
     return "; it repeats the label" if value == label else f"; rows with {value!r} are all {label!r}"

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from raysk.artifacts import replacing
-from raysk.data.lesions import Lesion, Traits, draw_lesion, photograph
+from raysk.data.synthetic_lesions import Lesion, Traits, draw_lesion, photograph
 from raysk.errors import ConfigError
 
 DRAWING_VERSION = 1

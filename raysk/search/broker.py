@@ -6,7 +6,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raysk.search.jobs import JobQueue, Order, Outcome, QueuedJob
+from raysk.search.job_queue import JobQueue
+from raysk.search.jobs import Order, Outcome, QueuedJob
 
 NAMESPACE = "raysk"
 # Lanes send signs of life so often.

@@ -19,7 +19,7 @@ class Candidate:
         recipe: The recipe.
         name: What a reader calls it.
         family: The family of its trial; "" for a control.
-        overrides: What sets it apart from the ground of its space.
+        overrides: What sets it apart from the base of its space.
         chosen_on: The rows that had a say in it.
         has_row: Whether the leaderboard shows it; the others are there for the ensemble.
         crossfit: Macro-F1 of the choice among the settings of stage two, each fold scored by what the others choose.
@@ -39,8 +39,8 @@ class Candidate:
 def read_candidates(run: Run, trials: Sequence[FrozenTrial]) -> list[Candidate]:
     """Returns what the trials that have all folds offer, each recipe once, in their order.
 
-    Of several that are one recipe, that stands which was fixed before any score was seen, else one with a row: searches
-    of stage two on one encoder can come to each other's recipes, and to those of the paper.
+    Where several trials offer the same recipe, keeps the one that was fixed before any score was seen, else one with a
+    row: searches of stage two on one encoder can find each other's recipes, and the paper's.
     """
     found: dict[str, Candidate] = {}
     for trial in trials:
@@ -74,7 +74,7 @@ def _of_trial(run: Run, trial: FrozenTrial) -> Iterator[Candidate]:
             f"{name} + stage two {place + 1}",
             family,
             (*of_stage_one, *_texts("stage_two", recipe.to_plain()["stage_two"])),
-            f"{HELD_OUT}, best of {len(found['tried'])} stage twos",
+            f"{HELD_OUT}, best of {len(found['tried'])} stage-two settings",
             has_row=place == 0,
             crossfit=found["crossfit"] if place == 0 else None,
             seconds=found["seconds"],

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from raysk.errors import ArtifactError
 from raysk.search.lanes import Lane, LanePool, Phase
+from raysk.search.progress import SearchProgress
 from raysk.search.resources import LanePlan
-from raysk.search.tally import Tally
 
 
 @contextmanager
@@ -59,13 +59,13 @@ class StudyDisplay:
 
     Args:
         console: Where to draw.
-        tally: How far the search is; read at every update.
+        progress: How far the search is; read at every update.
         num_trials: Recipes in all.
         num_folds: Folds of each.
     """
 
-    def __init__(self, console: Console, tally: Tally, num_trials: int, num_folds: int) -> None:
-        self.console, self.tally = console, tally
+    def __init__(self, console: Console, progress: SearchProgress, num_trials: int, num_folds: int) -> None:
+        self.console, self.progress = console, progress
         self.num_trials, self.num_folds = num_trials, num_folds
         self._began = time.monotonic()
         self._live = (
@@ -106,17 +106,17 @@ class StudyDisplay:
             self._live.update(self._panel(status, pool))
 
     def _panel(self, status: dict[str, Any], pool: LanePool) -> Group:
-        tally = self.tally
+        progress = self.progress
         done, all_jobs = status["done"], self.num_trials * self.num_folds
         busy = sum(lane["job"] is not None for lane in status["lanes"])
         best = (
-            f"best macro-F1 [bold]{tally.best[1]:.3f}[/bold] ({tally.best[0]})"
-            if tally.best
+            f"best macro-F1 [bold]{progress.best[1]:.3f}[/bold] ({progress.best[0]})"
+            if progress.best
             else "no recipe complete yet"
         )
         head = Text.from_markup(
-            f"recipes {tally.complete} complete, {tally.stopped} stopped, {tally.failed} failed of {self.num_trials}"
-            f" · jobs done {done} · {best}"
+            f"recipes {progress.complete} complete, {progress.stopped} stopped, {progress.failed} failed"
+            f" of {self.num_trials} · jobs done {done} · {best}"
         )
         images = sum(lane["images"] / lane["seconds"] for lane in status["lanes"] if lane.get("seconds"))
         foot = Text.from_markup(

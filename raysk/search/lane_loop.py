@@ -93,7 +93,7 @@ class BrokerClient:
     def next_order(self) -> tuple[str, Work | None]:
         """Asks on the main rank, and tells every rank."""
         answer = ""
-        if self.world.is_chief:
+        if self.world.is_main_rank:
             order, job = ray.get(self.broker.take.remote(self.lane, self.incarnation))
             answer = json.dumps([order, asdict(job) if job else None])
         order, plain = json.loads(self.world.broadcast_text(answer))
@@ -104,7 +104,7 @@ class BrokerClient:
         """Tells the broker of an epoch; raises `JobStopped` on all ranks when the job is to be left."""
         self.progress = {name: value for name, value in vars(progress).items() if name not in ("losses", "health")}
         self.progress |= {"health": progress.health[-1]} if progress.health else {}
-        if self.world.agree(self.world.is_chief and self._beat()):
+        if self.world.agree(self.world.is_main_rank and self._beat()):
             raise JobStopped
 
     def finish(self, outcome: Outcome, reason: str = "") -> None:
@@ -127,7 +127,7 @@ class BrokerClient:
                     self._beat()
 
         thread = threading.Thread(target=beat, daemon=True)
-        if self.world.is_chief:
+        if self.world.is_main_rank:
             thread.start()
         try:
             yield
@@ -165,7 +165,7 @@ def _do(job: Work, run: Run, client: BrokerClient, runner: JobRunner) -> None:
         raise
     else:
         outcome, reason = Outcome.DONE, ""
-    if client.world.is_chief:
+    if client.world.is_main_rank:
         logger.info("%s %s %s", outcome, job.id, reason)
         client.finish(outcome, reason)
 

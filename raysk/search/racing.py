@@ -8,7 +8,7 @@ from raysk.evaluation.metrics import macro_f1_score, resampled_scores
 LEAST_CHANCE = 0.05
 
 
-def goes_on(candidate: np.ndarray, incumbent: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> bool:
+def may_still_win(candidate: np.ndarray, incumbent: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> bool:
     """Returns whether a recipe may still be the better one: whether another fold is worth its price.
 
     A paired bootstrap of macro-F1 over whole groups. Both recipes are compared on the same lesions, so what makes a

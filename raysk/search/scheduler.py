@@ -7,7 +7,7 @@ import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raysk.run import Run
-from raysk.search.racing import goes_on
+from raysk.search.racing import may_still_win
 from raysk.search.searcher import StudySearcher, Trial
 
 
@@ -19,7 +19,7 @@ class FoldRacing(FIFOScheduler):
     Args:
         searcher: Knows the trials, and with whom each one races.
         run: The run directory.
-        cancel: Has the jobs of a trial left, whose recipes and folds are named.
+        cancel: Cancels a trial's jobs.
     """
 
     def __init__(self, searcher: StudySearcher, run: Run, cancel: Callable[[Trial], None]) -> None:
@@ -50,7 +50,7 @@ class FoldRacing(FIFOScheduler):
         rows = np.concatenate([predictions.rows for predictions in ours])
         candidate, incumbent = (np.concatenate([p.mean() for p in side]) for side in (ours, theirs))
         manifest = self.run.manifest
-        survives = goes_on(candidate, incumbent, manifest.labels[rows], manifest.groups[rows])
+        survives = may_still_win(candidate, incumbent, manifest.labels[rows], manifest.groups[rows])
         if survives:
             self._survived.add((trial.recipe.key, *rival))
         return not survives

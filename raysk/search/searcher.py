@@ -19,9 +19,9 @@ from raysk.errors import ConfigError
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.search.jobs import Outcome, QueuedJob
+from raysk.search.progress import SearchProgress
 from raysk.search.space import Family, Point, Space
 from raysk.search.storage import create_sampler, open_study
-from raysk.search.tally import Listener
 from raysk.training.stage_two_search import StageTwoSearch
 
 
@@ -60,7 +60,7 @@ class StudySearcher(Searcher):
         num_trials: How many recipes the study tries in all, those of earlier drivers counted; None leaves it to the
             space.
         broker: Name of the broker, for the trials.
-        listener: Who hears of it.
+        progress: How far it is; kept up to date.
         num_lanes: How many jobs are done at a time; it changes with the cluster.
 
     Attributes:
@@ -68,10 +68,10 @@ class StudySearcher(Searcher):
     """
 
     def __init__(
-        self, space: Space, run: Run, num_trials: int | None, broker: str, listener: Listener, num_lanes: int
+        self, space: Space, run: Run, num_trials: int | None, broker: str, progress: SearchProgress, num_lanes: int
     ) -> None:
         super().__init__(metric="score", mode="max")
-        self.space, self.run, self.broker, self.listener = space, run, broker, listener
+        self.space, self.run, self.broker, self.progress = space, run, broker, progress
         self.num_lanes = num_lanes
         self.study = open_study(run.folder / "study.journal")
         self.seed = space.config().recipe.seed
@@ -98,9 +98,9 @@ class StudySearcher(Searcher):
             return None
         while not self.is_closed:
             queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if not queued and self.listener.tally.begun >= self.num_trials:
+            if not queued and self.progress.begun >= self.num_trials:
                 break
-            number = origin(queued[0]) if queued else self.listener.tally.begun
+            number = origin(queued[0]) if queued else self.progress.begun
             self.study.sampler = create_sampler(self.seed, number)
             asked = self.study.ask()
             try:
@@ -131,7 +131,7 @@ class StudySearcher(Searcher):
         outcome = (result or {}).get("outcome")
         if error or result is None:
             # Left as RUNNING, as by a driver that died: the recipe is not to blame, and --resume asks for it again.
-            self.listener.say(f"{trial.point.name}: its process died, see logs/ray.log: --resume tries it again")
+            self.progress.say(f"{trial.point.name}: its process died, see logs/ray.log: --resume tries it again")
         elif outcome == Outcome.BROKEN:
             self.broken = result["reason"]
             self.close()
@@ -159,9 +159,9 @@ class StudySearcher(Searcher):
     def rival(self, trial: Trial) -> tuple[str, int] | None:
         """Returns the recipe that a drawn one races with, and how many folds both have; None if none leads.
 
-        It is, of its family's recipes that are still in the race, the one that leads by most on these folds. Like is
-        compared with like: folds count as they are before stage two is searched, so no race waits for a search. The
-        paper's setting and the controls are in no danger, since a comparison needs them.
+        The rival is the recipe of the same family that leads by most on these folds and is still in the race. Folds
+        count as they are before stage two is searched, so no race waits for a search. The paper's setting and the
+        controls have no rival, since a comparison needs them.
         """
         if trial.point.kind != "drawn":
             return None
@@ -242,29 +242,33 @@ class StudySearcher(Searcher):
             trial.steps = steps
             trial.asked.report(result["score"], steps)
             fold = f"fold {result['folds']} of {len(self.run.folds)}"
-            done = f"best of {trial.search.num_settings} stage twos" if result["searched"] and trial.search else fold
-            self.listener.say(f"{trial.point.name}: {done}, macro-F1 {result['score']:.3f}")
+            done = (
+                f"best of {trial.search.num_settings} stage-two settings"
+                if result["searched"] and trial.search
+                else fold
+            )
+            self.progress.say(f"{trial.point.name}: {done}, macro-F1 {result['score']:.3f}")
 
     def _stop(self, trial: Trial, folds: int) -> None:
         self.study.tell(trial.asked, state=TrialState.PRUNED)
-        self.listener.say(f"{trial.point.name}: stopped after fold {folds}, another recipe is better")
+        self.progress.say(f"{trial.point.name}: stopped after fold {folds}, another recipe is better")
 
     def _fail(self, asked: optuna.Trial, reason: str, name: str = "") -> None:
         asked.set_user_attr("reason", reason)
         self.study.tell(asked, state=TrialState.FAIL)
-        self.listener.say(f"{name or f'trial {asked.number}'}: failed: {reason}")
+        self.progress.say(f"{name or f'trial {asked.number}'}: failed: {reason}")
         self._count()
 
     def _count(self) -> None:
         trials = [t for t in self.study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
-        tally = self.listener.tally
-        tally.begun = len({origin(trial) for trial in trials})
+        progress = self.progress
+        progress.begun = len({origin(trial) for trial in trials})
         states = [trial.state for trial in trials]
-        tally.complete = states.count(TrialState.COMPLETE)
-        tally.stopped = states.count(TrialState.PRUNED)
-        tally.failed = sum("reason" in trial.user_attrs for trial in trials)
+        progress.complete = states.count(TrialState.COMPLETE)
+        progress.stopped = states.count(TrialState.PRUNED)
+        progress.failed = sum("reason" in trial.user_attrs for trial in trials)
         best = self.complete()[:1]
-        tally.best = (best[0].user_attrs["point"], latest(best[0])) if best else None
+        progress.best = (best[0].user_attrs["point"], latest(best[0])) if best else None
 
 
 def origin(trial: FrozenTrial) -> int:

@@ -1,7 +1,7 @@
 """A search space: which recipes a study tries. Read from `search_spaces/NAME.yaml`.
 
     about: one sentence
-    settings: [KEY=VALUE, ...]              the ground that all recipes of the space share
+    settings: [KEY=VALUE, ...]              the base that all recipes of the space share
     search:
       KEY: sweep                            choice(...), interval(...), range(...), tag(log, ...) in Hydra's grammar
       KEY: {sweep: sweep, when: KEY=VALUE}  a parameter that exists for one choice only, or KEY=choice(...) for several
@@ -12,7 +12,7 @@
     families: [NAME, ...]                   instead of a search: other spaces, which compete with equal budgets
     include: [NAME, ...]                    searched settings and controls from conf/fragments/NAME.yaml
 
-The command line comes over the ground and the starts: a searched setting that it gives is searched no more, and one to
+The command line comes over the base and the starts: a searched setting that it gives is searched no more, and one to
 which it gives a sweep is searched there. A control stands as the file has it.
 """
 
@@ -44,7 +44,7 @@ class Point:
         family: The family that it is of; "" for a control.
         own: Overrides that make the point; over the user's, they say all that the space leaves open.
         values: What the trial itself searches, by the parameter's name; a control has none.
-        ground: What a search of stage two starts from, by key.
+        base: What a search of stage two starts from, by key.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Point:
     family: str
     own: tuple[str, ...]
     values: dict[str, Any] = field(default_factory=dict)
-    ground: dict[str, Any] = field(default_factory=dict)
+    base: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Space:
         return digest_of([families, self.controls, self.grid, self.settings])
 
     def config(self, point: Point | None = None) -> Config:
-        """Returns the validated configuration of a point, or of the ground.
+        """Returns the validated configuration of a point, or of the base.
 
         Raises:
             ConfigError: An override does not exist, or a value breaks a rule.
@@ -162,21 +162,21 @@ class Space:
             point: The start, if it is one.
         """
         settings: dict[str, Any] = {}
-        values, ground = {}, {}
+        values, base = {}, {}
         plain = self._compose(family, ())
         for parameter in family.parameters:
             if not parameter.exists(plain):
                 continue
             if _is_inner(parameter, plain):
-                if point is not None and parameter.key in point.ground:
-                    settings[parameter.key] = ground[parameter.key] = point.ground[parameter.key]
+                if point is not None and parameter.key in point.base:
+                    settings[parameter.key] = base[parameter.key] = point.base[parameter.key]
             else:
                 settings[parameter.key] = values[parameter.name] = parameter.draw(trial)
             if parameter.key in settings:
                 plain = assigned(plain, parameter.key, settings[parameter.key])
         name = point.name if point else self._named(family, f"trial {trial.number}")
         kind = point.kind if point else "drawn"
-        return Point(name, kind, family.name, override_texts(settings), values, ground)
+        return Point(name, kind, family.name, override_texts(settings), values, base)
 
     def stage_two_search(self, point: Point) -> StageTwoSearch | None:
         """Returns the search of stage two on the encoders of a point; None where there is nothing to search."""
@@ -197,16 +197,16 @@ class Space:
     def _start(self, family: Family, name: str, texts: tuple[str, ...]) -> Point:
         plain = compose_plain(*family.settings, *texts, *self.user)
         found = values_of(family.parameters, plain)
-        own, values, ground = {}, {}, {}
+        own, values, base = {}, {}, {}
         for parameter in family.parameters:
             # A sweep of the command line may leave the start's value out; then the search draws one from the sweep.
             if parameter.exists(plain) and parameter.key in found and parameter.allows(found[parameter.key]):
                 own[parameter.key] = found[parameter.key]
                 if _is_inner(parameter, plain):
-                    ground[parameter.key] = found[parameter.key]
+                    base[parameter.key] = found[parameter.key]
                 else:
                     values[parameter.name] = found[parameter.key]
-        return Point(self._named(family, name), "start", family.name, override_texts(own), values, ground)
+        return Point(self._named(family, name), "start", family.name, override_texts(own), values, base)
 
     def _control(self, name: str, texts: tuple[str, ...]) -> Point:
         # Searched settings that the control leaves open are written down too, so that it stands on its own.

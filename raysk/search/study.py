@@ -24,18 +24,18 @@ from raysk.scoring import read_held_out
 from raysk.search.broker import find_broker, start_broker
 from raysk.search.candidates import read_candidates
 from raysk.search.cluster import connected, trial_resources
-from raysk.search.contests import cross_fitted_best, study_tables
+from raysk.search.comparison_tables import cross_fitted_best, study_tables
 from raysk.search.display import StudyDisplay, chatter_to, clock
-from raysk.search.ending import read_entries, result_rows, select_ensemble, write_results
-from raysk.search.jobs import Outcome, QueuedJob, Turn
+from raysk.search.jobs import Outcome, Priority, QueuedJob
 from raysk.search.lanes import LanePool
 from raysk.search.preparation import prepare
+from raysk.search.progress import SearchProgress
 from raysk.search.request import Interrupt, StudyRequest
 from raysk.search.resources import LanePlan, plan_lanes
+from raysk.search.results import read_entries, result_rows, select_ensemble, write_results
 from raysk.search.scheduler import FoldRacing
 from raysk.search.searcher import StudySearcher, Trial
 from raysk.search.space import Space, load_space
-from raysk.search.tally import Listener
 from raysk.search.trials import RecipeTrial
 from raysk.supervision import tell_log
 
@@ -97,9 +97,9 @@ class _Study:
         self.space, self.run, self.plan, self.interrupt, self.console = space, run, plan, interrupt, console
         name = f"broker-{run.folder.name}-{os.getpid()}"
         self.broker = start_broker(name)
-        self.listener = Listener(lambda line: self.display.say(line))
-        self.searcher = StudySearcher(space, run, num_trials, name, self.listener, plan.lanes)
-        self.display = StudyDisplay(console, self.listener.tally, self.searcher.num_trials, len(run.folds))
+        self.progress = SearchProgress(lambda line: self.display.say(line))
+        self.searcher = StudySearcher(space, run, num_trials, name, self.progress, plan.lanes)
+        self.display = StudyDisplay(console, self.progress, self.searcher.num_trials, len(run.folds))
         self.pool = LanePool(run, name, plan, self.display.say, loader=space.config().loader)
         self._status: dict[str, Any] = ray.get(self.broker.status.remote())
         self._next_word = _FIRST_WORD_S
@@ -176,7 +176,7 @@ class _Study:
         self._is_silent = is_silent
 
     def _end_search(self) -> None:
-        """Has the search end; called again until it has, since a trial may just have queued its jobs."""
+        """Ends the search; called again until it has ended, since a trial may just have queued its jobs."""
         if not self.searcher.is_closed:
             why = "ending after the present epochs" if self.interrupt.asked.is_set() else "the time budget is spent"
             self.display.say(f"{why}: what is finished is kept")
@@ -184,7 +184,7 @@ class _Study:
         ray.get(self.broker.cancel_all.remote())
 
     def _search(self) -> None:
-        """Has Tune try the recipes."""
+        """Runs Tune."""
         make_tuner(self.searcher, self.run).fit()
 
     def _end(self) -> Leaderboard:
@@ -218,7 +218,7 @@ class _Study:
     def _predict_test(self, jobs: list[Job]) -> None:
         left = [job for job in jobs if not self.run.is_done(job)]
         self.display.say(f"scoring {len(jobs)} fold models on the locked test part")
-        queued = [QueuedJob.of(job, Turn.FIXED, number, title="test part") for number, job in enumerate(left)]
+        queued = [QueuedJob.of(job, Priority.FIXED, number, title="test part") for number, job in enumerate(left)]
         outcomes = [self.broker.outcome.remote([job]) for job in queued]
         for job, (outcome, reason) in zip(left, map(ray.get, outcomes), strict=True):
             if outcome != Outcome.DONE:

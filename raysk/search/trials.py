@@ -15,7 +15,7 @@ from ray.tune import Trainable
 
 from raysk.artifacts import read_json
 from raysk.search.broker import find_broker
-from raysk.search.jobs import Outcome, QueuedJob, Turn
+from raysk.search.jobs import Outcome, Priority, QueuedJob
 
 # After which a file that was written ought to be seen everywhere.
 _LATEST_S = 90.0
@@ -100,10 +100,10 @@ def place_in_queue(number: float, step: float, is_raced: bool, scores: Sequence[
         lanes: How many there are.
     """
     if not is_raced:
-        return [Turn.FIXED, number, step]
+        return [Priority.FIXED, number, step]
     if scores:
-        return [Turn.SCORED, -sum(scores) / len(scores), number, step]
-    return [Turn.NEW, number + step * lanes, number]
+        return [Priority.SCORED, -sum(scores) / len(scores), number, step]
+    return [Priority.NEW, number + step * lanes, number]
 
 
 def _wait_for(path: Path) -> None:

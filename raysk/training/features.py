@@ -80,7 +80,7 @@ class FrozenFeatures:
         key = str(self.job.recipe.encoder_key)
         if not self.world.agree(path.exists()):
             features = encode(self._encoder, rows, images, self.world)
-            if self.world.is_chief:
+            if self.world.is_main_rank:
                 FeatureCheckpoint(key, self.job.fold, {"name": name}, {"features": features}).write(path)
             self.world.barrier()
         return FeatureCheckpoint.read(path, key, self.job.fold).tensors["features"].to(self.world.device)

@@ -38,7 +38,7 @@ def run_job(job: Job, run: Run, world: World, report: Report) -> None:
             record["stage_one"] = train_stage_one(job, run, world, report)
         record["stage_two"] = train_stage_two(job, run, world, report)
     predict(job, run, world)
-    if world.is_chief:
+    if world.is_main_rank:
         if job.part == "held_out":
             predictions = run.predictions(job.recipe.key, job.fold)
             record["macro_f1"] = macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])

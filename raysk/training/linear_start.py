@@ -29,7 +29,7 @@ def linear_start(job: Job, run: Run, world: World) -> tuple[Tensor, Tensor]:
     path = run.features_file(job, _NAME)
     if not world.agree(path.exists()):
         features = FrozenFeatures(job, run, world, load_encoder).training("none", 1)[0]
-        if world.is_chief:
+        if world.is_main_rank:
             labels = run.manifest.labels[run.folds.train_rows(job.fold)]
             weight, bias = _logistic_regression(features.cpu(), labels)
             FeatureCheckpoint(key, job.fold, {"name": _NAME}, {"weight": weight, "bias": bias}).write(path)

@@ -220,7 +220,7 @@ class Trainer:
     def _save(self, progress: Progress) -> None:
         if self.progress_file is None:
             return
-        if self.world.is_chief:
+        if self.world.is_main_rank:
             tensors = pack("model", self.model.state_dict()) | pack("loss", self.loss.state_dict())
             tensors |= pack("optimizer", optimizer_tensors(self.optimizer))
             if self.average is not None:
@@ -240,7 +240,7 @@ class Trainer:
         if self.average is not None:
             load_weights(self.average, unpack("average", saved.tensors), self.progress_file)
         self.scaler.load_state_dict(saved.facts.pop("scaler"))
-        self.world.barrier()  # After the last epoch the chief goes straight on to remove the file.
+        self.world.barrier()  # After the last epoch the main rank goes straight on to remove the file.
         return Progress(**saved.facts)
 
 

@@ -26,7 +26,7 @@ def predict(job: Job, run: Run, world: World) -> None:
     rows = run.folds.test_rows if job.part == "test" else run.folds.held_out_rows(job.fold)
     head, features = (_frozen if stage.frozen else _end_to_end)(job, run, world, rows)
     shift = stage.adjustment * log_shares(run.class_counts(job.fold))
-    if world.is_chief:
+    if world.is_main_rank:
         Predictions(
             rows=rows,
             views=view_names(job.recipe.test_views),

@@ -25,11 +25,11 @@ _PROBE_ROWS_PER_CLASS = 100
 
 def fresh_encoder(job: Job, world: World) -> Encoder:
     """Returns the encoder that every training of this job starts from: equal on all ranks, given by the seed."""
-    if not world.is_chief:
-        world.barrier()  # The chief fetches published weights; the others find them in its cache.
+    if not world.is_main_rank:
+        world.barrier()  # The main rank fetches published weights; the others find them in its cache.
     torch.manual_seed(hash_seed(job.recipe.seed, job.fold))
     encoder = Encoder(job.recipe.model, job.recipe.image_size)
-    if world.is_chief:
+    if world.is_main_rank:
         world.barrier()
     return encoder
 
@@ -74,7 +74,7 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> dict[st
     trainer = Trainer(model, loss, stage, hash_seed(job.recipe.seed, 1), world, (key, job.fold), progress_file)
     probe = _Probe(job, run, model.encoder, world, stage.patience)
     progress = trainer.fit(batches, "stage one", report, probe.observe)
-    if world.is_chief:
+    if world.is_main_rank:
         facts = {name: getattr(progress, name) for name in ("seconds", "images", "losses", "health")}
         tensors = pack("encoder", model.encoder.state_dict())
         if model.classifier is not None:

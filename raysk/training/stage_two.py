@@ -34,7 +34,7 @@ def train_stage_two(job: Job, run: Run, world: World, report: Report) -> dict[st
         return ClassifierCheckpoint.read(path, job.recipe.key, job.fold).facts
     fit = _fit_on_features if job.recipe.stage_two.frozen else _fit_end_to_end
     progress, model = fit(job, run, world, report)
-    if world.is_chief:
+    if world.is_main_rank:
         facts = {name: getattr(progress, name) for name in ("seconds", "images", "losses")}
         ClassifierCheckpoint(job.recipe.key, job.fold, facts, model.state_dict()).write(path)
         _progress_file(job, run).unlink(missing_ok=True)

@@ -48,7 +48,7 @@ class StageTwoSearch:
     """The unit of work beside the job: the search of stage two on the encoders of one recipe, whose folds are done.
 
     Args:
-        recipe: Its stage one gives the encoders; its stage two is the ground, and the first setting that is tried as
+        recipe: Its stage one gives the encoders; its stage two is the base, and the first setting that is tried as
             far as the search reaches its values.
         parameters: What is searched of stage two.
         num_settings: How many settings are tried.
@@ -90,7 +90,7 @@ class StageTwoSearch:
                 plain = assigned(plain, parameter.key, parameter.draw(trial))
         return Recipe.from_plain(plain)
 
-    def ground(self) -> dict[str, Any]:
+    def base(self) -> dict[str, Any]:
         """Returns the values of the searched parameters in the recipe itself, by their names."""
         found = {}
         plain = self.recipe.to_plain()
@@ -116,7 +116,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
     Args:
         search: What to try on whose encoders.
         run: Where its files are.
-        world: The workers of the lane; the chief fits, and all of them encode.
+        world: The workers of the lane; the main rank fits, and all of them encode.
         report: Told of every round; it may raise to leave the search.
     """
     if world.agree(run.search_file(search.id).exists()):
@@ -130,13 +130,13 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
     tried: list[Tried] = []
     while progress.epoch < search.num_settings:
         number = min(-(-search.num_settings // _ROUNDS), search.num_settings - progress.epoch)
-        if world.is_chief:
+        if world.is_main_rank:
             tried += _try_settings(search, study, number, run, world)
         progress.epoch += number
         progress.seconds = perf_counter() - began
         report(progress)
     best = _best(tried)
-    if world.is_chief:
+    if world.is_main_rank:
         for one in best:
             run.keep_recipe(one.recipe)
     keys = json.loads(world.broadcast_text(json.dumps([one.recipe.key for one in best])))
@@ -146,7 +146,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
             "a search of stage two must reach settings that go together and whose loss stays a number, but none of "
             f"{search.num_settings} did: widen what the space searches under stage_two, or lower its learning rates"
         )
-    if world.is_chief:
+    if world.is_main_rank:
         for one in tried:
             if one.recipe.key in keys and one.recipe.key not in kept:
                 one.scores[:] = 0.0
@@ -166,7 +166,7 @@ def _is_fitted(key: str, run: Run, world: World, report: Report) -> bool:
 
 
 def _encode(search: StageTwoSearch, run: Run, world: World) -> None:
-    """Makes, on all ranks together, every feature that a setting can ask for; the chief reads them alone later."""
+    """Makes, on all ranks together, every feature that a setting can ask for; the main rank reads them alone later."""
     stage = search.recipe.stage_two
     reach = {parameter.key: parameter.distribution for parameter in search.parameters}
     views = {stage.view, *getattr(reach.get("stage_two.view"), "choices", ())}
@@ -189,13 +189,13 @@ def _numbers(distribution: BaseDistribution | None) -> tuple[int, ...]:
 def _open_study(search: StageTwoSearch) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Searches that share an encoder, with other values to start from, try different settings.
-    content = {"seed": search.recipe.seed, "encoder": search.recipe.encoder_key, "start": search.ground()}
+    content = {"seed": search.recipe.seed, "encoder": search.recipe.encoder_key, "start": search.base()}
     seed = int(digest_of(content), 16) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    study.enqueue_trial(search.ground())
+    study.enqueue_trial(search.base())
     return study
 
 

@@ -63,7 +63,7 @@ class World:
         return cls(0, 1, device, loader)
 
     @property
-    def is_chief(self) -> bool:
+    def is_main_rank(self) -> bool:
         """Whether this worker is the one that writes files and talks."""
         return self.rank == 0
 
@@ -93,7 +93,7 @@ class World:
             dist.barrier()
 
     def agree(self, verdict: bool) -> bool:
-        """Returns the chief's verdict on every rank."""
+        """Returns the main rank's verdict on every rank."""
         if self.size == 1:
             return verdict
         flag = torch.tensor([int(verdict)], device=self.device)
@@ -101,13 +101,13 @@ class World:
         return bool(flag.item())
 
     def broadcast_text(self, text: str) -> str:
-        """Returns the chief's text on every rank."""
+        """Returns the main rank's text on every rank."""
         if self.size == 1:
             return text
         data = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
         length = torch.tensor([len(data)], device=self.device)
         dist.broadcast(length, src=0)
-        if not self.is_chief:
+        if not self.is_main_rank:
             data = torch.empty(int(length.item()), dtype=torch.uint8, device=self.device)
         dist.broadcast(data, src=0)
         return bytes(data.cpu().tolist()).decode()

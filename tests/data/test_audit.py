@@ -11,9 +11,9 @@ from PIL import Image
 
 from raysk.data.audit import Audit, audit
 from raysk.data.dividing import FoldSettings, make_folds
-from raysk.data.giveaways import find_giveaways
 from raysk.data.joining import components, joined_groups, shared_extras, write_table
 from raysk.data.manifest import Manifest, make_manifest
+from raysk.data.shortcuts import find_giveaways
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.splits import Entries, entries_of, read_split
 

@@ -4,7 +4,7 @@ import pytest
 
 from raysk.artifacts import write_json
 from raysk.search.candidates import read_candidates
-from raysk.search.ending import command
+from raysk.search.results import command
 
 
 def by_name(finished_search):
@@ -47,7 +47,7 @@ def test_what_chose_a_recipe_is_told(finished_search):
     chosen = {name: one.chosen_on for name, one in by_name(finished_search).items()}
     assert chosen["cross_entropy"] == chosen["focal: paper"] == chosen["decouple: crt"] == "nothing"
     assert chosen["focal: trial 5"] == "held-out folds"
-    assert chosen["decouple: crt + stage two 1"] == "held-out folds, best of 3 stage twos"
+    assert chosen["decouple: crt + stage two 1"] == "held-out folds, best of 3 stage-two settings"
 
 
 def test_the_best_of_a_search_alone_has_the_score_of_the_choice(finished_search):

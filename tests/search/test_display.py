@@ -9,8 +9,8 @@ from rich.console import Console
 from raysk.loading import progress_bar
 from raysk.search.display import StudyDisplay, chatter_to
 from raysk.search.lanes import Lane, Phase
+from raysk.search.progress import SearchProgress
 from raysk.search.resources import plan_lanes
-from raysk.search.tally import Tally
 
 
 class Pool:
@@ -40,8 +40,8 @@ STATUS = {
 def displayed(is_terminal, best=("paper", 0.5), health=None):
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=is_terminal, width=120, legacy_windows=False)
-    tally = Tally(begun=4, complete=2, stopped=1, failed=1, best=best)
-    with StudyDisplay(console, tally, 8, 3) as display:
+    progress = SearchProgress(say=print, begun=4, complete=2, stopped=1, failed=1, best=best)
+    with StudyDisplay(console, progress, 8, 3) as display:
         lane, *others = STATUS["lanes"]
         display.update(STATUS | {"lanes": [lane | ({"health": health} if health else {}), *others]}, Pool())
         display.say("paper: fold 1 of 3, macro-F1 0.500 [draft]")

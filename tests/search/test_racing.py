@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from raysk.evaluation.metrics import macro_f1_score
-from raysk.search.racing import goes_on
+from raysk.search.racing import may_still_win
 
 
 def predictions(labels, accuracy, rng):
@@ -29,24 +29,24 @@ def groups(labels):
 
 def test_an_equal_recipe_goes_on(labels, groups, rng):
     said = predictions(labels, 0.7, rng)
-    assert goes_on(said, said.copy(), labels, groups)
+    assert may_still_win(said, said.copy(), labels, groups)
 
 
 def test_a_recipe_as_good_goes_on(labels, groups, rng):
-    assert goes_on(predictions(labels, 0.7, rng), predictions(labels, 0.7, rng), labels, groups)
+    assert may_still_win(predictions(labels, 0.7, rng), predictions(labels, 0.7, rng), labels, groups)
 
 
 def test_a_better_recipe_goes_on_and_a_clearly_worse_one_does_not(labels, groups, rng):
     good, bad = predictions(labels, 0.9, rng), predictions(labels, 0.5, rng)
-    assert goes_on(good, bad, labels, groups)
-    assert not goes_on(bad, good, labels, groups)
+    assert may_still_win(good, bad, labels, groups)
+    assert not may_still_win(bad, good, labels, groups)
 
 
 def test_few_rows_stop_nobody_for_a_small_difference(labels, groups, rng):
     good = predictions(labels, 0.8, rng)
     worse = good.copy()
     worse[:2] = worse[:2, [1, 2, 0]]
-    assert goes_on(worse[:40], good[:40], labels[:40], groups[:40])
+    assert may_still_win(worse[:40], good[:40], labels[:40], groups[:40])
 
 
 def test_the_comparison_is_paired():
@@ -61,7 +61,7 @@ def test_the_comparison_is_paired():
     gap = macro_f1_score(incumbent, labels) - macro_f1_score(candidate, labels)
     spread = np.sqrt(0.6 * 0.4 / 400)
     assert gap < 1.96 * np.sqrt(2) * spread, "two intervals would overlap"
-    assert not goes_on(candidate, incumbent, labels, groups)
+    assert not may_still_win(candidate, incumbent, labels, groups)
 
 
 def test_photographs_of_one_lesion_do_not_count_as_independent(labels, rng):
@@ -71,5 +71,5 @@ def test_photographs_of_one_lesion_do_not_count_as_independent(labels, rng):
     candidate = incumbent.copy()
     candidate[:12] = candidate[:12, [1, 2, 0]]
     alone, one_lesion = np.arange(300), np.minimum(np.arange(300) // 12, 4)
-    assert not goes_on(candidate, incumbent, labels, alone)
-    assert goes_on(candidate, incumbent, labels, one_lesion)
+    assert not may_still_win(candidate, incumbent, labels, alone)
+    assert may_still_win(candidate, incumbent, labels, one_lesion)

@@ -4,17 +4,17 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from raysk.evaluation.predictions import Predictions
+from raysk.search.progress import SearchProgress
 from raysk.search.scheduler import FoldRacing
 from raysk.search.searcher import StudySearcher
 from raysk.search.space import load_space
-from raysk.search.tally import Listener
 
 NUM_NAMED = len(load_space("supcon").named_points())
 
 
 @pytest.fixture
 def searcher(run):
-    return StudySearcher(load_space("supcon"), run, NUM_NAMED + 3, "broker", Listener(lambda line: None), 100)
+    return StudySearcher(load_space("supcon"), run, NUM_NAMED + 3, "broker", SearchProgress(lambda line: None), 100)
 
 
 def begin(searcher, name):
@@ -63,11 +63,11 @@ def verdict(racing, name, answer):
     return racing.on_trial_result(None, Trial("RecipeTrial", trial_id=name, stub=True), answer)
 
 
-@pytest.mark.parametrize(("accuracy", "goes_on"), [(0.1, False), (0.9, True), (1.0, True)])
-def test_a_drawn_recipe_goes_on_if_it_may_be_the_better_one(racing, searcher, run, accuracy, goes_on):
+@pytest.mark.parametrize(("accuracy", "may_still_win"), [(0.1, False), (0.9, True), (1.0, True)])
+def test_a_drawn_recipe_goes_on_if_it_may_be_the_better_one(racing, searcher, run, accuracy, may_still_win):
     drawn = begin(searcher, "drawn")
     predict(run, drawn.recipe.key, 0, accuracy)
-    expected = TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+    expected = TrialScheduler.CONTINUE if may_still_win else TrialScheduler.STOP
     assert verdict(racing, "drawn", result(accuracy)) == expected
 
 
@@ -154,7 +154,7 @@ def test_nobody_is_stopped_by_what_a_search_of_stage_two_answers(racing, searche
 def test_a_recipe_races_with_those_of_its_family_only(run, tmp_path):
     path = tmp_path / "two.yaml"
     path.write_text("about: Two families.\nfamilies: [focal, decouple]\n")
-    searcher = StudySearcher(load_space(str(path)), run, 12, "broker", Listener(lambda line: None), 100)
+    searcher = StudySearcher(load_space(str(path)), run, 12, "broker", SearchProgress(lambda line: None), 100)
     begun = {name: begin(searcher, name) for name in (f"trial{number}" for number in range(10))}
     paper, ours, other = (begun[name] for name in ("trial0", "trial6", "trial9"))
     assert [(one.point.family, one.point.kind) for one in (paper, ours, other)] == [

@@ -7,10 +7,10 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raysk.recipe import Job
+from raysk.search.progress import SearchProgress
 from raysk.search.searcher import StudySearcher, origin
 from raysk.search.space import load_space
 from raysk.search.storage import open_study
-from raysk.search.tally import Listener
 from raysk.training.stage_two_search import StageTwoSearch
 from raysk.training.work import work_from_plain
 
@@ -33,10 +33,8 @@ class Driver:
 
     def __init__(self, run, num_trials, space="supcon", user=USER):
         self.lines = []
-        self.searcher = StudySearcher(
-            load_space(space, user), run, num_trials, "broker", Listener(self.lines.append), 100
-        )
-        self.tally = self.searcher.listener.tally
+        self.progress = SearchProgress(self.lines.append)
+        self.searcher = StudySearcher(load_space(space, user), run, num_trials, "broker", self.progress, num_lanes=100)
         self.begun = 0
 
     def suggest(self):
@@ -98,7 +96,7 @@ def by_point(run):
 def test_the_paper_comes_first_then_the_controls_then_the_search(run):
     driver = Driver(run, 9)
     assert driver.rest() == [*NAMED, "trial 7", "trial 8"]
-    assert (driver.tally.begun, driver.tally.complete) == (9, 9)
+    assert (driver.progress.begun, driver.progress.complete) == (9, 9)
 
 
 def test_fewer_trials_than_named_points_begin_with_the_paper(run):
@@ -150,8 +148,11 @@ def test_optuna_is_told_what_the_search_of_stage_two_has_found(run):
     assert (trial.value, trial.user_attrs["search"]) == (0.6, search.id)
     assert trial.intermediate_values == pytest.approx({1: 0.4, 2: 0.4, 3: 0.4, 4: 0.6})
     assert not any(key.startswith("stage_two") for key in trial.params), "it tried many, so that Optuna learns of none"
-    assert driver.lines[2:] == ["paper: fold 3 of 3, macro-F1 0.400", "paper: best of 200 stage twos, macro-F1 0.600"]
-    assert driver.tally.best == ("paper", 0.6)
+    assert driver.lines[2:] == [
+        "paper: fold 3 of 3, macro-F1 0.400",
+        "paper: best of 200 stage-two settings, macro-F1 0.600",
+    ]
+    assert driver.progress.best == ("paper", 0.6)
 
 
 def test_optuna_is_told_the_truth_of_every_end(run):
@@ -172,8 +173,8 @@ def test_optuna_is_told_the_truth_of_every_end(run):
     assert f"{dead[1]}: its process died, see logs/ray.log: --resume tries it again" in driver.lines
     assert trials[scored[1]].value == pytest.approx(0.6)
     assert trials[scored[1]].intermediate_values == pytest.approx({1: 0.3, 2: 0.45, 3: 0.6})
-    assert (driver.tally.complete, driver.tally.stopped, driver.tally.failed) == (3, 1, 1)
-    assert driver.tally.best == (scored[1], pytest.approx(0.6))
+    assert (driver.progress.complete, driver.progress.stopped, driver.progress.failed) == (3, 1, 1)
+    assert driver.progress.best == (scored[1], pytest.approx(0.6))
     assert [t.value for t in driver.searcher.complete()] == pytest.approx([0.6, 0.4, 0.4])
     assert f"{failed[1]}: failed: the loss is nan" in driver.lines
 
@@ -237,7 +238,7 @@ def test_a_killed_driver_leaves_trials_that_the_next_one_asks_for_again(run):
     states = [trial.state for trial in second.searcher.study.get_trials()]
     assert (states.count(TrialState.FAIL), states.count(TrialState.COMPLETE)) == (2, 9)
     assert states.count(TrialState.RUNNING) == 0
-    assert (second.tally.begun, second.tally.complete, second.tally.failed) == (9, 9, 0)
+    assert (second.progress.begun, second.progress.complete, second.progress.failed) == (9, 9, 0)
 
 
 def test_a_driver_that_dies_again_and_again_loses_and_repeats_nothing(run):
@@ -294,7 +295,7 @@ def test_a_line_that_was_left_unfinished_costs_no_more_than_itself(run, lost):
     second.rest()
     third = Driver(run, 9)
     assert third.rest() == []
-    assert (third.tally.begun, third.tally.complete) == (9, 9)
+    assert (third.progress.begun, third.progress.complete) == (9, 9)
 
 
 @pytest.mark.parametrize("how", ["its process died", "a file could not be written"])
@@ -316,7 +317,7 @@ def test_what_the_machine_has_done_is_asked_for_again(run, how):
         again.append(trial)
         second.complete(trial[0])
     assert (point, recipe) in [trial[1:] for trial in again]
-    assert (second.tally.begun, second.tally.complete, second.tally.failed) == (8, 8, 0)
+    assert (second.progress.begun, second.progress.complete, second.progress.failed) == (8, 8, 0)
 
 
 def drawn_recipes(driver):
@@ -362,7 +363,7 @@ def test_a_trial_that_completes_during_the_end_counts(run):
     name, *_ = driver.suggest()
     driver.searcher.close()
     driver.complete(name, 0.7)
-    assert driver.tally.best == ("paper", pytest.approx(0.7))
+    assert driver.progress.best == ("paper", pytest.approx(0.7))
 
 
 def test_settings_that_do_not_go_together_fail_their_trial_alone(run, tmp_path):
@@ -446,7 +447,7 @@ def test_a_family_pays_for_its_own_failures(run, tmp_path):
     space.write_text(f"about: Both.\nfamilies: ['{tmp_path}/bad.yaml', '{tmp_path}/good.yaml']\n")
     driver = Driver(run, 8, space=str(space))
     assert len(driver.rest()) == 4
-    assert driver.tally.failed == 4
+    assert driver.progress.failed == 4
 
 
 def test_an_ablation_is_its_rows_and_nothing_more(run):

@@ -159,7 +159,7 @@ def test_every_frozen_encoder_was_searched_and_the_best_stage_two_has_a_row(kill
     assert best
     for row in best:
         assert 0 <= row.scores["oof_macro_f1_crossfit"] <= row.scores["oof_macro_f1"] + 1e-9
-        assert row.chosen_on == "held-out folds, best of 8 stage twos"
+        assert row.chosen_on == "held-out folds, best of 8 stage-two settings"
 
 
 def test_the_command_of_a_row_gives_it_again_to_the_last_digit(killed, tmp_path):

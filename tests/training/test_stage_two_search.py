@@ -224,8 +224,8 @@ def test_a_round_without_a_setting_that_goes_together_does_no_harm(tmp_path, tra
 
 def test_the_ground_is_what_the_search_can_say_of_the_recipe(recipe):
     names = {parameter.name for parameter in PARAMETERS}
-    ground = StageTwoSearch(recipe, PARAMETERS, 1).ground()
-    assert ground.keys() == names - {"stage_two.head.tau", "stage_two.passes"}
-    assert (ground["stage_two.head.name"], ground["stage_two.loss.name"]) == ("linear", "cross_entropy")
+    base = StageTwoSearch(recipe, PARAMETERS, 1).base()
+    assert base.keys() == names - {"stage_two.head.tau", "stage_two.passes"}
+    assert (base["stage_two.head.name"], base["stage_two.loss.name"]) == ("linear", "cross_entropy")
     elsewhere = (Parameter("stage_two.optimizer.lr", FloatDistribution(1.0, 2.0)),)
-    assert StageTwoSearch(recipe, elsewhere, 1).ground() == {}
+    assert StageTwoSearch(recipe, elsewhere, 1).base() == {}

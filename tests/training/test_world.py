@@ -29,6 +29,7 @@ TASKS = {
         "stage_one": None, "stage_two.frozen": False, "stage_two.epochs": 3, "stage_two.accumulate": 2,
         "stage_two.ema": 0.5, "stage_two.loss": {"name": "cross_entropy", "weights": "balanced"},
         "stage_two.sampler": {"name": "square_root"}, "stage_two.view": "light",
+        "stage_two.optimizer": {"name": "sgd", "lr": 0.05},
     },
     "mixed": {
         "stage_one": None, "stage_two.frozen": False, "stage_two.epochs": 2, "stage_two.mixing": {"name": "remix"},
@@ -90,7 +91,7 @@ def run_of(pair: Path, name: str, single):
 
 def test_without_a_process_group_the_world_is_one_worker():
     world = World.current(torch.device("cpu"))
-    assert (world.rank, world.size, world.is_chief, world.loader_workers) == (0, 1, True, 0)
+    assert (world.rank, world.size, world.is_main_rank, world.loader_workers) == (0, 1, True, 0)
     assert World.current(torch.device("cpu"), loader=2).loader_workers == 2
     values = torch.ones(2, requires_grad=True)
     assert world.gather(values) is values

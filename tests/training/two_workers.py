@@ -79,9 +79,9 @@ def main(folder: Path, rank: int) -> None:
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=120))
     world = World.current(torch.device("cpu"))
     heard = {
-        "world": [world.rank, world.size, world.is_chief],
-        "agree": [world.agree(world.is_chief), world.agree(not world.is_chief)],
-        "texts": [world.broadcast_text(text if world.is_chief else "mine") for text in ("größer", "", "a" * 5000)],
+        "world": [world.rank, world.size, world.is_main_rank],
+        "agree": [world.agree(world.is_main_rank), world.agree(not world.is_main_rank)],
+        "texts": [world.broadcast_text(text if world.is_main_rank else "mine") for text in ("größer", "", "a" * 5000)],
         "rows": world.gather(torch.arange(3) + 10 * rank).tolist(),
     }
     (folder / f"heard{rank}.json").write_text(json.dumps(heard), encoding="utf-8")

@@ -5,8 +5,8 @@ A new source is one function in a file of this folder, with one decorator, and t
 
 from raysk.data.sources import drawn, ham10000, huggingface, isic, isic2024, padufes20, several, tables
 from raysk.data.sources.base import IMAGE_SUFFIXES, Collection, sources
+from raysk.data.sources.normalising import load_manifest
 from raysk.data.sources.settings import DataSettings
-from raysk.data.sources.settling import load_manifest
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -12,10 +12,10 @@ import pyarrow as pa
 from raysk.artifacts import digest_of, replacing
 from raysk.data.sources.base import Collection, sources
 from raysk.data.sources.classes import usual_name
-from raysk.data.sources.doubles import without_doubles
+from raysk.data.sources.duplicates import without_doubles
 from raysk.data.sources.groups import GROUP
+from raysk.data.sources.normalising import settled
 from raysk.data.sources.settings import DataSettings
-from raysk.data.sources.settling import settled
 from raysk.data.sources.unpacking import made_once
 from raysk.errors import ConfigError, DataError
 
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 def read_several(settings: DataSettings, cache: Path) -> Collection:
     """Reads each collection and joins the rows; the attribute "source" says where a row is from.
 
-    Images and groups begin with the name of their collection, and a picture of several is there once (see `doubles`).
-    The root is a folder of links, one a collection, so
-    that the paths in the manifest, and with them its digest, do not depend on where the collections lie.
+    Images and groups begin with the name of their collection, and a picture of several is there once (see
+    `duplicates`). The root is a folder of links, one a collection, so that the paths in the manifest, and with them its
+    digest, do not depend on where the collections lie.
     """
     names = [member.name or member.source for member in settings.collections]
     if len(names) < 2 or len(set(names)) < len(names):

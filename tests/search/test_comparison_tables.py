@@ -7,8 +7,8 @@ import pytest
 from raysk.recipe import Job
 from raysk.scoring import read_held_out
 from raysk.search.candidates import read_candidates
-from raysk.search.contests import cross_fitted_best, study_tables
-from raysk.search.ending import read_entries, result_rows, select_ensemble
+from raysk.search.comparison_tables import cross_fitted_best, study_tables
+from raysk.search.results import read_entries, result_rows, select_ensemble
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raysk.data.lesions import Lesion, Traits, draw_lesion, photograph
+from raysk.data.synthetic_lesions import Lesion, Traits, draw_lesion, photograph
 
 PLAIN = Traits(
     colour=(160.0, 100.0, 80.0),

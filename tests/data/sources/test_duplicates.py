@@ -11,7 +11,7 @@ from PIL import Image
 from raysk.data.dividing import FoldSettings, make_folds
 from raysk.data.folds import TRAIN_ONLY
 from raysk.data.sources import Collection, DataSettings, load_manifest
-from raysk.data.sources.doubles import without_doubles
+from raysk.data.sources.duplicates import without_doubles
 from raysk.errors import DataError
 
 ROLES = ["", "test", "train_only"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from raysk.data.likeness import FARTHEST, eight_orientations, find_alike, fingerprints
+from raysk.data.near_duplicates import FARTHEST, eight_orientations, find_alike, fingerprints
 from raysk.data.scanning import PICTURE_SIDE, small_picture
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from raysk.config import compose_plain, read_config
 from raysk.data.sources import DataSettings, load_manifest, sources
-from raysk.data.sources.settling import READ_BY, SOME_READ, settled
+from raysk.data.sources.normalising import READ_BY, SOME_READ, settled
 from raysk.errors import ConfigError
 
 HAM = ["image_id,dx,lesion_id,localization", "ISIC_1,nv,L1,back", "ISIC_2,mel,L2,face"]

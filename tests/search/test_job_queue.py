@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from raysk.recipe import Job, Recipe
-from raysk.search.jobs import JobQueue, Order, Outcome, QueuedJob, Turn
+from raysk.search.job_queue import JobQueue
+from raysk.search.jobs import Order, Outcome, Priority, QueuedJob
 
 
 class Clock:
@@ -71,21 +72,21 @@ def test_a_job_is_with_one_lane_only_and_queued_once(queue):
 
 
 def test_a_job_that_is_submitted_again_comes_as_soon_as_any_wants_it(queue):
-    for job in (a_job("one", Turn.NEW, 0), a_job("other", Turn.SCORED, 5), a_job("one", Turn.SCORED, 0)):
+    for job in (a_job("one", Priority.NEW, 0), a_job("other", Priority.SCORED, 5), a_job("one", Priority.SCORED, 0)):
         queue.submit(job)
-    queue.submit(a_job("one", Turn.NEW, 9))
+    queue.submit(a_job("one", Priority.NEW, 9))
     assert taken(queue, 0, FIRST) == "one"
 
 
 def test_who_waited_for_a_job_may_say_what_comes_next_before_a_recipe_without_a_score_is_begun():
     now = [0.0]
     queue = JobQueue(patience=0.2, clock=lambda: now[0])
-    for job in (a_job("fold 1", Turn.NEW, 0), a_job("fold 2", Turn.NEW, 3), a_job("other", Turn.NEW, 1)):
+    for job in (a_job("fold 1", Priority.NEW, 0), a_job("fold 2", Priority.NEW, 3), a_job("other", Priority.NEW, 1)):
         queue.submit(job)
     assert taken(queue, 0, FIRST) == "fold 1", "nothing has ended yet"
     say(queue, "finish", 0, FIRST, "fold 1", Outcome.DONE)
     assert queue.take(0, FIRST) == (Order.WAIT, None)
-    queue.submit(a_job("fold 2", Turn.SCORED, -0.5))
+    queue.submit(a_job("fold 2", Priority.SCORED, -0.5))
     assert taken(queue, 0, FIRST) == "fold 2"
     say(queue, "finish", 0, FIRST, "fold 2", Outcome.DONE)
     now[0] += 0.3

@@ -10,7 +10,7 @@ from raysk.evaluation.leaderboard import Row
 from raysk.evaluation.tables import Table, expected_best_table, grid_table, significance_table
 from raysk.recipe import Job
 from raysk.run import Run
-from raysk.search.ending import Entry
+from raysk.search.results import Entry
 from raysk.search.space import Space
 
 

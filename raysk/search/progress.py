@@ -1,14 +1,15 @@
-"""How far a search is, and who hears of it."""
+"""How far a search is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass
-class Tally:
+class SearchProgress:
     """How far the search is, for whoever watches.
 
     Args:
+        say: Takes a line for the user.
         begun: Recipes proposed.
         complete: Recipes with all folds.
         stopped: Recipes that racing stopped.
@@ -16,21 +17,9 @@ class Tally:
         best: (name, mean macro-F1 over folds) of the best recipe with all folds.
     """
 
+    say: Callable[[str], None]
     begun: int = 0
     complete: int = 0
     stopped: int = 0
     failed: int = 0
     best: tuple[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Who hears of the search.
-
-    Args:
-        say: Takes a line.
-        tally: Is kept up to date.
-    """
-
-    say: Callable[[str], None]
-    tally: Tally = field(default_factory=Tally)
