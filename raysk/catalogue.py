@@ -5,6 +5,8 @@ from dataclasses import fields
 from inspect import getdoc
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from raysk.data.sources import sources
+from raysk.data.sources.base import Source
 from raysk.data.views import training_views
 from raysk.parts.heads import heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
@@ -22,6 +24,7 @@ _FAMILIES: tuple[tuple[str, str, Registry[Any], type], ...] = (
     ("Samplers", "stage_one.sampler.name, stage_two.sampler.name", samplers, Settings),
     ("Mixing", "stage_two.mixing.name", mixings, Settings),
     ("Training views", "stage_one.views, stage_two.view", training_views, object),
+    ("Data", "data", sources, object),
 )
 # Choices that have no settings of their own: title, where a recipe names them, the class and the field.
 _CHOICES = (
@@ -68,11 +71,13 @@ def _table(title: str, where: str, head: str, rows: dict[str, str], part: str | 
 
 def _row(name: str, part: Any) -> str:
     settings = "; ".join(_settings(part)) if isinstance(part, type) else ""
+    if isinstance(part, Source):
+        settings = ", ".join(f"`data.{name}`" for name in part.reads)
     return f"| `{name}` | {_idea(part)} | {settings} |"
 
 
 def _idea(part: Any) -> str:
-    paragraph = (getdoc(part) or "").partition("\n\n")[0]
+    paragraph = part.about if isinstance(part, Source) else (getdoc(part) or "").partition("\n\n")[0]
     return " ".join(paragraph.split()).replace("|", "\\|")
 
 

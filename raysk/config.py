@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from raysk.data.dividing import FoldSettings
-from raysk.data.sources import DataSettings
+from raysk.data.sources import DataSettings, sources
 from raysk.errors import ConfigError, in_one_line
 from raysk.parts.heads import heads
 from raysk.parts.losses import losses
@@ -176,6 +176,9 @@ def _data_defaults() -> dict[str, Any]:
 # The tree starts from the dataclasses, so that each default stands in one place.
 ConfigStore.instance().store("defaults", _defaults())
 ConfigStore.instance().store("_every", _data_defaults(), group="data")
+for _name in sources:
+    _node = {"defaults": ["_every", "_self_"], "source": _name, **sources[_name].defaults}
+    ConfigStore.instance().store(_name, _node, group="data")
 
 
 def _compose(texts: list[str], resolve: bool) -> dict[str, Any]:
@@ -224,9 +227,8 @@ def _with_collections(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_source(name: str) -> None:
-    sources = [path.stem for path in (_TREE / "data").glob("[!_]*.yaml")]
-    if name not in sources:
-        raise unknown_name("data", name, sources)
+    if name not in list(sources):
+        raise unknown_name("data", name, list(sources))
 
 
 def _opened(text: str, collections: dict[str, str]) -> str:

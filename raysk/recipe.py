@@ -13,11 +13,10 @@ from raysk.artifacts import digest_of
 from raysk.data.views import training_views
 from raysk.errors import ConfigError
 from raysk.parts.backbones import check_backbone
-from raysk.parts.heads import CosineHead, FrozenHead, Head, LinearHead, heads
+from raysk.parts.heads import FrozenHead, Head, LinearHead, heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.losses.contrastive import SupCon
-from raysk.parts.losses.margins import LDAM
 from raysk.parts.mixing import Mixing, NoMixing, mixings
 from raysk.parts.samplers import InstanceSampler, Sampler, samplers
 from raysk.settings import Between, Settings
@@ -128,9 +127,11 @@ class StageOne(Stage):
         super().__post_init__()
         if self.loss is None and self.classifier_loss is None:
             raise ConfigError("loss must be given where there is no classifier_loss, but both are null: give one")
-        if isinstance(self.classifier_loss, LDAM):
+        if self.classifier_loss is not None and self.classifier_loss.head is not None:
+            name = losses.name_of(type(self.classifier_loss))
             raise ConfigError(
-                "classifier_loss must be a loss for a linear classifier, but ldam wants a cosine head: choose another"
+                "classifier_loss must be a loss for a linear classifier, but "
+                f"{name} wants a {self.classifier_loss.head['name']} head: choose another"
             )
         least_views = 1 if self.loss is None else self.loss.least_views
         if len(self.views) < least_views:
@@ -170,12 +171,13 @@ class StageTwo(Stage):
     def __post_init__(self) -> None:
         super().__post_init__()
         head, mixing = heads.name_of(type(self.head)), mixings.name_of(type(self.mixing))
-        if isinstance(self.loss, LDAM) and not (
-            isinstance(self.head, CosineHead) and self.head.scale == self.loss.scale
-        ):
+        wanted = dict(self.loss.head or {})
+        if wanted and wanted != {"name": head} | self.head.to_plain():
+            loss, name = losses.name_of(type(self.loss)), wanted.pop("name")
+            values = "".join(f" with the {key} {value:g}" for key, value in wanted.items())
+            remedy = "".join(f" and head.{key}={value:g}" for key, value in wanted.items())
             raise ConfigError(
-                f"head must be cosine with the scale {self.loss.scale:g} of the loss ldam, but got {head}: "
-                f"set head.name=cosine and head.scale={self.loss.scale:g}"
+                f"head must be {name}{values} of the loss {loss}, but got {head}: set head.name={name}{remedy}"
             )
         if isinstance(self.head, FrozenHead) and not self.frozen:
             raise ConfigError(f"head must be a trained one where frozen=false, but got {head}: choose linear or cosine")

@@ -1,6 +1,8 @@
 """Names for the parts that a recipe can ask for."""
 
-from collections.abc import Callable, Iterator
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Generic, TypeVar
 
@@ -20,6 +22,17 @@ def unknown_name(kind: str, name: str, known: list[str]) -> ConfigError:
     nearest = get_close_matches(name, known, n=3, cutoff=0.5)
     remedy = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(sorted(known))}"
     return ConfigError(f"{kind} must be a known name, but got {name!r}; {remedy}")
+
+
+def import_modules(package: str, folders: Iterable[str]) -> None:
+    """Imports every module of a package, so that the parts in them register: a new file is found by itself.
+
+    Args:
+        package: Its `__name__`.
+        folders: Its `__path__`.
+    """
+    for module in pkgutil.iter_modules(folders):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 class Registry(Generic[T]):

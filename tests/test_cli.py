@@ -151,7 +151,7 @@ def test_an_unknown_source_is_answered_with_the_nearest(tune):
 
 
 def test_an_unknown_space_is_answered_with_the_nearest(tune):
-    assert "--space must be a known name, but got 'supercon'; did you mean supcon?" in tune.refused(space="supercon")
+    assert "a search space must be a known name, but got 'supercon'; did you mean supcon?" in tune.refused(space="supercon")
 
 
 def test_a_space_whose_controls_cannot_be_is_refused_before_any_work(tune, tmp_path):
@@ -261,7 +261,7 @@ def test_debug_shows_the_traceback():
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
-    assert "ConfigError: --space must be a known name" in done.stderr
+    assert "ConfigError: a search space must be a known name" in done.stderr
 
 
 def test_a_folder_that_is_no_run_has_no_leaderboard(tmp_path, capfd):
@@ -319,8 +319,8 @@ def test_the_spaces_are_listed_with_their_sentences(capfd):
         (["spaces", "supcon"], "\n# ---- included: controls ----\n"),
         (["parts", "focal"], "| `focal` | Focal loss"),
         (["parts", "cosine"], "### Schedules"),
-        (["config", "stage_two"], "\nepochs: 20 "),
-        (["config", "stage_two.loss", "stage_two.loss.name=focal", "stage_two.loss.gamma=3"], "\ngamma: 3.0 "),
+        (["config", "stage_two"], "epochs: 20 "),
+        (["config", "stage_two.loss", "stage_two.loss.name=focal", "stage_two.loss.gamma=3"], "\ngamma: 3"),
         (["config", "--space", "focal", "stage_two"], "\nfrozen: false "),
     ],
 )

@@ -61,8 +61,46 @@ class Collection:
         return f"row {row} ({self.names[row]!r}) of {self.origin}"
 
 
-Source = Callable[[DataSettings, Path], Collection]
+# Settings that a publisher's collection reads, and those that a user's own table does.
+OF_PUBLISHERS = ("path", "group_by", "role")
+OF_TABLES = ("path", "image", "label", "group", "role")
+
+Reader = Callable[[DataSettings, Path], Collection]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of dataset.
+
+    Args:
+        read: Reads it; the folder is for what it has to make, and finds again the next time.
+        reads: Which of `DESCRIBING` it reads; a value of another one is refused.
+        defaults: What these settings are for it, where that is not their own default.
+    """
+
+    read: Reader
+    reads: tuple[str, ...]
+    defaults: Mapping[str, Any]
+
+    @property
+    def about(self) -> str:
+        """The first sentence of its documentation."""
+        return " ".join((self.read.__doc__ or "").partition("\n\n")[0].split())
+
+
+# The settings that say how a dataset is laid out: each source reads some of them.
+DESCRIBING = ("path", "image", "label", "group", "group_by", "role")
 sources: Registry[Source] = Registry("data source")
+
+
+def register_source(name: str, reads: tuple[str, ...] = OF_PUBLISHERS, **defaults: Any) -> Callable[[Reader], Reader]:
+    """Returns a decorator that files a function as the source `name`; see `Source`."""
+
+    def register(read: Reader) -> Reader:
+        sources.register(name)(Source(read, reads, defaults))
+        return read
+
+    return register
 
 
 def required_path(settings: DataSettings, what: str) -> Path:

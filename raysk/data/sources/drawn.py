@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysk.artifacts import digest_of
-from raysk.data.sources.base import Collection, sources
+from raysk.data.sources.base import Collection, register_source
 from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.tables import read_csv
 from raysk.data.sources.unpacking import made_once
@@ -14,7 +14,7 @@ DEFAULT_SIZE = 1200
 PIXELS = 64
 
 
-@sources.register("synthetic")
+@register_source("synthetic", reads=("role",), image="file", group="group")
 def read_synthetic(settings: DataSettings, cache: Path) -> Collection:
     """Draws skin lesions once, with masks and boxes, and reads them; see `raysk.data.synthetic`."""
     num_images = DEFAULT_SIZE if settings.size is None else settings.size

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-# The one grouping that a settled collection has.
+# The one grouping that a normalised collection has.
 GROUP = "group"
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from raysk.data.sources.base import Collection, sources
+from raysk.data.sources.base import Collection, register_source
 from raysk.data.sources.publishers import open_published
 from raysk.data.sources.settings import DataSettings
 
@@ -11,7 +11,7 @@ CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata", "metadata.csv")
 
 
-@sources.register("ham10000")
+@register_source("ham10000")
 def read_ham10000(settings: DataSettings, cache: Path) -> Collection:
     """Reads the table beside HAM10000_images_part_1/ and _part_2/, or any other folders with the images; and masks."""
     published = open_published(settings, TABLES)

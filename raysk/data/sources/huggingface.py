@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from raysk.data.sources.base import IMAGE_SUFFIXES, Collection, required_path, sources
+from raysk.data.sources.base import IMAGE_SUFFIXES, OF_TABLES, Collection, register_source, required_path
 from raysk.data.sources.files import image_files, posix_text, visible_folders
 from raysk.data.sources.parts import are_parts, role_of
 from raysk.data.sources.settings import DataSettings
@@ -45,7 +45,7 @@ class Packed:
     files: tuple[Path, ...]
 
 
-@sources.register("hf")
+@register_source("hf", reads=OF_TABLES)
 def read_huggingface(settings: DataSettings, cache: Path) -> Collection:
     """Reads a dataset directory; a part whose name says "test" has that role, and all other parts are for training.
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from raysk.data.sources.base import Collection, sources
+from raysk.data.sources.base import Collection, register_source
 from raysk.data.sources.publishers import Published, extended, open_published
 from raysk.data.sources.settings import DataSettings
 from raysk.errors import DataError
@@ -13,7 +13,7 @@ CLASSES_2019 = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
 TARGETS = ("benign", "malignant")
 
 
-@sources.register("isic2017")
+@register_source("isic2017")
 def read_isic2017(settings: DataSettings, cache: Path) -> Collection:
     """Reads part 3 of 2017: melanoma, seborrheic keratosis and otherwise nevus; with the masks of part 1.
 
@@ -29,7 +29,7 @@ def read_isic2017(settings: DataSettings, cache: Path) -> Collection:
     return published.collection(ids, labels, groupings={}, told_by=two, known_classes=CLASSES_2017)
 
 
-@sources.register("isic2018")
+@register_source("isic2018")
 def read_isic2018(settings: DataSettings, cache: Path) -> Collection:
     """Reads task 3 of 2018; with the table of lesions, if it is there, images of one lesion are a group."""
     published = open_published(settings, ["ISIC2018_Task3_Training_GroundTruth.csv"])
@@ -37,14 +37,14 @@ def read_isic2018(settings: DataSettings, cache: Path) -> Collection:
     return _one_hot_collection(published, CLASSES_2018, groups)
 
 
-@sources.register("isic2019")
+@register_source("isic2019")
 def read_isic2019(settings: DataSettings, cache: Path) -> Collection:
     """Reads 2019; the table of metadata, if it is there, tells the lesions of most images."""
     published = open_published(settings, ["ISIC_2019_Training_GroundTruth.csv"])
     return _one_hot_collection(published, CLASSES_2019, ["ISIC_2019_Training_Metadata.csv"])
 
 
-@sources.register("isic2020")
+@register_source("isic2020")
 def read_isic2020(settings: DataSettings, cache: Path) -> Collection:
     """Reads 2020: benign or malignant, by patient, and by lesion where the table tells it."""
     tables = ["train.csv", "ISIC_2020_Training_GroundTruth_v2.csv", "ISIC_2020_Training_GroundTruth.csv"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raysk.data.sources.base import Collection, sources
+from raysk.data.sources.base import Collection, register_source
 from raysk.data.sources.isic import TARGETS, target_labels
 from raysk.data.sources.publishers import find_table, open_published
 from raysk.data.sources.settings import DataSettings
@@ -15,7 +15,7 @@ from raysk.errors import ConfigError, DataError
 IMAGES = "train-image/image"
 
 
-@sources.register("isic2024")
+@register_source("isic2024")
 def read_isic2024(settings: DataSettings, cache: Path) -> Collection:
     """Reads train-metadata.csv, and the images of train-image/image/ or, if that is not there, train-image.hdf5.
 

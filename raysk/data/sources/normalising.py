@@ -8,27 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysk.data.manifest import COLUMNS, Manifest, make_manifest
-from raysk.data.sources.base import Collection, sources
+from raysk.data.sources.base import DESCRIBING, Collection, sources
 from raysk.data.sources.classes import check_labels, counted, mapped_labels
 from raysk.data.sources.groups import GROUP, joined_groups
 from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.subset import subset
 from raysk.errors import ConfigError, DataError
 
-# Which of these settings a source reads. One that is not here is a publisher's collection; "several" leaves them all to
-# its collections, and refuses a path itself.
-SOME_READ = ("path", "image", "label", "group", "group_by", "role")
-OF_PUBLISHERS = frozenset({"path", "group_by", "role"})
-READ_BY = {
-    **dict.fromkeys(("csv", "parquet", "hf"), frozenset({"path", "image", "label", "group", "role"})),
-    "folder": frozenset({"path", "role"}),
-    "synthetic": frozenset({"role"}),
-    "several": frozenset({"path"}),
-}
 # A group of more rows, that is more than a tenth of all, is no lesion or patient.
 LARGE_GROUP = 50
-# The columns of the drawn table, as conf/data/synthetic.yaml has them.
-DRAWN = {"image": "file", "group": "group"}
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +34,7 @@ def load_manifest(settings: DataSettings, cache: Path) -> Manifest:
     """
     source = sources[settings.source]
     _check_settings_read(settings)  # before hours of reading; those within several collections come later
-    collection = settled(source(settings, cache), settings)
+    collection = normalised(source.read(settings, cache), settings)
     return make_manifest(
         [image or "" for image in collection.images],
         collection.labels,
@@ -60,7 +48,7 @@ def load_manifest(settings: DataSettings, cache: Path) -> Manifest:
     )
 
 
-def settled(collection: Collection, settings: DataSettings) -> Collection:
+def normalised(collection: Collection, settings: DataSettings) -> Collection:
     """Returns the rows that are to be used, with at most one grouping, called "group", in which no value is blank.
 
     Raises:
@@ -93,11 +81,10 @@ def settled(collection: Collection, settings: DataSettings) -> Collection:
 
 
 def _check_settings_read(settings: DataSettings) -> None:
-    reads = READ_BY.get(settings.source, OF_PUBLISHERS)
-    for name in SOME_READ:
+    source = sources[settings.source]
+    for name in DESCRIBING:
         value = getattr(settings, name)
-        drawn = settings.source == "synthetic" and value == DRAWN.get(name)
-        if name in reads or drawn or value == getattr(DataSettings, name):
+        if name in source.reads or value in (getattr(DataSettings, name), source.defaults.get(name)):
             continue
         if settings.source == "several":
             first = settings.collections[0]
@@ -107,11 +94,11 @@ def _check_settings_read(settings: DataSettings) -> None:
             )
         raise ConfigError(
             f"data.{name} must be left alone for the source {settings.source!r}, which does not read it, but got "
-            f"{value!r}: {_remedy(name, reads)}"
+            f"{value!r}: {_remedy(name, source.reads)}"
         )
 
 
-def _remedy(name: str, reads: frozenset[str]) -> str:
+def _remedy(name: str, reads: tuple[str, ...]) -> str:
     if name == "group" and "group_by" in reads:
         return "say data.group_by=lesion or patient instead"
     if name == "group_by":

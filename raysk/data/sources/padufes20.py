@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from raysk.data.sources.base import Collection, sources
+from raysk.data.sources.base import Collection, register_source
 from raysk.data.sources.publishers import open_published
 from raysk.data.sources.settings import DataSettings
 
 CLASSES = ("ACK", "BCC", "MEL", "NEV", "SCC", "SEK")
 
 
-@sources.register("padufes20")
+@register_source("padufes20")
 def read_padufes20(settings: DataSettings, cache: Path) -> Collection:
     """Reads metadata.csv, and the images of imgs_part_1/ to imgs_part_3/ or any other folders."""
     published = open_published(settings, ["metadata.csv"])

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from raysk.artifacts import digest_of, replacing
-from raysk.data.sources.base import Collection, sources
+from raysk.data.sources.base import Collection, register_source, sources
 from raysk.data.sources.classes import usual_name
 from raysk.data.sources.duplicates import without_doubles
 from raysk.data.sources.groups import GROUP
-from raysk.data.sources.normalising import settled
+from raysk.data.sources.normalising import normalised
 from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.unpacking import made_once
 from raysk.errors import ConfigError, DataError
@@ -24,7 +24,7 @@ PATH_ATTRIBUTES = ("mask",)
 logger = logging.getLogger(__name__)
 
 
-@sources.register("several")
+@register_source("several", reads=("path",))
 def read_several(settings: DataSettings, cache: Path) -> Collection:
     """Reads each collection and joins the rows; the attribute "source" says where a row is from.
 
@@ -65,8 +65,8 @@ def _read(member: DataSettings, name: str, cache: Path) -> Collection:
     if member.source == "several":
         raise ConfigError(f"data.{name} must be a single collection, but is several: list its parts instead")
     try:
-        collection = sources[member.source](member, cache)
-        part = settled(replace(collection, origin=f"{name}/{collection.origin}"), member)
+        collection = sources[member.source].read(member, cache)
+        part = normalised(replace(collection, origin=f"{name}/{collection.origin}"), member)
     except (ConfigError, DataError) as error:
         settings = "|".join(field.name for field in fields(DataSettings))
         told = re.sub(rf"\bdata\.(?=(?:{settings})\b)", f"data.{name}.", str(error))

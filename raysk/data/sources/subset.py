@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def subset(collection: Collection, size: int, seed: int) -> Collection:
-    """Returns about `size` rows of a settled collection: whole groups, with its shares of each class and role.
+    """Returns about `size` rows of a normalised collection: whole groups, with its shares of each class and role.
 
     Args:
         collection: Its labels are the classes, and its groups those that must not be parted.

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysk.data.manifest import ROLES, Manifest
-from raysk.data.sources.base import IMAGE_SUFFIXES, Collection, known, required_path, sources
+from raysk.data.sources.base import IMAGE_SUFFIXES, OF_TABLES, Collection, known, register_source, required_path
 from raysk.data.sources.files import FOREIGN_SUFFIXES, image_files, is_image, paths_of, posix_text, visible_folders
 from raysk.data.sources.parts import are_parts
 from raysk.data.sources.settings import DataSettings
@@ -22,7 +22,7 @@ MANIFEST_MARK = b"raysk.a manifest"
 logger = logging.getLogger(__name__)
 
 
-@sources.register("csv")
+@register_source("csv", reads=OF_TABLES)
 def read_csv(settings: DataSettings, cache: Path) -> Collection:
     """Reads a CSV (comma or semicolon) or Parquet table; relative image paths start from the table's folder.
 
@@ -37,7 +37,7 @@ def read_csv(settings: DataSettings, cache: Path) -> Collection:
     return collection_of(read_columns(path, texts), path.parent, path, settings)
 
 
-@sources.register("parquet")
+@register_source("parquet", reads=OF_TABLES)
 def read_parquet(settings: DataSettings, cache: Path) -> Collection:
     """Reads a Parquet table as `read_csv` does, or a manifest that raysk wrote."""
     path = required_path(settings, "a Parquet table")
@@ -50,7 +50,7 @@ def read_parquet(settings: DataSettings, cache: Path) -> Collection:
     return _collection_of_manifest(path, settings) if own else read_csv(settings, cache)
 
 
-@sources.register("folder")
+@register_source("folder", reads=("path", "role"))
 def read_folder(settings: DataSettings, cache: Path) -> Collection:
     """Reads a folder with one folder of images per class; nothing says which images belong together."""
     root = required_path(settings, "a folder")

@@ -1,19 +1,8 @@
-"""Losses by name; a new loss is one class in a file of its family, with one decorator, and the file is named here."""
+"""Losses by name; a new loss is one class in a file of this folder, with one decorator."""
 
-from raysk.parts.losses import centres, classification, contrastive, gravis, imbalanced, margins, metric, targets
 from raysk.parts.losses.base import EmbeddingLoss, LogitLoss, Loss, losses
+from raysk.registry import import_modules
 
-__all__ = [
-    "EmbeddingLoss",
-    "LogitLoss",
-    "Loss",
-    "centres",
-    "classification",
-    "contrastive",
-    "gravis",
-    "imbalanced",
-    "losses",
-    "margins",
-    "metric",
-    "targets",
-]
+import_modules(__name__, __path__)
+
+__all__ = ["EmbeddingLoss", "LogitLoss", "Loss", "losses"]

@@ -1,8 +1,9 @@
 """What every loss is: settings that can be written down, and a module that they build for one training fold."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,11 @@ class LogitLoss(Loss):
     """
 
     reads: ClassVar[Literal["logits", "embeddings"]] = "logits"
+
+    @property
+    def head(self) -> Mapping[str, Any] | None:
+        """The head that the loss is made for, as a recipe names it; None where any will do."""
+        return None
 
     def build(self, class_counts: Tensor) -> nn.Module:
         """Returns the loss for one training fold.

@@ -1,7 +1,8 @@
 """A loss that keeps the rare classes at a distance from the border between classes: LDAM."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,11 @@ class LDAM(LogitLoss):
     scale: Annotated[float, Between(0.0, 1000.0, open_low=True)] = 30.0
     beta: EffectiveBeta = 0.9999
     defer: Annotated[float, Between(0.0, 1.0)] = 0.8
+
+    @property
+    def head(self) -> Mapping[str, Any] | None:
+        """A cosine head of the same scale."""
+        return {"name": "cosine", "scale": self.scale}
 
     def module(self, counts: Tensor) -> nn.Module:
         """Returns the module for class counts (C,)."""

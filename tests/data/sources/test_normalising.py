@@ -4,7 +4,8 @@ import pytest
 
 from raysk.config import compose_plain, read_config
 from raysk.data.sources import DataSettings, load_manifest, sources
-from raysk.data.sources.normalising import READ_BY, SOME_READ, settled
+from raysk.data.sources.base import DESCRIBING
+from raysk.data.sources.normalising import normalised
 from raysk.errors import ConfigError
 
 HAM = ["image_id,dx,lesion_id,localization", "ISIC_1,nv,L1,back", "ISIC_2,mel,L2,face"]
@@ -60,16 +61,19 @@ def test_several_collections_have_settings_of_their_own(table, tmp_path, setting
 @pytest.mark.parametrize("source", list(sources))
 def test_the_defaults_of_a_source_are_never_refused(source, collection):
     for settings in (DataSettings(source=source), read_config(compose_plain(f"data={source}")).data):
-        assert settings.source == source and settled(collection, settings)
+        assert settings.source == source and normalised(collection, settings)
 
 
 def test_sources_and_settings_are_known():
-    assert set(READ_BY) < set(sources) and set(SOME_READ) < set(DataSettings().to_plain())
+    assert set(DESCRIBING) < set(DataSettings().to_plain())
+    for name in sources:
+        assert set(sources[name].reads) <= set(DESCRIBING), name
+        assert set(sources[name].defaults) <= set(DataSettings().to_plain()), name
 
 
 @pytest.fixture
 def collection(table, tmp_path):
-    return sources["csv"](DataSettings(source="csv", path=str(table)), tmp_path)
+    return sources["csv"].read(DataSettings(source="csv", path=str(table)), tmp_path)
 
 
 @pytest.mark.parametrize(("num_rows", "told"), [(51, True), (50, False)])
