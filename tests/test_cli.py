@@ -151,7 +151,8 @@ def test_an_unknown_source_is_answered_with_the_nearest(tune):
 
 
 def test_an_unknown_space_is_answered_with_the_nearest(tune):
-    assert "a search space must be a known name, but got 'supercon'; did you mean supcon?" in tune.refused(space="supercon")
+    line = tune.refused(space="supercon")
+    assert "a search space must be a known name, but got 'supercon'; did you mean supcon?" in line
 
 
 def test_a_space_whose_controls_cannot_be_is_refused_before_any_work(tune, tmp_path):

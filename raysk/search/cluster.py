@@ -12,6 +12,8 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 # One process a lane fewer: each epoch is kept, so there is nothing to do when a node is about to be taken away.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+# A lane that finds no room gives up its place in the queue of the cluster, and waits in a way that can be ended.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
 
 import ray
 from ray.tune import PlacementGroupFactory

@@ -26,7 +26,8 @@ class LaneState:
         progress: What it last said of its job.
         busy_seconds: Time that it has held jobs, the present one not counted.
         is_lost: Whether this worker group is gone.
-        has_worked: Whether it ever said how a job goes.
+        has_asked: Whether it has asked for a job.
+        has_worked: Whether it ever said how a job goes, or asked a second time.
     """
 
     incarnation: int
@@ -36,6 +37,7 @@ class LaneState:
     progress: dict[str, Any] = field(default_factory=dict)
     busy_seconds: float = 0.0
     is_lost: bool = False
+    has_asked: bool = False
     has_worked: bool = False
 
 
@@ -115,6 +117,7 @@ class JobQueue:
         state = self._speaker(lane, incarnation)
         if state is None or self.is_closed:
             return Order.LEAVE, None
+        state.has_asked, state.has_worked = True, state.has_worked or state.has_asked
         self._take_back(state)
         if self.clock() < self._held_until:
             return Order.WAIT, None

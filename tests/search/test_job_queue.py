@@ -167,6 +167,12 @@ def test_a_worker_group_that_never_spoke_is_known_as_such(queue):
     assert not queue.lose(0, FIRST + 2)
 
 
+def test_an_idle_worker_group_that_asks_again_has_worked(queue):
+    assert queue.take(0, FIRST) == (Order.WAIT, None)
+    assert queue.take(0, FIRST) == (Order.WAIT, None)
+    assert queue.lose(0, FIRST)
+
+
 def test_a_queue_that_is_started_anew_hears_from_lanes_what_they_do(clock):
     queue = JobQueue(hold=4.0, clock=clock)
     for name in ("at work", "other"):
