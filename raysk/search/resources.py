@@ -48,7 +48,7 @@ def plan_lanes(cpus: float, gpus: float, workers: int, gpus_per_worker: float) -
     """
     if workers < 1:
         raise ConfigError(f"--workers must be >= 1, but got {workers}: give the number of DDP workers per lane")
-    if gpus_per_worker < 0:
+    if not gpus_per_worker >= 0:  # nor is nan
         raise ConfigError(f"--gpus-per-worker must be >= 0, but got {gpus_per_worker:g}: give 0 to train on CPUs")
     lanes = int(cpus / workers)
     if gpus_per_worker:

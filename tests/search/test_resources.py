@@ -49,6 +49,7 @@ def test_the_sum_is_shown():
         ((0.5, 0, 1, 0), r"1 CPU is more than its 0.5 CPU"),
         ((2, 0, 0, 0), r"^--workers must be >= 1, but got 0: "),
         ((2, 0, 1, -1), r"^--gpus-per-worker must be >= 0, but got -1: "),
+        ((2, 0, 1, float("nan")), r"^--gpus-per-worker must be >= 0, but got nan: "),
     ],
 )
 def test_the_impossible_is_refused_with_the_sum(arguments, message):

@@ -1,4 +1,8 @@
-"""Losses on embeddings that pull positives together and push all others apart: SupCon and SimCLR."""
+"""Losses on embeddings that pull positives together and push all others apart: SupCon and SimCLR.
+
+Both are `contrastive_formula`, of other positives. Training computes it by `similarities.contrastive_loss`, which never
+holds the (B V, B V) matrix of similarities and all its gradients at once; tests hold the two together.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -11,6 +15,27 @@ from raysk.parts.losses.similarities import PreciseLoss, contrastive_loss, same_
 from raysk.settings import Between
 
 Temperature = Annotated[float, Between(0.001, 10.0)]
+
+
+def contrastive_formula(embeddings: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """Returns Khosla et al. 2020, equation 2, as it is written; anchors without a positive are left out.
+
+    L = mean_i  -1/|P(i)| sum_{p in P(i)} log( exp(z_i z_p / tau) / sum_{a != i} exp(z_i z_a / tau) )
+
+    Args:
+        embeddings: z, of length one, (B, V, D).
+        keys: What positives share: the class for SupCon, the image for SimCLR, (B,).
+        temperature: tau.
+    """
+    num_images, num_views, _ = embeddings.shape
+    z, key = embeddings.flatten(0, 1), keys.repeat_interleave(num_views)  # (B V, D), (B V,)
+    others = ~torch.eye(num_images * num_views, dtype=torch.bool, device=z.device)
+    positives = (key[:, None] == key) & others  # P(i)
+    scores = z @ z.T / temperature
+    log_shares = scores - scores.masked_fill(~others, -torch.inf).logsumexp(1, keepdim=True)
+    has_positive = positives.any(1)
+    terms = -log_shares.masked_fill(~positives, 0).sum(1)[has_positive] / positives.sum(1)[has_positive]
+    return terms.sum() / max(1, len(terms))
 
 
 @losses.register("supcon")

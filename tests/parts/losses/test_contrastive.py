@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysk.parts.losses import losses
+from raysk.parts.losses.contrastive import contrastive_formula
 
 COUNTS = torch.tensor([3, 2, 3])
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
@@ -98,3 +99,22 @@ def test_without_any_positive_the_loss_is_zero_and_so_is_its_gradient(features):
 def test_simclr_does_not_read_the_labels(features):
     embeddings = features(8, 2, 4)
     assert loss_of("simclr", embeddings, LABELS, 0.5) == loss_of("simclr", embeddings, LABELS.flip(0), 0.5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=2, max_size=7),
+    num_views=st.integers(2, 3),
+    temperature=st.sampled_from([0.05, 0.1, 1.0]),
+)
+def test_what_trains_is_the_formula_with_its_gradient(labels, num_views, temperature):
+    random = torch.Generator().manual_seed(len(labels))
+    values = F.normalize(torch.randn(len(labels), num_views, 5, generator=random, dtype=torch.float64), dim=2)
+    for name, keys in (("supcon", torch.tensor(labels)), ("simclr", torch.arange(len(labels)))):
+        both = [values.clone().requires_grad_() for _ in range(2)]
+        trained = losses[name](temperature=temperature).build(COUNTS, 5)(both[0], torch.tensor(labels))
+        written = contrastive_formula(both[1], keys, temperature)
+        assert trained.item() == pytest.approx(written.item(), rel=1e-10, abs=1e-10)
+        trained.backward()
+        written.backward()
+        torch.testing.assert_close(both[0].grad, both[1].grad, rtol=1e-8, atol=1e-10)
