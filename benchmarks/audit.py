@@ -21,8 +21,8 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from raysk.data.near_duplicates import Likeness, find_alike
-from raysk.data.scanning import Scan, scan_files
+from raysk.data.audit.near_duplicates import Likeness, find_alike
+from raysk.data.audit.scanning import Scan, scan_files
 from raysk.data.sources import IMAGE_SUFFIXES
 from raysk.data.synthetic import make_synthetic
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from raysk.evaluation.leaderboard import Leaderboard
-from raysk.spaces import read_space_file, spaces_folder
+from raysk.spaces.files import read_space_file, spaces_folder
 
 CROSS_FITTED = "macro-F1 of that choice, cross-fitted"
 

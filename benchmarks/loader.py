@@ -36,9 +36,9 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from raysk.data.building import build_store
 from raysk.data.manifest import Manifest, make_manifest
 from raysk.data.sources import IMAGE_SUFFIXES
+from raysk.data.store.building import build_store
 from raysk.data.synthetic import make_synthetic
 from raysk.parts.backbones import check_backbone
 from raysk.recipe import Stage

@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raysk.artifacts import read_json, write_json
-from raysk.data.dividing import FoldSettings, make_folds
+from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job
@@ -49,8 +49,8 @@ from raysk.search.lanes import LanePool
 from raysk.search.progress import SearchProgress
 from raysk.search.resources import LanePlan, plan_lanes
 from raysk.search.searcher import StudySearcher
-from raysk.search.space import Family, Parameter, Space
 from raysk.search.study import make_tuner
+from raysk.spaces.space import Family, Parameter, Space
 from raysk.training.loop import Progress, Report
 from raysk.training.world import World
 

@@ -36,17 +36,17 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset, WeightedRandomSampler
 
-from raysk.data.building import build_store
-from raysk.data.dividing import FoldSettings, make_folds
+from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings, load_manifest
+from raysk.data.store.building import build_store
 from raysk.evaluation.metrics import count_classes
 from raysk.parts.samplers import PowerSampler
 from raysk.recipe import Model, StageTwo
 from raysk.training.features import encode
 from raysk.training.images import plain_images
-from raysk.training.many_heads import fit_heads, many_logits
 from raysk.training.networks import Encoder
 from raysk.training.optimization import create_optimizer, learning_rate
+from raysk.training.stage_two_search.many_heads import fit_heads, many_logits
 from raysk.training.world import World
 
 CLASS_COUNTS = (1113, 4023, 514, 327, 1099, 115, 142)  # HAM10000's, with fewer of its most frequent class

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from raysk.data.dividing import FoldSettings
+from raysk.data.folds.dividing import FoldSettings
 from raysk.data.sources import DataSettings, sources
 from raysk.errors import ConfigError, in_one_line
 from raysk.parts.heads import heads

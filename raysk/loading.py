@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from raysk.config import Config
-from raysk.data.building import build_stores
-from raysk.data.chunks import Spread, in_threads
 from raysk.data.manifest import Manifest
 from raysk.data.sources import load_manifest
-from raysk.data.store import ImageStore
+from raysk.data.store.building import build_stores
+from raysk.data.store.chunks import Spread, in_threads
+from raysk.data.store.image_store import ImageStore
 
 
 def read_data(

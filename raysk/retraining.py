@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from raysk.config import Config
-from raysk.data.dividing import FoldSettings, make_folds
+from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings
 from raysk.errors import ArtifactError, ConfigError, in_one_line
 from raysk.evaluation.formats import write_leaderboard

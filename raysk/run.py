@@ -21,10 +21,10 @@ import numpy as np
 
 import raysk
 from raysk.artifacts import digest_of, locked, read_json, write_json
-from raysk.data.building import build_store
-from raysk.data.folds import Folds
+from raysk.data.folds.assignment import Folds
 from raysk.data.manifest import Manifest
-from raysk.data.store import ImageStore, find_store
+from raysk.data.store.building import build_store
+from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import RECIPE_SCHEMA, Job, Part, Recipe

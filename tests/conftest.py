@@ -9,8 +9,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
-from raysk.data.dividing import FoldSettings, make_folds
-from raysk.data.folds import Folds
+from raysk.data.folds.assignment import Folds
+from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import Manifest
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.synthetic import make_synthetic

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.ddp_parity import check, largest_difference
 from benchmarks.loader import BATCH_SIZE, Files, read_manifest, transform_of
-from raysk.data.building import build_store
+from raysk.data.store.building import build_store
 from raysk.data.synthetic import make_synthetic
 
 

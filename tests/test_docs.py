@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from raysk.catalogue import catalogue
-from raysk.spaces import list_spaces
+from raysk.cli.catalogue import catalogue
+from raysk.spaces.files import list_spaces
 
 ROOT = Path(__file__).parents[1]
 

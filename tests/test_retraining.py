@@ -14,8 +14,8 @@ import yaml
 from rich.console import Console
 
 from raysk.artifacts import write_json
-from raysk.cli import main
-from raysk.data.dividing import FoldSettings
+from raysk.cli.main import main
+from raysk.data.folds.dividing import FoldSettings
 from raysk.data.sources import DataSettings
 from raysk.errors import ArtifactError
 from raysk.evaluation.leaderboard import Leaderboard, Row

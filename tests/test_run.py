@@ -3,9 +3,9 @@ import pytest
 from PIL import Image
 
 from raysk.artifacts import read_json, write_json
-from raysk.data.building import build_store
-from raysk.data.dividing import FoldSettings, make_folds
+from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
+from raysk.data.store.building import build_store
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe

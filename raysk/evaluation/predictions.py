@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from raysk.data.folds import Folds
+from raysk.data.folds.assignment import Folds
 from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import ArtifactError
 

@@ -11,7 +11,7 @@ from raysk.evaluation.tables import Table, expected_best_table, grid_table, sign
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.search.results import Entry
-from raysk.search.space import Space
+from raysk.spaces.space import Space
 
 
 def study_tables(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import ray
 
-from raysk.data.chunks import Chunk, Spread, decode_chunk
+from raysk.data.store.chunks import Chunk, Spread, decode_chunk
 from raysk.search.cluster import connected
 
 

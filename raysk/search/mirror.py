@@ -9,7 +9,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from raysk.artifacts import digest_of, replacing
-from raysk.data.chunks import file_system
+from raysk.data.store.chunks import file_system
 from raysk.errors import ArtifactError, ConfigError, in_one_line
 
 logger = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from raysk.artifacts import write_json
 from raysk.config import Config
-from raysk.data.chunks import in_threads
-from raysk.data.dividing import make_folds
-from raysk.data.folds import Folds
+from raysk.data.folds.assignment import Folds
+from raysk.data.folds.dividing import make_folds
 from raysk.data.manifest import Manifest
+from raysk.data.store.chunks import in_threads
 from raysk.errors import ArtifactError
 from raysk.loading import read_data
 from raysk.parts.backbones import create_backbone
@@ -21,7 +21,7 @@ from raysk.run import Run, check_recipe, data_digest, store_facts
 from raysk.search.decoding import on_cluster
 from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
-from raysk.search.space import Space
+from raysk.spaces.space import Space
 
 # Settings that change nothing that is computed: another machine may need others.
 _OF_THE_MACHINE = ("cache=", "stores=", "loader=")

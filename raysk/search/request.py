@@ -13,7 +13,7 @@ from pathlib import Path
 
 from raysk.errors import ConfigError
 from raysk.search.mirror import workplace
-from raysk.search.space import Space
+from raysk.spaces.space import Space
 
 # Signals that follow one another so soon are one wish.
 _ECHO_S = 1.0

@@ -20,9 +20,9 @@ from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.search.jobs import Outcome, QueuedJob
 from raysk.search.progress import SearchProgress
-from raysk.search.space import Family, Point, Space
 from raysk.search.storage import create_sampler, open_study
-from raysk.training.stage_two_search import StageTwoSearch
+from raysk.spaces.space import Family, Point, Space
+from raysk.spaces.stage_two_search import StageTwoSearch
 
 
 @dataclass

@@ -35,8 +35,8 @@ from raysk.search.resources import LanePlan, plan_lanes
 from raysk.search.results import read_entries, result_rows, select_ensemble, write_results
 from raysk.search.scheduler import FoldRacing
 from raysk.search.searcher import StudySearcher, Trial
-from raysk.search.space import Space, load_space
 from raysk.search.trials import RecipeTrial
+from raysk.spaces.space import Space, load_space
 from raysk.supervision import tell_log
 
 _POLL_S = 0.25

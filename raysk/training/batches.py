@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysk.data.store import ImageStore
+from raysk.data.store.image_store import ImageStore
 from raysk.errors import ConfigError
 from raysk.recipe import Stage
 from raysk.training.images import DrawnViews

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysk.data.store import ImageStore
+from raysk.data.store.image_store import ImageStore
 from raysk.data.views import view_names
 from raysk.recipe import Job, Part
 from raysk.run import Run

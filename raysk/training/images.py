@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from raysk.data.store import ImageStore
+from raysk.data.store.image_store import ImageStore
 from raysk.data.views import BatchView, TrainingView, test_time_views, view_seed
 from raysk.training.world import World
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from raysk.recipe import Job
 from raysk.run import Run
+from raysk.spaces.stage_two_search import StageTwoSearch
 from raysk.training.job import run_job
 from raysk.training.loop import Report
-from raysk.training.stage_two_search import StageTwoSearch, search_stage_two
+from raysk.training.stage_two_search.search import search_stage_two
 from raysk.training.world import World
 
 Work = Job | StageTwoSearch

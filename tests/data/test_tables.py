@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysk.data.lists import read_list
+from raysk.data.audit.lists import read_list
 from raysk.data.tables import read_columns, strings_of
 from raysk.errors import DataError
 

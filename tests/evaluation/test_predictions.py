@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysk.data.folds import TEST, TRAIN_ONLY, Folds
+from raysk.data.folds.assignment import TEST, TRAIN_ONLY, Folds
 from raysk.errors import ArtifactError
 from raysk.evaluation.predictions import OutOfFold, Part, Predictions, fold_average
 

@@ -8,13 +8,13 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from raysk.artifacts import write_json
-from raysk.data.dividing import FoldSettings, make_folds
+from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.evaluation.comparison import scores_elsewhere
 from raysk.evaluation.metrics import macro_f1_score
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
-from raysk.search.space import Space, load_space
+from raysk.spaces.space import Space, load_space
 
 
 @pytest.fixture(scope="session")

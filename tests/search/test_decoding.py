@@ -10,9 +10,9 @@ import ray
 from PIL import Image
 from ray.cluster_utils import Cluster
 
-from raysk.data import chunks
-from raysk.data.building import build_store
 from raysk.data.manifest import Manifest, make_manifest
+from raysk.data.store import chunks
+from raysk.data.store.building import build_store
 from raysk.search.decoding import on_cluster
 
 

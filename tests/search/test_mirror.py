@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from raysk.data.chunks import file_system
+from raysk.data.store.chunks import file_system
 from raysk.errors import ArtifactError, ConfigError
 from raysk.search import mirror
 from raysk.search.mirror import Mirror

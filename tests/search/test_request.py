@@ -7,7 +7,7 @@ import pytest
 
 from raysk.errors import ConfigError
 from raysk.search.request import Interrupt, StudyRequest
-from raysk.search.space import load_space
+from raysk.spaces.space import load_space
 
 CACHE = Path("cache")
 

@@ -7,7 +7,7 @@ from raysk.evaluation.predictions import Predictions
 from raysk.search.progress import SearchProgress
 from raysk.search.scheduler import FoldRacing
 from raysk.search.searcher import StudySearcher
-from raysk.search.space import load_space
+from raysk.spaces.space import load_space
 
 NUM_NAMED = len(load_space("supcon").named_points())
 

@@ -9,9 +9,9 @@ from ray.tune.search import Searcher
 from raysk.recipe import Job
 from raysk.search.progress import SearchProgress
 from raysk.search.searcher import StudySearcher, origin
-from raysk.search.space import load_space
 from raysk.search.storage import open_study
-from raysk.training.stage_two_search import StageTwoSearch
+from raysk.spaces.space import load_space
+from raysk.spaces.stage_two_search import StageTwoSearch
 from raysk.training.work import work_from_plain
 
 USER = ["data.size=150", "image_size=32"]

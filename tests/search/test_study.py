@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from raysk.data.chunks import file_system
+from raysk.data.store.chunks import file_system
 from raysk.evaluation.ensemble import Ensemble
 from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job, Recipe

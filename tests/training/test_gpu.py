@@ -9,8 +9,8 @@ from raysk.parts.losses.base import LogitLoss
 from raysk.recipe import Job, Recipe, StageTwo
 from raysk.training.features import FrozenFeatures
 from raysk.training.job import run_job
-from raysk.training.many_heads import fit_heads, many_logits
 from raysk.training.stage_one import load_encoder
+from raysk.training.stage_two_search.many_heads import fit_heads, many_logits
 from raysk.training.world import World
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

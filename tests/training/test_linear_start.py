@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from raysk.data.dividing import FoldSettings, make_folds
+from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.parts.heads import heads
 from raysk.run import Run

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysk.data.dividing import FoldSettings, make_folds
+from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.data.views import DIHEDRAL, test_time_views
 from raysk.errors import ArtifactError

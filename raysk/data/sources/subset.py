@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from raysk.data.placement import place_groups
+from raysk.data.folds.placement import place_groups
 from raysk.data.sources.base import Collection
 from raysk.data.sources.groups import GROUP
 from raysk.errors import ConfigError, DataError

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from raysk.data.dividing import FoldSettings, make_folds
-from raysk.data.folds import TRAIN_ONLY
+from raysk.data.folds.assignment import TRAIN_ONLY
+from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.sources import Collection, DataSettings, load_manifest
 from raysk.data.sources.duplicates import without_doubles
 from raysk.errors import DataError

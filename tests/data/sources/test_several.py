@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 
-from raysk.data.dividing import FoldSettings, make_folds
-from raysk.data.folds import TRAIN_ONLY
+from raysk.data.folds.assignment import TRAIN_ONLY
+from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import Manifest
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.errors import ConfigError, DataError

@@ -1,0 +1,262 @@
+"""`raysk data audit`: what is wrong with a collection, or with somebody's split of one."""
+
+import argparse
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raysk.errors import ConfigError
+
+if TYPE_CHECKING:  # the console and the data take a second to import, which help does not wait for
+    from rich.console import Console
+
+    from raysk.data.audit.auditing import Audit, Progress
+    from raysk.data.audit.findings import Finding
+    from raysk.data.audit.splits import Entries
+    from raysk.data.manifest import Manifest
+
+NUM_EXAMPLES = 3
+
+
+def add_audit(commands: Any) -> None:
+    """Adds the command to those of `raysk data`."""
+    audit = commands.add_parser("audit", help="find leaks, double pictures and bad files of a collection or a split")
+    audit.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="a collection: data=csv data.path=...")
+    audit.add_argument(
+        "--split",
+        nargs="+",
+        action="extend",
+        metavar="PART=FILE",
+        help="somebody's lists instead: train=FILE test=FILE val=FILE",
+    )
+    audit.add_argument("--images", type=Path, metavar="DIR", help="where the images of the lists are, at any depth")
+    audit.add_argument("--metadata", type=Path, metavar="FILE", help="lesion, patient and more of the listed images")
+    audit.add_argument("--out", type=Path, metavar="FILE", help="write each row of each finding as CSV")
+    audit.add_argument("--pairs", type=Path, metavar="FILE", help="draw double pictures side by side, as PNG")
+    audit.add_argument(
+        "--join", type=Path, metavar="FILE", help="write the collection as Parquet with double pictures in one group"
+    )
+    audit.set_defaults(run_command=run_audit)
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    """Audits, prints what was found, and returns 1 when something leaks, else 0."""
+    from rich.console import Console
+
+    from raysk.data.audit.auditing import audit
+    from raysk.data.audit.splits import entries_of, read_split
+
+    console = Console(soft_wrap=True, highlight=False)
+    _check_request(arguments)
+    manifest: Manifest | None = None
+    if arguments.split:
+        entries = read_split(_lists(arguments.split), arguments.images, arguments.metadata)
+        num_parts = 2
+    else:
+        manifest, num_parts = _collection(arguments.overrides)
+        entries = entries_of(manifest)
+    with _progress(console) as progress:
+        found = audit(entries, num_parts, progress)
+    _print_classes(found, console)
+    _print_findings(found, console)
+    if arguments.out is not None:
+        found.write(arguments.out)
+        console.print(f"rows of all findings: {arguments.out}", markup=False)
+    if arguments.pairs is not None:
+        _draw(found, arguments.pairs, console)
+    if arguments.join is not None and manifest is not None:
+        _join(manifest, found, arguments.join, console)
+    console.print(_advice(found, arguments), markup=False)
+    return 1 if found.leaks else 0
+
+
+def _check_request(arguments: argparse.Namespace) -> None:
+    if bool(arguments.split) == bool(arguments.overrides):
+        raise ConfigError(
+            "an audit must be of a collection or of a split, but got "
+            f"{'both' if arguments.split else 'neither'}: give data=NAME data.path=DIR, or --split train=FILE test=FILE"
+        )
+    if arguments.join is not None and arguments.split:
+        raise ConfigError("--join must be of a collection, but got --split: give data=NAME data.path=DIR instead")
+    if not arguments.split and (arguments.images or arguments.metadata):
+        raise ConfigError("--images and --metadata must be of a split, but got none: give --split train=FILE test=FILE")
+    if arguments.pairs is not None and arguments.pairs.suffix.lower() != ".png":
+        raise ConfigError(f"--pairs must be a PNG file, but got {arguments.pairs}: end its name with .png")
+    if arguments.join is not None and arguments.join.suffix.lower() != ".parquet":
+        raise ConfigError(f"--join must be a Parquet file, but got {arguments.join}: end its name with .parquet")
+
+
+def _lists(texts: Sequence[str]) -> dict[str, Path]:
+    lists: dict[str, Path] = {}
+    for text in texts:
+        part, equals, path = text.partition("=")
+        if not equals or not part or not path or part in lists:
+            raise ConfigError(f"--split must be PART=FILE, each part once, but got {text!r}: write train={text}")
+        lists[part] = Path(path)
+    if len(lists) < 2:
+        raise ConfigError(f"--split must have two parts or more, but got {', '.join(lists)}: add test=FILE")
+    return lists
+
+
+def _collection(overrides: Sequence[str]) -> "tuple[Manifest, int]":
+    from raysk.config import compose_plain, read_config
+    from raysk.data.sources import load_manifest
+
+    config = read_config(compose_plain(*overrides))
+    manifest = load_manifest(config.data, config.cache_folder)
+    with_test = "test" not in manifest.roles and config.folds.test_share > 0
+    return manifest, config.folds.k + with_test
+
+
+@contextmanager
+def _progress(console: "Console") -> "Iterator[Progress]":
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield show
+
+
+def _print_classes(found: "Audit", console: "Console") -> None:
+    """Prints how many rows each part has of each class, and how many of them leak, by leak."""
+    from rich.table import Table
+    from rich.text import Text
+
+    entries, leaks = found.entries, found.leaks
+    table = Table(title=f"{len(entries)} rows, {found.num_files} image files", title_justify="left")
+    table.add_column("class")
+    parts = entries.part_names
+    for part in parts:
+        table.add_column(Text(part if len(parts) > 1 else "rows"), justify="right")
+    scored = [part for part in parts if len(parts) == 1 or part != parts[0]]
+    exposed = [(part, leak.title, found.counts(found.exposed([leak]))) for part in scored for leak in leaks]
+    shown = [one for one in exposed if any(part == one[0] for part, _ in one[2])]
+    for part, title, _ in shown:
+        table.add_column(Text(f"of {part}: {title}" if len(parts) > 1 else title), justify="right")
+    counts = found.counts(range(len(entries)))
+    labels = sorted({label for _, label in counts})
+    for label in labels:
+        row = [str(counts[part, label]) for part in parts]
+        row += [_share(counted[part, label], counts[part, label]) for part, _, counted in shown]
+        table.add_row(Text(label or "(no label)"), *row)
+    if len(labels) > 1:
+        totals = {part: sum(counts[part, label] for label in labels) for part in parts}
+        row = [str(totals[part]) for part in parts]
+        row += [_share(sum(counted[part, label] for label in labels), totals[part]) for part, _, counted in shown]
+        table.add_section()
+        table.add_row("all", *row)
+    console.print(table)
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count} ({count / total:.1%})" if total else "0"
+
+
+def _print_findings(found: "Audit", console: "Console") -> None:
+    for option, count in found.entries.matched.items():
+        if count < len(found.entries):
+            console.print(f"{option} matched {count} of {len(found.entries)} rows", markup=False)
+    colours = {"leak": "bold red", "error": "yellow", "hint": "cyan"}
+    for finding in found.findings:
+        console.print(f"{finding.severity:<6}", style=colours[finding.severity], end="")
+        console.print(_sentence(finding, found.entries), markup=False)
+
+
+def _sentence(finding: "Finding", entries: "Entries") -> str:
+    words = finding.title
+    if finding.cases:
+        cases, rows = len(finding.cases), len(finding.rows)
+        words += f": {rows} row{'s' * (rows > 1)}"
+        words += f" in {cases} case{'s' * (cases > 1)}" if cases < rows else ""
+    if finding.note:
+        words += f" ({finding.note})"
+    examples = [
+        " and ".join(_row(row, finding, entries) for row in _telling(case, entries))
+        for case in finding.cases[:NUM_EXAMPLES]
+    ]
+    if examples:
+        words += f"; such as {'; '.join(examples)}{'; …' if len(finding.cases) > NUM_EXAMPLES else ''}"
+    return words
+
+
+def _telling(case: Sequence[int], entries: "Entries") -> list[int]:
+    """Returns two rows of a case that differ in their part, label or group, if any do."""
+    first, *others = case
+
+    def unlike(row: int) -> tuple[bool, bool, bool]:
+        tied = any(values[row] != values[first] for values in entries.ties.values())
+        return entries.parts[row] != entries.parts[first], entries.labels[row] != entries.labels[first], tied
+
+    return [first, *sorted(others, key=unlike)[-1:]]
+
+
+def _row(row: int, finding: "Finding", entries: "Entries") -> str:
+    note = f": {finding.notes[row]}" if row in finding.notes else ""
+    part = entries.parts[row] if len(entries.part_names) > 1 else ""
+    words = " ".join(word for word in (part, entries.labels[row]) if word)
+    return f"{entries.images[row]} ({words}{note})" if words or note else entries.images[row]
+
+
+def _draw(found: "Audit", path: Path, console: "Console") -> None:
+    from raysk.data.contact_sheets import draw_pairs
+
+    entries = found.entries
+    words = [f"{part} {label}" for part, label in zip(entries.parts, entries.labels, strict=True)]
+    pairs = []
+    for first, second in found.alike:
+        one, other = entries.paths[first], entries.paths[second]
+        if one is not None and other is not None:
+            pairs.append(((one, words[first]), (other, words[second])))
+    if pairs:
+        draw_pairs(pairs, path)
+    told = f"double pictures: {path}" if pairs else "double pictures: none, so nothing is drawn"
+    console.print(told, markup=False)
+
+
+def _join(manifest: "Manifest", found: "Audit", path: Path, console: "Console") -> None:
+    from raysk.data.audit.joining import joined_groups, shared_extras, write_table
+
+    joined = joined_groups(manifest, found.alike)
+    shared = shared_extras(joined)
+    write_table(joined.without(shared) if shared else joined, path)
+    if shared:
+        console.print(
+            f"left out of {path}: {len(shared)} train_only rows of groups with rows of other roles", markup=False
+        )
+
+
+def _advice(found: "Audit", arguments: argparse.Namespace) -> str:
+    """Returns one sentence on what to do next."""
+    collection = shlex.join(arguments.overrides)
+    rows = "the rows that --out FILE lists" if arguments.out is None else f"the rows in {arguments.out}"
+    if found.leaks and arguments.split:
+        exposed = len(found.exposed(found.leaks))
+        return (
+            f"Do not trust scores on this split: {exposed} of its rows leak; take {rows} out of train, or split anew."
+        )
+    if any(found.entries.parts[row] == "test" for row in found.exposed(found.leaks)):
+        return f"Do not trust scores on this collection's test part: correct the roles of {rows}."
+    if found.leaks and arguments.join is not None:
+        joined = shlex.quote(f"data.path={arguments.join}")
+        return f"Folds of this collection would leak, but not those of the joined: data=csv {joined}"
+    if found.leaks:
+        extras = " and leave out the train_only rows of their groups" * ("train_only" in found.entries.parts)
+        return (
+            f"Folds of this collection would leak: join its double pictures{extras}, raysk data audit {collection} "
+            "--join joined.parquet, and use data=csv data.path=joined.parquet"
+        )
+    if any(finding.severity == "error" for finding in found.findings):
+        return f"Nothing leaks, but there are errors: correct {rows}; data.on_error=skip leaves out files that are bad."
+    if arguments.split:
+        return "Nothing leaks: scores on this split can be trusted as far as its lists, files and metadata tell."
+    return f"Nothing leaks: go on with raysk tune --space supcon {collection}"

@@ -1,0 +1,220 @@
+"""The command line. Heavy packages are imported by the command that needs them, so that help answers at once.
+
+Exit status: 0; 2 for what the user can mend; 3 for a study that was cut off and can be resumed; 130 after Ctrl-C.
+"""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import raysk
+from raysk.cli.audit import add_audit
+from raysk.cli.data import add_data_commands
+from raysk.errors import ConfigError, RayskError
+from raysk.supervision import supervised
+
+
+def program() -> int:
+    """Runs what was typed, a study under the eyes of a parent process; returns the exit status."""
+    arguments = _parse(None)
+    if arguments.run_command is _tune:
+        return supervised(lambda: _run(arguments))
+    return _run(arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command in this process; returns the exit status."""
+    return _run(_parse(argv))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments, late = parser.parse_known_args(argv)
+    arguments.words = tuple(sys.argv[1:] if argv is None else argv)
+    # Overrides may stand on both sides of an option; argparse takes those of one side.
+    if late and (not hasattr(arguments, "overrides") or any(text.startswith("-") for text in late)):
+        parser.error(f"unrecognized arguments: {' '.join(late)}")
+    if late:
+        arguments.overrides += late
+    return arguments
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        status: int = arguments.run_command(arguments)
+    except RayskError as error:
+        if arguments.debug:
+            traceback.print_exc()
+        else:
+            print(f"raysk: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        if arguments.debug:
+            traceback.print_exc()
+        else:
+            print("raysk: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="raysk", description=raysk.__doc__)
+    parser.add_argument("--version", action="version", version=f"raysk {raysk.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    # Without abbreviations, since what was typed is written down and repeated.
+    about = "search a space of recipes, ensemble the best, write the leaderboard"
+    _add_tune(commands.add_parser("tune", help=about, allow_abbrev=False))
+    train = commands.add_parser("train", help="train one recipe over all folds, without Ray")
+    train.add_argument("recipe", type=Path, metavar="FILE", help="what raysk recipe prints")
+    train.add_argument("--run", metavar="DIR", help="run directory (runs/FILE-DATE)")
+    train.add_argument("--resume", action="store_true", help="go on with the run; no finished fold is repeated")
+    train.add_argument("--gpus-per-worker", type=int, choices=(0, 1), default=1, help="0 trains on the CPU (1 if any)")
+    train.set_defaults(run_command=_train)
+    recipe = commands.add_parser("recipe", help="print the recipe of a leaderboard row")
+    recipe.add_argument("run", metavar="RUN", help="the run directory")
+    recipe.add_argument("row", metavar="ROW", help="place, name or key of the row")
+    recipe.set_defaults(run_command=_recipe)
+    config = commands.add_parser("config", help="print the configuration, each setting explained")
+    config.add_argument("overrides", nargs="*", metavar="PART|KEY=VALUE", help="stage_two prints that part alone")
+    config.add_argument("--space", help="as this search space sets it")
+    config.set_defaults(run_command=_config)
+    spaces = commands.add_parser("spaces", help="list the search spaces, or show one")
+    spaces.add_argument("space", nargs="?", metavar="SPACE", help="what it searches, and from where it starts")
+    spaces.set_defaults(run_command=_spaces)
+    data = commands.add_parser("data", help="look at a collection, find what is wrong with it, prepare it")
+    data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_data_commands(data_commands)
+    add_audit(data_commands)
+    parts = commands.add_parser("parts", help="list losses, heads, samplers, views and their settings, or show one")
+    parts.add_argument("part", nargs="?", metavar="PART", help="such as focal")
+    parts.set_defaults(run_command=_parts)
+    leaderboard = commands.add_parser("leaderboard", help="print the leaderboard of a run")
+    leaderboard.add_argument("run", metavar="RUN", help="the run directory")
+    leaderboard.add_argument("--format", default="md", metavar="FORMAT", help="md, csv, tex, html, json, parquet (md)")
+    leaderboard.set_defaults(run_command=_leaderboard)
+    return parser
+
+
+def _add_tune(tune: argparse.ArgumentParser) -> None:
+    tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data=csv data.path=..., stage_one.epochs=50")
+    tune.add_argument("--space", required=True, help="name of a search space, or a file")
+    tune.add_argument(
+        "--run", metavar="DIR", help="run directory (runs/SPACE-DATE), or s3://BUCKET/PREFIX to copy it to"
+    )
+    tune.add_argument("--resume", action="store_true", help="go on with the run; no finished job is repeated")
+    tune.add_argument("--trials", type=int, metavar="N", help="recipes to try in all (what the space has, and a few)")
+    tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="begin no epoch after this time")
+    tune.add_argument("--address", help="an existing Ray cluster, such as auto (start Ray on this machine)")
+    tune.add_argument("--workers", type=int, default=1, metavar="N", help="DDP workers per lane (1)")
+    tune.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        metavar="G",
+        help="GPUs of each worker; 0 trains on CPUs (1 where there are any)",
+    )
+    tune.set_defaults(run_command=_tune)
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from raysk.evaluation.formats import formats
+    from raysk.search.study import StudyRequest, run_study
+
+    request = StudyRequest(
+        space=arguments.space,
+        overrides=tuple(arguments.overrides),
+        run=arguments.run,
+        resume=arguments.resume,
+        trials=arguments.trials,
+        time_budget=arguments.time_budget,
+        address=arguments.address,
+        workers=arguments.workers,
+        gpus_per_worker=arguments.gpus_per_worker,
+        words=arguments.words,
+    )
+    console = Console(soft_wrap=True)
+    leaderboard = run_study(request, console)
+    if leaderboard is None:
+        console.print("ended before its time: run the same command with --resume to go on")
+        return 130
+    print(formats["md"](leaderboard))
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from raysk.evaluation.formats import formats
+    from raysk.retraining import train_recipe
+
+    folder = None if arguments.run is None else _folder(arguments.run)
+    console, gpus = Console(soft_wrap=True), arguments.gpus_per_worker > 0
+    leaderboard = train_recipe(arguments.recipe, folder, arguments.resume, console, gpus)
+    if leaderboard is not None:
+        print(formats["md"](leaderboard))
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> int:
+    from raysk.retraining import RecipeFile
+    from raysk.run import Run
+
+    sys.stdout.write(RecipeFile.of_row(Run.open(_folder(arguments.run)), arguments.row).text())
+    return 0
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    from raysk.cli.explaining import explain
+    from raysk.config import compose_plain
+    from raysk.spaces.space import load_space
+
+    overrides = [text for text in arguments.overrides if "=" in text]
+    parts = [text for text in arguments.overrides if "=" not in text]
+    if len(parts) > 1:
+        raise ConfigError(f"config must print one part, but got {' and '.join(parts)}: name one")
+    settings = load_space(arguments.space).settings if arguments.space else ()
+    sys.stdout.write(explain(compose_plain(*settings, *overrides), *parts))
+    return 0
+
+
+def _spaces(arguments: argparse.Namespace) -> int:
+    from raysk.spaces.files import list_spaces, show_space
+
+    if arguments.space:
+        sys.stdout.write(show_space(arguments.space))
+        return 0
+    for name, about in list_spaces():
+        print(f"{name}: {about}")
+    return 0
+
+
+def _parts(arguments: argparse.Namespace) -> int:
+    from raysk.cli.catalogue import catalogue
+
+    sys.stdout.write(catalogue(arguments.part))
+    return 0
+
+
+def _leaderboard(arguments: argparse.Namespace) -> int:
+    from raysk.evaluation.formats import formats
+    from raysk.evaluation.leaderboard import Leaderboard
+
+    content = formats[arguments.format](Leaderboard.read(_folder(arguments.run) / "leaderboard.json"))
+    if isinstance(content, bytes):
+        sys.stdout.buffer.write(content)
+    else:
+        sys.stdout.write(content)
+    return 0
+
+
+def _folder(text: str) -> Path:
+    """Returns a run directory, which these commands read where it was written."""
+    if "://" in text or not text:
+        raise ConfigError(
+            f"a run directory must be a folder here, but got {text!r}: raysk tune says in which one it works"
+        )
+    return Path(text)

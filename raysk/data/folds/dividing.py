@@ -1,0 +1,233 @@
+"""Dividing rows into folds and a locked test part: drawn evenly, or as an attribute says."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+
+from raysk.data.folds.assignment import TEST, TRAIN_ONLY, Folds, cut_group
+from raysk.data.folds.placement import place_groups
+from raysk.data.manifest import IntArray, Manifest
+from raysk.errors import ConfigError, DataError
+from raysk.registry import unknown_name
+from raysk.settings import Between, Settings
+
+MOST_LEFT_OUT = 100  # folds; more values are rather an identity than a source
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldSettings(Settings):
+    """How rows are divided.
+
+    Args:
+        k: Number of folds.
+        repeats: How often the rows are divided anew into k folds; a recipe is trained on all of them.
+        seed: Of the division.
+        test_share: Share of the rows that is locked away for the last step, if no row has the role "test".
+        column: An attribute that holds the folds, as integers that are renumbered from 0 in their order; "test" or -1
+            is the test part. Then nothing is drawn, and `test_share` is not used.
+        leave_out: An attribute of which each value is a fold, such as "source": what a model is worth on a collection
+            or a camera that it has not seen. The test part is drawn from all of them, and `k` is not used.
+    """
+
+    k: Annotated[int, Between(2, 100)] = 3
+    repeats: Annotated[int, Between(1, 100)] = 1
+    seed: Annotated[int, Between(0, 2**31 - 1)] = 0
+    test_share: Annotated[float, Between(0, 1, open_high=True)] = 0.2
+    column: str | None = None
+    leave_out: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.column is not None and self.leave_out is not None:
+            raise ConfigError(
+                f"column and leave_out must not both be given, but got {self.column!r} and "
+                f"{self.leave_out!r}: choose one"
+            )
+        if self.repeats > 1 and (self.column or self.leave_out):
+            raise ConfigError(
+                f"repeats must be 1 where an attribute says the folds, but got {self.repeats}: only drawn folds "
+                "can be drawn again"
+            )
+
+
+def make_folds(manifest: Manifest, settings: FoldSettings | None = None) -> Folds:
+    """Divides the rows into folds and a test part; never cuts a group, and gives each part its share of each class.
+
+    Groups are placed from the rarest class to the most frequent and from the largest to the smallest, each into the
+    part that its class fills least. Rows with the role "train_only" are in no part, and rows with the role "test",
+    if there are any, are exactly the test part.
+
+    Args:
+        manifest: The rows.
+        settings: How they are divided.
+
+    Raises:
+        ConfigError: There is no such attribute.
+        DataError: A class has fewer groups than there are parts, a group has rows of different roles, or the attribute
+            does not hold folds of whole groups.
+    """
+    settings = settings or FoldSettings()
+    roles = np.array([{"test": TEST, "train_only": TRAIN_ONLY}.get(role, 0) for role in manifest.roles], np.int64)
+    if (cut := cut_group(roles, manifest)) is not None:
+        raise DataError(f"the rows of a group must have one role, but those of {cut!r} differ: correct the roles")
+    if settings.column is not None:
+        k, divisions = settings.k, [_folds_of_column(manifest, roles, settings.column, settings.k)]
+    elif settings.leave_out is not None:
+        k, division = _folds_of_values(manifest, roles, settings.leave_out, settings)
+        divisions = [division]
+    else:
+        k, divisions = settings.k, _draw_divisions(manifest, roles, settings)
+    for division in divisions:
+        _check_training_sides(division, k, manifest)
+    return Folds(np.stack(divisions), k, settings.seed, manifest.digest)
+
+
+def _draw_divisions(manifest: Manifest, roles: IntArray, settings: FoldSettings) -> list[IntArray]:
+    """Returns as many divisions as there are repeats; all have the test part of the first."""
+    k, seed = settings.k, settings.seed
+    share = 0.0 if (roles == TEST).any() else settings.test_share
+    shares = [(1 - share) / k] * k + [share] * (share > 0)
+    first = _draw(manifest, roles, shares, np.random.default_rng(seed))
+    # The last part of the first division is the test part, if one is drawn.
+    first = np.where((roles == 0) & (first == k), TEST, first)
+    fixed = np.minimum(first, 0)
+    again = [
+        _draw(manifest, fixed, [1 / k] * k, np.random.default_rng([seed, repeat]))
+        for repeat in range(1, settings.repeats)
+    ]
+    return [first, *again]
+
+
+def _with_test_part(manifest: Manifest, roles: IntArray, settings: FoldSettings) -> IntArray:
+    """Returns the roles, with a drawn test part where no row has that role."""
+    if (roles == TEST).any() or settings.test_share == 0:
+        return roles
+    shares = [1 - settings.test_share, settings.test_share]
+    parts = _draw(manifest, roles, shares, np.random.default_rng(settings.seed))
+    return np.where((roles == 0) & (parts == 1), TEST, roles)
+
+
+def _draw(manifest: Manifest, roles: IntArray, shares: Sequence[float], rng: np.random.Generator) -> IntArray:
+    """Returns the part of each row; those without a role are drawn into parts from 0, as large as their shares."""
+    free = np.flatnonzero(roles == 0)
+    codes, members = np.unique(manifest.groups[free], return_inverse=True)
+    composition = np.zeros((len(codes), len(manifest.class_names)), dtype=np.int64)  # (G, C) rows
+    np.add.at(composition, (members, manifest.labels[free]), 1)
+    _check_enough_groups(composition, len(shares), manifest)
+    parts = place_groups(composition, np.array(shares), rng)
+    counts = np.zeros((len(shares), composition.shape[1]), dtype=np.int64)
+    np.add.at(counts, parts, composition)
+    if not counts.all():
+        name = manifest.class_names[int(np.argwhere(counts == 0)[0, 1])]
+        raise DataError(
+            f"every part must have rows of each class, but {name!r} shares its groups with other classes so that "
+            f"one part got none: lower folds.k, or try another folds.seed"
+        )
+    drawn = roles.copy()
+    drawn[free] = parts[members]
+    return drawn
+
+
+def _folds_of_values(
+    manifest: Manifest, roles: IntArray, attribute: str, settings: FoldSettings
+) -> tuple[int, IntArray]:
+    """Returns the number of values of an attribute, and the part of each row: its role, or the place of its value."""
+    values = _attribute(manifest, "folds.leave_out", attribute)
+    roles = _with_test_part(manifest, roles, settings)
+    free = np.flatnonzero(roles == 0)
+    blank = [row for row in free.tolist() if values[row] is None or not str(values[row]).strip()]
+    if blank:
+        raise DataError(
+            f"column {attribute!r} must say of every row what it is left out with, but row {blank[0]} is blank, as are "
+            f"{len(blank)} in all: fill them in, or give these rows the role train_only"
+        )
+    names, places = np.unique([str(values[row]).strip() for row in free.tolist()], return_inverse=True)
+    if not 2 <= len(names) <= MOST_LEFT_OUT:
+        raise DataError(
+            f"column {attribute!r} must have 2 to {MOST_LEFT_OUT} values to be left out one by one, but it has "
+            f"{len(names)}: choose another, such as source"
+        )
+    fold = roles.copy()
+    fold[free] = places
+    if (cut := cut_group(fold, manifest)) is not None:
+        raise DataError(f"folds must not cut a group, but column {attribute!r} cuts {cut!r}: correct it, or draw folds")
+    return len(names), fold
+
+
+def _folds_of_column(manifest: Manifest, roles: IntArray, column: str, k: int) -> IntArray:
+    """Returns the part of each row as its role or, without one, the attribute `column` says."""
+    fold = roles.copy()
+    for row, value in enumerate(_attribute(manifest, "folds.column", column)):
+        if roles[row] == 0:
+            fold[row] = _part_of_value(value, row, column)
+    if (cut := cut_group(fold, manifest)) is not None:
+        raise DataError(f"folds must not cut a group, but column {column!r} cuts {cut!r}: correct it, or draw folds")
+    drawn = (fold >= 0) & (roles == 0)
+    numbers, renumbered = np.unique(fold[drawn], return_inverse=True)
+    if len(numbers) != k:
+        raise DataError(
+            f"column {column!r} must hold as many folds as folds.k, but it holds {len(numbers)} and folds.k is {k}: "
+            f"set folds.k={len(numbers)}"
+        )
+    fold[drawn] = renumbered
+    return fold
+
+
+def _attribute(manifest: Manifest, setting: str, name: str) -> list[Any]:
+    if name not in manifest.attributes:
+        raise unknown_name(setting, name, list(manifest.attributes))
+    values: list[Any] = manifest.table.column(name).to_pylist()
+    return values
+
+
+def _part_of_value(value: object, row: int, column: str) -> int:
+    text = str(value).strip()
+    if text == "test":
+        return TEST
+    try:
+        number = float(text)  # a column with blanks is read as floating point: 3.0 is fold 3
+    except ValueError:
+        number = np.nan
+    if not number.is_integer() or number < TEST:
+        raise DataError(
+            f"column {column!r} must hold fold numbers or 'test', but got {value!r} in row {row}: correct it"
+        )
+    return int(number)
+
+
+def _check_enough_groups(composition: IntArray, num_parts: int, manifest: Manifest) -> None:
+    num_groups = (composition > 0).sum(axis=0)
+    rarest = int(num_groups.argmin())
+    name = manifest.class_names[rarest]
+    if not num_groups[rarest]:
+        raise DataError(
+            f"every class must have images that are held out, but all {manifest.class_counts[rarest]} of {name!r} have "
+            "the role train_only or test: map it to another class with classes_map, or leave it out so"
+        )
+    if num_groups[rarest] < num_parts:
+        raise DataError(
+            f"every class must have a group for each of the {num_parts} parts (the folds and the test part), but "
+            f"{name!r} has {num_groups[rarest]} ({composition[:, rarest].sum()} images): lower "
+            "folds.k, or remove the class from the table"
+        )
+
+
+def _check_training_sides(fold: IntArray, k: int, manifest: Manifest) -> None:
+    """Refuses a training side without a class; only warns of a held-out side that the user has chosen so."""
+    for part in [*range(k), TEST]:
+        counts = np.bincount(manifest.labels[fold == part], minlength=len(manifest.class_names))
+        if part != TEST:
+            learnt = np.bincount(manifest.labels[(fold != part) & (fold != TEST)], minlength=len(counts))
+            if not learnt.all():
+                raise DataError(
+                    f"each training side must have every class, but that of fold {part} lacks "
+                    f"{manifest.class_names[int(learnt.argmin())]!r}: move some of its groups to another fold"
+                )
+        if counts.any() and not counts.all():
+            name = "the test part" if part == TEST else f"fold {part}"
+            logger.warning("%s has no image of class %r", name, manifest.class_names[int(counts.argmin())])

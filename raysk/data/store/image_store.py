@@ -1,0 +1,117 @@
+"""The image store: every image decoded once to one size, and memory-mapped by whoever reads it."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raysk.artifacts import locked, read_json
+from raysk.data.store.decoding import Pixels
+from raysk.data.store.shared_stores import fetch
+from raysk.errors import ArtifactError
+
+HASHED_AT_ONCE = 2**24  # bytes
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that could not be decoded.
+
+    Attributes:
+        row: Its row in the manifest that the store was built from.
+        path: The file.
+        reason: What the decoder said.
+    """
+
+    row: int
+    path: str
+    reason: str
+
+
+class ImageStore:
+    """The decoded images of a manifest, all readable ones in the order of its rows; pickled as its path.
+
+    Attributes:
+        folder: Where the store lies.
+        pixels: The images, uint8 RGB, (N, size, size, 3), read-only and mapped from the file.
+        digest: Names the pixels and their size.
+    """
+
+    def __init__(self, folder: Path, pixels: Pixels, digest: str) -> None:
+        self.folder = folder
+        self.pixels = pixels
+        self.digest = digest
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageStore.open, (self.folder,)
+
+    @classmethod
+    def open(cls, folder: Path) -> "ImageStore":
+        """Maps a store that `build_store` wrote; no pixel is read yet.
+
+        Raises:
+            ArtifactError: The folder is not a whole store.
+        """
+        header = read_json(folder / "store.json")
+        try:
+            there = (folder / "images.arrow").stat().st_size
+            if there != header["bytes"]:
+                raise OSError(f"images.arrow has {there} of {header['bytes']} bytes")
+            batch = pa.ipc.open_file(pa.memory_map(str(folder / "images.arrow"))).get_batch(0)
+        except (OSError, KeyError, pa.ArrowInvalid) as error:
+            reason = str(error).split("\n", 1)[0]
+            raise ArtifactError(f"{folder} must be an image store, but {reason}: remove the folder") from error
+        size = header["size"]
+        flat = np.frombuffer(batch.column("pixels").buffers()[1], dtype=np.uint8, count=len(batch) * size * size * 3)
+        return cls(folder, flat.reshape(len(batch), size, size, 3), header["digest"])
+
+    @property
+    def key(self) -> str:
+        """What the store is found by, on any machine: files, size and format."""
+        return self.folder.name.removeprefix("store-")
+
+    @cached_property
+    def bad(self) -> list[BadImage]:
+        """The images that could not be decoded."""
+        return [BadImage(**image) for image in read_json(self.folder / "store.json")["bad"]]
+
+    def verify(self) -> None:
+        """Reads every pixel, and confirms that they are those that were decoded.
+
+        Raises:
+            ArtifactError: They are not.
+        """
+        digest = pixel_digest(self.pixels.shape[1])
+        flat = self.pixels.reshape(-1)
+        for start in range(0, len(flat), HASHED_AT_ONCE):
+            digest.update(flat[start : start + HASHED_AT_ONCE].data)
+        if digest.hexdigest() != self.digest:
+            raise ArtifactError(
+                f"{self.folder} must have the pixels {self.digest}, but has {digest.hexdigest()}: remove the folder"
+            )
+
+
+def find_store(key: str, cache: Path, shared: str | None = None) -> ImageStore | None:
+    """Returns the store of a key, copied from what all machines share where this one has not got it; None without.
+
+    Raises:
+        ArtifactError: It is damaged, or cannot be copied.
+    """
+    folder = cache / f"store-{key}"
+    if not (folder / "store.json").is_file() and shared is not None:
+        with locked(cache / f".copying-{key}"):
+            if not (folder / "store.json").is_file():
+                fetch(folder, shared, lambda copy: ImageStore.open(copy).verify())
+    return ImageStore.open(folder) if (folder / "store.json").is_file() else None
+
+
+def pixel_digest(size: int) -> "hashlib.blake2b":
+    """Returns the digest of no pixels at a size, to be updated with the bytes of one image after the other."""
+    return hashlib.blake2b(f"{size}".encode(), digest_size=8)

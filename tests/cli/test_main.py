@@ -1,0 +1,355 @@
+"""The command line, above all its errors: status 2, one line on stderr, and nothing left behind."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import raysk
+from raysk.artifacts import read_json, write_json
+from raysk.cli.main import main
+from raysk.data.folds.dividing import FoldSettings, make_folds
+from raysk.data.sources import DataSettings, load_manifest
+from raysk.data.store.building import build_store
+from raysk.run import Run, data_digest
+from raysk.spaces.space import load_space
+
+SIZE = 16
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """A table of two classes, "benign" and "malignant", with two photographs of each of 30 lesions."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    rows = ["image,label,group"]
+    for number in range(60):
+        pixels = rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{'malignant' if number % 6 < 2 else 'benign'},lesion{number // 2}")
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def table(photographs, tmp_path):
+    """A copy of the table and its images, to spoil."""
+    shutil.copytree(photographs, tmp_path / "data")
+    return tmp_path / "data" / "table.csv"
+
+
+class Tune:
+    """`raysk tune` in this process, up to where Ray would start."""
+
+    def __init__(self, tmp_path, capfd):
+        self.run, self.cache, self.capfd = tmp_path / "run", tmp_path / "cache", capfd
+
+    def words(self, *words, space="supcon", run=None, data=()):
+        return ["tune", "--space", space, "--run", str(run or self.run), f"cache={self.cache}", f"image_size={SIZE}",
+                *data, *words]  # fmt: skip
+
+    def refused(self, *words, **where):
+        """Returns the one line that says why; checks that nothing was written."""
+        self.capfd.readouterr()
+        run = where.get("run") or self.run
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*")} if run.is_dir() else None
+        status = main(self.words(*words, **where))
+        output, errors = self.capfd.readouterr()
+        assert (status, len(errors.splitlines())) == (2, 1), errors
+        assert errors.startswith("raysk: ")
+        assert "Traceback" not in output + errors
+        after = {path: path.stat().st_mtime_ns for path in run.rglob("*")} if run.is_dir() else None
+        assert after == before, "something was written"
+        assert not list(self.cache.glob(".*")), "something was half-written"
+        return errors.strip()
+
+
+@pytest.fixture
+def tune(tmp_path, capfd):
+    return Tune(tmp_path, capfd)
+
+
+def of(table, *words):
+    return {"data": ["data=csv", f"data.path={table}", *words]}
+
+
+def test_a_missing_column_is_named_with_those_that_there_are(tune, table):
+    line = tune.refused(**of(table, "data.label=lable"))
+    assert "'lable'" in line
+    assert "label" in line.partition("'lable'")[2]
+
+
+def test_a_missing_table_is_named(tune, tmp_path):
+    assert str(tmp_path / "none.csv") in tune.refused(**of(tmp_path / "none.csv"))
+
+
+def test_a_truncated_image_is_named_with_the_remedy(tune, table):
+    image = table.parent / "7.png"
+    image.write_bytes(image.read_bytes()[:300])
+    line = tune.refused(**of(table))
+    assert str(image) in line
+    assert "1 of 60" in line
+    assert "data.on_error=skip" in line
+
+
+def test_a_missing_image_is_named(tune, table):
+    (table.parent / "9.png").unlink()
+    line = tune.refused(**of(table))
+    assert str(table.parent / "9.png") in line
+    assert "data.on_error=skip" in line
+
+
+def test_images_that_cannot_be_read_are_left_out_when_asked_and_said_so(table, tmp_path, capfd):
+    from rich.console import Console
+
+    from raysk.config import compose_plain, read_config
+    from raysk.loading import read_data
+
+    spoilt = table.parent / "7.png"
+    spoilt.write_bytes(spoilt.read_bytes()[:300])
+    words = ["data=csv", f"data.path={table}", "data.on_error=skip", f"cache={tmp_path / 'cache'}", "image_size=16"]
+    manifest, _ = read_data(read_config(compose_plain(*words)), Console(soft_wrap=True))
+    output = capfd.readouterr().out
+    assert len(manifest) == 59
+    assert "7.png" not in manifest.table.column("image").to_pylist()
+    assert f"left out: row 7, {spoilt}: " in output
+    assert "59 images: benign 40, malignant 19" in output
+
+
+def test_an_unknown_label_is_named_with_the_nearest_class(tune, table):
+    table.write_text(table.read_text().replace("3.png,benign", "3.png,bening", 1))
+    line = tune.refused(**of(table, "data.classes=[benign,malignant]"))
+    assert "'bening' in row 3" in line
+    assert "the nearest class is 'benign'" in line
+
+
+def test_a_class_with_fewer_groups_than_folds_is_named(tune, table):
+    lines = table.read_text().replace(",malignant,", ",benign,").splitlines()
+    lines[1:5] = [line.replace(",benign,", ",rare,") for line in lines[1:5]]
+    table.write_text("\n".join(lines) + "\n")
+    line = tune.refused(**of(table))
+    assert "'rare'" in line
+    assert "a group for each of the 4 parts (the folds and the test part), but 'rare' has 2" in line
+
+
+def test_an_override_that_does_not_exist_is_answered_with_the_nearest(tune):
+    assert "did you mean stage_one.epochs" in tune.refused("stage_one.epoch=5")
+
+
+def test_an_unknown_loss_or_backbone_is_answered_with_the_nearest(tune):
+    assert "'supcom'; did you mean supcon" in tune.refused("stage_one.loss.name=supcom")
+    assert "'resnett18'; did you mean resnet18" in tune.refused("model.backbone=resnett18")
+
+
+def test_an_unknown_source_is_answered_with_the_nearest(tune):
+    assert "data source must be a known name, but got 'cvs'; did you mean csv" in tune.refused("data.source=cvs")
+
+
+def test_an_unknown_space_is_answered_with_the_nearest(tune):
+    line = tune.refused(space="supercon")
+    assert "a search space must be a known name, but got 'supercon'; did you mean supcon?" in line
+
+
+def test_a_space_whose_controls_cannot_be_is_refused_before_any_work(tune, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("about: Wrong.\ncontrols: {wrong: [stage_one=null]}\n")
+    assert "stage_two.frozen must be false without a stage one" in tune.refused(space=str(path))
+    assert not tune.cache.exists()
+
+
+def test_a_start_that_cannot_train_on_a_fold_is_refused_before_ray_starts(tune, table, tmp_path):
+    path = tmp_path / "blocks.yaml"
+    path.write_text(
+        "about: Blocks of three classes.\n"
+        "settings: [stage_one.sampler.name=per_class, stage_one.sampler.classes=3, stage_one.sampler.images=5]\n"
+        "search: {stage_one.loss.temperature: 'interval(0.1, 0.5)'}\n"
+        "starts: {paper: [stage_one.loss.temperature=0.1]}\n"
+    )
+    line = tune.refused(space=str(path), **of(table))
+    assert "stage_one.sampler.classes must be at most the 2 classes of the manifest" in line
+
+
+def test_no_trials_at_all_are_refused(tune):
+    assert "--trials must be >= 1, but got 0" in tune.refused("--trials", "0")
+
+
+def test_a_sweep_with_a_wrong_value_is_refused(tune):
+    assert "KEY=VALUE" in tune.refused("stage_one.epochs=choice(1,2")
+
+
+@pytest.mark.parametrize("what", ["run", "cache"])
+def test_a_folder_that_cannot_be_written_is_named(what, tune, photographs, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    if what == "run":
+        line = tune.refused(run=tmp_path / "file" / "run", **of(photographs / "table.csv"))
+    else:
+        line = tune.refused(**of(photographs / "table.csv", f"cache={tmp_path / 'file' / 'cache'}"))
+    assert str(tmp_path / "file" / what) in line
+    assert "must be writable" in line
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
+@pytest.fixture
+def begun(tune, photographs):
+    """A study that was begun on the photographs, as `prepare` leaves it."""
+    settings = DataSettings(source="csv", path=str(photographs / "table.csv"))
+    manifest = load_manifest(settings, tune.cache)
+    store, _ = build_store(manifest, SIZE, tune.cache)
+    same = FoldSettings()
+    folds = make_folds(manifest, same)
+    overrides = tune.words(**of(photographs / "table.csv"))[5:]
+    facts = {"manifest": manifest.digest, "pixels": data_digest(manifest, store), "folds": folds.digest}
+    of_space = {"space": "supcon", "content of the space": load_space("supcon", overrides).digest}
+    of_study = [one for one in overrides if not one.startswith("cache=")]
+    own = {"overrides": of_study, "initial weights": None}
+    return Run.create(tune.run, tune.cache, manifest, folds, facts | of_space | own)
+
+
+def test_a_folder_with_a_study_is_not_written_over(begun, tune, photographs):
+    line = tune.refused(**of(photographs / "table.csv"))
+    assert f"{begun.folder} has a study: add --resume" in line
+
+
+def test_a_study_is_not_resumed_with_other_rows(begun, tune, photographs, table):
+    table.write_text(
+        table.read_text().replace("3.png,benign", "3.png,malignant").replace("2.png,benign", "2.png,malignant")
+    )
+    line = tune.refused("--resume", **of(table))
+    assert f"--resume must find the manifest that {begun.folder} was begun with" in line
+
+
+def test_a_study_is_not_resumed_with_other_pixels_settings_or_folds(begun, tune, photographs, table):
+    Image.new("RGB", (SIZE, SIZE)).save(table.parent / "0.png")
+    assert "--resume must find the pixels" in tune.refused("--resume", **of(table))
+    assert "--resume must find the folds" in tune.refused("--resume", "folds.seed=5", **of(photographs / "table.csv"))
+    line = tune.refused("--resume", "stage_one.epochs=3", **of(photographs / "table.csv"))
+    assert "--resume must find the overrides" in line
+
+
+def test_a_study_is_not_resumed_with_another_space_or_other_weights(begun, tune, photographs):
+    facts = read_json(begun.folder / "run.json")
+    for noun in ("content of the space", "initial weights"):
+        write_json(begun.folder / "run.json", facts | {noun: "0123456789abcdef"})
+        line = tune.refused("--resume", **of(photographs / "table.csv"))
+        assert f"--resume must find the {noun} that {begun.folder} was begun with, 0123456789abcdef, but got" in line
+
+
+def test_an_address_where_nobody_listens_is_refused(begun, tune, photographs):
+    words = tune.words("--resume", "--address", "127.0.0.1:1", **of(photographs / "table.csv"))
+    assert main(words) == 2
+    errors = tune.capfd.readouterr().err
+    assert errors.startswith("raysk: --address must be that of a running Ray cluster, but got '127.0.0.1:1'")
+    assert len(errors.splitlines()) == 1
+
+
+def test_more_workers_than_the_cluster_has_are_refused_with_the_sum(tune, photographs):
+    """The only one of these that needs Ray: only the cluster knows what it has."""
+    words = tune.words("--workers", "999", **of(photographs / "table.csv"))
+    done = subprocess.run([sys.executable, "-m", "raysk.cli", *words], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert done.stderr.startswith("raysk: a lane must fit the cluster, but 999 workers x 1 CPU = 999 CPU is more")
+    left = [path.name for path in tune.run.rglob("*") if path.is_file()]
+    assert left == ["ray.log"], "no study was begun, so the right number of workers needs no --resume"
+
+
+def test_debug_shows_the_traceback():
+    words = [sys.executable, "-m", "raysk.cli", "--debug", "tune", "--space", "nope"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "ConfigError: a search space must be a known name" in done.stderr
+
+
+def test_a_folder_that_is_no_run_has_no_leaderboard(tmp_path, capfd):
+    assert main(["leaderboard", str(tmp_path)]) == 2
+    assert capfd.readouterr().err == (
+        f"raysk: {tmp_path / 'leaderboard.json'} must exist, but does not: is this the folder of a run?\n"
+    )
+
+
+@pytest.mark.parametrize("words", [["leaderboard"], ["recipe"], ["train", "recipe.yaml", "--run"]])
+@pytest.mark.parametrize("folder", ["s3://bucket/study", ""])
+def test_what_reads_a_run_wants_a_folder(words, folder, capfd):
+    assert main([*words, folder, *["1"] * (words == ["recipe"])]) == 2
+    assert capfd.readouterr().err.startswith(f"raysk: a run directory must be a folder here, but got {folder!r}: ")
+
+
+def test_a_broken_leaderboard_is_named(tmp_path, capfd):
+    for content in ("{", "[]", '{"rows": [{}]}'):
+        (tmp_path / "leaderboard.json").write_text(content)
+        assert main(["leaderboard", str(tmp_path)]) == 2
+        errors = capfd.readouterr().err
+        assert errors.startswith(f"raysk: {tmp_path / 'leaderboard.json'} must hold ")
+        assert len(errors.splitlines()) == 1
+
+
+def test_an_unknown_leaderboard_format_is_answered_with_the_known(tmp_path, capfd):
+    assert main(["leaderboard", str(tmp_path), "--format", "pdf"]) == 2
+    line = capfd.readouterr().err
+    assert line.startswith("raysk: leaderboard format must be a known name, but got 'pdf'; known: csv, html, json, md")
+
+
+def test_overrides_may_stand_on_both_sides_of_an_option(tune):
+    assert "did you mean stage_one.epochs" in tune.refused("--trials", "3", "stage_one.epoch=5")
+    assert "did you mean stage_one.epochs" in tune.refused("stage_one.epoch=5", "--trials", "3", "seed=1")
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["tune"], ["tune", "--space", "supcon", "--trails", "3"], ["spaces", "x", "y"], ["tnue"]]
+)
+def test_what_is_no_command_is_answered_with_the_usage(words, capfd):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage: raysk" in capfd.readouterr().err
+
+
+def test_the_spaces_are_listed_with_their_sentences(capfd):
+    assert main(["spaces"]) == 0
+    assert "supcon: SuperCon (Chen, Zhuang, Chang 2022)" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["spaces", "supcon"], "\n# ---- included: controls ----\n"),
+        (["parts", "focal"], "| `focal` | Focal loss"),
+        (["parts", "cosine"], "### Schedules"),
+        (["config", "stage_two"], "epochs: 20 "),
+        (["config", "stage_two.loss", "stage_two.loss.name=focal", "stage_two.loss.gamma=3"], "\ngamma: 3"),
+        (["config", "--space", "focal", "stage_two"], "\nfrozen: false "),
+    ],
+)
+def test_one_space_part_or_node_is_shown(words, part, capfd):
+    assert main(words) == 0
+    assert part in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["spaces", "supcom"], "a search space must be a known name, but got 'supcom'; did you mean supcon?"),
+        (["parts", "focl"], "a part must be a known name, but got 'focl'; did you mean focal"),
+        (["config", "stage_too"], "'stage_too'; did you mean stage_two or stage_one?"),
+        (["config", "stage_two.los"], "'stage_two.los'; did you mean stage_two.loss"),
+        (["config", "seed"], "a part of the configuration must have settings, but seed is 0: name its parent"),
+        (["config", "folds", "data"], "config must print one part, but got folds and data: name one"),
+        (["config", "folds.kk=3"], "'folds.kk'; did you mean folds.k"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_in_one_line(words, message, capfd):
+    assert main(words) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_the_version_is_told(capfd):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capfd.readouterr().out == f"raysk {raysk.__version__}\n"

@@ -1,0 +1,177 @@
+"""The shipped search spaces: whatever they can propose is a recipe, on many classes and on two, however unbalanced."""
+
+from collections import Counter
+
+import numpy as np
+import optuna
+import pytest
+
+from raysk.errors import ConfigError
+from raysk.spaces.files import list_spaces, read_space_file, spaces_folder
+from raysk.spaces.space import load_space
+from raysk.spaces.sweeps import lookup
+
+NAMES = ["contrastive", "decouple", "focal", "focal_ablation", "longtail", "metric", "supcon", "tournament"]
+SEARCHED = [name for name in NAMES if name not in ("focal_ablation", "tournament")]
+# A screening test of one disease: few of the rows have it.
+BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110])
+
+
+@pytest.fixture(scope="module")
+def spaces():
+    return {name: load_space(name) for name in NAMES}
+
+
+def trials(count, seed=0):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [study.ask() for _ in range(count)]
+
+
+def test_these_are_all_that_are_shipped():
+    assert [name for name, _ in list_spaces()] == NAMES
+    assert all(about.endswith(".") and "\n" not in about for _, about in list_spaces())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_named_point_is_a_recipe_that_trains_on_seven_classes_and_on_two(name, spaces):
+    points = spaces[name].named_points()
+    assert points
+    assert len({point.name for point in points}) == len(points)
+    recipes = [spaces[name].config(point).recipe for point in points]
+    for recipe in recipes:
+        recipe.check_rows(BINARY)
+        recipe.check_rows(MANY)
+    # Where families compete, one may begin where another does.
+    assert name == "tournament" or len({recipe.key for recipe in recipes}) == len(recipes), "two points are one recipe"
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_whatever_is_drawn_is_a_recipe_and_so_are_its_settings_of_stage_two(name, spaces):
+    space = spaces[name]
+    (family,) = space.families
+    keys = set()
+    for trial, inner in zip(trials(20), trials(20, seed=1), strict=True):
+        point = space.draw(trial, family)
+        recipe = space.config(point).recipe
+        recipe.check_rows(BINARY)
+        two_stage = recipe.stage_one is not None
+        drawn = [p for p in family.parameters if not (two_stage and p.key.startswith("stage_two."))]
+        check_conditions(drawn, point.values, recipe.to_plain())
+        search = space.stage_two_search(point)
+        assert (search is not None) is two_stage
+        if search is not None:
+            found = search.draw(inner)
+            found.check_rows(BINARY)
+            check_conditions(search.parameters, inner.params, found.to_plain())
+            assert found.encoder_key == recipe.encoder_key, "a setting of stage two must not ask for another encoder"
+            recipe = found
+        keys.add(recipe.key)
+    assert len(keys) == 20
+
+
+def check_conditions(parameters, drawn, plain):
+    """Holds what was drawn against the conditions: all that belong to the choices are there, and no others."""
+    for parameter in parameters:
+        if parameter.when is not None:
+            key, values = parameter.when
+            assert (parameter.name in drawn) is (str(lookup(plain, key)) in values), parameter.name
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_every_start_lies_within_its_sweeps(name, spaces):
+    """A start outside of what is searched would be drawn anew, under the start's name."""
+    (family,) = spaces[name].families
+    points = {point.name: point for point in spaces[name].named_points()}
+    for start, texts in family.starts.items():
+        own = {text.partition("=")[0] for text in points[start].own}
+        assert {text.partition("=")[0] for text in texts} <= own
+
+
+def test_every_family_of_the_tournament_is_that_space_with_names_of_its_own(spaces):
+    tournament = spaces["tournament"]
+    assert [family.name for family in tournament.families] == [
+        "supcon", "metric", "focal", "decouple", "longtail", "contrastive",
+    ]  # fmt: skip
+    for family in tournament.families:
+        (alone,) = spaces[family.name].families
+        assert [parameter.name for parameter in family.parameters] == [
+            f"{family.name}: {parameter.name}" for parameter in alone.parameters
+        ]
+        assert (family.settings, family.starts) == (alone.settings, alone.starts)
+    names = [parameter.name for family in tournament.families for parameter in family.parameters]
+    assert len(set(names)) == len(names), "Optuna knows a parameter by its name alone"
+
+
+@pytest.mark.parametrize(("asked", "each"), [(None, 2), (20, 2), (21, 3), (27, 4), (60, 9), (3, 1)])
+def test_the_families_of_the_tournament_get_the_same_number_of_trials(asked, each, spaces):
+    tournament = spaces["tournament"]
+    number = tournament.num_trials(asked)
+    assert number == 3 + 6 * each
+    starts = Counter(point.family for point in tournament.named_points(number))
+    assert starts.pop("") == len(tournament.controls) == 3
+    every = {family.name: len(family.starts) for family in tournament.families}
+    assert starts == {name: min(each, count) for name, count in every.items()}
+
+
+def test_points_of_the_tournament_are_named_by_their_family_and_take_turns(spaces):
+    names = [point.name for point in spaces["tournament"].named_points()]
+    assert names[:6] == [
+        "cross_entropy", "balanced_softmax", "logit_adjustment", "supcon: paper", "metric: batch_hard", "focal: paper",
+    ]  # fmt: skip
+    assert names[9:11] == ["supcon: from_scratch", "metric: centre_triplet"]
+
+
+def test_the_ablation_is_in_the_order_of_the_paper_and_nothing_else_is_tried(spaces):
+    space = spaces["focal_ablation"]
+    names = ["no dropout", "no augmentation", "no class weights", "no fully connected layers",
+             "no global average pooling", "full"]  # fmt: skip
+    assert list(space.grid) == names == [point.name for point in space.named_points()]
+    assert space.num_trials(None) == space.num_trials(20) == 6
+    assert space.num_trials(2) == 2
+    recipes = {point.name: space.config(point).recipe for point in space.named_points()}
+    full = recipes.pop("full").to_plain()
+    for name, recipe in recipes.items():
+        (changed,) = differing(full, recipe.to_plain())
+        assert changed.rpartition(".")[0] in ("stage_two.head", "stage_two", "stage_two.loss", "model"), name
+
+
+def differing(first, second, path=""):
+    """The dotted paths of the settings that differ; a part of another name counts as one."""
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return [path] if first != second else []
+    if first.get("name") != second.get("name"):
+        return [f"{path}.name"]
+    return [leaf for key in first for leaf in differing(first[key], second[key], f"{path}.{key}".lstrip("."))]
+
+
+def test_an_unknown_fragment_is_answered_with_the_nearest(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("about: Mine.\ninclude: [control]\n")
+    with pytest.raises(ConfigError, match="'control'; did you mean controls") as caught:
+        read_space_file(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_space_goes_over_what_it_includes(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "about: Mine.\ninclude: [controls, stage_two]\n"
+        "search: {stage_two.view: 'choice(none, light)', stage_one.epochs: 'choice(1, 2)'}\n"
+        "controls: {balanced_softmax: [stage_one.epochs=3], own: [stage_one.epochs=4]}\n"
+    )
+    content = read_space_file(path)
+    assert "include" not in content
+    assert content["controls"]["balanced_softmax"] == ["stage_one.epochs=3"]
+    assert list(content["controls"]) == ["cross_entropy", "balanced_softmax", "logit_adjustment", "own"]
+    assert content["search"]["stage_two.view"] == "choice(none, light)"
+    assert content["search"]["stage_one.epochs"] == "choice(1, 2)"
+    assert content["search"]["stage_two.passes"]["when"] == "stage_two.view=medium", "the rest is as it was"
+
+
+def test_every_space_has_the_controls_to_beat():
+    """But the ablation, whose rows are compared with one another."""
+    for name in set(NAMES) - {"focal_ablation"}:
+        controls = read_space_file(spaces_folder() / f"{name}.yaml")["controls"]
+        assert list(controls)[:3] == ["cross_entropy", "balanced_softmax", "logit_adjustment"], name

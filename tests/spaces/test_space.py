@@ -1,0 +1,210 @@
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from raysk.errors import ConfigError
+from raysk.spaces.space import load_space
+
+SPACE = """
+about: A space of the tests.
+settings:
+  - image_size=32
+  - stage_one.epochs=3
+  - stage_two.search=0
+search:
+  stage_one.loss.temperature: tag(log, interval(0.03, 0.5))
+  stage_one.optimizer.momentum: interval(0.5, 0.95)
+  stage_two.epochs: int(interval(2, 9))
+  stage_two.passes: range(1, 4)
+  stage_two.optimizer.name: choice(sgd, adamw)
+  stage_one.views: choice([none,light],[light,light])
+  stage_two.loss.name: choice(cross_entropy, focal, logit_adjustment)
+  stage_two.loss.gamma: {sweep: "interval(0.5, 5.0)", when: stage_two.loss.name=focal}
+starts:
+  paper:
+    - stage_one.loss.temperature=0.07
+    - stage_two.epochs=5
+  other:
+    - stage_two.loss.name=focal
+    - stage_two.loss.gamma=3.0
+controls:
+  plain: &plain
+    - stage_one=null
+    - stage_two.frozen=false
+    - stage_two.loss.name=cross_entropy
+  heavy:
+    - *plain
+    - stage_two.loss.weights=balanced
+"""
+
+
+@pytest.fixture
+def space_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(SPACE)
+    return str(path)
+
+
+def trials(count=20, seed=0):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [study.ask() for _ in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def by_key(space):
+    return {parameter.key: parameter for parameter in space.families[0].parameters}
+
+
+def draw(space, trial):
+    return space.draw(trial, space.families[0])
+
+
+def test_every_sweep_becomes_its_distribution(space_file):
+    found = {key: parameter.distribution for key, parameter in by_key(load_space(space_file)).items()}
+    assert found == {
+        "stage_one.loss.temperature": FloatDistribution(0.03, 0.5, log=True),
+        "stage_one.optimizer.momentum": FloatDistribution(0.5, 0.95),
+        "stage_two.epochs": IntDistribution(2, 9),
+        "stage_two.passes": CategoricalDistribution([1, 2, 3]),
+        "stage_two.optimizer.name": CategoricalDistribution(["sgd", "adamw"]),
+        "stage_one.views": CategoricalDistribution(["[none,light]", "[light,light]"]),
+        "stage_two.loss.name": CategoricalDistribution(["cross_entropy", "focal", "logit_adjustment"]),
+        "stage_two.loss.gamma": FloatDistribution(0.5, 5.0),
+    }
+
+
+def test_a_conditional_parameter_exists_for_its_choice_only(space_file):
+    space = load_space(space_file)
+    seen = set()
+    for trial in trials():
+        point = draw(space, trial)
+        loss = point.values["stage_two.loss.name"]
+        assert ("stage_two.loss.gamma" in point.values) is (loss == "focal")
+        assert trial.params == point.values
+        recipe = space.config(point).recipe
+        assert getattr(recipe.stage_two.loss, "gamma", None) == point.values.get("stage_two.loss.gamma")
+        seen.add(loss)
+    assert len(seen) == 3
+
+
+def test_the_papers_setting_is_first_then_the_controls_then_the_other_starts(space_file):
+    space = load_space(space_file)
+    points = space.named_points()
+    assert [(point.name, point.kind) for point in points] == [
+        ("paper", "start"), ("plain", "control"), ("heavy", "control"), ("other", "start"),
+    ]  # fmt: skip
+    paper, plain, heavy, other = (space.config(point).recipe for point in points)
+    assert paper.stage_one.loss.temperature == 0.07
+    assert (paper.stage_two.epochs, paper.stage_one.epochs, paper.image_size) == (5, 3, 32)
+    assert other.stage_two.loss.gamma == 3.0
+    assert plain.stage_one is None
+    assert (plain.kind, heavy.kind) == ("one-stage", "one-stage")
+    assert (plain.stage_two.loss.weights, heavy.stage_two.loss.weights) == ("none", "balanced")
+
+
+def test_what_the_command_line_gives_is_searched_no_more(space_file):
+    space = load_space(space_file, ["stage_two.loss.name=focal", "stage_one.loss.temperature=0.2"])
+    assert not {"stage_two.loss.name", "stage_one.loss.temperature"} & set(by_key(space))
+    for trial in trials(5):
+        point = draw(space, trial)
+        assert "stage_two.loss.gamma" in point.values, "its condition holds by the command line"
+        assert space.config(point).recipe.stage_one.loss.temperature == 0.2
+    paper, plain, _, other = space.named_points()
+    assert space.config(paper).recipe.stage_one.loss.temperature == 0.2, "over the start"
+    assert space.config(other).recipe.stage_two.loss.gamma == 3.0
+    assert type(space.config(plain).recipe.stage_two.loss).__name__ == "CrossEntropy", "a control stands as it is"
+
+
+def test_a_sweep_of_the_command_line_replaces_that_of_the_file(space_file):
+    space = load_space(space_file, ["stage_two.passes=choice(7,9)", "stage_one.optimizer.lr=interval(0.1,0.2)"])
+    assert by_key(space)["stage_two.passes"].distribution == CategoricalDistribution([7, 9])
+    for trial in trials(5):
+        recipe = space.config(draw(space, trial)).recipe
+        assert recipe.stage_two.passes in (7, 9)
+        assert 0.1 <= recipe.stage_one.optimizer.lr <= 0.2, "and one of its own is searched too"
+
+
+def test_a_sweep_of_the_command_line_keeps_the_condition(space_file):
+    space = load_space(space_file, ["stage_two.loss.gamma=interval(1,2)"])
+    for trial in trials():
+        gamma = getattr(space.config(draw(space, trial)).recipe.stage_two.loss, "gamma", 1.5)
+        assert 1 <= gamma <= 2
+
+
+def test_a_start_leaves_open_what_the_command_lines_sweep_does_not_have(space_file):
+    sweeps = [
+        "stage_one.loss.temperature=interval(0.2,0.3)",
+        "stage_two.epochs=choice(2,3)",
+        "stage_two.passes=choice(1,4)",
+    ]
+    paper = load_space(space_file, sweeps).named_points()[0]
+    assert paper.values["stage_two.passes"] == 1
+    assert not {"stage_one.loss.temperature", "stage_two.epochs"} & set(paper.values)
+
+
+def test_nothing_is_searched_of_a_stage_that_the_command_line_takes_away(space_file):
+    space = load_space(space_file, ["stage_one=null", "stage_two.frozen=false"])
+    for trial in trials(5):
+        point = draw(space, trial)
+        assert not any(key.startswith("stage_one") for key in point.values)
+        assert space.config(point).recipe.stage_one is None
+
+
+@pytest.mark.parametrize("name", ["supcon", "mine"])
+def test_the_settings_of_a_point_typed_again_make_the_same_recipe(name, space_file):
+    """The promise of the leaderboard's column of commands, but for the searcher: see test_searcher.py."""
+    source = "supcon" if name == "supcon" else space_file
+    user = ["data.size=150", "stage_two.epochs=4", "seed=3"]
+    space = load_space(source, user)
+    for point in [*space.named_points(), *(draw(space, trial) for trial in trials(8))]:
+        again = load_space(source, [*user, *point.own])
+        assert again.config().recipe == space.config(point).recipe, point
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("search: {stage_one.epochs: 5}", r"the sweep of stage_one.epochs must be choice\(...\), interval"),
+        (
+            "starts: {paper: [stage_one.epochs=5]}",
+            "a start must set searched keys only, but paper sets stage_one.epochs",
+        ),
+        ("serach: {}", "must be a known name, but got 'serach'; did you mean search"),
+        ("settings: [", "must be YAML, but"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_a_line_that_names_it(wrong, message, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(f"about: Wrong.\n{wrong}\n")
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_space(str(path))
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_must_say_what_it_is_about(tmp_path):
+    path = tmp_path / "silent.yaml"
+    path.write_text("search: {}\n")
+    with pytest.raises(ConfigError, match="no sentence `about`"):
+        load_space(str(path))
+
+
+def test_an_unknown_space_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="a search space must be a known name, but got 'supcom'; did you mean supcon"):
+        load_space("supcom")
+
+
+def test_an_unknown_setting_in_a_space_is_refused(tmp_path):
+    path = tmp_path / "typo.yaml"
+    path.write_text("about: Typo.\nsettings: [stage_one.epoch=3]\n")
+    with pytest.raises(ConfigError, match=r"did you mean stage_one\.epochs"):
+        load_space(str(path)).config()
+
+
+def test_an_interval_without_values_is_refused():
+    with pytest.raises(ConfigError, match=r"the sweep of stage_one\.loss\.temperature must have values"):
+        load_space("supcon", ["stage_one.loss.temperature=interval(1,0)"])

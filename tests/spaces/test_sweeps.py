@@ -1,0 +1,179 @@
+import json
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from raysk.config import compose_plain, parse_overrides, read_config
+from raysk.errors import ConfigError
+from raysk.parts.losses.classification import CrossEntropy
+from raysk.parts.losses.margins import LDAM
+from raysk.recipe import Recipe
+from raysk.spaces.space import load_space
+from raysk.spaces.sweeps import (
+    Parameter,
+    as_choice,
+    assigned,
+    distribution,
+    lookup,
+    override_texts,
+    read_parameters,
+    values_of,
+)
+
+PLAIN = {"stage_one": None, "stage_two": {"head": {"name": "linear"}, "loss": None, "view": "none"}, "seed": 3}
+NUMBERS = FloatDistribution(0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "when", "exists"),
+    [
+        ("stage_one.views", None, False),  # There is no stage one.
+        ("stage_two.view", None, True),
+        ("stage_two.head.tau", None, True),
+        ("stage_two.loss.gamma", None, False),
+        ("stage_two.loss.name", None, True),  # A name brings the part that it names.
+        ("stage_two.head.tau", ("stage_two.head.name", ("tau_norm",)), False),
+        ("stage_two.head.tau", ("stage_two.head.name", ("tau_norm", "linear")), True),
+        ("stage_two.head.tau", ("stage_one.loss.name", ("supcon",)), False),
+        ("seed", ("seed", ("3",)), True),
+        ("seed", ("stage_one", ("None",)), True),
+    ],
+)
+def test_a_parameter_exists_where_its_part_and_its_choice_do(key, when, exists):
+    assert Parameter(key, NUMBERS, when).exists(PLAIN) is exists
+
+
+@pytest.mark.parametrize(
+    ("values", "inside", "outside"),
+    [
+        (CategoricalDistribution(["a", 1]), ["a", 1], ["b", 2, None]),
+        (FloatDistribution(0.5, 2.0), [0.5, 1, 2.0], [0.4, 2.1, "1", None]),
+        (IntDistribution(1, 3), [1, 3], [0, 4, "2"]),
+    ],
+)
+def test_a_parameter_allows_what_is_searched(values, inside, outside):
+    parameter = Parameter("key", values)
+    assert all(parameter.allows(value) for value in inside)
+    assert not any(parameter.allows(value) for value in outside)
+
+
+ENTRIES = {
+    "a sweep": "tag(log, interval(0.01, 1))",
+    "a condition": {"sweep": "choice(1, 2)", "when": "stage_two.head.name=linear"},
+    "a condition with a choice": {"sweep": "choice([none,light],[none,none])", "when": "a.b=choice(x, y, 3)"},
+    "several": [
+        {"sweep": "int(interval(1, 5))", "when": "stage_two.head.name=linear"},
+        {"sweep": "range(1, 6, 2)", "when": "stage_two.head.name=choice(ncm, cosine)"},
+    ],
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_parameters_come_back_from_json(entry):
+    parameters = read_parameters("a space", "stage_two.passes", entry)
+    texts = json.loads(json.dumps([parameter.to_plain() for parameter in parameters]))
+    assert [Parameter.from_plain(plain) for plain in texts] == parameters
+
+
+def test_entries_become_parameters():
+    (sweep,) = read_parameters("a space", "key", ENTRIES["a sweep"])
+    assert sweep == Parameter("key", FloatDistribution(0.01, 1.0, log=True), None, "key")
+    (listed,) = read_parameters("a space", "key", ENTRIES["a condition with a choice"])
+    assert listed.distribution == CategoricalDistribution(["[none,light]", "[none,none]"])
+    assert listed.when == ("a.b", ("x", "y", "3"))
+    first, second = read_parameters("a space", "key", ENTRIES["several"])
+    assert (first.distribution, second.distribution) == (IntDistribution(1, 5), CategoricalDistribution([1, 3, 5]))
+    assert first.when == ("stage_two.head.name", ("linear",))
+    assert second.when == ("stage_two.head.name", ("ncm", "cosine"))
+    assert first.name != second.name  # To Optuna, for which a name has one distribution.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed=3", r"^a file: the sweep of seed must be choice\(...\), interval\(...\) or range\(...\), but got 3: "),
+        ("seed=interval(3, 1)", "^a file: the sweep of seed must have values, but "),
+    ],
+)
+def test_what_is_no_sweep_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        distribution("a file", *parse_overrides([text]))
+    assert "\n" not in str(caught.value)
+
+
+@given(value=st.lists(st.sampled_from(["none", "light"])) | st.booleans() | st.integers() | st.sampled_from(["a", "b"]))
+@settings(max_examples=30, deadline=None)
+def test_a_choice_typed_as_an_override_is_the_value_again(value):
+    (text,) = override_texts({"stage_one.views": as_choice(value)})
+    assert parse_overrides([text])[0].value() == value
+
+
+def test_values_are_read_of_what_exists():
+    parameters = [Parameter(key, NUMBERS) for key in ("stage_one.views", "stage_two.view", "seed", "stage_two.nothing")]
+    assert values_of(parameters, PLAIN) == {"stage_two.view": "none", "seed": 3}
+    assert lookup(PLAIN, "stage_two.head.name.deeper") is None
+
+
+# One setting changed.
+
+
+def test_an_exchanged_part_drops_what_the_new_one_has_not():
+    plain = {"stage_two": {"loss": {"name": "focal", "gamma": 3.0, "weights": "balanced"}}}
+    found = assigned(plain, "stage_two.loss.name", "cross_entropy")
+    assert found == {"stage_two": {"loss": {"name": "cross_entropy", "weights": "balanced"}}}
+    assert plain["stage_two"]["loss"]["gamma"] == 3.0  # What was given is left as it was.
+    again = assigned(found, "stage_two.loss.name", "balanced_softmax")
+    assert again == {"stage_two": {"loss": {"name": "balanced_softmax"}}}
+
+
+def test_an_exchanged_part_has_defaults_of_its_own():
+    """beta is 0.999 in one and 0.9999 in the other; what was chosen stays, what was a default does not."""
+    plain = {"loss": CrossEntropy().to_plain() | {"name": "cross_entropy"}}
+    assert LDAM().beta != CrossEntropy().beta
+    assert assigned(plain, "loss.name", "ldam") == {"loss": {"name": "ldam"}}
+    plain["loss"]["beta"] = 0.9
+    assert assigned(plain, "loss.name", "ldam") == {"loss": {"name": "ldam", "beta": 0.9}}
+
+
+def test_other_names_drop_nothing():
+    found = assigned({"stage_two": {"optimizer": {"name": "sgd", "lr": 0.1}}}, "stage_two.optimizer.name", "adamw")
+    assert found == {"stage_two": {"optimizer": {"name": "adamw", "lr": 0.1}}}
+
+
+def test_a_part_that_is_not_there_is_made():
+    plain = {"stage_one": {"classifier_loss": None}}
+    found = assigned(plain, "stage_one.classifier_loss.name", "focal")
+    assert found == {"stage_one": {"classifier_loss": {"name": "focal"}}}
+
+
+SPACE = load_space("supcon")
+
+
+def draws(seed: int) -> dict[str, object]:
+    """Returns a point of the space by key: what is drawn exists with what was drawn before."""
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
+    (family,) = SPACE.families
+    plain, values = SPACE.config().recipe.to_plain(), {}
+    for parameter in family.parameters:
+        if parameter.exists(plain):
+            values[parameter.key] = parameter.draw(trial)
+            (item,) = parse_overrides(override_texts({parameter.key: values[parameter.key]}))
+            plain = assigned(plain, parameter.key, item.value())
+    return values | {"": plain}
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_a_point_is_that_which_composing_the_tree_gives(seed):
+    values = draws(seed)
+    plain = values.pop("")
+    texts = override_texts(values)
+    expected = read_config(compose_plain(*SPACE.families[0].settings, *texts))
+    assert any(key.startswith("stage_two.") for key in values)
+    try:
+        found = Recipe.from_plain(plain)
+    except ConfigError as error:
+        pytest.fail(f"{texts} compose, but {error}")
+    assert found == expected.recipe

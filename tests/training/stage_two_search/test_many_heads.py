@@ -1,0 +1,217 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from raysk.errors import ConfigError
+from raysk.parts.heads import FrozenClassifier, heads
+from raysk.parts.losses import LogitLoss, losses
+from raysk.recipe import StageTwo
+from raysk.training.batches import FeatureBatches, Plan
+from raysk.training.loop import Trainer, hash_seed
+from raysk.training.stage_two_search import many_heads
+from raysk.training.stage_two_search.many_heads import fit_heads, many_logits
+from raysk.training.world import World
+
+SEED, FOLD, NUM_CLASSES, WIDTH, PASSES = 3, 1, 4, 10, 2
+
+
+@pytest.fixture(scope="module")
+def labels() -> np.ndarray:
+    return np.random.default_rng(0).permutation(np.repeat(np.arange(NUM_CLASSES), [40, 20, 9, 5]))
+
+
+@pytest.fixture(scope="module")
+def features(labels: np.ndarray) -> Tensor:
+    """(P, N, D): noise about a vector of each class, all positive as pooled features are."""
+    random = torch.Generator().manual_seed(0)
+    centres = torch.randn(NUM_CLASSES, WIDTH, generator=random)[torch.from_numpy(labels)]
+    return (centres + torch.randn(PASSES, len(labels), WIDTH, generator=random)).relu()
+
+
+@pytest.fixture(scope="module")
+def start() -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(1)
+    return torch.randn(NUM_CLASSES, WIDTH, generator=random), torch.randn(NUM_CLASSES, generator=random)
+
+
+def stage_of(**settings: Any) -> StageTwo:
+    optimizer = {"name": "adamw", "lr": 0.01, "weight_decay": 0.01} | settings.pop("optimizer", {})
+    return StageTwo.from_plain({"epochs": 3, "batch_size": 16, "optimizer": optimizer} | settings)
+
+
+def fitted_alone(
+    stage: StageTwo, features: Tensor, labels: np.ndarray, start: tuple[Tensor, Tensor], folder: Path
+) -> nn.Module:
+    """The head that the training loop makes of one setting, as stage two runs it."""
+    world = World(0, 1, torch.device("cpu"))
+    with torch.random.fork_rng():
+        torch.manual_seed(hash_seed(SEED, FOLD, 2))
+        head = stage.head.build(WIDTH, NUM_CLASSES)
+        if isinstance(head, FrozenClassifier):
+            head.start_from(features[0], torch.from_numpy(labels), *start)
+        if any(True for _ in head.parameters()):
+            loss = stage.loss.build(torch.from_numpy(labels).bincount(minlength=NUM_CLASSES))
+            batches = FeatureBatches(features[: stage.passes], Plan(labels, stage, SEED, world))
+            file = folder / "progress"
+            trainer = Trainer(head, loss, stage, hash_seed(SEED, 2), world, ("key", FOLD), file)
+            trainer.fit(batches, "stage two", lambda progress: None)
+            file.unlink()
+    return head.eval()
+
+
+def assert_alike(found: nn.Module, expected: nn.Module, what: object) -> None:
+    values, expected_values = found.state_dict(), expected.state_dict()
+    assert values.keys() == expected_values.keys()
+    for name, value in values.items():
+        assert torch.allclose(value, expected_values[name], atol=1e-5, rtol=1e-5), f"{name} of {what}"
+
+
+LOGIT_LOSSES = [name for name in losses if issubclass(losses[name], LogitLoss)]
+OPTIMIZERS = [
+    {},
+    {"lr": 0.002, "weight_decay": 0.3, "schedule": "step"},
+    {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.001, "warmup": 0.3},
+    {"name": "sgd", "lr": 0.3, "momentum": 0.0, "schedule": "constant"},
+]
+HEADS = [
+    {"name": "linear"},
+    {"name": "cosine", "scale": 8.0},
+    {"name": "mlp", "hidden": 6, "dropout": 0.4},
+    {"name": "mlp", "hidden": 6, "dropout": 0.0},
+    {"name": "lws"},
+    {"name": "tau_norm", "tau": 0.5},
+    {"name": "ncm"},
+]
+
+
+def loss_and_head(name: str) -> dict[str, Any]:
+    head = {"name": "cosine", "scale": 30.0} if name == "ldam" else {"name": "linear"}
+    return {"loss": {"name": name}, "head": head}
+
+
+def mixed_stages() -> list[StageTwo]:
+    """Every loss with every optimizer, over two samplers; every head; and what else a stage can ask for."""
+    samplers = itertools.cycle([{"name": "instance"}, {"name": "class_balanced"}])
+    stages = [
+        stage_of(**loss_and_head(name), optimizer=optimizer, sampler=next(samplers))
+        for name in LOGIT_LOSSES
+        for optimizer in OPTIMIZERS
+    ]
+    stages += [stage_of(head=head, optimizer=optimizer) for head in HEADS for optimizer in OPTIMIZERS[:3:2]]
+    stages += [
+        stage_of(loss={"name": "cross_entropy", "weights": "balanced", "label_smoothing": 0.1}),
+        stage_of(loss={"name": "focal", "gamma": 0.5, "weights": "effective"}, epochs=2),
+        stage_of(loss={"name": "logit_adjustment", "tau": 1.7}, batch_size=8, ema=0.9),
+        stage_of(ema=0.8, optimizer=OPTIMIZERS[2]),
+        stage_of(ema=0.5, passes=2),
+        stage_of(passes=2),
+        stage_of(batch_size=1000, accumulate=4),
+        stage_of(accumulate=2, head={"name": "mlp", "hidden": 5}),
+        stage_of(sampler={"name": "square_root"}, epochs=5),
+    ]
+    return stages
+
+
+@pytest.mark.parametrize("worth_a_block", [1, 2, 1000])
+def test_every_setting_gets_what_the_training_loop_makes_of_it(
+    worth_a_block, features, labels, start, tmp_path, monkeypatch
+):
+    """Whether settings share their batches, or bring their own along, or some do this and some that."""
+    monkeypatch.setattr(many_heads, "_WORTH_A_BLOCK", worth_a_block)
+    stages = mixed_stages()
+    random = np.random.default_rng(0)
+    order = random.permutation(len(stages))
+    state = torch.get_rng_state()
+    found = fit_heads([stages[place] for place in order], features, labels, NUM_CLASSES, SEED, FOLD, start)
+    assert torch.equal(torch.get_rng_state(), state)
+    for place, head in zip(order, found, strict=True):
+        assert not head.training
+        assert_alike(head, fitted_alone(stages[place], features, labels, start, tmp_path), stages[place])
+
+
+def test_every_head_and_every_loss_on_logits_is_in_the_mix():
+    stages = mixed_stages()
+    assert {heads.name_of(type(stage.head)) for stage in stages} == set(heads)
+    assert {losses.name_of(type(stage.loss)) for stage in stages} == set(LOGIT_LOSSES)
+
+
+def test_training_changes_a_head_and_settings_change_the_result(features, labels, start):
+    """Else the comparison above would compare untrained heads."""
+    stages = [
+        stage_of(),
+        stage_of(epochs=2),
+        stage_of(ema=0.9),
+        stage_of(passes=2),
+        stage_of(sampler={"name": "class_balanced"}),
+        stage_of(loss={"name": "focal"}),
+        *[stage_of(optimizer=changes) for changes in ({"lr": 0.02}, {"weight_decay": 3.0}, {"warmup": 0.5})],
+    ]
+    weights = [head.weight for head in fit_heads(stages, features, labels, NUM_CLASSES, SEED, FOLD)]
+    for one, other in itertools.combinations(weights, 2):
+        assert (one - other).abs().max() > 1e-4
+
+
+def test_a_setting_is_not_touched_by_what_is_fitted_beside_it(features, labels, start):
+    """Alone, with its like, and cut into several blocks."""
+    stages = [stage_of(optimizer={"lr": 0.001 * (1 + number)}) for number in range(40)]
+    together = fit_heads(stages, features, labels, NUM_CLASSES, SEED, FOLD)
+    mixed = fit_heads([*mixed_stages(), stages[7]], features, labels, NUM_CLASSES, SEED, FOLD, start)
+    (alone,) = fit_heads([stages[7]], features, labels, NUM_CLASSES, SEED, FOLD)
+    assert_alike(together[7], alone, "together")
+    assert_alike(mixed[-1], alone, "mixed")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_setting_that_diverges_spoils_no_other(name, features, labels):
+    good = stage_of(optimizer={"name": name})
+    wild = stage_of(optimizer={"name": name, "lr": 100.0, "weight_decay": 10.0, "schedule": "constant"}, epochs=3)
+    huge = features * 1e12
+    expected = fit_heads([good], huge, labels, NUM_CLASSES, SEED, FOLD)[0]
+    found = fit_heads([good, wild, good], huge, labels, NUM_CLASSES, SEED, FOLD)
+    logits = many_logits(found, huge)
+    assert not logits[1].isfinite().all()
+    assert logits[0].isfinite().all()
+    assert_alike(found[0], expected, name)
+    assert_alike(found[2], expected, name)
+
+
+def test_fits_on_one_thread_as_on_several(features, labels):
+    stages = [stage_of(optimizer={"lr": 0.001 * (1 + number)}) for number in range(40)]
+    before = torch.get_num_threads()
+    try:
+        found = {}
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            found[number] = fit_heads(stages, features, labels, NUM_CLASSES, SEED, FOLD)
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(found[1], found[3], strict=True):
+        assert_alike(one, other, "threads")
+
+
+def test_logits_are_those_of_each_head(features, labels, start):
+    linear = fit_heads([stage_of(), stage_of(ema=0.5)], features, labels, NUM_CLASSES, SEED, FOLD)
+    others = fit_heads([stage_of(head=head) for head in HEADS], features, labels, NUM_CLASSES, SEED, FOLD, start)
+    for fitted in (linear, others, [linear[0], *others, linear[1]]):
+        logits = many_logits(fitted, features)
+        assert logits.shape == (len(fitted), PASSES, len(labels), NUM_CLASSES)
+        assert not logits.requires_grad
+        for found, head in zip(logits, fitted, strict=True):
+            torch.testing.assert_close(found, head(features.flatten(0, 1)).view_as(found))
+
+
+def test_refuses_what_it_lacks(features, labels):
+    with pytest.raises(ConfigError, match=r"^passes must be at most the 2 of the features, but got 3: "):
+        fit_heads([stage_of(passes=3)], features, labels, NUM_CLASSES, SEED, FOLD)
+    with pytest.raises(ConfigError, match=r"^start must be given"):
+        fit_heads([stage_of(head={"name": "lws"})], features, labels, NUM_CLASSES, SEED, FOLD)
+
+
+def test_nothing_to_fit_is_no_heads(features, labels):
+    assert fit_heads([], features, labels, NUM_CLASSES, SEED, FOLD) == []

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from raysk.parts.heads import CosineHead, LinearHead, MLPHead
+from raysk.parts.losses import LogitLoss, losses
+from raysk.training.stage_two_search.stacked_modules import StackedModules, structure
+
+COUNTS = torch.tensor([50, 20, 5])
+HEADS = {"linear": LinearHead(), "cosine": CosineHead(), "mlp": MLPHead(hidden=5, dropout=0.0)}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_stacked_heads_give_the_logits_and_gradients_of_each(name):
+    heads = [HEADS[name].build(6, 3) for _ in range(4)]
+    inputs, slopes = torch.randn(8, 6), torch.randn(4, 8, 3)
+    stack = StackedModules(heads)
+    logits = stack(inputs, dims=(None,))
+    found = torch.autograd.grad(logits, list(stack.parameters.values()), slopes)
+    for place, head in enumerate(heads):
+        expected = head(inputs)
+        torch.testing.assert_close(logits[place], expected)
+        for stacked, gradient in zip(
+            found, torch.autograd.grad(expected, head.parameters(), slopes[place]), strict=True
+        ):
+            torch.testing.assert_close(stacked[place], gradient)
+
+
+@pytest.mark.parametrize("name", [name for name in losses if issubclass(losses[name], LogitLoss)])
+def test_stacked_losses_give_the_loss_and_gradient_of_each(name):
+    modules = [losses[name]().build(counts) for counts in (COUNTS, COUNTS.flip(0))]
+    logits, labels = torch.randn(2, 8, 3, requires_grad=True), torch.tensor([0, 1, 2, 0, 0, 2, 1, 0])
+    stack = StackedModules(modules)
+    for done in (0.0, 0.9):  # LDAM has other weights late in training.
+        stack.begin_epoch(done)
+        found = stack(logits, labels, dims=(0, None))
+        expected = torch.stack([module(part, labels) for module, part in zip(modules, logits, strict=True)])
+        torch.testing.assert_close(found, expected)
+        gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (found, expected)]
+        torch.testing.assert_close(*gradients)
+
+
+def test_parameters_come_back():
+    heads = [LinearHead().build(6, 3) for _ in range(2)]
+    stack = StackedModules(heads)
+    stack.unstack([parameter + 1 for parameter in stack.parameters.values()])
+    for place, head in enumerate(heads):
+        torch.testing.assert_close(head.weight.detach(), stack.parameters["weight"][place].detach() + 1)
+
+
+def test_a_structure_is_all_but_the_values():
+    assert structure(LinearHead().build(6, 3)) == structure(LinearHead().build(6, 3))
+    different = [
+        LinearHead().build(6, 3),
+        LinearHead().build(6, 4),
+        CosineHead().build(6, 3),
+        MLPHead(hidden=5, dropout=0.1).build(6, 3),
+        MLPHead(hidden=5, dropout=0.2).build(6, 3),
+    ]
+    assert len({structure(module) for module in different}) == len(different)
