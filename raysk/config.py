@@ -1,7 +1,5 @@
 """Configuration: Hydra composes it from `conf/`, a space and the command line; dataclasses validate it."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -9,8 +7,6 @@ from typing import Annotated, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,26 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 from raysk.data.folds.dividing import FoldSettings
 from raysk.data.sources import DataSettings, sources
 from raysk.errors import ConfigError, in_one_line
-from raysk.parts.heads import heads
-from raysk.parts.losses import losses
-from raysk.parts.mixing import mixings
-from raysk.parts.samplers import samplers
-from raysk.recipe import Recipe
-from raysk.registry import Registry, unknown_name
+from raysk.overrides import parse_override, with_literal_path
+from raysk.recipe import PART_NODES, Recipe
+from raysk.registry import unknown_name
 from raysk.settings import Between, Settings, within
 
 _TREE = Path(__file__).parent.resolve() / "conf"
-# Below these nodes the settings depend on the part's name, so the tree cannot list them; the part checks them.
-PART_NODES: dict[str, Registry[Any]] = {
-    "loss": losses,
-    "classifier_loss": losses,
-    "sampler": samplers,
-    "head": heads,
-    "mixing": mixings,
-}
 _DATA_SETTINGS = frozenset(setting.name for setting in fields(DataSettings))
-# Settings whose values are paths or addresses.
-_PATHS = frozenset({"path", "cache", "stores", "checkpoint"})
 # The last two are there for others to refer to.
 _NOT_OF_THE_RECIPE = ("data", "folds", "cache", "stores", "loader", "epochs", "batch_size")
 
@@ -81,35 +64,6 @@ class Config(Settings):
         return Path(self.cache).expanduser().absolute()
 
 
-def parse_overrides(texts: Sequence[str]) -> list[Override]:
-    """Parses overrides in Hydra's grammar, sweeps included.
-
-    Raises:
-        ConfigError: One of them is not in that grammar.
-    """
-    return [_parse(text) for text in texts]
-
-
-@cache
-def _parse(text: str) -> Override:
-    text = _with_literal_path(text)
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"an override must be KEY=VALUE, but got {text!r}: {reason}") from error
-
-
-def _with_literal_path(text: str) -> str:
-    """Quotes the value of an override that is a path: ~, spaces and commas in it are no grammar."""
-    key, equals, value = text.partition("=")
-    if key.rpartition(".")[2] not in _PATHS or value in ("", "null") or value.startswith(("'", '"', "choice(")):
-        return text
-    # Hydra takes backslashes before a quotation mark, and only there, for marks of its own.
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return f"{key}{equals}'{escaped}'"
-
-
 @cache
 def compose_plain(*texts: str) -> dict[str, Any]:
     """Composes the configuration tree with overrides, later ones over earlier ones; not to be changed.
@@ -117,7 +71,7 @@ def compose_plain(*texts: str) -> dict[str, Any]:
     Raises:
         ConfigError: An override names what does not exist, or would import code.
     """
-    texts, collections = _collections(tuple(map(_with_literal_path, texts)))
+    texts, collections = _collections(tuple(map(with_literal_path, texts)))
     opened = [_opened(text, collections) for text in texts]
     opened += [f"+data@data.{name}={source}" for name, source in collections.items()]
     try:
@@ -201,8 +155,8 @@ def _leaves(plain: Any, path: str = "") -> list[str]:
 
 def _collections(texts: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
     """Takes data=[ham10000,clinic:csv] apart: into data=several, and the source of each collection by its name."""
-    given = [text for text in texts if _parse(text).key_or_group == "data"]
-    items = _parse(given[-1]).value() if given else None
+    given = [text for text in texts if parse_override(text).key_or_group == "data"]
+    items = parse_override(given[-1]).value() if given else None
     if not isinstance(items, list):
         return texts, {}
     collections: dict[str, str] = {}
@@ -233,13 +187,13 @@ def _check_source(name: str) -> None:
 
 def _opened(text: str, collections: dict[str, str]) -> str:
     """Checks the key of an override, and lets it add a setting to a part."""
-    key = _parse(text).key_or_group
+    key = parse_override(text).key_or_group
     if "_target_" in text:
         raise ConfigError(f"an override must not import code, but got {text!r}: name a registered part instead")
     if any(node in PART_NODES for node in key.split(".")[:-1]):
         return f"++{text.lstrip('+')}"
     if key == "data":
-        _check_source(str(_parse(text).value()))
+        _check_source(str(parse_override(text).value()))
     above, _, name = key.partition(".")[2].partition(".")
     if key.startswith("data.") and above in collections:
         key = f"data.{name}"

@@ -19,11 +19,20 @@ from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.losses.contrastive import SupCon
 from raysk.parts.mixing import Mixing, NoMixing, mixings
 from raysk.parts.samplers import InstanceSampler, Sampler, samplers
+from raysk.registry import Registry
 from raysk.settings import Between, Settings
 
 # Enters every key: raise it when the same recipe would no longer give the same weights, or when a default changes,
 # since keys leave out what stands at its default.
 RECIPE_SCHEMA = 3
+# The nodes of a recipe that name a part. Below them the settings depend on the part, which checks them.
+PART_NODES: dict[str, Registry[Any]] = {
+    "loss": losses,
+    "classifier_loss": losses,
+    "sampler": samplers,
+    "head": heads,
+    "mixing": mixings,
+}
 # The settings of a recipe that stage one reads.
 _OF_THE_ENCODER = ("model", "image_size", "stage_one", "seed")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from raysk.config import Config, compose_plain, parse_overrides, read_config
+from raysk.config import Config, compose_plain, read_config
 from raysk.data.sources import DataSettings
 from raysk.errors import ConfigError
 from raysk.parts.losses.classification import Focal
@@ -122,11 +122,6 @@ def test_a_configuration_cannot_import_code_by_a_space_or_a_recipe_either():
     plain["stage_two"]["loss"] = {"name": "focal", "_target_": "os.system"}
     with pytest.raises(ConfigError, match="_target_ must be a known setting"):
         Recipe.from_plain(plain)
-
-
-def test_sweeps_are_told_from_values():
-    sweep, value = parse_overrides(["stage_one.epochs=choice(1,2)", "stage_one.views=[none,light]"])
-    assert (sweep.is_sweep_override(), value.is_sweep_override()) == (True, False)
 
 
 def test_an_unknown_data_source_is_answered_with_the_nearest():

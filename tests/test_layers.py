@@ -18,6 +18,7 @@ ORDER = [
     "raysk.artifacts",
     "raysk.settings",
     "raysk.supervision",
+    "raysk.overrides",
     "raysk.data.parquet",
     "raysk.data.manifest",
     "raysk.data.tables",

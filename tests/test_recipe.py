@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysk.artifacts import read_json
-from raysk.config import PART_NODES
 from raysk.data.views import training_views
 from raysk.parts.heads import FrozenHead, heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.mixing import mixings
 from raysk.parts.samplers import samplers
-from raysk.recipe import RECIPE_SCHEMA, Job, Optimizer, Recipe, StageOne, StageTwo
+from raysk.recipe import PART_NODES, RECIPE_SCHEMA, Job, Optimizer, Recipe, StageOne, StageTwo
 
 LOGIT_LOSSES = [name for name in losses if issubclass(losses[name], LogitLoss)]
 EMBEDDING_LOSSES = [name for name in losses if issubclass(losses[name], EmbeddingLoss)]

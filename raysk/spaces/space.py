@@ -24,8 +24,9 @@ import optuna
 from hydra.core.override_parser.types import Override
 
 from raysk.artifacts import digest_of
-from raysk.config import Config, compose_plain, parse_overrides, read_config
+from raysk.config import Config, compose_plain, read_config
 from raysk.errors import ConfigError
+from raysk.overrides import parse_overrides
 from raysk.spaces.files import find_space, read_space_file
 from raysk.spaces.stage_two_search import StageTwoSearch
 from raysk.spaces.sweeps import Parameter, assigned, distribution, lookup, override_texts, read_parameters, values_of
@@ -109,9 +110,8 @@ class Space:
         Raises:
             ConfigError: An override does not exist, or a value breaks a rule.
         """
-        if point is None:
-            return read_config(compose_plain(*self.settings, *self.user))
-        return read_config(self._compose(self.family(point.family), point.own))
+        family, own = (self.family(point.family), point.own) if point else (None, ())
+        return read_config(self._compose(family, *own))
 
     def family(self, name: str) -> Family | None:
         """Returns a family by its name; None for that of a control."""
@@ -163,7 +163,7 @@ class Space:
         """
         settings: dict[str, Any] = {}
         values, base = {}, {}
-        plain = self._compose(family, ())
+        plain = self._compose(family)
         for parameter in family.parameters:
             if not parameter.exists(plain):
                 continue
@@ -183,13 +183,13 @@ class Space:
         family = self.family(point.family)
         if family is None:
             return None
-        plain = self._compose(family, point.own)
+        plain = self._compose(family, *point.own)
         parameters = tuple(parameter for parameter in family.parameters if _is_inner(parameter, plain))
         config = self.config(point)
         return StageTwoSearch(config.recipe, parameters, config.stage_two.search) if parameters else None
 
-    def _compose(self, family: Family | None, own: tuple[str, ...]) -> dict[str, Any]:
-        return compose_plain(*(family.settings if family else self.settings), *self.user, *own)
+    def _compose(self, family: Family | None, *own: str) -> dict[str, Any]:
+        return compose_plain(*(family or self).settings, *self.user, *own)
 
     def _named(self, family: Family, name: str) -> str:
         return name if len(self.families) == 1 else f"{family.name}: {name}"
@@ -211,7 +211,7 @@ class Space:
     def _control(self, name: str, texts: tuple[str, ...]) -> Point:
         # Searched settings that the control leaves open are written down too, so that it stands on its own.
         parameters = self.families[0].parameters if len(self.families) == 1 else ()
-        values = values_of(parameters, compose_plain(*self.settings, *self.user, *texts))
+        values = values_of(parameters, self._compose(None, *texts))
         given = {item.key_or_group: text for item, text in zip(parse_overrides(texts), texts, strict=True)}
         left = {key: value for key, value in values.items() if key not in given}
         return Point(name, "control", "", (*given.values(), *override_texts(left)))

@@ -15,8 +15,9 @@ from optuna.distributions import (
     json_to_distribution,
 )
 
-from raysk.config import PART_NODES, parse_overrides
 from raysk.errors import ConfigError
+from raysk.overrides import parse_overrides
+from raysk.recipe import PART_NODES
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from raysk.config import compose_plain, parse_overrides, read_config
+from raysk.config import compose_plain, read_config
 from raysk.errors import ConfigError
+from raysk.overrides import parse_overrides
 from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.losses.margins import LDAM
 from raysk.recipe import Recipe

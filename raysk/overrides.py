@@ -1,0 +1,44 @@
+"""Overrides: one line KEY=VALUE of a space or of the command line, in Hydra's grammar."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from raysk.errors import ConfigError
+
+# Settings whose values are paths or addresses.
+_PATHS = frozenset({"path", "cache", "stores", "checkpoint"})
+
+
+def parse_overrides(texts: Sequence[str]) -> list[Override]:
+    """Parses several overrides; see `parse_override`."""
+    return [parse_override(text) for text in texts]
+
+
+@cache
+def parse_override(text: str) -> Override:
+    """Parses an override: a value, or a sweep.
+
+    Raises:
+        ConfigError: It is not in Hydra's grammar.
+    """
+    text = with_literal_path(text)
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"an override must be KEY=VALUE, but got {text!r}: {reason}") from error
+
+
+def with_literal_path(text: str) -> str:
+    """Quotes the value of an override that is a path, so that ~, spaces and commas in it mean themselves."""
+    key, equals, value = text.partition("=")
+    if key.rpartition(".")[2] not in _PATHS or value in ("", "null") or value.startswith(("'", '"', "choice(")):
+        return text
+    # Hydra takes backslashes before a quotation mark, and only there, for marks of its own.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
+    return f"{key}{equals}'{escaped}'"
