@@ -36,22 +36,22 @@ from optuna.distributions import FloatDistribution
 from rich.console import Console
 from rich.table import Table
 
-from raysk.artifacts import read_json, write_json
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job
+from raysk.records import JobRecord
 from raysk.run import Run
 from raysk.search.broker import start_broker
 from raysk.search.cluster import connected, trial_resources
 from raysk.search.display import chatter_to
+from raysk.search.jobs import Outcome
 from raysk.search.lanes import LanePool
-from raysk.search.progress import SearchProgress
 from raysk.search.resources import LanePlan, plan_lanes
-from raysk.search.searcher import StudySearcher
+from raysk.search.searcher import SearchProgress, StudySearcher
 from raysk.search.study import make_tuner
 from raysk.spaces.space import Family, Parameter, Space
-from raysk.training.loop import Progress, Report
+from raysk.training.loop import Report, StageProgress
 from raysk.training.world import World
 
 # After raysk, which has to switch Tune's loggers off before Tune is imported.
@@ -93,7 +93,7 @@ def pretend(job: Job, run: Run, world: World, report: Report, seconds: float) ->
     if world.agree(run.is_done(job)):
         return
     began = time.time()
-    report(Progress("no stage", 1))
+    report(StageProgress("no stage", 1))
     time.sleep(seconds)
     if world.is_main_rank:
         rows = run.folds.held_out_rows(job.fold)
@@ -107,7 +107,15 @@ def pretend(job: Job, run: Run, world: World, report: Report, seconds: float) ->
             folds_digest=run.folds.digest,
             part="held_out",
         ).write(run.predictions_file(job.recipe.key, job.fold, "held_out"))
-        write_json(run.record_file(job), {"job": job.to_plain(), "began": began, "ended": time.time(), "macro_f1": 0.0})
+        JobRecord(
+            recipe=job.recipe.key,
+            fold=job.fold,
+            part=job.part,
+            seconds=time.time() - began,
+            workers=world.size,
+            threads=1,
+            macro_f1=0.0,
+        ).write(run.record_file(job))
     world.barrier()
 
 
@@ -126,7 +134,7 @@ def time_lanes(folder: Path, plan: LanePlan, num_trials: int, job_seconds: float
     broker = start_broker("benchmark")
     began = time.perf_counter()
     lanes = LanePool(run, "benchmark", plan, print, partial(pretend, seconds=job_seconds))
-    while len(ray.get(broker.status.remote())["lanes"]) < plan.lanes:
+    while len(ray.get(broker.status.remote()).lanes) < plan.lanes:
         time.sleep(0.05)
     lane_start = time.perf_counter() - began
     began = time.perf_counter()
@@ -134,7 +142,7 @@ def time_lanes(folder: Path, plan: LanePlan, num_trials: int, job_seconds: float
     make_tuner(searcher, run).fit()
     seconds = time.perf_counter() - began
     status = ray.get(broker.status.remote())
-    if status["done"] != num_trials * NUM_FOLDS:
+    if status.ended[Outcome.DONE] != num_trials * NUM_FOLDS:
         raise SystemExit(f"{num_trials * NUM_FOLDS} jobs should be done, but the broker says {status}")
     lanes.close(timeout=30)
     return Timing(seconds, lane_start, busy_share(run, plan.lanes))
@@ -142,9 +150,11 @@ def time_lanes(folder: Path, plan: LanePlan, num_trials: int, job_seconds: float
 
 def busy_share(run: Run, num_lanes: int) -> float:
     """Returns the share of the lanes' time that jobs got, from the first begin to the last end."""
-    records = [read_json(path) for path in (run.folder / "jobs").iterdir()]
-    began, ended = (np.array([record[moment] for record in records]) for moment in ("began", "ended"))
-    return float((ended - began).sum() / (num_lanes * (ended.max() - began.min())))
+    files = list((run.folder / "jobs").iterdir())
+    seconds = np.array([JobRecord.read(path).seconds for path in files])
+    # A job ends when its record is there.
+    ended = np.array([path.stat().st_mtime for path in files])
+    return float(seconds.sum() / (num_lanes * (ended.max() - (ended - seconds).min())))
 
 
 def report_once() -> None:

@@ -19,6 +19,7 @@ from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.losses.contrastive import SupCon
 from raysk.parts.mixing import Mixing, NoMixing, mixings
 from raysk.parts.samplers import InstanceSampler, Sampler, samplers
+from raysk.records import Part
 from raysk.registry import Registry
 from raysk.settings import Between, Settings
 
@@ -258,9 +259,6 @@ class Recipe(Settings):
         return "one-stage" if self.stage_one is None else "two-stage"
 
 
-Part = Literal["held_out", "test"]
-
-
 @dataclass(frozen=True)
 class Job:
     """The unit of work: one recipe on one fold.
@@ -281,13 +279,19 @@ class Job:
         """The name of the job, made from its content."""
         return f"{self.recipe.key}-fold{self.fold}-{self.part}"
 
+    @property
+    def trained_encoder(self) -> str | None:
+        """The name of the encoder that it trains or reads, and that no other job may train meanwhile."""
+        is_first = self.part == "held_out" and self.recipe.encoder_key is not None
+        return f"{self.recipe.encoder_key}-{self.fold}" if is_first else None
+
     def for_test(self) -> "Job":
         """Returns the job that predicts the locked test part."""
         return replace(self, part="test")
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the JSON form."""
-        return {"recipe": self.recipe.to_plain(), "fold": self.fold, "part": self.part}
+        return {"kind": "job", "recipe": self.recipe.to_plain(), "fold": self.fold, "part": self.part}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Job":

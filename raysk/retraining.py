@@ -26,7 +26,7 @@ from raysk.run import Run, check_recipe, data_digest, store_facts
 from raysk.scoring import TEST_PART, all_scores, chosen_on, commit, read_held_out, read_test, training_cost
 from raysk.settings import Between, Settings
 from raysk.training.job import run_job
-from raysk.training.loop import Progress
+from raysk.training.loop import StageProgress
 from raysk.training.world import World
 
 _LEAST_DIGITS_OF_A_KEY = 6
@@ -80,8 +80,8 @@ class RecipeFile(Settings):
             recipe=recipe,
             cache=facts["cache"],
             stores=run.stores,
-            workers=record["workers"],
-            threads=record["threads"],
+            workers=record.workers,
+            threads=record.threads,
         )
 
     @classmethod
@@ -196,11 +196,11 @@ def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, w
     return Run.open(Path(world.broadcast_text(str(folder))))
 
 
-def _tell(console: Console, fold: int, num_folds: int, progress: Progress) -> None:
+def _tell(console: Console, fold: int, num_folds: int, progress: StageProgress) -> None:
     if not progress.epoch:
         return
     loss = f"loss {progress.losses[-1]:.4f}" if progress.losses else ""
-    probe = f", probe {progress.health[-1]['probe']:.3f}" if progress.health else ""
+    probe = f", probe {progress.health[-1].probe:.3f}" if progress.health else ""
     where = f"fold {fold + 1} of {num_folds}, {progress.stage}, epoch {progress.epoch} of {progress.epochs}"
     console.print(f"{where}: {loss}{probe}", highlight=False)
 

@@ -27,7 +27,11 @@ from raysk.data.store.building import build_store
 from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
-from raysk.recipe import RECIPE_SCHEMA, Job, Part, Recipe
+from raysk.recipe import RECIPE_SCHEMA, Job, Recipe
+from raysk.records import JobRecord, Part, SearchRecord
+
+# Of what a run's files say: raise the second number when a record changes.
+_SCHEMA = f"{RECIPE_SCHEMA}.1"
 
 GREEDY = "ensemble: greedy"
 AVERAGE = "ensemble: plain average"
@@ -68,7 +72,7 @@ class Run:
         run = cls(folder, cache, facts.get("stores"))
         manifest.write(folder / "manifest.parquet")
         folds.write(folder / "folds.parquet")
-        made_by = {"schema": RECIPE_SCHEMA, "version": raysk.__version__}
+        made_by = {"schema": _SCHEMA, "version": raysk.__version__}
         write_json(folder / "run.json", facts | {"cache": str(cache)} | made_by)
         return run
 
@@ -80,10 +84,10 @@ class Run:
             ArtifactError: There is none, or a raysk of another schema has made it.
         """
         facts = read_json(folder / "run.json")
-        if facts.get("schema") != RECIPE_SCHEMA:
+        if facts.get("schema") != _SCHEMA:
             version = facts.get("version", "0.1.0")  # the last that did not write it down
             raise ArtifactError(
-                f"{folder} must be a run of schema {RECIPE_SCHEMA}, but raysk {version} made it with schema "
+                f"{folder} must be a run of schema {_SCHEMA}, but raysk {version} made it with schema "
                 f"{facts.get('schema', 2)}: read it with that version (pip install raysk=={version})"
             )
         return cls(folder, Path(facts["cache"]), facts.get("stores"))
@@ -179,19 +183,17 @@ class Run:
         """Where a stage-two search keeps what it tried."""
         return self.folder / "searches" / f"{search_id}.json"
 
-    def search(self, search_id: str) -> dict[str, Any]:
+    def search(self, search_id: str) -> SearchRecord:
         """Reads what a finished stage-two search tried."""
-        found: dict[str, Any] = read_json(self.search_file(search_id))
-        return found
+        return SearchRecord.read(self.search_file(search_id))
 
     def is_done(self, job: Job) -> bool:
         """Whether the job was finished, by this driver or by an earlier one."""
         return self.record_file(job).exists()
 
-    def record(self, job: Job) -> dict[str, Any]:
+    def record(self, job: Job) -> JobRecord:
         """Reads the ledger's line of a finished job: cost and loss curves."""
-        record: dict[str, Any] = read_json(self.record_file(job))
-        return record
+        return JobRecord.read(self.record_file(job))
 
     def keep_recipe(self, recipe: Recipe) -> None:
         """Writes a recipe to its file."""

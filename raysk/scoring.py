@@ -54,9 +54,8 @@ def training_cost(run: Run, recipe: Recipe) -> tuple[float, int]:
     seconds, images = 0.0, 0
     for fold in range(len(run.folds)):
         record = run.record(Job(recipe, fold))
-        for stage in ("stage_one", "stage_two"):
-            facts = record.get(stage, {"seconds": 0.0, "images": 0})
-            seconds, images = seconds + facts["seconds"], images + facts["images"]
+        for stage in filter(None, (record.stage_one, record.stage_two)):
+            seconds, images = seconds + stage.seconds, images + stage.images
     return seconds, images
 
 

@@ -16,6 +16,7 @@ ORDER = [
     "raysk.errors",
     "raysk.registry",
     "raysk.artifacts",
+    "raysk.records",
     "raysk.settings",
     "raysk.supervision",
     "raysk.overrides",

@@ -222,7 +222,7 @@ def test_two_processes_of_torchrun_train_together(printed, trained, tmp_path):
     assert done.stdout.count("the row was trained by 1 workers, this is 2") == 1
     (key,) = keys(Run.open(run))
     record = Run.open(run).record(Job(Run.open(run).recipe(key), 0))
-    assert record["workers"] == 2
+    assert record.workers == 2
     alone, together = (Run.open(folder).predictions(key, 0).mean() for folder in (trained.folder, run))
     # No batch norm in this network: the order of sums alone is different.
     np.testing.assert_allclose(together, alone, atol=0.02)

@@ -9,6 +9,7 @@ from raysk.data.store.building import build_store
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe
+from raysk.records import JobRecord
 from raysk.run import Run, data_digest, store_facts
 
 
@@ -114,10 +115,11 @@ def test_a_job_is_done_when_its_record_is_there(run, job):
     with pytest.raises(ArtifactError, match="must exist"):
         run.record(job)
     run.record_file(job).parent.mkdir()
-    run.record_file(job).write_text('{"seconds": 1}')
+    record = JobRecord(recipe=job.recipe.key, fold=job.fold, part=job.part, seconds=1, workers=1, threads=1)
+    record.write(run.record_file(job))
     assert run.is_done(job)
     assert not run.is_done(job.for_test())
-    assert run.record(job) == {"seconds": 1}
+    assert run.record(job) == record
 
 
 def test_predictions_are_read_by_recipe_fold_and_part(run, job):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +10,7 @@ import pyarrow as pa
 from raysk.data.folds.assignment import Folds
 from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import ArtifactError
-
-Part = Literal["held_out", "test"]
-
+from raysk.records import Part
 
 # Sums of float32 probabilities over a thousand classes stay well within this.
 SUM_TOLERANCE = 1e-3

@@ -7,7 +7,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysk.search.job_queue import JobQueue
-from raysk.search.jobs import Order, Outcome, QueuedJob
+from raysk.search.jobs import JobEnd, JobProgress, JobRequest, Order, QueueStatus
 
 NAMESPACE = "raysk"
 # Lanes send signs of life so often.
@@ -30,7 +30,7 @@ class Broker:
         self.queue = JobQueue(patience=_PATIENCE_S, hold=2 * HEARTBEAT_S if is_restarted else 0.0)
         self._changed = asyncio.Condition()
 
-    async def submit(self, jobs: list[QueuedJob]) -> None:
+    async def submit(self, jobs: list[JobRequest]) -> None:
         """Queues jobs."""
         for job in jobs:
             self.queue.submit(job)
@@ -52,15 +52,16 @@ class Broker:
         self.queue.close()
         await self._notify()
 
-    async def outcome(self, jobs: list[QueuedJob]) -> tuple[str, str]:
-        """Queues jobs, and waits until the first of them ends; returns how, and why it failed."""
+    async def outcome(self, jobs: list[JobRequest]) -> JobEnd:
+        """Queues jobs, and waits until the first of them ends; returns how."""
         await self.submit(jobs)
         job = self.queue.jobs[jobs[0].id]
         async with self._changed:
-            await self._changed.wait_for(lambda: job.outcome is not None)
-        return str(job.outcome), job.reason
+            while job.outcome is None:
+                await self._changed.wait()
+        return JobEnd(outcome=job.outcome, reason=job.reason)
 
-    async def take(self, lane: int, incarnation: int) -> tuple[str, QueuedJob | None]:
+    async def take(self, lane: int, incarnation: int) -> tuple[Order, JobRequest | None]:
         """Gives a lane its next order: work (and the job), wait (ask again), or leave."""
         deadline = asyncio.get_running_loop().time() + _LONGEST_ANSWER_S
         while True:
@@ -68,23 +69,23 @@ class Broker:
             order, job = self.queue.take(lane, incarnation)
             left = deadline - asyncio.get_running_loop().time()
             if order is not Order.WAIT or left <= 0:
-                return str(order), job
+                return order, job
             async with self._changed:
                 try:
                     await asyncio.wait_for(self._changed.wait(), min(left, _PATIENCE_S))
                 except TimeoutError:
                     continue
 
-    async def report(self, lane: int, incarnation: int, job: QueuedJob, progress: dict[str, Any]) -> str:
+    async def report(self, lane: int, incarnation: int, job: JobRequest, progress: JobProgress) -> Order:
         """Hears a sign of life; answers "go on" or "stop"."""
-        return str(self.queue.report(lane, incarnation, job, progress))
+        return self.queue.report(lane, incarnation, job, progress)
 
-    async def finish(self, lane: int, incarnation: int, job: QueuedJob, outcome: str, reason: str) -> None:
+    async def finish(self, lane: int, incarnation: int, job: JobRequest, end: JobEnd) -> None:
         """Hears how a job ended."""
-        self.queue.finish(lane, incarnation, job, Outcome(outcome), reason)
+        self.queue.finish(lane, incarnation, job, end.outcome, end.reason)
         await self._notify()
 
-    async def crash(self, lane: int, incarnation: int, job: QueuedJob, reason: str) -> None:
+    async def crash(self, lane: int, incarnation: int, job: JobRequest, reason: str) -> None:
         """Hears that a job ended in an error that takes its lane along."""
         self.queue.crash(lane, incarnation, job, reason)
         await self._notify()
@@ -95,24 +96,9 @@ class Broker:
         await self._notify()
         return has_worked
 
-    async def status(self) -> dict[str, Any]:
-        """Returns what the display shows: lanes with their job and progress, and the number of jobs by outcome."""
-        queue = self.queue
-        now = queue.clock()
-        lanes = [
-            {
-                "lane": number,
-                "incarnation": state.incarnation,
-                "is_lost": state.is_lost,
-                "job": state.job.title if state.job else None,
-                "busy_seconds": state.busy_seconds + (now - state.since if state.job else 0.0),
-                **state.progress,
-            }
-            for number, state in sorted(queue.lanes.items())
-        ]
-        outcomes = [job.outcome for job in queue.jobs.values()]
-        ended = {str(outcome): outcomes.count(outcome) for outcome in Outcome}
-        return {"lanes": lanes, "waiting": len(queue.waiting), **ended}
+    async def status(self) -> QueueStatus:
+        """Returns what the display shows."""
+        return self.queue.status()
 
     async def _notify(self) -> None:
         async with self._changed:

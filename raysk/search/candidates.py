@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 from raysk.recipe import Recipe
 from raysk.run import Run
 from raysk.scoring import HELD_OUT, chosen_on
+from raysk.search.trial_records import TrialRecord
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ def read_candidates(run: Run, trials: Sequence[FrozenTrial]) -> list[Candidate]:
     Where several trials offer the same recipe, keeps the one that was fixed before any score was seen, else one with a
     row: searches of stage two on one encoder can find each other's recipes, and the paper's.
     """
-    found: dict[str, Candidate] = {}
+    by_key: dict[str, Candidate] = {}
     for trial in trials:
         for candidate in _of_trial(run, trial):
-            known = found.setdefault(candidate.recipe.key, candidate)
-            if _claim(candidate) > _claim(known):
-                found[candidate.recipe.key] = candidate
-    return list(found.values())
+            rival = by_key.setdefault(candidate.recipe.key, candidate)
+            if _claim(candidate) > _claim(rival):
+                by_key[candidate.recipe.key] = candidate
+    return list(by_key.values())
 
 
 def _claim(candidate: Candidate) -> tuple[bool, bool]:
@@ -56,32 +57,31 @@ def _claim(candidate: Candidate) -> tuple[bool, bool]:
 
 
 def _of_trial(run: Run, trial: FrozenTrial) -> Iterator[Candidate]:
-    attributes = trial.user_attrs
-    is_drawn, search_id = attributes["kind"] == "drawn", attributes.get("search")
-    name, family, overrides = attributes["point"], attributes["family"], tuple(attributes["overrides"])
-    own = run.recipe(attributes["recipe"])
-    if not (is_drawn and search_id):
+    record = TrialRecord.of(trial)
+    is_drawn, name, family, overrides = record.kind == "drawn", record.point, record.family, record.overrides
+    tried = run.recipe(record.recipe)
+    if not (is_drawn and record.search):
         # The search drew its recipes after looking at the folds; a named one was fixed before any score was seen.
-        yield Candidate(own, name, family, overrides, HELD_OUT if is_drawn else chosen_on(own))
-    if search_id is None:
+        yield Candidate(tried, name, family, overrides, HELD_OUT if is_drawn else chosen_on(tried))
+    if record.search is None:
         return
-    found = run.search(search_id)
+    search = run.search(record.search)
     of_stage_one = [text for text in overrides if not text.startswith("stage_two.")]
-    for place, key in enumerate(found["kept"]):
+    for place, key in enumerate(search.kept):
         recipe = run.recipe(key)
         yield Candidate(
             recipe,
             f"{name} + stage two {place + 1}",
             family,
             (*of_stage_one, *_texts("stage_two", recipe.to_plain()["stage_two"])),
-            f"{HELD_OUT}, best of {len(found['tried'])} stage-two settings",
+            f"{HELD_OUT}, best of {len(search.tried)} stage-two settings",
             has_row=place == 0,
-            crossfit=found["crossfit"] if place == 0 else None,
-            seconds=found["seconds"],
+            crossfit=search.crossfit if place == 0 else None,
+            seconds=search.seconds,
         )
     if is_drawn:
         # Last, since it may be the very one that the search found to be the best.
-        yield Candidate(own, name, family, overrides, HELD_OUT, has_row=False)
+        yield Candidate(tried, name, family, overrides, HELD_OUT, has_row=False)
 
 
 def _texts(path: str, plain: Mapping[str, Any]) -> Iterator[str]:

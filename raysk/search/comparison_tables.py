@@ -11,6 +11,7 @@ from raysk.evaluation.tables import Table, expected_best_table, grid_table, sign
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.search.results import Entry
+from raysk.search.trial_records import TrialRecord, latest
 from raysk.spaces.space import Space
 
 
@@ -50,14 +51,15 @@ def cross_fitted_best(run: Run, trials: Sequence[FrozenTrial]) -> float:
     """
     scores, guides = [], []
     for trial in trials:
-        recipe = run.recipe(trial.user_attrs["recipe"])
-        own = np.array([[run.record(Job(recipe, fold))["macro_f1"] for fold in range(len(run.folds))]])
-        scores.append(own)
-        guides.append(scores_elsewhere(own, run.folds.k))
-        if "search" in trial.user_attrs:
-            tried = run.search(trial.user_attrs["search"])["tried"]
-            scores.append(np.array([one["scores"] for one in tried]))
-            guides.append(np.array([one["expected_elsewhere"] for one in tried]))
+        record = TrialRecord.of(trial)
+        recipe = run.recipe(record.recipe)
+        of_trial = np.array([[run.record(Job(recipe, fold)).macro_f1 for fold in range(len(run.folds))]])
+        scores.append(of_trial)
+        guides.append(scores_elsewhere(of_trial, run.folds.k))
+        if record.search is not None:
+            tried = run.search(record.search).tried
+            scores.append(np.array([setting.scores for setting in tried]))
+            guides.append(np.array([setting.expected_elsewhere for setting in tried]))
     return float(cross_fitted_choice(np.vstack(scores), run.folds.k, np.vstack(guides)).mean())
 
 
@@ -66,29 +68,28 @@ def _budgets(run: Run, space: Space, trials: Sequence[FrozenTrial]) -> dict[str,
 
     One that racing stopped enters with the folds that it had: left out, it would flatter its family.
     """
-    found: dict[str, list[float]] = {family.name: [] for family in space.families}
+    budgets: dict[str, list[float]] = {family.name: [] for family in space.families}
     for trial in trials:
-        family = trial.user_attrs.get("family", "")
-        if family in found and trial.intermediate_values:
-            reached = trial.intermediate_values[max(trial.intermediate_values)]
+        record = TrialRecord.of(trial)
+        if record.family in budgets and trial.intermediate_values:
             # The best of many settings of stage two flatters; choosing cross-fitted does not.
-            searched = "search" in trial.user_attrs
-            found[family].append(run.search(trial.user_attrs["search"])["crossfit"] if searched else reached)
-    return {family: scores for family, scores in found.items() if scores}
+            score = latest(trial) if record.search is None else run.search(record.search).crossfit
+            budgets[record.family].append(score)
+    return {family: scores for family, scores in budgets.items() if scores}
 
 
 def _winners(space: Space, entries: Sequence[Entry], rows: Mapping[str, Row]) -> dict[str, Entry]:
     """Returns the best entry of each family on the held-out folds, and the first control, which is no contestant."""
     reference = next(iter(space.controls), "")
-    found: dict[str, Entry] = {}
+    winners: dict[str, Entry] = {}
     for entry in entries:
         family, name = entry.candidate.family, entry.candidate.name
         if not family and name != reference:
             continue
         title = family or f"control {name}"
-        if title not in found or _worth(rows, entry) > _worth(rows, found[title]):
-            found[title] = entry
-    return found
+        if title not in winners or _worth(rows, entry) > _worth(rows, winners[title]):
+            winners[title] = entry
+    return winners
 
 
 def _worth(rows: Mapping[str, Row], entry: Entry) -> float:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from raysk.errors import ArtifactError
+from raysk.search.jobs import JobProgress, LaneStatus, Outcome, QueueStatus
 from raysk.search.lanes import Lane, LanePool, Phase
-from raysk.search.progress import SearchProgress
 from raysk.search.resources import LanePlan
+from raysk.search.searcher import SearchProgress
 
 
 @contextmanager
@@ -95,7 +96,7 @@ class StudyDisplay:
         passed = clock(time.monotonic() - self._began)
         self.console.print(f"[dim]{passed:>6}[/dim]  {escape(line)}", highlight=False, soft_wrap=True)
 
-    def update(self, status: dict[str, Any], pool: LanePool) -> None:
+    def update(self, status: QueueStatus, pool: LanePool) -> None:
         """Draws the panel anew.
 
         Args:
@@ -105,10 +106,10 @@ class StudyDisplay:
         if self._live:
             self._live.update(self._panel(status, pool))
 
-    def _panel(self, status: dict[str, Any], pool: LanePool) -> Group:
+    def _panel(self, status: QueueStatus, pool: LanePool) -> Group:
         progress = self.progress
-        done, all_jobs = status["done"], self.num_trials * self.num_folds
-        busy = sum(lane["job"] is not None for lane in status["lanes"])
+        done, all_jobs = status.ended[Outcome.DONE], self.num_trials * self.num_folds
+        busy = sum(lane.job is not None for lane in status.lanes)
         best = (
             f"best macro-F1 [bold]{progress.best[1]:.3f}[/bold] ({progress.best[0]})"
             if progress.best
@@ -118,12 +119,12 @@ class StudyDisplay:
             f"recipes {progress.complete} complete, {progress.stopped} stopped, {progress.failed} failed"
             f" of {self.num_trials} · jobs done {done} · {best}"
         )
-        images = sum(lane["images"] / lane["seconds"] for lane in status["lanes"] if lane.get("seconds"))
+        images = sum(lane.progress.images / lane.progress.seconds for lane in status.lanes if lane.progress.seconds)
         foot = Text.from_markup(
             f"lanes busy {busy} of {len(pool.lanes)} · {images:,.0f} images/s · {self._left(done, all_jobs)}"
         )
         table = Table.grid(padding=(0, 2))
-        working = {(lane["lane"], lane["incarnation"]): lane for lane in status["lanes"] if not lane["is_lost"]}
+        working = {(lane.lane, lane.incarnation): lane for lane in status.lanes if not lane.is_lost}
         for lane in pool.lanes:
             table.add_row(f"lane {lane.number}", *_cells(lane, working.get((lane.number, lane.incarnation)), pool.plan))
         return Group(head, table, foot)
@@ -141,7 +142,7 @@ def clock(seconds: float) -> str:
     return "{}:{:02d}".format(*divmod(int(seconds), 60))
 
 
-def _cells(lane: Lane, working: dict[str, Any] | None, plan: LanePlan) -> tuple[str | Text, ...]:
+def _cells(lane: Lane, working: LaneStatus | None, plan: LanePlan) -> tuple[str | Text, ...]:
     """Returns what the panel says of a lane, and of its job if the broker knows of its worker group."""
     if lane.failure:
         return (Text(lane.failure, style="bold red"),)
@@ -150,15 +151,16 @@ def _cells(lane: Lane, working: dict[str, Any] | None, plan: LanePlan) -> tuple[
         return (f"waits for a node with {plan.needs}, {passed}",)
     if working is None:
         return (f"starting, {passed}",)
-    epochs = f"epoch {working['epoch']} of {working['epochs']}" if working.get("epochs") else ""
-    return working["job"] or "idle", working.get("stage", ""), epochs, _health(working)
+    progress = working.progress
+    if working.job is None or not progress.epochs:
+        return working.job or "idle", "", "", ""
+    return working.job, progress.stage, f"epoch {progress.epoch} of {progress.epochs}", _health(progress)
 
 
-def _health(lane: dict[str, Any]) -> Text:
+def _health(progress: JobProgress) -> Text:
     """Returns what the probe of stage one says, and its alarm in place of that."""
-    health = lane.get("health")
-    if not lane["job"] or not health:
+    if progress.alarm:
+        return Text(progress.alarm, style="bold red")
+    if progress.probe is None or progress.effective_rank is None:
         return Text("")
-    if health["alarm"]:
-        return Text(health["alarm"], style="bold red")
-    return Text(f"probe {health['probe']:.3f}, rank {health['effective_rank']:.1f}")
+    return Text(f"probe {progress.probe:.3f}, rank {progress.effective_rank:.1f}")

@@ -9,36 +9,9 @@ The queue lives in memory only. If it is lost, trials queue their jobs again, an
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
-from raysk.search.jobs import Order, Outcome, Priority, QueuedJob
-
-
-@dataclass
-class LaneState:
-    """A lane as the queue sees it.
-
-    Args:
-        incarnation: Number of its worker group.
-        job: The job that it holds.
-        heard: When its main rank last spoke.
-        progress: What it last said of its job.
-        busy_seconds: Time that it has held jobs, the present one not counted.
-        is_lost: Whether this worker group is gone.
-        has_asked: Whether it has asked for a job.
-        has_worked: Whether it ever said how a job goes, or asked a second time.
-    """
-
-    incarnation: int
-    job: QueuedJob | None = None
-    heard: float = 0.0
-    since: float = 0.0
-    progress: dict[str, Any] = field(default_factory=dict)
-    busy_seconds: float = 0.0
-    is_lost: bool = False
-    has_asked: bool = False
-    has_worked: bool = False
+from raysk.search.jobs import JobProgress, JobRequest, LaneStatus, Order, Outcome, Priority, QueueStatus
+from raysk.search.queue_entries import LaneState, QueuedJob
 
 
 class JobQueue:
@@ -78,27 +51,27 @@ class JobQueue:
         self.waiting: list[QueuedJob] = []
         self.is_closed = False
 
-    def submit(self, job: QueuedJob) -> None:
+    def submit(self, request: JobRequest) -> None:
         """Queues a job, unless one of that name is queued, at work or done; a cancelled one is queued again.
 
-        One that is known already comes as soon as any who asked for it wants it.
+        A job that several ask for gets the best of their priorities.
         """
-        known = self.jobs.get(job.id)
-        if known is not None and known.outcome is not Outcome.CANCELLED:
-            known.priority = min(known.priority, job.priority)
+        queued = self.jobs.get(request.id)
+        if queued is not None and queued.outcome is not Outcome.CANCELLED:
+            queued.priority = min(queued.priority, request.priority)
             return
-        self.jobs[job.id] = job
+        job = self.jobs[request.id] = QueuedJob(request, request.priority)
         if self.is_closed:
             self._end(job, Outcome.CANCELLED)
         else:
             self.waiting.append(job)
 
     def cancel(self, job_id: str) -> None:
-        """Takes a job out of the queue, or has its lane leave it after the present epoch."""
+        """Takes a job out of the queue, or tells its lane to leave it after the present epoch."""
         job = self.jobs.get(job_id)
         if job is None or job.outcome is not None:
             return
-        job.stopping = True
+        job.is_stopping = True
         if job in self.waiting:
             self._end(job, Outcome.CANCELLED)
 
@@ -112,7 +85,7 @@ class JobQueue:
         self.is_closed = True
         self.cancel_all()
 
-    def take(self, lane: int, incarnation: int) -> tuple[Order, QueuedJob | None]:
+    def take(self, lane: int, incarnation: int) -> tuple[Order, JobRequest | None]:
         """Gives a lane the next job, or tells it to wait or to leave."""
         state = self._speaker(lane, incarnation)
         if state is None or self.is_closed:
@@ -121,25 +94,25 @@ class JobQueue:
         self._take_back(state)
         if self.clock() < self._held_until:
             return Order.WAIT, None
-        busy = {other.job.encoder for other in self.lanes.values() if other.job and other.job.encoder}
-        ready = [job for job in self.waiting if job.encoder not in busy and self._has_what_it_needs(job)]
+        busy = {other.job.request.encoder for other in self.lanes.values() if other.job} - {None}
+        ready = [job for job in self.waiting if job.request.encoder not in busy and self._has_what_it_needs(job)]
         if not ready:
             return Order.WAIT, None
         job = min(ready, key=lambda job: job.priority)
         if job.priority[0] == Priority.NEW and self.clock() - self._last_end < self.patience:
             return Order.WAIT, None
         self._lease(state, job)
-        return Order.WORK, job
+        return Order.WORK, job.request
 
-    def report(self, lane: int, incarnation: int, job: QueuedJob, progress: dict[str, Any]) -> Order:
+    def report(self, lane: int, incarnation: int, job: JobRequest, progress: JobProgress) -> Order:
         """Hears a sign of life from a lane, and tells it whether to go on with its job."""
         state = self._speaker(lane, incarnation, job)
         if state is None or state.job is None or state.job.id != job.id:
             return Order.STOP
         state.progress = progress
-        return Order.STOP if state.job.stopping or self.is_closed else Order.GO_ON
+        return Order.STOP if state.job.is_stopping or self.is_closed else Order.GO_ON
 
-    def finish(self, lane: int, incarnation: int, job: QueuedJob, outcome: Outcome, reason: str = "") -> None:
+    def finish(self, lane: int, incarnation: int, job: JobRequest, outcome: Outcome, reason: str = "") -> None:
         """Hears how a lane's job ended."""
         state = self._speaker(lane, incarnation, job)
         if state is None or state.job is None or state.job.id != job.id:
@@ -147,7 +120,7 @@ class JobQueue:
         self._end(self._release(state), outcome, reason)
         self._last_end = self.clock()
 
-    def crash(self, lane: int, incarnation: int, job: QueuedJob, reason: str) -> None:
+    def crash(self, lane: int, incarnation: int, job: JobRequest, reason: str) -> None:
         """Hears that a job ended in an error of its own; it is tried again until it has done so too often."""
         state = self._speaker(lane, incarnation, job)
         if state is None or state.job is None or state.job.id != job.id:
@@ -179,7 +152,25 @@ class JobQueue:
             if state.job is not None and self.clock() - state.heard > self.lease_seconds:
                 self._take_back(state)
 
-    def _speaker(self, lane: int, incarnation: int, job: QueuedJob | None = None) -> LaneState | None:
+    def status(self) -> QueueStatus:
+        """Returns what the display shows."""
+        now = self.clock()
+        lanes = [
+            LaneStatus(
+                lane=number,
+                incarnation=state.incarnation,
+                is_lost=state.is_lost,
+                job=state.job.request.title if state.job else None,
+                busy_seconds=state.busy_seconds + (now - state.since if state.job else 0.0),
+                progress=state.progress,
+            )
+            for number, state in sorted(self.lanes.items())
+        ]
+        outcomes = [job.outcome for job in self.jobs.values()]
+        ended = {outcome: outcomes.count(outcome) for outcome in Outcome}
+        return QueueStatus(lanes=tuple(lanes), waiting=len(self.waiting), ended=ended)
+
+    def _speaker(self, lane: int, incarnation: int, job: JobRequest | None = None) -> LaneState | None:
         """Returns the state of a worker group that speaks; None if it is replaced or counts as lost.
 
         A group that is heard for the first time is new, or older than the queue; then it brings the job that it holds.
@@ -188,7 +179,7 @@ class JobQueue:
         if state is None or incarnation > state.incarnation:
             state = self._replace(lane, incarnation)
             if job is not None and (job.id not in self.jobs or self.jobs[job.id] in self.waiting):
-                self._lease(state, self.jobs.setdefault(job.id, job))
+                self._lease(state, self.jobs.setdefault(job.id, QueuedJob(job, job.priority)))
         elif incarnation < state.incarnation or state.is_lost:
             return None
         state.heard = self.clock()
@@ -206,17 +197,17 @@ class JobQueue:
     def _lease(self, state: LaneState, job: QueuedJob) -> None:
         if job in self.waiting:
             self.waiting.remove(job)
-        state.job, state.since, state.progress = job, self.clock(), {}
+        state.job, state.since, state.progress = job, self.clock(), JobProgress()
 
     def _has_what_it_needs(self, job: QueuedJob) -> bool:
-        needed = (self.jobs.get(name) for name in job.needs)
-        return all(one is None or one.outcome is Outcome.DONE for one in needed)
+        needed = (self.jobs.get(name) for name in job.request.needs)
+        return all(other is None or other.outcome is Outcome.DONE for other in needed)
 
     def _take_back(self, state: LaneState) -> None:
         if state.job is None:
             return
         job = self._release(state)
-        if job.stopping:
+        if job.is_stopping:
             self._end(job, Outcome.CANCELLED)
         else:
             self.waiting.append(job)
@@ -234,7 +225,7 @@ class JobQueue:
 
     def _suspect(self, state: LaneState, job: QueuedJob) -> None:
         """Counts a death of a lane at a point of its job; the job has failed after so many at the same one."""
-        point = f"{state.progress.get('stage', 'start')} {state.progress.get('epoch', 0)}"
+        point = f"{state.progress.stage} {state.progress.epoch}"
         job.stuck = job.stuck + 1 if point == job.point else 1
         job.point = point
         if job.stuck >= self.max_stuck:
@@ -247,7 +238,7 @@ class JobQueue:
         if job is None:
             raise ValueError("the lane holds no job")
         state.busy_seconds += self.clock() - state.since
-        state.job, state.progress = None, {}
+        state.job, state.progress = None, JobProgress()
         return job
 
     def _end(self, job: QueuedJob, outcome: Outcome, reason: str = "") -> None:

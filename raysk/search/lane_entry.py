@@ -4,11 +4,11 @@ Its controller unpickles what the workers run, in a process of its own a lane: t
 that only workers need.
 """
 
-from typing import Any
+from raysk.search.jobs import LaneSettings
 
 
-def enter_lane(settings: dict[str, Any]) -> None:
+def enter_lane(config: dict[str, LaneSettings]) -> None:
     """Runs on every worker of a lane: does jobs until the broker sends it home."""
-    from raysk.search.lane_loop import LaneSettings, lane_loop
+    from raysk.search.lane_loop import lane_loop
 
-    lane_loop(LaneSettings(**settings))
+    lane_loop(config["settings"])

@@ -3,9 +3,9 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +17,16 @@ from ray.train.torch import get_device
 from raysk.errors import ArtifactError, RayskError
 from raysk.run import Run
 from raysk.search.broker import HEARTBEAT_S, find_broker
-from raysk.search.jobs import Order, Outcome, QueuedJob
-from raysk.training.loop import Progress, Report
+from raysk.search.jobs import JobEnd, JobProgress, JobRequest, JobRunner, LaneSettings, Order, Outcome
+from raysk.training.loop import StageProgress
 from raysk.training.work import Work, do_work, work_from_plain
 from raysk.training.world import World, is_lost_contact
 
 logger = logging.getLogger(__name__)
 
-# Does a job on every worker of a lane; it leaves the job's predictions and its line of the ledger in the run.
-JobRunner = Callable[[Work, Run, World, Report], None]
-
 
 class JobStopped(Exception):  # noqa: N818 - leaving a job is no error
     """The broker wants the job left; raised on all ranks together."""
-
-
-@dataclass(frozen=True)
-class LaneSettings:
-    """What the workers of a lane are told.
-
-    Args:
-        lane: Its number.
-        incarnation: Number of this worker group.
-        broker: Name of the broker.
-        run: The run directory.
-        threads: Of torch in each worker; Ray would leave it at one.
-        runner: What it does with a job; None trains, and benchmarks have it do nothing.
-        loader: Processes that draw views beside each worker; None leaves it to the machine.
-    """
-
-    lane: int
-    incarnation: int
-    broker: str
-    run: str
-    threads: int
-    runner: JobRunner | None = None
-    loader: int | None = None
 
 
 def lane_loop(lane: LaneSettings) -> None:
@@ -87,29 +61,39 @@ class BrokerClient:
     lane: int
     incarnation: int
     world: World
-    job: QueuedJob | None = None
-    progress: dict[str, Any] = field(default_factory=dict)
+    job: JobRequest | None = None
+    progress: JobProgress = field(default_factory=JobProgress)
 
-    def next_order(self) -> tuple[str, Work | None]:
+    def next_order(self) -> tuple[Order, Work | None]:
         """Asks on the main rank, and tells every rank."""
         answer = ""
         if self.world.is_main_rank:
             order, job = ray.get(self.broker.take.remote(self.lane, self.incarnation))
-            answer = json.dumps([order, asdict(job) if job else None])
-        order, plain = json.loads(self.world.broadcast_text(answer))
-        self.job, self.progress = QueuedJob(**plain) if plain else None, {}
-        return order, work_from_plain(plain["plain"]) if plain else None
+            answer = json.dumps([order, job.to_plain() if job else None])
+        word, plain = json.loads(self.world.broadcast_text(answer))
+        self.job = JobRequest.from_plain(plain, "a job from the broker") if plain else None
+        self.progress = JobProgress()
+        return Order(word), work_from_plain(self.job.work) if self.job else None
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: StageProgress) -> None:
         """Tells the broker of an epoch; raises `JobStopped` on all ranks when the job is to be left."""
-        self.progress = {name: value for name, value in vars(progress).items() if name not in ("losses", "health")}
-        self.progress |= {"health": progress.health[-1]} if progress.health else {}
+        health = progress.health[-1] if progress.health else None
+        self.progress = JobProgress(
+            stage=progress.stage,
+            epochs=progress.epochs,
+            epoch=progress.epoch,
+            images=progress.images,
+            seconds=progress.seconds,
+            probe=health.probe if health else None,
+            effective_rank=health.effective_rank if health else None,
+            alarm=health.alarm if health else None,
+        )
         if self.world.agree(self.world.is_main_rank and self._beat()):
             raise JobStopped
 
-    def finish(self, outcome: Outcome, reason: str = "") -> None:
+    def finish(self, end: JobEnd) -> None:
         """Tells the broker how the job ended."""
-        self._tell("finish", str(outcome), reason)
+        self._tell("finish", end)
 
     def crash(self, reason: str) -> None:
         """Tells the broker of an error that takes this worker group along."""
@@ -148,14 +132,14 @@ def _do(job: Work, run: Run, client: BrokerClient, runner: JobRunner) -> None:
         with client.heartbeat():
             runner(job, run, client.world, client.report)
     except JobStopped:
-        outcome, reason = Outcome.CANCELLED, ""
+        end = JobEnd(outcome=Outcome.CANCELLED)
     except RayskError as error:
         outcome = Outcome.BROKEN if isinstance(error, ArtifactError) else Outcome.FAILED
-        reason = str(error)
+        end = JobEnd(outcome=outcome, reason=str(error))
         if client.world.size > 1:
             # Other ranks may be waiting for this one: the group dies, and the next job finds a new one.
-            logger.info("%s %s %s", outcome, job.id, reason)
-            client.finish(outcome, reason)
+            _log_end(job, end)
+            client.finish(end)
             raise
     except Exception as error:
         logger.exception("crash %s", job.id)
@@ -164,10 +148,14 @@ def _do(job: Work, run: Run, client: BrokerClient, runner: JobRunner) -> None:
             client.crash(f"{type(error).__name__}: {error}")
         raise
     else:
-        outcome, reason = Outcome.DONE, ""
+        end = JobEnd(outcome=Outcome.DONE)
     if client.world.is_main_rank:
-        logger.info("%s %s %s", outcome, job.id, reason)
-        client.finish(outcome, reason)
+        _log_end(job, end)
+        client.finish(end)
+
+
+def _log_end(job: Work, end: JobEnd) -> None:
+    logger.info("%s %s %s", end.outcome, job.id, end.reason)
 
 
 def _log_to(path: Path) -> None:

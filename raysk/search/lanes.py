@@ -24,8 +24,8 @@ from ray.util import placement_group, remove_placement_group
 from raysk.errors import ConfigError, in_one_line
 from raysk.run import Run
 from raysk.search.broker import find_broker
+from raysk.search.jobs import JobRunner, LaneSettings
 from raysk.search.lane_entry import enter_lane
-from raysk.search.lane_loop import JobRunner, LaneSettings
 from raysk.search.resources import LanePlan, plan_lanes
 
 # A lane whose groups fail so often in a row before they ask for a job will not work.
@@ -221,17 +221,17 @@ class LanePool:
     def _trainer(self, lane: Lane) -> TorchTrainer:
         plan = self.plan
         settings = LaneSettings(
-            lane.number,
-            lane.incarnation,
-            self.broker,
-            str(self.run.folder.resolve()),
-            plan.threads,
-            self.runner,
-            self.loader,
+            lane=lane.number,
+            incarnation=lane.incarnation,
+            broker=self.broker,
+            run=str(self.run.folder.resolve()),
+            threads=plan.threads,
+            runner=self.runner,
+            loader=self.loader,
         )
         return TorchTrainer(
             enter_lane,
-            train_loop_config=vars(settings),
+            train_loop_config={"settings": settings},
             torch_config=TorchConfig(backend="nccl" if plan.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=plan.workers,

@@ -1,11 +1,13 @@
 """What happens before the first job: rows are read and divided, images decoded, the run directory made or found."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import ray
 from rich.console import Console
 
 from raysk.artifacts import write_json
@@ -13,12 +15,12 @@ from raysk.config import Config
 from raysk.data.folds.assignment import Folds
 from raysk.data.folds.dividing import make_folds
 from raysk.data.manifest import Manifest
-from raysk.data.store.chunks import in_threads
+from raysk.data.store.chunks import Chunk, Spread, decode_chunk, in_threads
 from raysk.errors import ArtifactError
 from raysk.loading import read_data
 from raysk.parts.backbones import create_backbone
 from raysk.run import Run, check_recipe, data_digest, store_facts
-from raysk.search.decoding import on_cluster
+from raysk.search.cluster import connected
 from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
 from raysk.spaces.space import Space
@@ -119,3 +121,26 @@ def _digest_of_file(path: str | None) -> str | None:
         return None
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+
+
+def on_cluster(address: str | None) -> Spread:
+    """Returns what has chunks decoded on every CPU of a cluster.
+
+    It connects only when there is something to decode, and leaves the cluster again: a study with nothing to decode
+    must not wait for it.
+
+    Args:
+        address: Of the cluster.
+    """
+
+    def spread(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+        if not chunks:
+            return
+        with connected(address):
+            task = ray.remote(num_cpus=1)(decode_chunk)
+            waiting = [task.remote(chunk) for chunk in chunks]
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                yield ray.get(done[0])
+
+    return spread

@@ -8,7 +8,8 @@ again, whose finished jobs are found and not repeated.
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -18,11 +19,32 @@ from ray.tune.search import Searcher
 from raysk.errors import ConfigError
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
-from raysk.search.jobs import Outcome, QueuedJob
-from raysk.search.progress import SearchProgress
+from raysk.search.jobs import JobRequest, Outcome
 from raysk.search.storage import create_sampler, open_study
+from raysk.search.trial_records import Step, TrialOrder, TrialRecord, TrialReport, latest, origin
 from raysk.spaces.space import Family, Point, Space
 from raysk.spaces.stage_two_search import StageTwoSearch
+
+
+@dataclass
+class SearchProgress:
+    """How far the search is, for whoever watches.
+
+    Args:
+        say: Takes a line for the user.
+        begun: Recipes proposed.
+        complete: Recipes with all folds.
+        stopped: Recipes that racing stopped.
+        failed: Recipes that failed.
+        best: (name, mean macro-F1 over folds) of the best recipe with all folds.
+    """
+
+    say: Callable[[str], None]
+    begun: int = 0
+    complete: int = 0
+    stopped: int = 0
+    failed: int = 0
+    best: tuple[str, float] | None = None
 
 
 @dataclass
@@ -79,15 +101,15 @@ class StudySearcher(Searcher):
         self.trials: dict[str, Trial] = {}
         self.is_closed = False
         self.broken: str | None = None
-        asked = {trial.user_attrs.get("point") for trial in self.study.get_trials(deepcopy=False)}
+        asked = {TrialRecord.of(trial).point for trial in self.study.get_trials(deepcopy=False)}
         self.num_trials = space.num_trials(num_trials)
         # Also those that an earlier driver, with fewer trials or a short life, did not come to.
         for point in space.named_points(self.num_trials):
             if point.name not in asked:
-                self.study.enqueue_trial(point.values, {"point": point.name})
+                self.study.enqueue_trial(point.values, TrialRecord(point=point.name).attributes)
         for zombie in self.study.get_trials(states=(TrialState.RUNNING,)):
             values = zombie.system_attrs.get("fixed_params", {}) | zombie.params
-            self.study.enqueue_trial(values, zombie.user_attrs | {"origin": origin(zombie)})
+            self.study.enqueue_trial(values, replace(TrialRecord.of(zombie), origin=origin(zombie)).attributes)
             self.study.tell(zombie.number, state=TrialState.FAIL)
         self._count()
 
@@ -111,42 +133,37 @@ class StudySearcher(Searcher):
                 continue
             self.trials[trial_id] = trial
             # As text, since Tune would search mappings and lists for parameters of its own.
-            return {
-                "broker": self.broker,
-                "folds": len(self.run.folds),
-                "lanes": self.num_lanes,
-                "is_raced": trial.point.kind == "drawn",
-                "steps": json.dumps(self._steps(trial)),
-            }
+            return {"order": json.dumps(self._order(trial).to_plain())}
         return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keeps the score of the folds so far."""
-        if result["outcome"] == Outcome.DONE:
-            self._hear(self.trials[trial_id], result)
+        report = TrialReport.of_result(result)
+        if report.outcome is Outcome.DONE:
+            self._hear(self.trials[trial_id], report)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna how the trial ended; one that was interrupted stays RUNNING, to be asked for again."""
         trial = self.trials.pop(trial_id)
-        outcome = (result or {}).get("outcome")
-        if error or result is None:
+        report = None if error or result is None else TrialReport.of_result(result)
+        if report is None:
             # Left as RUNNING, as by a driver that died: the recipe is not to blame, and --resume asks for it again.
             self.progress.say(f"{trial.point.name}: its process died, see logs/ray.log: --resume tries it again")
-        elif outcome == Outcome.BROKEN:
-            self.broken = result["reason"]
+        elif report.outcome is Outcome.BROKEN:
+            self.broken = report.reason
             self.close()
-        elif outcome == Outcome.FAILED:
-            self._fail(trial.asked, result["reason"], trial.point.name)
-        elif outcome == Outcome.DONE:
-            self._hear(trial, result)
-            if result["complete"]:
+        elif report.outcome is Outcome.FAILED:
+            self._fail(trial.asked, report.reason, trial.point.name)
+        elif report.outcome is Outcome.DONE:
+            self._hear(trial, report)
+            if report.is_complete:
                 if trial.search is not None:
-                    trial.asked.set_user_attr("search", trial.search.id)
-                self.study.tell(trial.asked, result["score"])
+                    replace(TrialRecord.of(trial.asked), search=trial.search.id).keep(trial.asked)
+                self.study.tell(trial.asked, report.score)
             elif not self.is_closed:
-                self._stop(trial, result["folds"])
+                self._stop(trial, report.folds)
         elif trial.is_beaten:
-            self._stop(trial, result["folds"])
+            self._stop(trial, report.folds)
         self._count()
 
     def complete(self) -> list[FrozenTrial]:
@@ -166,16 +183,17 @@ class StudySearcher(Searcher):
         if trial.point.kind != "drawn":
             return None
         tried = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
-        ours = next(one.intermediate_values for one in tried if one.number == trial.asked.number)
-        found, most = None, 0.0
+        ours = next(other.intermediate_values for other in tried if other.number == trial.asked.number)
+        rival, most = None, 0.0
         for other in tried:
             theirs = other.intermediate_values
-            if other.user_attrs.get("family") == trial.point.family and ours and theirs:
+            record = TrialRecord.of(other)
+            if record.family == trial.point.family and ours and theirs:
                 shared = min(len(self.run.folds), max(ours), max(theirs))
                 lead = theirs[shared] - ours[shared]
                 if lead > most:
-                    found, most = (str(other.user_attrs["recipe"]), shared), lead
-        return found
+                    rival, most = (record.recipe, shared), lead
+        return rival
 
     def close(self) -> None:
         """Proposes nothing more."""
@@ -193,24 +211,22 @@ class StudySearcher(Searcher):
 
     def _begin(self, asked: optuna.Trial) -> Trial:
         """Finds the point of a trial, and keeps its recipe."""
-        name = asked.user_attrs.get("point", "")
-        point = self.named.get(name)
+        record = TrialRecord.of(asked)
+        point = self.named.get(record.point)
         if point is None or point.kind == "start":
             # A start was queued with its values, so Optuna draws these very ones and learns from them.
-            known = point.family if point else asked.user_attrs.get("family", "")
-            family = self.space.family(known) or self._next_family(asked)
+            family = self.space.family(point.family if point else record.family) or self._next_family(asked)
             # Before it is drawn, so that one that ends halfway is of its family all the same.
-            asked.set_user_attr("family", family.name)
+            record = replace(record, family=family.name)
+            record.keep(asked)
             drawn = self.space.draw(asked, family, point)
             # One that an earlier driver did not end keeps its name.
-            point = replace(drawn, name=name or drawn.name)
-            asked.set_user_attr("point", point.name)
+            point = replace(drawn, name=record.point or drawn.name)
+            record = replace(record, point=point.name)
+            record.keep(asked)
         recipe = self.space.config(point).recipe
         self.run.check(recipe)
-        asked.set_user_attr("recipe", recipe.key)
-        asked.set_user_attr("kind", point.kind)
-        asked.set_user_attr("family", point.family)
-        asked.set_user_attr("overrides", list(point.own))
+        replace(record, recipe=recipe.key, kind=point.kind, family=point.family, overrides=point.own).keep(asked)
         self.run.keep_recipe(recipe)
         self._count()
         return Trial(asked, point, recipe, self.space.stage_two_search(point))
@@ -218,43 +234,51 @@ class StudySearcher(Searcher):
     def _next_family(self, asked: optuna.Trial) -> Family:
         """Returns the family that has had the fewest trials, so that all have the same budget."""
         others = [t for t in self.study.get_trials(deepcopy=False) if t.number != asked.number]
-        had = Counter(trial.user_attrs.get("family") for trial in others if "origin" not in trial.user_attrs)
+        records = [TrialRecord.of(trial) for trial in others]
+        had = Counter(record.family for record in records if record.origin is None)
         return min(self.space.families, key=lambda family: had[family.name])
 
-    def _steps(self, trial: Trial) -> list[tuple[dict[str, Any], str]]:
-        """Returns the work of a trial, each with the file that says that it is done."""
-        number, name = trial.asked.number, trial.point.name
-        steps = []
-        folds = [job.id for job in trial.work(len(self.run.folds)) if isinstance(job, Job)]
-        for step, work in enumerate(trial.work(len(self.run.folds))):
-            if isinstance(work, Job):
-                queued = QueuedJob.of(work, number, step, title=f"{name}, fold {step + 1}")
-                record = self.run.record_file(work)
-            else:
-                queued = replace(QueuedJob.of(work, number, step, title=f"{name}, stage two"), needs=folds)
-                record = self.run.search_file(work.id)
-            steps.append((asdict(queued), str(record.resolve())))
-        return steps
+    def _order(self, trial: Trial) -> TrialOrder:
+        """Returns what a trial is to do."""
+        return TrialOrder(
+            broker=self.broker,
+            number=trial.asked.number,
+            num_folds=len(self.run.folds),
+            num_lanes=self.num_lanes,
+            is_raced=trial.point.kind == "drawn",
+            steps=tuple(self._steps(trial)),
+        )
 
-    def _hear(self, trial: Trial, result: dict[str, Any]) -> None:
-        steps = result["folds"] + result["searched"]
-        if steps > trial.steps:
+    def _steps(self, trial: Trial) -> Iterator[Step]:
+        """Yields the work of a trial, each with the file that says that it is done."""
+        number, name = trial.asked.number, trial.point.name
+        work = trial.work(len(self.run.folds))
+        folds = tuple(job.id for job in work if isinstance(job, Job))
+        for place, piece in enumerate(work):
+            if isinstance(piece, Job):
+                request = JobRequest.of(piece, number, place, title=f"{name}, fold {place + 1}")
+                record = self.run.record_file(piece)
+            else:
+                request = JobRequest.of(piece, number, place, title=f"{name}, stage two", needs=folds)
+                record = self.run.search_file(piece.id)
+            yield Step(request=request, record=str(record.resolve()))
+
+    def _hear(self, trial: Trial, report: TrialReport) -> None:
+        steps = report.folds + report.is_searched
+        if report.score is not None and steps > trial.steps:
             trial.steps = steps
-            trial.asked.report(result["score"], steps)
-            fold = f"fold {result['folds']} of {len(self.run.folds)}"
-            done = (
-                f"best of {trial.search.num_settings} stage-two settings"
-                if result["searched"] and trial.search
-                else fold
-            )
-            self.progress.say(f"{trial.point.name}: {done}, macro-F1 {result['score']:.3f}")
+            trial.asked.report(report.score, steps)
+            done = f"fold {report.folds} of {len(self.run.folds)}"
+            if report.is_searched and trial.search:
+                done = f"best of {trial.search.num_settings} stage-two settings"
+            self.progress.say(f"{trial.point.name}: {done}, macro-F1 {report.score:.3f}")
 
     def _stop(self, trial: Trial, folds: int) -> None:
         self.study.tell(trial.asked, state=TrialState.PRUNED)
         self.progress.say(f"{trial.point.name}: stopped after fold {folds}, another recipe is better")
 
     def _fail(self, asked: optuna.Trial, reason: str, name: str = "") -> None:
-        asked.set_user_attr("reason", reason)
+        replace(TrialRecord.of(asked), reason=reason).keep(asked)
         self.study.tell(asked, state=TrialState.FAIL)
         self.progress.say(f"{name or f'trial {asked.number}'}: failed: {reason}")
         self._count()
@@ -266,16 +290,6 @@ class StudySearcher(Searcher):
         states = [trial.state for trial in trials]
         progress.complete = states.count(TrialState.COMPLETE)
         progress.stopped = states.count(TrialState.PRUNED)
-        progress.failed = sum("reason" in trial.user_attrs for trial in trials)
+        progress.failed = sum(TrialRecord.of(trial).reason is not None for trial in trials)
         best = self.complete()[:1]
-        progress.best = (best[0].user_attrs["point"], latest(best[0])) if best else None
-
-
-def origin(trial: FrozenTrial) -> int:
-    """Returns the number under which a trial was first proposed; a repeated one was asked for by an earlier driver."""
-    return int(trial.user_attrs.get("origin", trial.number))
-
-
-def latest(trial: FrozenTrial) -> float:
-    """Returns the last score of a trial: the mean of its folds, or the best that its search of stage two has found."""
-    return trial.intermediate_values[max(trial.intermediate_values)]
+        progress.best = (TrialRecord.of(best[0]).point, latest(best[0])) if best else None

@@ -26,15 +26,15 @@ from raysk.search.candidates import read_candidates
 from raysk.search.cluster import connected, trial_resources
 from raysk.search.comparison_tables import cross_fitted_best, study_tables
 from raysk.search.display import StudyDisplay, chatter_to, clock
-from raysk.search.jobs import Outcome, Priority, QueuedJob
+from raysk.search.jobs import JobEnd, JobRequest, Outcome, Priority, QueueStatus
 from raysk.search.lanes import LanePool
 from raysk.search.preparation import prepare
-from raysk.search.progress import SearchProgress
+from raysk.search.racing import FoldRacing
 from raysk.search.request import Interrupt, StudyRequest
 from raysk.search.resources import LanePlan, plan_lanes
 from raysk.search.results import read_entries, result_rows, select_ensemble, write_results
-from raysk.search.scheduler import FoldRacing
-from raysk.search.searcher import StudySearcher, Trial
+from raysk.search.searcher import SearchProgress, StudySearcher, Trial
+from raysk.search.trial_records import TrialRecord
 from raysk.search.trials import RecipeTrial
 from raysk.spaces.space import Space, load_space
 from raysk.supervision import tell_log
@@ -101,7 +101,7 @@ class _Study:
         self.searcher = StudySearcher(space, run, num_trials, name, self.progress, plan.lanes)
         self.display = StudyDisplay(console, self.progress, self.searcher.num_trials, len(run.folds))
         self.pool = LanePool(run, name, plan, self.display.say, loader=space.config().loader)
-        self._status: dict[str, Any] = ray.get(self.broker.status.remote())
+        self._status: QueueStatus = ray.get(self.broker.status.remote())
         self._next_word = _FIRST_WORD_S
         self._is_silent = False
 
@@ -191,7 +191,8 @@ class _Study:
         """Chooses the ensemble, then opens the locked test part, then writes the leaderboard."""
         trials = self.searcher.complete()
         if not trials:
-            reasons = [t.user_attrs["reason"] for t in self.searcher.study.get_trials() if "reason" in t.user_attrs]
+            records = map(TrialRecord.of, self.searcher.study.get_trials(deepcopy=False))
+            reasons = [record.reason for record in records if record.reason is not None]
             why = f"the first failed since {reasons[0]}" if reasons else "the time budget was too short"
             raise TrainingError(f"a study must have a recipe with all folds, but has none: {why}")
         run = self.run
@@ -218,19 +219,23 @@ class _Study:
     def _predict_test(self, jobs: list[Job]) -> None:
         left = [job for job in jobs if not self.run.is_done(job)]
         self.display.say(f"scoring {len(jobs)} fold models on the locked test part")
-        queued = [QueuedJob.of(job, Priority.FIXED, number, title="test part") for number, job in enumerate(left)]
-        outcomes = [self.broker.outcome.remote([job]) for job in queued]
-        for job, (outcome, reason) in zip(left, map(ray.get, outcomes), strict=True):
-            if outcome != Outcome.DONE:
-                raise TrainingError(f"every fold model must predict the test part, but {job.id} {outcome}: {reason}")
+        requests = [JobRequest.of(job, Priority.FIXED, number, title="test part") for number, job in enumerate(left)]
+        answers = [self.broker.outcome.remote([request]) for request in requests]
+        for job, answer in zip(left, answers, strict=True):
+            end: JobEnd = ray.get(answer)
+            if end.outcome is not Outcome.DONE:
+                raise TrainingError(
+                    f"every fold model must predict the test part, but {job.id} {end.outcome}: {end.reason}"
+                )
 
     def _loose_ends(self) -> dict[str, str]:
         """Returns what became of the recipes that have no row, or not the one that they were to have."""
         notes = {}
         for trial in self.searcher.study.get_trials(deepcopy=False):
-            name = trial.user_attrs.get("point")
-            if "reason" in trial.user_attrs:
-                notes[f"not ranked: {name}"] = f"failed: {trial.user_attrs['reason']}"
+            record = TrialRecord.of(trial)
+            name = record.point
+            if record.reason is not None:
+                notes[f"not ranked: {name}"] = f"failed: {record.reason}"
             elif trial.state.name == "RUNNING" and len(self.run.folds) in trial.intermediate_values:
                 notes[f"ranked as it was drawn: {name}"] = (
                     "its search of stage two is not done: --resume goes on with it"

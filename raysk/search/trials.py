@@ -1,4 +1,4 @@
-"""A Tune trial: a light actor that has one recipe tried on one fold after the other.
+"""A Tune trial: a light actor that asks for one recipe, one fold after the other.
 
 It imports neither torch nor any part, so that its process starts at once and stays small.
 """
@@ -13,9 +13,10 @@ from typing import Any
 import ray
 from ray.tune import Trainable
 
-from raysk.artifacts import read_json
+from raysk.records import JobRecord, SearchRecord
 from raysk.search.broker import find_broker
-from raysk.search.jobs import Outcome, Priority, QueuedJob
+from raysk.search.jobs import JobEnd, JobRequest, Outcome, Priority
+from raysk.search.trial_records import TrialOrder, TrialReport
 
 # After which a file that was written ought to be seen everywhere.
 _LATEST_S = 90.0
@@ -24,60 +25,61 @@ _LATEST_S = 90.0
 class RecipeTrial(Trainable):
     """Submits the work of a recipe and reports step by step; the lanes do it.
 
-    All its work is queued at once, so that a lane that would be idle works ahead, and what racing makes needless is
+    It queues all its work at once, so that a lane that would be idle works ahead; what racing makes needless is
     cancelled. A search of stage two follows the folds.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Finds the broker and queues the jobs that have no record yet."""
-        self._broker = find_broker(config["broker"])
-        self._steps = [(QueuedJob(**job), Path(record)) for job, record in json.loads(config["steps"])]
-        self._num_folds, self._lanes, self._is_raced = config["folds"], config["lanes"], config["is_raced"]
+        self._order = TrialOrder.from_plain(json.loads(config["order"]), "the order of a trial")
+        self._broker = find_broker(self._order.broker)
         self._scores: list[float] = []
         self._done = 0
         self._submit()
 
     def step(self) -> dict[str, Any]:
         """Waits for the next fold, or the search; returns the mean macro-F1 of the folds so far, or the best found."""
-        _, record = self._steps[self._done]
-        jobs = self._submit()
+        order = self._order
+        record = Path(order.steps[self._done].record)
+        requests = self._submit()
         if not record.exists():
-            outcome, reason = ray.get(self._broker.outcome.remote(jobs))
-            if outcome != Outcome.DONE:
-                return {"outcome": outcome, "reason": reason, "folds": self._done, "complete": False, "done": True}
+            end: JobEnd = ray.get(self._broker.outcome.remote(requests))
+            if end.outcome is not Outcome.DONE:
+                return TrialReport(outcome=end.outcome, reason=end.reason, folds=self._done).to_result()
             _wait_for(record)
         self._done += 1
-        complete = self._done == len(self._steps)
-        return {
-            "outcome": str(Outcome.DONE),
-            "score": self._score(read_json(record)),
-            "folds": min(self._done, self._num_folds),
-            "searched": self._done > self._num_folds,
-            "complete": complete,
-            "done": complete,
-        }
+        return TrialReport(
+            outcome=Outcome.DONE,
+            score=self._score(record),
+            folds=min(self._done, order.num_folds),
+            is_searched=self._done > order.num_folds,
+            is_complete=self._done == len(order.steps),
+        ).to_result()
 
-    def _score(self, record: dict[str, Any]) -> float:
-        if self._done > self._num_folds:
-            return float(record["score"])
-        self._scores.append(record["macro_f1"])
+    def _score(self, path: Path) -> float:
+        if self._done > self._order.num_folds:
+            return SearchRecord.read(path).score
+        record = JobRecord.read(path)
+        if record.macro_f1 is None:
+            raise ValueError("the record of a fold has its score")
+        self._scores.append(record.macro_f1)
         return sum(self._scores) / len(self._scores)
 
-    def _submit(self) -> list[QueuedJob]:
+    def _submit(self) -> list[JobRequest]:
         """Queues what is left, and returns it; what is queued already gets the place that it has now."""
+        order = self._order
         left = []
-        for job, record in self._steps[self._done :]:
-            if not record.exists():
-                number, step = job.priority
-                place = place_in_queue(number, step, self._is_raced, self._scores, self._lanes)
-                left.append(replace(job, priority=place))
+        for number, step in enumerate(order.steps):
+            if number >= self._done and not Path(step.record).exists():
+                place = place_in_queue(order.number, number, order.is_raced, self._scores, order.num_lanes)
+                left.append(replace(step.request, priority=place))
         if left:
             ray.get(self._broker.submit.remote(left))
         return left
 
     def cleanup(self) -> None:
         """Cancels what is still queued, or at work, of a trial that was stopped."""
-        ray.get(self._broker.cancel.remote([job.id for job, _ in self._steps]))
+        ray.get(self._broker.cancel.remote([step.request.id for step in self._order.steps]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Becomes the next trial without a new process."""
@@ -86,7 +88,7 @@ class RecipeTrial(Trainable):
         return True
 
 
-def place_in_queue(number: float, step: float, is_raced: bool, scores: Sequence[float], lanes: int) -> list[float]:
+def place_in_queue(number: int, step: int, is_raced: bool, scores: Sequence[float], lanes: int) -> tuple[float, ...]:
     """Returns the priority of a step of a trial, so that a study can end at any time with its best recipes done.
 
     Recipes that run all folds come first; then those that have a score, the best first. Of those without, as many begin
@@ -100,10 +102,10 @@ def place_in_queue(number: float, step: float, is_raced: bool, scores: Sequence[
         lanes: How many there are.
     """
     if not is_raced:
-        return [Priority.FIXED, number, step]
+        return Priority.FIXED, number, step
     if scores:
-        return [Priority.SCORED, -sum(scores) / len(scores), number, step]
-    return [Priority.NEW, number + step * lanes, number]
+        return Priority.SCORED, -sum(scores) / len(scores), number, step
+    return Priority.NEW, number + step * lanes, number
 
 
 def _wait_for(path: Path) -> None:

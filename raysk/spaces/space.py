@@ -18,7 +18,7 @@ which it gives a sweep is searched there. A control stands as the file has it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from hydra.core.override_parser.types import Override
@@ -27,6 +27,7 @@ from raysk.artifacts import digest_of
 from raysk.config import Config, compose_plain, read_config
 from raysk.errors import ConfigError
 from raysk.overrides import parse_overrides
+from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
 from raysk.spaces.stage_two_search import StageTwoSearch
 from raysk.spaces.sweeps import Parameter, assigned, distribution, lookup, override_texts, read_parameters, values_of
@@ -49,7 +50,7 @@ class Point:
     """
 
     name: str
-    kind: Literal["start", "control", "drawn"]
+    kind: PointKind
     family: str
     own: tuple[str, ...]
     values: dict[str, Any] = field(default_factory=dict)
@@ -175,7 +176,7 @@ class Space:
             if parameter.key in settings:
                 plain = assigned(plain, parameter.key, settings[parameter.key])
         name = point.name if point else self._named(family, f"trial {trial.number}")
-        kind = point.kind if point else "drawn"
+        kind: PointKind = point.kind if point else "drawn"
         return Point(name, kind, family.name, override_texts(settings), values, base)
 
     def stage_two_search(self, point: Point) -> StageTwoSearch | None:

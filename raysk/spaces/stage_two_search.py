@@ -34,9 +34,14 @@ class StageTwoSearch:
         space = digest_of([[parameter.to_plain() for parameter in self.parameters], self.num_settings, _VERSION])
         return f"{self.recipe.key}-search-{space}"
 
+    @property
+    def trained_encoder(self) -> None:
+        """None: a search trains no encoder, and those that it reads are done."""
+
     def to_plain(self) -> dict[str, Any]:
         """Returns the JSON form."""
         return {
+            "kind": "stage-two search",
             "recipe": self.recipe.to_plain(),
             "parameters": [parameter.to_plain() for parameter in self.parameters],
             "num_settings": self.num_settings,

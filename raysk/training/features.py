@@ -9,7 +9,8 @@ from torch import Tensor
 
 from raysk.data.store.image_store import ImageStore
 from raysk.data.views import view_names
-from raysk.recipe import Job, Part
+from raysk.recipe import Job
+from raysk.records import Part
 from raysk.run import Run
 from raysk.training.checkpoints import FeatureCheckpoint
 from raysk.training.images import DrawnViews, Images, plain_images, turned_images

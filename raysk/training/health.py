@@ -6,8 +6,6 @@ features lie on the sphere says why.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 from raysk.errors import DataError, TrainingError
 from raysk.evaluation.metrics import macro_f1_score
 from raysk.parts.heads import NearestMeanHead, unit_length
+from raysk.records import Health
 
 # Of unit features in single precision, what is smaller than this is rounding and not a difference.
 _ROUNDING = 1e-6
@@ -24,59 +23,6 @@ _BLOCK_ROWS = 1024
 # Two classes closer than half a standard deviation overlap so far that the best border between them puts 60 % of the
 # rows on the right side, where guessing has 50 %. The constant is our choice.
 _LEAST_SEPARATION = 0.5
-
-
-@dataclass(frozen=True)
-class Health:
-    """What a representation looks like on some rows of each class.
-
-    Alignment, uniformity and effective rank are of the training rows, with features of unit length. A mean over no
-    pairs is 0.
-
-    Attributes:
-        probe: Macro-F1 on the held-out rows of the nearest class mean of the training rows (the head `ncm`).
-        alignment: Mean of |z_i - z_j|^2 over pairs of one class: Wang and Isola 2020. 0 is one point a class.
-        uniformity: log of the mean of exp(-2 |z_i - z_j|^2) over all pairs: Wang and Isola 2020. 0 is one point for all
-            rows; on a sphere of many dimensions the least is near -4.
-        effective_rank: exp of the entropy of the singular values of the centred features, divided by their sum: Roy and
-            Vetterli 2007. The number of directions in use; 0 if all features are equal.
-        collapsed: Names of the classes that lie on a class of at least as many rows, see `collapsed_classes`.
-        num_classes: C.
-    """
-
-    probe: float
-    alignment: float
-    uniformity: float
-    effective_rank: float
-    collapsed: tuple[str, ...]
-    num_classes: int
-
-    @property
-    def alarm(self) -> str | None:
-        """One line on what has gone wrong, or None.
-
-        C classes that are all apart alike, as contrastive losses would have them, span C - 1 directions. Fewer than
-        half of these is the alarm: our choice.
-        """
-        if self.effective_rank < (self.num_classes - 1) / 2:
-            return (
-                f"the features have collapsed: they use {self.effective_rank:.1f} directions, "
-                f"where {self.num_classes} classes need {self.num_classes - 1}"
-            )
-        if self.collapsed:
-            return f"classes have collapsed onto others that have as many rows or more: {', '.join(self.collapsed)}"
-        return None
-
-    def to_plain(self) -> dict[str, Any]:
-        """Returns the attributes and the alarm as values that JSON can hold."""
-        return {
-            "probe": self.probe,
-            "alignment": self.alignment,
-            "uniformity": self.uniformity,
-            "effective_rank": self.effective_rank,
-            "collapsed": list(self.collapsed),
-            "alarm": self.alarm,
-        }
 
 
 def measure(
@@ -111,15 +57,32 @@ def measure(
         torch.from_numpy(of_part).to(train_features.device) for of_part in (train_labels, held_out_labels)
     )
     known, unseen = unit_length(train_features), unit_length(held_out_features)
-    collapsed = collapsed_classes(known, labels, unseen, unseen_labels, len(class_names))
+    collapsed = [class_names[k] for k in collapsed_classes(known, labels, unseen, unseen_labels, len(class_names))]
+    rank = effective_rank(known)
     return Health(
         probe=_probe(train_features, labels, held_out_features, held_out_labels, len(class_names)),
         alignment=alignment(known, labels),
         uniformity=uniformity(known),
-        effective_rank=effective_rank(known),
-        collapsed=tuple(class_names[k] for k in collapsed),
-        num_classes=len(class_names),
+        effective_rank=rank,
+        collapsed=tuple(collapsed),
+        alarm=_alarm(rank, collapsed, len(class_names)),
     )
+
+
+def _alarm(rank: float, collapsed: Sequence[str], num_classes: int) -> str | None:
+    """Returns one line on what has gone wrong, or None.
+
+    C classes that are all apart alike, as contrastive losses would have them, span C - 1 directions. Fewer than half of
+    these is the alarm: our choice.
+    """
+    if rank < (num_classes - 1) / 2:
+        return (
+            f"the features have collapsed: they use {rank:.1f} directions, "
+            f"where {num_classes} classes need {num_classes - 1}"
+        )
+    if collapsed:
+        return f"classes have collapsed onto others that have as many rows or more: {', '.join(collapsed)}"
+    return None
 
 
 def probe_rows(labels: np.ndarray, rows: np.ndarray, per_class: int, seed: int) -> np.ndarray:

@@ -4,9 +4,9 @@ from time import perf_counter
 
 import torch
 
-from raysk.artifacts import write_json
 from raysk.evaluation.metrics import macro_f1_score
 from raysk.recipe import Job
+from raysk.records import JobRecord
 from raysk.run import Run
 from raysk.training.loop import Report
 from raysk.training.precision import sum_in_one_order
@@ -32,18 +32,25 @@ def run_job(job: Job, run: Run, world: World, report: Report) -> None:
         return
     sum_in_one_order()
     began = perf_counter()
-    record: dict[str, object] = {}
+    stage_one = stage_two = macro_f1 = None
     if job.part == "held_out":
         if job.recipe.stage_one is not None:
-            record["stage_one"] = train_stage_one(job, run, world, report)
-        record["stage_two"] = train_stage_two(job, run, world, report)
+            stage_one = train_stage_one(job, run, world, report)
+        stage_two = train_stage_two(job, run, world, report)
     predict(job, run, world)
     if world.is_main_rank:
         if job.part == "held_out":
             predictions = run.predictions(job.recipe.key, job.fold)
-            record["macro_f1"] = macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])
-        record |= {"job": job.to_plain(), "seconds": perf_counter() - began}
-        # What the digits of the result depend on besides: see `retraining`.
-        record |= {"workers": world.size, "threads": torch.get_num_threads()}
-        write_json(run.record_file(job), record)
+            macro_f1 = macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])
+        JobRecord(
+            recipe=job.recipe.key,
+            fold=job.fold,
+            part=job.part,
+            seconds=perf_counter() - began,
+            workers=world.size,
+            threads=torch.get_num_threads(),
+            macro_f1=macro_f1,
+            stage_one=stage_one,
+            stage_two=stage_two,
+        ).write(run.record_file(job))
     world.barrier()

@@ -21,6 +21,7 @@ from raysk.errors import TrainingError
 from raysk.parts.losses.base import ScheduledLoss
 from raysk.parts.mixing import Mixed
 from raysk.recipe import Stage
+from raysk.records import Health, StageRecord
 from raysk.training.batches import Batches
 from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_weights, optimizer_tensors, pack, unpack
 from raysk.training.mixer import Mixer
@@ -30,7 +31,7 @@ from raysk.training.world import World
 
 
 @dataclass
-class Progress:
+class StageProgress:
     """How far a stage has come.
 
     Args:
@@ -50,16 +51,22 @@ class Progress:
     images: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
-    health: list[dict[str, Any]] = field(default_factory=list)
+    health: list[Health] = field(default_factory=list)
     is_over: bool = False
+
+    def record(self) -> StageRecord:
+        """Returns what is kept of a stage that is done."""
+        return StageRecord(
+            seconds=self.seconds, images=self.images, losses=tuple(self.losses), health=tuple(self.health)
+        )
 
 
 # Called on every rank, at the same points; it may raise to leave the job.
-Report = Callable[[Progress], None]
+Report = Callable[[StageProgress], None]
 # Outputs of a whole batch to its loss, with the labels known.
 Criterion = Callable[[Tensor], Tensor]
 # Called on every rank after each epoch; it may note what it measures, and end the stage.
-Observe = Callable[[Progress], None]
+Observe = Callable[[StageProgress], None]
 
 
 @dataclass
@@ -99,7 +106,7 @@ class Trainer:
         if self.world.size > 1:
             self.network = DistributedDataParallel(self.model, [device] if device.type == "cuda" else None)
 
-    def fit(self, batches: Batches, name: str, report: Report, observe: Observe | None = None) -> Progress:
+    def fit(self, batches: Batches, name: str, report: Report, observe: Observe | None = None) -> StageProgress:
         """Trains all epochs that are still to do, and leaves the model with the weights to keep.
 
         Args:
@@ -114,7 +121,7 @@ class Trainer:
         Raises:
             TrainingError: The loss is not a number.
         """
-        progress = self._restore(Progress(name, self.stage.epochs))
+        progress = self._restore(StageProgress(name, self.stage.epochs))
         report(progress)
         while progress.epoch < self.stage.epochs and not progress.is_over:
             self._train_epoch(batches, progress.epoch, progress)
@@ -126,7 +133,7 @@ class Trainer:
             self.model.load_state_dict(self.average.module.state_dict())
         return progress
 
-    def _train_epoch(self, batches: Batches, epoch: int, progress: Progress) -> None:
+    def _train_epoch(self, batches: Batches, epoch: int, progress: StageProgress) -> None:
         began = perf_counter()
         self.network.train()
         for module in self.loss.modules():
@@ -217,7 +224,7 @@ class Trainer:
                 output.backward(grad.to(output.dtype))
         return loss
 
-    def _save(self, progress: Progress) -> None:
+    def _save(self, progress: StageProgress) -> None:
         if self.progress_file is None:
             return
         if self.world.is_main_rank:
@@ -225,11 +232,12 @@ class Trainer:
             tensors |= pack("optimizer", optimizer_tensors(self.optimizer))
             if self.average is not None:
                 tensors |= pack("average", self.average.state_dict())
-            facts: dict[str, Any] = vars(progress) | {"scaler": self.scaler.state_dict()}
+            health = [measured.to_plain() for measured in progress.health]
+            facts: dict[str, Any] = vars(progress) | {"health": health, "scaler": self.scaler.state_dict()}
             ProgressCheckpoint(*self.job, facts, tensors).write(self.progress_file)
         self.world.barrier()
 
-    def _restore(self, fresh: Progress) -> Progress:
+    def _restore(self, fresh: StageProgress) -> StageProgress:
         """Goes on from the progress file, where there is one."""
         if self.progress_file is None or not self.world.agree(self.progress_file.exists()):
             return fresh
@@ -241,7 +249,8 @@ class Trainer:
             load_weights(self.average, unpack("average", saved.tensors), self.progress_file)
         self.scaler.load_state_dict(saved.facts.pop("scaler"))
         self.world.barrier()  # After the last epoch the main rank goes straight on to remove the file.
-        return Progress(**saved.facts)
+        health = [Health.from_plain(measured, self.progress_file) for measured in saved.facts.pop("health")]
+        return StageProgress(**saved.facts, health=health)
 
 
 def hash_seed(*numbers: int) -> int:

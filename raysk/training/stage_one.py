@@ -1,19 +1,21 @@
 """Stage one: learns the representation, and keeps the encoder without its projection head."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from raysk.recipe import Job, StageOne
+from raysk.records import StageRecord
 from raysk.run import Run
 from raysk.training.batches import ImageBatches, Plan
 from raysk.training.checkpoints import EncoderCheckpoint, load_weights, pack, unpack
 from raysk.training.features import encode
 from raysk.training.health import measure, probe_rows
 from raysk.training.images import plain_images
-from raysk.training.loop import Progress, Report, Trainer, hash_seed
+from raysk.training.loop import Report, StageProgress, Trainer, hash_seed
 from raysk.training.networks import Encoder, StageOneLoss, StageOneNetwork
 from raysk.training.world import World
 
@@ -47,7 +49,7 @@ def load_encoder(job: Job, run: Run) -> Encoder:
     return encoder
 
 
-def train_stage_one(job: Job, run: Run, world: World, report: Report) -> dict[str, object]:
+def train_stage_one(job: Job, run: Run, world: World, report: Report) -> StageRecord:
     """Trains the encoder of a job, unless a recipe with the same stage one has done so on this fold.
 
     Returns:
@@ -59,7 +61,7 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> dict[st
     path = run.encoder_file(job)
     key = str(job.recipe.encoder_key)
     if world.agree(path.exists()):
-        return EncoderCheckpoint.read(path, key, job.fold).facts
+        return _record(path, key, job.fold)
     stage = job.recipe.stage_one
     if stage is None:
         raise ValueError("a one-stage recipe has no encoder to train")
@@ -75,14 +77,18 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> dict[st
     probe = _Probe(job, run, model.encoder, world, stage.patience)
     progress = trainer.fit(batches, "stage one", report, probe.observe)
     if world.is_main_rank:
-        facts = {name: getattr(progress, name) for name in ("seconds", "images", "losses", "health")}
         tensors = pack("encoder", model.encoder.state_dict())
         if model.classifier is not None:
             tensors |= pack("classifier", model.classifier.state_dict())
-        EncoderCheckpoint(key, job.fold, facts, tensors).write(path)
+        EncoderCheckpoint(key, job.fold, progress.record().to_plain(), tensors).write(path)
         progress_file.unlink(missing_ok=True)
     world.barrier()
-    return EncoderCheckpoint.read(path, key, job.fold).facts
+    return _record(path, key, job.fold)
+
+
+def _record(path: Path, key: str, fold: int) -> StageRecord:
+    """Reads what the encoder's training cost; the file is read whole, so that a broken one is found here."""
+    return StageRecord.from_plain(EncoderCheckpoint.read(path, key, fold).facts, path)
 
 
 def _network(stage: StageOne, encoder: Encoder, num_classes: int) -> StageOneNetwork:
@@ -111,7 +117,7 @@ class _Probe:
         parts = (run.folds.train_rows(job.fold), run.folds.held_out_rows(job.fold))
         self.rows = [probe_rows(self.labels[rows], rows, _PROBE_ROWS_PER_CLASS, job.recipe.seed) for rows in parts]
 
-    def observe(self, progress: Progress) -> None:
+    def observe(self, progress: StageProgress) -> None:
         """Notes the health of an epoch, and whether the stage is over."""
         known, held_out = self.rows
         features = encode(self.encoder, np.concatenate(self.rows), self.images, self.world).cpu()
@@ -122,9 +128,9 @@ class _Probe:
             self.labels[held_out],
             self.class_names,
         )
-        progress.health.append(health.to_plain())
+        progress.health.append(health)
         if health.alarm is not None:
             logger.warning("epoch %d: %s", progress.epoch, health.alarm)
-        probes = [one["probe"] for one in progress.health]
+        probes = [measured.probe for measured in progress.health]
         best = int(np.argmax(probes))
         progress.is_over = 0 < self.patience <= len(probes) - 1 - best

@@ -8,19 +8,20 @@ from torch import nn
 from raysk.parts.heads import FrozenClassifier
 from raysk.parts.mixing import NoMixing
 from raysk.recipe import Job
+from raysk.records import StageRecord
 from raysk.run import Run
 from raysk.training.batches import FeatureBatches, ImageBatches, Plan
 from raysk.training.checkpoints import ClassifierCheckpoint
 from raysk.training.features import FrozenFeatures
 from raysk.training.linear_start import linear_start
-from raysk.training.loop import Progress, Report, Trainer, hash_seed
+from raysk.training.loop import Report, StageProgress, Trainer, hash_seed
 from raysk.training.mixer import Mixer
 from raysk.training.networks import Classifier
 from raysk.training.stage_one import fresh_encoder, load_encoder
 from raysk.training.world import World
 
 
-def train_stage_two(job: Job, run: Run, world: World, report: Report) -> dict[str, object]:
+def train_stage_two(job: Job, run: Run, world: World, report: Report) -> StageRecord:
     """Fits the classifier of a job, and writes it.
 
     Returns:
@@ -31,18 +32,23 @@ def train_stage_two(job: Job, run: Run, world: World, report: Report) -> dict[st
     """
     path = run.classifier_file(job)
     if world.agree(path.exists()):
-        return ClassifierCheckpoint.read(path, job.recipe.key, job.fold).facts
+        return _record(path, job)
     fit = _fit_on_features if job.recipe.stage_two.frozen else _fit_end_to_end
     progress, model = fit(job, run, world, report)
     if world.is_main_rank:
-        facts = {name: getattr(progress, name) for name in ("seconds", "images", "losses")}
+        facts = progress.record().to_plain()
         ClassifierCheckpoint(job.recipe.key, job.fold, facts, model.state_dict()).write(path)
         _progress_file(job, run).unlink(missing_ok=True)
     world.barrier()
-    return ClassifierCheckpoint.read(path, job.recipe.key, job.fold).facts
+    return _record(path, job)
 
 
-def _fit_on_features(job: Job, run: Run, world: World, report: Report) -> tuple[Progress, nn.Module]:
+def _record(path: Path, job: Job) -> StageRecord:
+    """Reads what the classifier's training cost; the file is read whole, so that a broken one is found here."""
+    return StageRecord.from_plain(ClassifierCheckpoint.read(path, job.recipe.key, job.fold).facts, path)
+
+
+def _fit_on_features(job: Job, run: Run, world: World, report: Report) -> tuple[StageProgress, nn.Module]:
     """Fits the head alone; the encoder stays in its own file, exactly as it was."""
     stage = job.recipe.stage_two
     plan = _plan(job, run, world)
@@ -54,11 +60,11 @@ def _fit_on_features(job: Job, run: Run, world: World, report: Report) -> tuple[
         weight, bias = linear_start(job, run, world)
         head.start_from(features[0].cpu(), torch.from_numpy(plan.labels), weight, bias)
     if not list(head.parameters()):
-        return Progress("stage two", stage.epochs), head
+        return StageProgress("stage two", stage.epochs), head
     return _trainer(job, run, world, head, None).fit(FeatureBatches(features, plan), "stage two", report), head
 
 
-def _fit_end_to_end(job: Job, run: Run, world: World, report: Report) -> tuple[Progress, nn.Module]:
+def _fit_end_to_end(job: Job, run: Run, world: World, report: Report) -> tuple[StageProgress, nn.Module]:
     """Fits encoder and head together."""
     recipe, stage = job.recipe, job.recipe.stage_two
     encoder = fresh_encoder(job, world) if recipe.stage_one is None else load_encoder(job, run)

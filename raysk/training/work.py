@@ -14,8 +14,9 @@ Work = Job | StageTwoSearch
 
 
 def work_from_plain(plain: dict[str, Any]) -> Work:
-    """Reads the JSON form of either."""
-    return StageTwoSearch.from_plain(plain) if "num_settings" in plain else Job.from_plain(plain)
+    """Reads the JSON form of either, which says its kind."""
+    kinds: dict[str, type[Work]] = {"job": Job, "stage-two search": StageTwoSearch}
+    return kinds[plain["kind"]].from_plain(plain)
 
 
 def do_work(work: Work, run: Run, world: World, report: Report) -> None:

@@ -7,13 +7,14 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from raysk.artifacts import write_json
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.evaluation.comparison import scores_elsewhere
 from raysk.evaluation.metrics import macro_f1_score
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe
+from raysk.records import JobRecord, SearchRecord, StageRecord, TriedSetting
 from raysk.run import Run
+from raysk.search.trial_records import TrialRecord
 from raysk.spaces.space import Space, load_space
 
 
@@ -78,13 +79,24 @@ def finished_search(tmp_path_factory, new_run, small_recipe):
     }
     for name, kept in searches.items():
         elsewhere = scores_elsewhere(np.array([scores[one] for one in kept]), run.folds.k).tolist()
-        tried = [
-            {"recipe": recipes[one].key, "scores": scores[one], "expected_elsewhere": expected}
-            for one, expected in zip(kept, elsewhere, strict=True)
-        ]
-        found = {"kept": [one["recipe"] for one in tried], "tried": tried, "seconds": 7.0}
+        tried = tuple(
+            TriedSetting(
+                recipe=recipes[setting].key,
+                scores=tuple(scores[setting]),
+                expected_elsewhere=tuple(expected),
+                stage_two=recipes[setting].stage_two.to_plain(),
+            )
+            for setting, expected in zip(kept, elsewhere, strict=True)
+        )
         best = float(np.mean(scores[kept[0]]))
-        write_json(run.search_file(f"search of {name}"), found | {"score": best, "crossfit": best - 0.05})
+        SearchRecord(
+            recipe=recipes[name].key,
+            kept=tuple(setting.recipe for setting in tried),
+            score=best,
+            crossfit=best - 0.05,
+            seconds=7.0,
+            tried=tried,
+        ).write(run.search_file(f"search of {name}"))
     trials = [
         trial_of(name, recipes[name], scores[name], name in searches) for name in ACCURACIES if "kept" not in name
     ]
@@ -102,19 +114,32 @@ def pretend(run, job, accuracy):
         run.predictions_file(job.recipe.key, job.fold, job.part)
     )
     score = macro_f1_score(probabilities, labels)
-    stages = {stage: {"seconds": 2.0, "images": 100} for stage in ("stage_one", "stage_two")}
-    write_json(run.record_file(job), stages | {"macro_f1": score})
+    stage = StageRecord(seconds=2.0, images=100)
+    JobRecord(
+        recipe=job.recipe.key,
+        fold=job.fold,
+        part=job.part,
+        seconds=4.0,
+        workers=1,
+        threads=1,
+        macro_f1=score,
+        stage_one=stage,
+        stage_two=stage,
+    ).write(run.record_file(job))
     return score
 
 
 def trial_of(name, recipe, scores, searched):
     family, _, rest = name.rpartition(": ")
     kind = "drawn" if rest.startswith("trial") else "start" if family else "control"
-    attributes = {
-        "point": name, "recipe": recipe.key, "kind": kind, "family": family, "overrides": [f"seed={recipe.seed}"],
-    }  # fmt: skip
-    if searched:
-        attributes["search"] = f"search of {name}"
+    attributes = TrialRecord(
+        point=name,
+        recipe=recipe.key,
+        kind=kind,
+        family=family,
+        overrides=(f"seed={recipe.seed}",),
+        search=f"search of {name}" if searched else None,
+    ).attributes
     if name == "focal: trial 6":
         return optuna.trial.create_trial(
             state=TrialState.PRUNED, user_attrs=attributes, intermediate_values={1: scores[0]}

@@ -13,9 +13,9 @@ import torch
 from raysk.recipe import Job, Recipe
 from raysk.search.broker import find_broker, start_broker
 from raysk.search.cluster import connected
-from raysk.search.jobs import Outcome, QueuedJob
+from raysk.search.jobs import JobEnd, JobProgress, JobRequest, Order, Outcome
 from raysk.search.lane_loop import BrokerClient, JobStopped
-from raysk.training.loop import Progress
+from raysk.training.loop import StageProgress
 from raysk.training.world import World
 
 JOBS = [Job(Recipe(), fold) for fold in range(3)]
@@ -36,7 +36,7 @@ def broker():
 
 
 def queued(job):
-    return QueuedJob.of(job, job.fold, 0)
+    return JobRequest.of(job, job.fold, 0)
 
 
 def submit(broker, *jobs):
@@ -46,30 +46,30 @@ def submit(broker, *jobs):
 def test_who_waits_for_an_outcome_hears_of_it(broker):
     waits = broker.outcome.remote([queued(JOBS[0])])
     order, job = ray.get(broker.take.remote(0, 1))
-    assert (order, Job.from_plain(job.plain)) == ("work", JOBS[0])
+    assert (order, Job.from_plain(job.work)) == (Order.WORK, JOBS[0])
     assert ray.wait([waits], timeout=0.2)[0] == []
-    ray.get(broker.finish.remote(0, 1, job, "failed", "the loss is nan"))
-    assert ray.get(waits, timeout=10) == ("failed", "the loss is nan")
+    ray.get(broker.finish.remote(0, 1, job, JobEnd(outcome=Outcome.FAILED, reason="the loss is nan")))
+    assert ray.get(waits, timeout=10) == JobEnd(outcome=Outcome.FAILED, reason="the loss is nan")
 
 
 def test_a_waiting_lane_gets_the_job_as_soon_as_there_is_one(broker):
     asks = broker.take.remote(0, 1)
     submit(broker, JOBS[1])
-    assert ray.get(asks, timeout=10)[0] == "work"
+    assert ray.get(asks, timeout=10)[0] == Order.WORK
 
 
 def test_a_lane_that_asks_for_nothing_is_told_to_ask_again(broker):
-    assert ray.get(broker.take.remote(0, 1), timeout=10) == ("wait", None)
+    assert ray.get(broker.take.remote(0, 1), timeout=10) == (Order.WAIT, None)
 
 
 def test_requests_that_a_killed_worker_left_behind_swallow_no_job(broker):
     left_behind = [broker.take.remote(0, 1) for _ in range(3)]
     ray.get(broker.lose.remote(0, 1, "", False))
     submit(broker, *JOBS)
-    assert [ray.get(asks, timeout=10) for asks in left_behind] == [("leave", None)] * 3
-    assert ray.get(broker.take.remote(0, 2), timeout=10)[0] == "work"
+    assert [ray.get(asks, timeout=10) for asks in left_behind] == [(Order.LEAVE, None)] * 3
+    assert ray.get(broker.take.remote(0, 2), timeout=10)[0] == Order.WORK
     status = ray.get(broker.status.remote())
-    assert (status["waiting"], [lane["job"] for lane in status["lanes"]]) == (2, [JOBS[0].id])
+    assert (status.waiting, [lane.job for lane in status.lanes]) == (2, [JOBS[0].id])
 
 
 def test_a_broker_that_was_killed_comes_back_and_no_job_is_begun_twice(broker):
@@ -78,15 +78,15 @@ def test_a_broker_that_was_killed_comes_back_and_no_job_is_begun_twice(broker):
     os.kill(ray.get(broker.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
     # Lane 0 goes on with its job and says so; lane 1 asks before that.
     asks = broker.take.remote(1, 1)
-    assert ray.get(broker.report.remote(0, 1, job, {"epoch": 5}), timeout=60) == "go on"
+    assert ray.get(broker.report.remote(0, 1, job, JobProgress(epoch=5)), timeout=60) == Order.GO_ON
     order, other = ray.get(asks, timeout=60)
-    while order == "wait":
+    while order == Order.WAIT:
         order, other = ray.get(broker.take.remote(1, 1), timeout=60)
     assert other.id == JOBS[1].id, "the trial has queued all its jobs again"
-    ray.get(broker.finish.remote(0, 1, job, "done", ""))
-    assert ray.get(waits, timeout=10) == ("done", "")
+    ray.get(broker.finish.remote(0, 1, job, JobEnd(outcome=Outcome.DONE)))
+    assert ray.get(waits, timeout=10) == JobEnd(outcome=Outcome.DONE)
     status = ray.get(broker.status.remote())
-    assert (status["waiting"], status["done"]) == (1, 1)
+    assert (status.waiting, status.ended[Outcome.DONE]) == (1, 1)
 
 
 def test_two_recipes_of_one_encoder_are_never_trained_at_once(broker):
@@ -94,47 +94,46 @@ def test_two_recipes_of_one_encoder_are_never_trained_at_once(broker):
     assert twin.recipe.encoder_key == JOBS[0].recipe.encoder_key
     submit(broker, JOBS[0], twin)
     orders = [ray.get(broker.take.remote(number, 1), timeout=10)[0] for number in (0, 1)]
-    assert orders == ["work", "wait"]
+    assert orders == [Order.WORK, Order.WAIT]
 
 
 def test_the_status_counts_jobs_and_shows_what_lanes_say(broker):
     submit(broker, *JOBS)
     _, job = ray.get(broker.take.remote(4, 1))
-    ray.get(broker.report.remote(4, 1, job, {"stage": "stage one", "epoch": 3}))
+    ray.get(broker.report.remote(4, 1, job, JobProgress(stage="stage one", epoch=3)))
     ray.get(broker.cancel.remote([JOBS[2].id]))
     status = ray.get(broker.status.remote())
-    assert {name: status[name] for name in ("waiting", "done", "failed", "cancelled")} == {
-        "waiting": 1, "done": 0, "failed": 0, "cancelled": 1,
-    }  # fmt: skip
-    (shown,) = status["lanes"]
-    assert (shown["lane"], shown["job"], shown["epoch"]) == (4, JOBS[0].id, 3)
-    assert shown["busy_seconds"] >= 0
+    ended = {Outcome.DONE: 0, Outcome.FAILED: 0, Outcome.CANCELLED: 1, Outcome.BROKEN: 0}
+    assert (status.waiting, status.ended) == (1, ended)
+    (shown,) = status.lanes
+    assert (shown.lane, shown.job, shown.progress.epoch) == (4, JOBS[0].id, 3)
+    assert shown.busy_seconds >= 0
 
 
 def test_a_closed_broker_ends_all_waiting_and_sends_lanes_home(broker):
     waits = [broker.outcome.remote([queued(job)]) for job in JOBS]
     ray.get(broker.status.remote())
     ray.get(broker.close.remote())
-    assert {outcome for outcome, _ in ray.get(waits, timeout=10)} == {"cancelled"}
-    assert ray.get(broker.take.remote(0, 1), timeout=10) == ("leave", None)
+    assert {end.outcome for end in ray.get(waits, timeout=10)} == {Outcome.CANCELLED}
+    assert ray.get(broker.take.remote(0, 1), timeout=10) == (Order.LEAVE, None)
 
 
 def the_client(broker):
     """Returns how the main rank talks with a broker, with JOBS[0] at work."""
     submit(broker, JOBS[0])
     client = BrokerClient(broker, 0, 1, World(0, 1, torch.device("cpu")))
-    assert client.next_order() == ("work", JOBS[0])
+    assert client.next_order() == (Order.WORK, JOBS[0])
     return client
 
 
 def test_a_cancelled_job_is_left_with_its_next_report(broker):
     client = the_client(broker)
-    client.report(Progress("stage one", 5, 1))
+    client.report(StageProgress("stage one", 5, 1))
     ray.get(broker.cancel.remote([JOBS[0].id]))
     with pytest.raises(JobStopped):
-        client.report(Progress("stage one", 5, 2))
-    client.finish(Outcome.CANCELLED)
-    assert ray.get(broker.status.remote())["cancelled"] == 1
+        client.report(StageProgress("stage one", 5, 2))
+    client.finish(JobEnd(outcome=Outcome.CANCELLED))
+    assert ray.get(broker.status.remote()).ended[Outcome.CANCELLED] == 1
 
 
 @pytest.mark.parametrize("end", [None, JobStopped, ValueError])
@@ -154,9 +153,9 @@ def test_the_heartbeat_ends_with_its_job_however_that_ends(broker, end):
 
 def test_the_heartbeat_keeps_a_long_epoch_alive(broker):
     client = the_client(broker)
-    client.progress = {"epoch": 7}
+    client.progress = JobProgress(epoch=7)
     deadline = time.monotonic() + 60
     with client.heartbeat():
-        while ray.get(broker.status.remote())["lanes"][0].get("epoch") != 7:
+        while ray.get(broker.status.remote()).lanes[0].progress.epoch != 7:
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -1,8 +1,8 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from raysk.artifacts import write_json
 from raysk.search.candidates import read_candidates
 from raysk.search.results import command
 
@@ -53,7 +53,7 @@ def test_what_chose_a_recipe_is_told(finished_search):
 def test_the_best_of_a_search_alone_has_the_score_of_the_choice(finished_search):
     found = by_name(finished_search)
     search = finished_search.run.search("search of decouple: crt")
-    assert found["decouple: crt + stage two 1"].crossfit == search["crossfit"]
+    assert found["decouple: crt + stage two 1"].crossfit == search.crossfit
     scores = {name: one.crossfit for name, one in found.items() if one.crossfit is not None}
     assert set(scores) == {"decouple: crt + stage two 1", "decouple: trial 3 + stage two 1"}
     assert (found["decouple: crt"].seconds, found["decouple: crt + stage two 1"].seconds) == (0.0, 7.0)
@@ -72,7 +72,7 @@ def test_searches_that_come_to_one_recipe_take_no_row_from_the_paper_or_from_a_b
     run, recipes = finished_search.run, finished_search.recipes
     greedy = run.search("search of decouple: trial 3")
     shared = [recipes["focal: paper"].key, recipes["decouple: crt, kept 1"].key]
-    write_json(tmp_path / "greedy.json", greedy | {"kept": [greedy["kept"][0], *shared]})
+    replace(greedy, kept=(greedy.kept[0], *shared)).write(tmp_path / "greedy.json")
     usual = run.search_file
     monkeypatch.setattr(
         type(run), "search_file",

@@ -38,8 +38,8 @@ def test_every_row_has_its_scores_its_cost_and_its_command(finished_search, ende
     assert best.settings.startswith("seed=1, stage_two.")
     assert f"stage_two.epochs={finished_search.run.recipe(best.key).stage_two.epochs}, " in best.settings
     search = finished_search.run.search("search of decouple: crt")
-    assert best.scores["oof_macro_f1"] == pytest.approx(search["score"])
-    assert best.scores["oof_macro_f1_crossfit"] == search["crossfit"]
+    assert best.scores["oof_macro_f1"] == pytest.approx(search.score)
+    assert best.scores["oof_macro_f1_crossfit"] == search.crossfit
     assert "oof_macro_f1_crossfit" not in alone.scores
     assert best.command.startswith(f"raysk recipe {finished_search.run.folder} {best.key} > ")
 
@@ -51,7 +51,7 @@ def test_the_budget_table_counts_every_trial_the_stopped_one_too(finished_search
     trials = {trial.user_attrs["point"]: trial for trial in finished_search.trials}
     stopped = trials["focal: trial 6"].intermediate_values[1]
     focal = [trials["focal: paper"].value, trials["focal: trial 5"].value, stopped]
-    crossfits = [finished_search.run.search(f"search of decouple: {name}")["crossfit"] for name in ("crt", "trial 3")]
+    crossfits = [finished_search.run.search(f"search of decouple: {name}").crossfit for name in ("crt", "trial 3")]
     for family, scores in (("focal", focal), ("decouple", crossfits)):
         pairs = [max(pair) for pair in combinations(scores, 2)]
         assert lines[family] == (str(len(scores)), pytest.approx(np.mean(scores)), pytest.approx(np.mean(pairs)))
@@ -111,9 +111,9 @@ def test_choosing_the_best_is_scored_by_folds_that_did_not_choose(finished_searc
     scores = []
     for trial in finished_search.complete:
         recipe = run.recipe(trial.user_attrs["recipe"])
-        scores.append([run.record(Job(recipe, fold))["macro_f1"] for fold in range(3)])
+        scores.append([run.record(Job(recipe, fold)).macro_f1 for fold in range(3)])
         if "search" in trial.user_attrs:
-            scores += [one["scores"] for one in run.search(trial.user_attrs["search"])["tried"]]
+            scores += [setting.scores for setting in run.search(trial.user_attrs["search"]).tried]
     expected = []
     for fold in range(3):
         others = [np.mean([score for place, score in enumerate(one) if place != fold]) for one in scores]

@@ -2,15 +2,17 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from raysk.loading import progress_bar
 from raysk.search.display import StudyDisplay, chatter_to
+from raysk.search.jobs import JobProgress, LaneStatus, Outcome, QueueStatus
 from raysk.search.lanes import Lane, Phase
-from raysk.search.progress import SearchProgress
 from raysk.search.resources import plan_lanes
+from raysk.search.searcher import SearchProgress
 
 
 class Pool:
@@ -23,27 +25,27 @@ class Pool:
         self.lanes[3].since -= 83
 
 
-STATUS = {
-    "lanes": [
-        {
-            "lane": 0, "incarnation": 1, "is_lost": False, "job": "abc-fold1-held_out", "stage": "stage one",
-            "epoch": 3, "epochs": 9, "images": 300, "seconds": 2.0,
-            "health": {"probe": 0.4567, "effective_rank": 17.34, "alarm": ""},
-        },
-        {"lane": 1, "incarnation": 2, "is_lost": False, "job": None},
-        {"lane": 2, "incarnation": 2, "is_lost": True, "job": None},
-    ],
-    "waiting": 4, "done": 5, "failed": 0, "cancelled": 0,
-}  # fmt: skip
+WORKING = JobProgress(stage="stage one", epoch=3, epochs=9, images=300, seconds=2.0, probe=0.4567, effective_rank=17.34)
+COLLAPSED = replace(WORKING, probe=0.2, effective_rank=1.3, alarm="the embedding has collapsed")
 
 
-def displayed(is_terminal, best=("paper", 0.5), health=None):
+def the_status(progress):
+    """Lanes with a job, without one, and of a worker group that is gone."""
+    busy = LaneStatus(
+        lane=0, incarnation=1, is_lost=False, job="abc-fold1-held_out", busy_seconds=2.0, progress=progress
+    )
+    idle = LaneStatus(lane=1, incarnation=2, is_lost=False, job=None, busy_seconds=0.0)
+    lost = LaneStatus(lane=2, incarnation=2, is_lost=True, job=None, busy_seconds=0.0)
+    ended = dict.fromkeys(Outcome, 0) | {Outcome.DONE: 5}
+    return QueueStatus(lanes=(busy, idle, lost), waiting=4, ended=ended)
+
+
+def displayed(is_terminal, best=("paper", 0.5), working=WORKING):
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=is_terminal, width=120, legacy_windows=False)
     progress = SearchProgress(say=print, begun=4, complete=2, stopped=1, failed=1, best=best)
     with StudyDisplay(console, progress, 8, 3) as display:
-        lane, *others = STATUS["lanes"]
-        display.update(STATUS | {"lanes": [lane | ({"health": health} if health else {}), *others]}, Pool())
+        display.update(the_status(working), Pool())
         display.say("paper: fold 1 of 3, macro-F1 0.500 [draft]")
     return stream.getvalue()
 
@@ -69,7 +71,7 @@ def test_a_study_without_a_score_yet_says_so():
 
 
 def test_an_alarm_stands_in_red_in_place_of_the_probe():
-    shown = displayed(True, health={"probe": 0.2, "effective_rank": 1.3, "alarm": "the embedding has collapsed"})
+    shown = displayed(True, working=COLLAPSED)
     assert "\x1b[1;31mthe embedding has collapsed" in shown
     assert "probe" not in shown
 

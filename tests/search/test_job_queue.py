@@ -8,7 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from raysk.recipe import Job, Recipe
 from raysk.search.job_queue import JobQueue
-from raysk.search.jobs import Order, Outcome, Priority, QueuedJob
+from raysk.search.jobs import JobProgress, JobRequest, Order, Outcome, Priority
+from raysk.spaces.stage_two_search import StageTwoSearch
+from raysk.training.work import work_from_plain
 
 
 class Clock:
@@ -34,8 +36,8 @@ def queue(clock):
     return JobQueue(max_errors=3, lease_seconds=10.0, clock=clock)
 
 
-def a_job(name, *priority, encoder=None):
-    return QueuedJob(name, {"name": name}, list(priority or (0,)), encoder)
+def a_job(name, *priority, encoder=None, needs=()):
+    return JobRequest(id=name, work={"name": name}, priority=priority or (0,), encoder=encoder, needs=needs)
 
 
 def taken(queue, lane, incarnation):
@@ -46,7 +48,8 @@ def taken(queue, lane, incarnation):
 
 def say(queue, what, lane, incarnation, name, *words):
     """Has a lane speak of a job by its name."""
-    return getattr(queue, what)(lane, incarnation, queue.jobs.get(name) or a_job(name), *words)
+    job = queue.jobs[name].request if name in queue.jobs else a_job(name)
+    return getattr(queue, what)(lane, incarnation, job, *words)
 
 
 def test_the_smallest_priority_is_taken_first_and_equal_ones_in_their_order(queue):
@@ -94,8 +97,7 @@ def test_who_waited_for_a_job_may_say_what_comes_next_before_a_recipe_without_a_
 
 
 def test_a_job_waits_for_those_that_it_needs(queue):
-    search = a_job("search", 0)
-    search.needs = ["earlier", "fold"]
+    search = a_job("search", 0, needs=("earlier", "fold"))
     for job in (search, a_job("fold", 1), a_job("other", 2)):
         queue.submit(job)
     assert taken(queue, 0, FIRST) == "fold", "the search needs it"
@@ -105,8 +107,7 @@ def test_a_job_waits_for_those_that_it_needs(queue):
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.CANCELLED])
 def test_a_job_whose_need_came_to_nothing_is_not_handed_out(queue, outcome):
-    search = a_job("search", 0)
-    search.needs = ["fold"]
+    search = a_job("search", 0, needs=("fold",))
     queue.submit(a_job("fold", 1))
     queue.submit(search)
     assert taken(queue, 0, FIRST) == "fold"
@@ -132,12 +133,12 @@ def test_a_new_incarnation_voids_what_the_old_one_still_says(queue):
     taken(queue, 0, old)
     assert taken(queue, 0, new) == "one", "the job of the old one went back"
     assert queue.take(0, old) == (Order.LEAVE, None), "a request that a dead worker left must not swallow a job"
-    assert say(queue, "report", 0, old, "one", {"epoch": 9}) is Order.STOP
+    assert say(queue, "report", 0, old, "one", JobProgress(epoch=9)) is Order.STOP
     say(queue, "finish", 0, old, "one", Outcome.DONE)
     say(queue, "crash", 0, old, "one", "long ago")
     assert (queue.jobs["one"].outcome, queue.jobs["one"].errors) == (None, 0)
     assert queue.lanes[0].job.id == "one"
-    assert queue.lanes[0].progress == {}
+    assert queue.lanes[0].progress == JobProgress()
     say(queue, "finish", 0, new, "one", Outcome.DONE)
     assert queue.jobs["one"].outcome is Outcome.DONE
 
@@ -178,8 +179,8 @@ def test_a_queue_that_is_started_anew_hears_from_lanes_what_they_do(clock):
     for name in ("at work", "other"):
         queue.submit(a_job(name))
     assert queue.take(1, FIRST) == (Order.WAIT, None), "nothing is handed out that a lane may be at"
-    assert queue.report(0, FIRST, a_job("at work"), {"epoch": 3}) is Order.GO_ON
-    assert queue.report(2, FIRST, a_job("not yet queued"), {}) is Order.GO_ON
+    assert queue.report(0, FIRST, a_job("at work"), JobProgress(epoch=3)) is Order.GO_ON
+    assert queue.report(2, FIRST, a_job("not yet queued"), JobProgress()) is Order.GO_ON
     clock.now += 4.0
     assert taken(queue, 1, FIRST) == "other"
     queue.submit(a_job("not yet queued"))
@@ -197,7 +198,7 @@ def test_a_queue_that_is_started_anew_hears_of_an_end_that_it_missed(queue):
 
 def test_a_closed_queue_tells_a_lane_that_it_did_not_know_to_stop(queue):
     queue.close()
-    assert queue.report(0, FIRST, a_job("one"), {}) is Order.STOP
+    assert queue.report(0, FIRST, a_job("one"), JobProgress()) is Order.STOP
     queue.finish(0, FIRST, a_job("one"), Outcome.CANCELLED)
     assert queue.take(0, FIRST) == (Order.LEAVE, None)
 
@@ -209,11 +210,13 @@ def test_a_silent_lane_loses_its_job_and_a_speaking_one_does_not(queue, clock):
     taken(queue, 1, FIRST)
     for _ in range(3):
         clock.now += 4.0
-        assert say(queue, "report", 1, FIRST, "two", {"epoch": 1}) is Order.GO_ON
+        assert say(queue, "report", 1, FIRST, "two", JobProgress(epoch=1)) is Order.GO_ON
         queue.expire()
     assert queue.lanes[0].job is None
     assert queue.lanes[1].job.id == "two"
-    assert say(queue, "report", 0, FIRST, "one", {}) is Order.STOP, "it must leave what another lane may take now"
+    assert say(queue, "report", 0, FIRST, "one", JobProgress()) is Order.STOP, (
+        "it must leave what another lane may take now"
+    )
     say(queue, "finish", 0, FIRST, "one", Outcome.DONE)
     assert queue.jobs["one"].outcome is None
     assert taken(queue, 0, FIRST) == "one", "a lane that speaks again is trusted again"
@@ -254,7 +257,7 @@ def test_a_job_that_kills_its_workers_at_one_point_again_and_again_fails(queue):
     queue.submit(a_job("one"))
     for incarnation in range(10):
         assert taken(queue, 0, incarnation) == "one"
-        assert say(queue, "report", 0, incarnation, "one", {"stage": "stage one", "epoch": 3}) is Order.GO_ON
+        assert say(queue, "report", 0, incarnation, "one", JobProgress(stage="stage one", epoch=3)) is Order.GO_ON
         assert queue.lose(0, incarnation, is_suspect=True)
     job = queue.jobs["one"]
     assert (job.outcome, job.reason) == (Outcome.FAILED, "given up after its workers died 10 times at stage one 3")
@@ -264,7 +267,7 @@ def test_a_job_that_gets_on_is_not_suspected_however_often_its_workers_die(queue
     queue.submit(a_job("one"))
     for incarnation in range(50):
         assert taken(queue, 0, incarnation) == "one"
-        say(queue, "report", 0, incarnation, "one", {"stage": "stage one", "epoch": incarnation // 5})
+        say(queue, "report", 0, incarnation, "one", JobProgress(stage="stage one", epoch=incarnation // 5))
         queue.lose(0, incarnation, is_suspect=True)
     assert queue.jobs["one"].outcome is None
 
@@ -300,16 +303,16 @@ def test_a_waiting_job_is_cancelled_at_once_and_can_be_queued_again(queue):
     assert queue.take(0, FIRST) == (Order.WAIT, None)
     queue.submit(a_job("one"))
     assert taken(queue, 0, FIRST) == "one"
-    assert say(queue, "report", 0, FIRST, "one", {}) is Order.GO_ON
+    assert say(queue, "report", 0, FIRST, "one", JobProgress()) is Order.GO_ON
 
 
 def test_a_job_at_work_is_cancelled_with_its_lanes_next_word(queue):
     queue.submit(a_job("one"))
     taken(queue, 0, FIRST)
-    assert say(queue, "report", 0, FIRST, "one", {"epoch": 1}) is Order.GO_ON
+    assert say(queue, "report", 0, FIRST, "one", JobProgress(epoch=1)) is Order.GO_ON
     queue.cancel("one")
     assert queue.jobs["one"].outcome is None
-    assert say(queue, "report", 0, FIRST, "one", {"epoch": 2}) is Order.STOP
+    assert say(queue, "report", 0, FIRST, "one", JobProgress(epoch=2)) is Order.STOP
     say(queue, "finish", 0, FIRST, "one", Outcome.CANCELLED)
     assert queue.jobs["one"].outcome is Outcome.CANCELLED
 
@@ -338,7 +341,7 @@ def test_a_closed_queue_cancels_all_and_sends_everybody_home(queue):
     taken(queue, 0, FIRST)
     queue.close()
     assert queue.jobs["waiting"].outcome is Outcome.CANCELLED
-    assert say(queue, "report", 0, FIRST, "one", {}) is Order.STOP
+    assert say(queue, "report", 0, FIRST, "one", JobProgress()) is Order.STOP
     assert queue.take(0, FIRST) == (Order.LEAVE, None)
     queue.submit(a_job("too late"))
     assert queue.jobs["too late"].outcome is Outcome.CANCELLED, "who waits for it must not wait for ever"
@@ -363,11 +366,12 @@ LANES = st.sampled_from([0, 1, 2])
 def test_only_what_trains_an_encoder_keeps_others_from_it():
     job = Job(Recipe(), 2)
     control = Recipe.from_plain({"stage_one": None, "stage_two": {"frozen": False}})
-    queued = QueuedJob.of(job, 2, 7)
-    assert (queued.id, queued.priority, Job.from_plain(queued.plain)) == (job.id, [2, 7], job)
-    assert queued.encoder == f"{job.recipe.encoder_key}-2"
-    assert QueuedJob.of(job.for_test(), 0).encoder is None
-    assert QueuedJob.of(Job(control, 0), 0).encoder is None
+    request = JobRequest.of(job, 2, 7)
+    assert (request.id, request.priority, work_from_plain(request.work)) == (job.id, (2, 7), job)
+    assert request.encoder == f"{job.recipe.encoder_key}-2"
+    assert JobRequest.of(job.for_test(), 0).encoder is None
+    assert JobRequest.of(Job(control, 0), 0).encoder is None
+    assert JobRequest.of(StageTwoSearch(Recipe(), (), 8), 0).encoder is None
 
 
 class Lanes(RuleBasedStateMachine):
@@ -396,7 +400,7 @@ class Lanes(RuleBasedStateMachine):
             assert order is Order.LEAVE
             assert self.queue.lanes[lane].job is had
         if order is Order.WORK:
-            assert self.queue.lanes[lane].job is job
+            assert self.queue.lanes[lane].job.request is job
 
     @rule(lane=LANES, name=NAMES, outcome=st.sampled_from(list(Outcome)), late=st.booleans())
     def finish(self, lane, name, outcome, late):
@@ -422,12 +426,12 @@ class Lanes(RuleBasedStateMachine):
         before, self.queue = self.queue, JobQueue(max_errors=3, lease_seconds=10.0, clock=self.clock)
         for lane, state in before.lanes.items():
             if state.job:
-                self.queue.report(lane, self.incarnations[lane], replace(state.job), {})
+                self.queue.report(lane, self.incarnations[lane], state.job.request, JobProgress())
             else:
                 self.queue.take(lane, self.incarnations[lane])
         for job in before.jobs.values():
             if job.outcome is None:
-                self.queue.submit(replace(job))
+                self.queue.submit(replace(job.request, priority=job.priority))
 
     @rule(seconds=st.floats(0, 20))
     def wait(self, seconds):
@@ -437,8 +441,8 @@ class Lanes(RuleBasedStateMachine):
     @rule(lane=LANES)
     def report(self, lane):
         held = self.queue.lanes[lane].job
-        order = say(self.queue, "report", lane, self.incarnations[lane], held.id if held else "job0", {})
-        assert order is (Order.GO_ON if held is not None and not held.stopping else Order.STOP)
+        order = say(self.queue, "report", lane, self.incarnations[lane], held.id if held else "job0", JobProgress())
+        assert order is (Order.GO_ON if held is not None and not held.is_stopping else Order.STOP)
 
     @rule(name=NAMES)
     def cancel(self, name):
@@ -447,13 +451,13 @@ class Lanes(RuleBasedStateMachine):
     @precondition(lambda self: self.queue.waiting)
     @rule()
     def an_idle_lane_is_never_kept_from_free_work(self):
-        busy = {state.job.encoder for state in self.queue.lanes.values() if state.job}
-        free = [job for job in self.queue.waiting if job.encoder is None or job.encoder not in busy]
+        busy = {state.job.request.encoder for state in self.queue.lanes.values() if state.job} - {None}
+        free = [job for job in self.queue.waiting if job.request.encoder not in busy]
         idle = [lane for lane, state in self.queue.lanes.items() if state.job is None]
         if free and idle:
             order, job = self.queue.take(idle[0], self.incarnations[idle[0]])
             assert order is Order.WORK
-            assert job.priority == min(other.priority for other in free)
+            assert self.queue.jobs[job.id].priority == min(other.priority for other in free)
 
     @invariant()
     def every_job_is_in_one_place(self):
@@ -465,7 +469,7 @@ class Lanes(RuleBasedStateMachine):
             assert places.count(True) == 1, f"{job} is in {places}"
             assert held.count(job) <= 1
             assert job.errors == 0
-        encoders = [job.encoder for job in held if job.encoder]
+        encoders = [job.request.encoder for job in held if job.request.encoder]
         assert len(encoders) == len(set(encoders))
         assert all(count == 1 for count in self.done.values() if count), "a finished job was repeated"
 

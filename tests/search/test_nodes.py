@@ -15,6 +15,7 @@ from ray.cluster_utils import Cluster
 from raysk.artifacts import read_json
 from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job
+from raysk.records import JobRecord
 from raysk.run import Run
 from raysk.training.job import run_job
 from raysk.training.world import World
@@ -115,14 +116,14 @@ class Story:
         """Checks that every job has the scores and probabilities that it has in a process of its own, without Ray."""
         run = Run.open(self.run)
         alone = Run.create(folder / "alone", run.cache, run.manifest, run.folds, {})
-        records = {name: read_json(path) for name, path in ((p.stem, p) for p in self.run.glob("jobs/*.json"))}
-        jobs = [Job.from_plain(record["job"]) for record in records.values()]
+        records = {path.stem: JobRecord.read(path) for path in self.run.glob("jobs/*.json")}
+        jobs = [Job(run.recipe(record.recipe), record.fold, record.part) for record in records.values()]
         for job in sorted(jobs, key=lambda job: job.part == "test"):
             with one_thread():
                 run_job(job, alone, World(0, 1, torch.device("cpu")), lambda progress: None)
             here, there = (run.predictions(job.recipe.key, job.fold, job.part) for run in (run, alone))
             assert np.array_equal(here.probabilities, there.probabilities), job.id
-            assert records[job.id].get("macro_f1") == alone.record(job).get("macro_f1")
+            assert records[job.id].macro_f1 == alone.record(job).macro_f1
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raysk.recipe import Job
-from raysk.search.progress import SearchProgress
-from raysk.search.searcher import StudySearcher, origin
+from raysk.search.jobs import Outcome
+from raysk.search.searcher import SearchProgress, StudySearcher
 from raysk.search.storage import open_study
+from raysk.search.trial_records import TrialOrder, TrialRecord, TrialReport, origin
 from raysk.spaces.space import load_space
 from raysk.spaces.stage_two_search import StageTwoSearch
 from raysk.training.work import work_from_plain
@@ -24,8 +25,17 @@ families: [decouple, focal]
 """
 
 
+def order_of(config):
+    return TrialOrder.from_plain(json.loads(config["order"]), "an order")
+
+
 def work_of(config):
-    return [work_from_plain(job["plain"]) for job, _ in json.loads(config["steps"])]
+    return [work_from_plain(step.request.work) for step in order_of(config).steps]
+
+
+def ending(outcome, reason="", folds=0):
+    """What Tune passes on of a trial that came to no score."""
+    return TrialReport(outcome=outcome, reason=reason, folds=folds).to_result()
 
 
 class Driver:
@@ -51,20 +61,18 @@ class Driver:
         for number in range(1, len(scores) + 1):
             mean = sum(scores[:number]) / number
             result = self.result(mean, number, complete=number == k and self.searcher.trials[name].search is None)
-            if not result["complete"]:
+            if not result["done"]:
                 self.searcher.on_trial_result(name, result)
         return result
 
     def result(self, score, folds, searched=False, complete=False):
-        return {
-            "outcome": "done", "score": score, "folds": folds, "searched": searched, "complete": complete,
-            "done": complete,
-        }  # fmt: skip
+        report = TrialReport(outcome=Outcome.DONE, score=score, folds=folds, is_searched=searched, is_complete=complete)
+        return report.to_result()
 
     def complete(self, name, score=0.5, found=None):
         """Completes a trial; a search of stage two finds no more than the trial had, unless it is said."""
         result = self.folds(name, [score] * 3)
-        if not result["complete"]:
+        if not result["done"]:
             result = self.result(score if found is None else found, 3, searched=True, complete=True)
         self.searcher.on_trial_complete(name, result)
 
@@ -72,7 +80,7 @@ class Driver:
         self.searcher.on_trial_complete(name, self.folds(name, [score]))
 
     def fail(self, name, reason):
-        self.searcher.on_trial_complete(name, {"outcome": "failed", "reason": reason, "folds": 0, "done": True})
+        self.searcher.on_trial_complete(name, ending(Outcome.FAILED, reason))
 
     def rest(self):
         """Completes all that is left; returns the names."""
@@ -109,11 +117,15 @@ def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
     recipe = jobs[0].recipe
     assert jobs == [Job(recipe, fold) for fold in range(3)]
     assert run.recipe(recipe.key) == recipe
-    assert (config["broker"], config["folds"], config["is_raced"]) == ("broker", 3, False)
-    queued, records = zip(*json.loads(config["steps"]), strict=True)
-    assert [job["priority"] for job in queued] == [[0, step] for step in range(4)]
-    assert [job["title"] for job in queued][2:] == ["paper, fold 3", "paper, stage two"]
-    assert list(records) == [*(str(run.record_file(job)) for job in jobs), str(run.search_file(search.id))]
+    order = order_of(config)
+    assert (order.broker, order.num_folds, order.num_lanes, order.is_raced) == ("broker", 3, 100, False)
+    assert [step.request.priority for step in order.steps] == [(0, step) for step in range(4)]
+    assert [step.request.title for step in order.steps][2:] == ["paper, fold 3", "paper, stage two"]
+    assert order.steps[3].request.needs == tuple(job.id for job in jobs)
+    assert [step.record for step in order.steps] == [
+        *(str(run.record_file(job)) for job in jobs),
+        str(run.search_file(search.id)),
+    ]
     assert isinstance(search, StageTwoSearch)
     assert (search.recipe, search.num_settings) == (recipe, 200)
     assert not any(isinstance(value, list | dict) for value in config.values()), "Tune would take these for a space"
@@ -121,7 +133,7 @@ def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
 
 def test_drawn_recipes_are_raced_and_named_ones_are_not(run):
     searcher = Driver(run, len(NAMED) + 1).searcher
-    raced = [searcher.suggest(f"tune{number}")["is_raced"] for number in range(len(NAMED) + 1)]
+    raced = [order_of(searcher.suggest(f"tune{number}")).is_raced for number in range(len(NAMED) + 1)]
     assert raced == [*[False] * len(NAMED), True]
 
 
@@ -159,9 +171,7 @@ def test_optuna_is_told_the_truth_of_every_end(run):
     driver = Driver(run, 8)
     for _ in range(2):
         driver.complete(driver.suggest()[0], 0.4)
-    driver.searcher.on_trial_complete((failed := driver.suggest())[0], {
-        "outcome": "failed", "reason": "the loss is nan", "folds": 0, "done": True,
-    })  # fmt: skip
+    driver.searcher.on_trial_complete((failed := driver.suggest())[0], ending(Outcome.FAILED, "the loss is nan"))
     driver.stop((stopped := driver.suggest())[0], 0.1)
     driver.searcher.on_trial_complete((dead := driver.suggest())[0], None, error=True)
     driver.searcher.on_trial_complete((scored := driver.suggest())[0], driver.folds("tune5", [0.3, 0.6, 0.9]))
@@ -186,7 +196,7 @@ def test_a_trial_has_all_folds_before_its_search_is_done(run):
     assert driver.searcher.complete() == []
     driver.searcher.on_trial_result(named[0], driver.result(0.35, 3))
     assert [trial.user_attrs["point"] for trial in driver.searcher.complete()] == [named[1]]
-    driver.searcher.on_trial_complete(named[0], {"outcome": "cancelled", "reason": "", "folds": 3, "done": True})
+    driver.searcher.on_trial_complete(named[0], ending(Outcome.CANCELLED, folds=3))
     assert by_point(run)[named[1]].state is TrialState.RUNNING, "--resume has it searched"
     assert [trial.user_attrs["point"] for trial in driver.searcher.complete()] == [named[1]]
 
@@ -308,7 +318,7 @@ def test_what_the_machine_has_done_is_asked_for_again(run, how):
         assert "--resume tries it again" in first.lines[-1]
     else:
         reason = "classifiers must be writable, but No space left on device: free space"
-        first.searcher.on_trial_complete(name, {"outcome": "broken", "reason": reason, "folds": 0, "done": True})
+        first.searcher.on_trial_complete(name, ending(Outcome.BROKEN, reason))
         assert first.searcher.broken == reason
         assert first.suggest() is None, "no other would fare better"
     second = Driver(run, 8)
@@ -350,7 +360,7 @@ def test_an_interrupted_search_proposes_nothing_and_keeps_what_was_at_work(run):
     name, point, recipe = first.suggest()
     first.searcher.close()
     assert first.suggest() is None
-    first.searcher.on_trial_complete(name, {"outcome": "cancelled", "reason": "", "folds": 1, "done": True})
+    first.searcher.on_trial_complete(name, ending(Outcome.CANCELLED, folds=1))
     assert open_study(run.folder / "study.journal").get_trials()[0].state is TrialState.RUNNING
     second = Driver(run, 8)
     queued = [second.suggest()[1:] for _ in range(7)]
@@ -404,7 +414,7 @@ def test_families_have_equal_budgets_and_names_of_their_own(run, two_families):
         "focal: trial 9", "focal: trial 10", "decouple: trial 11", "focal: trial 12",
     ]  # fmt: skip
     trials = by_point(run)
-    families = Counter(trial.user_attrs["family"] for trial in trials.values())
+    families = Counter(TrialRecord.of(trial).family for trial in trials.values())
     assert families == {"": 3, "decouple": 5, "focal": 5}, "14 are not to be divided: one is left"
     for name, trial in trials.items():
         prefix = name.partition(": ")[0] if ": " in name else "none"
@@ -422,7 +432,7 @@ def test_a_killed_drivers_trial_keeps_its_family_its_name_and_its_values(run, tw
     assert second.searcher.trials["tune0"].point.family == "focal"
     second.complete("tune0")
     second.rest()
-    families = Counter(trial.user_attrs["family"] for trial in by_point(run).values())
+    families = Counter(TrialRecord.of(trial).family for trial in by_point(run).values())
     assert families == {"": 3, "decouple": 5, "focal": 5}
 
 
@@ -435,7 +445,7 @@ def test_a_draw_that_a_kill_cut_short_counts_for_its_family(run, two_families, t
     asked.suggest_categorical("focal: stage_two.loss.gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
     second = Driver(run, 13, space=two_families)
     second.rest()
-    families = Counter(trial.user_attrs["family"] for trial in second.searcher.complete())
+    families = Counter(TrialRecord.of(trial).family for trial in second.searcher.complete())
     assert families == {"": 3, "decouple": 5, "focal": 5}
 
 

@@ -14,12 +14,15 @@ from pathlib import Path
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from optuna.trial import TrialState
 
 from raysk.data.store.chunks import file_system
 from raysk.evaluation.ensemble import Ensemble
 from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
+from raysk.search.storage import open_study
+from raysk.search.trial_records import TrialRecord
 from raysk.training.checkpoints import ProgressCheckpoint
 from tests.publishers import two_publishers
 from tests.search.commands import ROOT, ROW, begun, finished, lane_lines, raysk
@@ -146,15 +149,15 @@ def test_the_leaderboard_has_the_controls_and_the_ensembles_with_intervals(kille
 
 def test_every_frozen_encoder_was_searched_and_the_best_stage_two_has_a_row(killed):
     trials = {row["point"]: row for row in journal_states(killed.run)}
-    searched = {name for name, row in trials.items() if "search" in row}
+    searched = {name for name, row in trials.items() if row["search"]}
     assert searched >= {"paper", "from_scratch"}
     assert not searched & {"cross_entropy", "focal"}
     rows = {row.name: row for row in killed.board.rows}
     for name in searched:
         found = Run.open(killed.run).search(trials[name]["search"])
-        assert len(found["tried"]) == 8
+        assert len(found.tried) == 8
         # Where nothing is better than the trial's own recipe, that one has the row already.
-        assert found["kept"][0] in {row.key for row in rows.values()}
+        assert found.kept[0] in {row.key for row in rows.values()}
     best = [row for row in killed.board.rows if row.name.endswith(" + stage two 1")]
     assert best
     for row in best:
@@ -200,7 +203,7 @@ def test_the_ensemble_is_kept_and_made_of_recipes_with_all_folds(killed):
     ensemble = Ensemble.read(killed.run / "ensemble.json")
     kept = {row.key for row in killed.board.rows}
     for row in journal_states(killed.run):
-        kept |= {row["recipe"], *(Run.open(killed.run).search(row["search"])["kept"] if "search" in row else ())}
+        kept |= {row["recipe"], *(Run.open(killed.run).search(row["search"]).kept if row["search"] else ())}
     assert {member.recipe_key for member in ensemble.members} <= kept
 
 
@@ -341,15 +344,11 @@ def test_a_recipe_that_diverges_fails_alone_and_the_leaderboard_says_why(trouble
 
 def journal_states(run):
     """The trials of the study that count: those that a later driver asked for again are left out."""
-    from optuna.trial import TrialState
-
-    from raysk.search.storage import open_study
-
     trials = open_study(run / "study.journal").get_trials()
     return [
-        {"state": t.state.name, **t.user_attrs}
-        for t in trials
-        if t.state is not TrialState.FAIL or "reason" in t.user_attrs
+        {"state": trial.state.name, **TrialRecord.of(trial).to_plain()}
+        for trial in trials
+        if trial.state is not TrialState.FAIL or TrialRecord.of(trial).reason is not None
     ]
 
 

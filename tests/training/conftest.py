@@ -8,7 +8,7 @@ import torch
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.training.job import run_job
-from raysk.training.loop import Progress
+from raysk.training.loop import StageProgress
 from raysk.training.world import World
 
 
@@ -33,7 +33,7 @@ class Diary:
         self.leave_after = leave_after
         self.told: list[tuple[str, int]] = []
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: StageProgress) -> None:
         self.told.append((progress.stage, progress.epoch))
         if (progress.stage, progress.epoch) == self.leave_after:
             raise Diary.Leave

@@ -29,14 +29,14 @@ def test_a_job_leaves_encoder_classifier_predictions_and_its_record(run, make_jo
         )
     }
     record = run.record(job)
-    assert Job.from_plain(record["job"]) == job
-    assert (record["workers"], record["seconds"] > 0) == (1, True)
-    for stage in ("stage_one", "stage_two"):
-        assert len(record[stage]["losses"]) == 2
-        assert record[stage]["images"] > 0
-    assert len(record["stage_one"]["health"]) == 2
+    assert (record.recipe, record.fold, record.part) == (job.recipe.key, job.fold, job.part)
+    assert (record.workers, record.seconds > 0) == (1, True)
+    for stage in (record.stage_one, record.stage_two):
+        assert len(stage.losses) == 2
+        assert stage.images > 0
+    assert len(record.stage_one.health) == 2
     predictions = run.predictions(job.recipe.key, 0)
-    assert record["macro_f1"] == macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])
+    assert record.macro_f1 == macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])
 
 
 def test_a_finished_job_is_not_done_again(finished, frozen_job, alone, diary):
@@ -58,9 +58,7 @@ def test_a_lost_record_does_not_cost_the_training(run, make_job, alone, diary):
     for path in (run.encoder_file(job), run.classifier_file(job)):
         assert after[str(path)] == before[str(path)]
     again = run.record(job)
-    assert [again[name] for name in ("job", "stage_one", "stage_two")] == [
-        record[name] for name in ("job", "stage_one", "stage_two")
-    ]
+    assert (again.recipe, again.stage_one, again.stage_two) == (record.recipe, record.stage_one, record.stage_two)
 
 
 @pytest.mark.parametrize("leave_after", [("stage one", 1), ("stage one", 2), ("stage two", 0), ("stage two", 1)])

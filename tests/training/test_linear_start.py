@@ -80,11 +80,11 @@ def test_heads_start_from_it(head, decoupled, make_job, alone, diary):
     if head == "lws":
         assert torch.equal(tensors["weight"], weight)
         assert torch.equal(tensors["bias"], bias)
-        assert len(facts["losses"]) == 2
+        assert len(facts.losses) == 2
         assert not torch.equal(tensors["scale"], torch.ones(7))
     else:
         torch.testing.assert_close(tensors["weight"], torch.nn.functional.normalize(weight, dim=1))
-        assert facts["losses"] == []
+        assert facts.losses == ()
 
 
 def test_class_means_are_those_of_the_training_features(decoupled, make_job, alone, diary):
@@ -98,4 +98,4 @@ def test_class_means_are_those_of_the_training_features(decoupled, make_job, alo
     labels = torch.from_numpy(run.manifest.labels[run.folds.train_rows(0)])
     expected.start_from(features, labels, *linear_start(job, run, alone))
     assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.state_dict().items())
-    assert (facts["losses"], facts["images"]) == ([], 0)
+    assert (facts.losses, facts.images) == ((), 0)

@@ -6,6 +6,7 @@ from torch import nn
 from raysk.errors import ArtifactError
 from raysk.parts.losses.base import ScheduledLoss
 from raysk.recipe import Stage
+from raysk.records import StageRecord
 from raysk.training.batches import FeatureBatches, Plan
 from raysk.training.checkpoints import EncoderCheckpoint, ProgressCheckpoint, unpack
 from raysk.training.features import encode
@@ -38,9 +39,9 @@ def test_the_encoder_is_trained_and_kept_without_its_projection(run, make_job, a
     facts = train_stage_one(job, run, alone, report)
     assert report.told == [("stage one", epoch) for epoch in range(3)]
     num_batches = len(run.folds.train_rows(0)) // 16
-    assert facts["images"] == 2 * num_batches * 16 * 2
-    assert len(facts["losses"]) == 2
-    assert facts["seconds"] > 0
+    assert facts.images == 2 * num_batches * 16 * 2
+    assert len(facts.losses) == 2
+    assert facts.seconds > 0
     encoder = load_encoder(job, run)
     assert not equal(weights(encoder), weights(fresh_encoder(job, alone)))
     names = EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).tensors.keys()
@@ -50,7 +51,7 @@ def test_the_encoder_is_trained_and_kept_without_its_projection(run, make_job, a
 
 def test_the_loss_falls(run, make_job, alone, diary):
     job = make_job({"stage_one.epochs": 12, "stage_one.optimizer.lr": 0.2, "stage_one.views": ["none", "light"]})
-    losses = train_stage_one(job, run, alone, diary())["losses"]
+    losses = train_stage_one(job, run, alone, diary()).losses
     assert sum(losses[-3:]) / 3 < losses[0] - 0.2
 
 
@@ -72,7 +73,7 @@ def test_interrupted_training_ends_bit_for_bit_the_same(loss, run, tmp_path, new
     report = diary()
     facts = train_stage_one(job, other, alone, report)
     assert report.told == [("stage one", 1), ("stage one", 2)]
-    assert facts["losses"] == whole["losses"]
+    assert facts.losses == whole.losses
     assert equal(weights(load_encoder(job, other)), weights(load_encoder(job, run)))
 
 
@@ -126,7 +127,7 @@ def test_losses_that_learn_or_remember_something_go_on_bit_for_bit(
     with pytest.raises(diary.Leave):
         train_stage_one(job, other, alone, diary(leave_after=("stage one", 2)))
     facts = train_stage_one(job, other, alone, diary())
-    assert (facts["losses"], facts["health"]) == (whole["losses"], whole["health"])
+    assert (facts.losses, facts.health) == (whole.losses, whole.health)
     expected, found = (
         EncoderCheckpoint.read(one.encoder_file(job), job.recipe.encoder_key, 0).tensors for one in (run, other)
     )
@@ -187,8 +188,8 @@ def test_a_classifier_may_learn_alone(run, make_job, alone, diary):
     changes |= {"stage_one.views": ["none"], "stage_one.optimizer": {"name": "adamw", "lr": 0.01}}
     job = make_job(changes)
     facts = train_stage_one(job, run, alone, diary())
-    assert facts["losses"][-1] < 0.9 * facts["losses"][0]
-    assert facts["images"] == 8 * (len(run.folds.train_rows(0)) // 16 * 16)
+    assert facts.losses[-1] < 0.9 * facts.losses[0]
+    assert facts.images == 8 * (len(run.folds.train_rows(0)) // 16 * 16)
     tensors = EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).tensors
     assert tensors["classifier/weight"].shape == (7, load_encoder(job, run).num_features)
 
@@ -199,48 +200,48 @@ def test_a_classifier_may_learn_alone(run, make_job, alone, diary):
 def test_health_is_measured_after_every_epoch_on_rows_of_both_parts(run, make_job, alone, diary):
     job = make_job()
     facts = train_stage_one(job, run, alone, diary())
-    assert len(facts["health"]) == 2
+    assert len(facts.health) == 2
     rows = [run.folds.train_rows(0), run.folds.held_out_rows(0)]
     images = plain_images(run.store(32))
     known, held_out = (encode(load_encoder(job, run), some, images, alone) for some in rows)
     labels = [run.manifest.labels[some] for some in rows]
     # No class has more than a hundred rows here: the probe sees all of them.
-    expected = measure(known, labels[0], held_out, labels[1], run.manifest.class_names).to_plain()
-    found = facts["health"][-1]
-    assert found.keys() == expected.keys()
+    expected = measure(known, labels[0], held_out, labels[1], run.manifest.class_names)
+    found = facts.health[-1]
     for name in ("probe", "alignment", "uniformity", "effective_rank"):
-        assert found[name] == pytest.approx(expected[name], abs=1e-4)
-    assert EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).facts["health"] == facts["health"]
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-4)
+    kept = EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).facts
+    assert StageRecord.from_plain(kept, "the encoder").health == facts.health
 
 
 def test_patience_ends_a_stage_that_learns_no_more(run, make_job, alone, diary):
     changes = {"stage_one.epochs": 12, "stage_one.optimizer": {"lr": 1e-9, "weight_decay": 0.0}}
     job, report = make_job(changes | {"stage_one.patience": 2}), diary()
     facts = train_stage_one(job, run, alone, report)
-    probes = [one["probe"] for one in facts["health"]]
+    probes = [measured.probe for measured in facts.health]
     assert report.told[-1] == ("stage one", len(probes))
     # Weights that hardly move: two epochs after the best one it is over, and not before.
     assert len(probes) < 12
     assert len(probes) - 1 - probes.index(max(probes)) == 2
-    assert len(facts["losses"]) == len(probes)
+    assert len(facts.losses) == len(probes)
 
 
 def test_a_stage_that_patience_has_ended_is_not_begun_again(run, tmp_path, new_run, make_job, alone, diary):
     changes = {"stage_one.epochs": 12, "stage_one.optimizer": {"lr": 1e-9, "weight_decay": 0.0}}
     job = make_job(changes | {"stage_one.patience": 1})
     whole = train_stage_one(job, run, alone, diary())
-    other, last = new_run(tmp_path / "other"), len(whole["losses"])
+    other, last = new_run(tmp_path / "other"), len(whole.losses)
     with pytest.raises(diary.Leave):
         train_stage_one(job, other, alone, diary(leave_after=("stage one", last)))
     report = diary()
     facts = train_stage_one(job, other, alone, report)
     assert report.told == [("stage one", last)]
-    assert (facts["losses"], facts["health"]) == (whole["losses"], whole["health"])
+    assert (facts.losses, facts.health) == (whole.losses, whole.health)
 
 
 def test_an_alarm_is_told(run, make_job, alone, diary, caplog):
     job = make_job({"stage_one.optimizer": {"lr": 0.5, "momentum": 0.0, "weight_decay": 1.9}})  # Shrinks all weights.
-    alarms = [one["alarm"] for one in train_stage_one(job, run, alone, diary())["health"]]
+    alarms = [measured.alarm for measured in train_stage_one(job, run, alone, diary()).health]
     assert alarms[-1]
     told = [record.getMessage() for record in caplog.records if record.name == "raysk.training.stage_one"]
     assert told == [f"epoch {epoch}: {alarm}" for epoch, alarm in enumerate(alarms, 1) if alarm]

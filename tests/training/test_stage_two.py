@@ -50,7 +50,7 @@ def test_passes_take_turns(finished, frozen_job, make_job, alone, diary):
         changes = {"stage_two.passes": passes, "stage_two.view": view, "stage_two.epochs": 3}
         job = other_job(frozen_job, make_job, changes)
         facts = train_stage_two(job, finished, alone, diary())
-        return facts["losses"], classifier_of(job, finished)["weight"]
+        return facts.losses, classifier_of(job, finished)["weight"]
 
     once, twice = run_with(1, "light"), run_with(2, "light")
     assert twice[0][0] == once[0][0]  # The first pass is the same,
@@ -78,7 +78,7 @@ def test_interrupted_training_ends_bit_for_bit_the_same(
     with pytest.raises(diary.Leave):
         train_stage_two(job, other, alone, diary(leave_after=("stage two", 1)))
     report = diary()
-    assert train_stage_two(job, other, alone, report)["losses"] == whole["losses"]
+    assert train_stage_two(job, other, alone, report).losses == whole.losses
     assert report.told == [("stage two", epoch) for epoch in range(goes_on_after, 3)]
     expected, found = classifier_of(job, finished), classifier_of(job, other)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
@@ -93,7 +93,7 @@ def test_every_loss_on_logits_learns_the_training_rows(loss, finished, frozen_jo
         changes["stage_two.loss"] = {"name": loss, "defer": 1.0, "max_margin": 0.1}
         changes |= {"stage_two.head": {"name": "cosine"}, "stage_two.optimizer": {"name": "adamw", "lr": 0.3}}
     facts = train_stage_two(other_job(frozen_job, make_job, changes), finished, alone, diary())
-    assert facts["losses"][-1] < 0.9 * facts["losses"][0]
+    assert facts.losses[-1] < 0.9 * facts.losses[0]
 
 
 def test_a_control_starts_from_fresh_weights_and_learns(run, make_job, alone, diary):
@@ -106,8 +106,8 @@ def test_a_control_starts_from_fresh_weights_and_learns(run, make_job, alone, di
         }
     )
     facts = train_stage_two(job, run, alone, diary())
-    assert facts["losses"][-1] < 0.7 * facts["losses"][0]
-    assert facts["images"] == 15 * (len(run.folds.train_rows(0)) // 16 * 16)
+    assert facts.losses[-1] < 0.7 * facts.losses[0]
+    assert facts.images == 15 * (len(run.folds.train_rows(0)) // 16 * 16)
     start = fresh_encoder(job, alone).state_dict()
     trained = classifier_of(job, run)
     assert any(not torch.equal(trained[f"encoder.{name}"], tensor) for name, tensor in start.items())
@@ -123,7 +123,7 @@ def test_class_weights_come_from_the_training_rows_only(finished, frozen_job, ma
         "stage_two.head": {"name": "cosine", "scale": 1e-6},
     }
     job = other_job(frozen_job, make_job, changes)
-    (loss,) = train_stage_two(job, finished, alone, diary())["losses"]
+    (loss,) = train_stage_two(job, finished, alone, diary()).losses
     labels = finished.manifest.labels[finished.folds.train_rows(0)]
     shares = torch.from_numpy(labels).bincount().double() / len(labels)
     # Logits of nearly zero leave the prior alone, so the loss is the entropy of the training rows' class shares.

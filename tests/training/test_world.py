@@ -129,14 +129,16 @@ def test_a_loss_on_embeddings_and_its_gradient_are_those_of_one_worker(name, pai
 @pytest.mark.parametrize("name", TASKS)
 def test_loss_curves_are_those_of_one_worker(name, pair, single, jobs):
     expected, found = single[name].record(jobs[name]), run_of(pair, name, single).record(jobs[name])
-    assert (expected["workers"], found["workers"]) == (1, 2)
-    stages = ["stage_one", "stage_two"] if jobs[name].recipe.stage_one else ["stage_two"]
-    for stage in stages:
-        assert found[stage]["losses"] == pytest.approx(expected[stage]["losses"], abs=1e-5)
-        assert found[stage]["images"] == expected[stage]["images"]
-        probes = ([one["probe"] for one in record[stage].get("health", [])] for record in (expected, found))
+    assert (expected.workers, found.workers) == (1, 2)
+    assert (expected.stage_one is None, found.stage_one is None) == (jobs[name].recipe.stage_one is None,) * 2
+    pairs = [(expected.stage_two, found.stage_two)]
+    pairs += [(expected.stage_one, found.stage_one)] if expected.stage_one else []
+    for theirs, ours in pairs:
+        assert ours.losses == pytest.approx(theirs.losses, abs=1e-5)
+        assert ours.images == theirs.images
+        probes = ([health.probe for health in stage.health] for stage in (theirs, ours))
         assert next(probes) == pytest.approx(next(probes))
-        assert len(set(expected[stage]["losses"])) > 1
+        assert len(set(theirs.losses)) > 1
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -164,7 +166,7 @@ def test_two_workers_that_left_a_job_go_on_bit_for_bit(pair, single, jobs):
     job = jobs["contrastive"]
     whole, left = run_of(pair, "contrastive", single), run_of(pair, "left", single)
     for stage in ("stage_one", "stage_two"):
-        assert left.record(job)[stage]["losses"] == whole.record(job)[stage]["losses"]
+        assert getattr(left.record(job), stage).losses == getattr(whole.record(job), stage).losses
     expected, found = (
         ClassifierCheckpoint.read(run.classifier_file(job), job.recipe.key, 0).tensors for run in (whole, left)
     )

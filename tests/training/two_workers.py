@@ -18,7 +18,7 @@ from raysk.parts.losses import EmbeddingLoss, losses
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.training.job import run_job
-from raysk.training.loop import Progress
+from raysk.training.loop import StageProgress
 from raysk.training.world import World, is_lost_contact
 
 
@@ -54,7 +54,7 @@ def do_jobs(tasks: list[dict[str, Any]], world: World) -> None:
     for task in tasks:
         for leave_after in (*task["leave_after"], None):
 
-            def report(progress: Progress, leave_after: list[Any] | None = leave_after) -> None:
+            def report(progress: StageProgress, leave_after: list[Any] | None = leave_after) -> None:
                 if [progress.stage, progress.epoch] == leave_after:
                     raise Leave
 

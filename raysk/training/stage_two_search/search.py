@@ -17,17 +17,18 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from raysk.artifacts import digest_of, write_json
+from raysk.artifacts import digest_of
 from raysk.errors import ConfigError, TrainingError
 from raysk.evaluation.comparison import cross_fitted_choice, scores_elsewhere
 from raysk.evaluation.smoothing import smoothed
 from raysk.recipe import Job, Recipe
+from raysk.records import SearchRecord, TriedSetting
 from raysk.run import Run
 from raysk.spaces.stage_two_search import StageTwoSearch
 from raysk.training.features import FrozenFeatures
 from raysk.training.job import run_job
 from raysk.training.linear_start import linear_start
-from raysk.training.loop import Progress, Report
+from raysk.training.loop import Report, StageProgress
 from raysk.training.precision import sum_in_one_order
 from raysk.training.stage_one import load_encoder
 from raysk.training.stage_two_search.head_scores import head_scores
@@ -65,7 +66,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
     began = perf_counter()
     _encode(search, run, world)
     study = _open_study(search)
-    progress = Progress("stage-two search", search.num_settings)
+    progress = StageProgress("stage-two search", search.num_settings)
     report(progress)
     tried: list[Tried] = []
     while progress.epoch < search.num_settings:
@@ -191,22 +192,19 @@ def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seco
     # For each fold, what is to be expected of a setting by the other folds: that fold has no say in it.
     guides = np.stack([_expected(tried, column) for column in scores_elsewhere(scores, run.folds.k).T], axis=1)
     means = {one.recipe.key: float(one.scores.mean()) for one in tried}
-    write_json(
-        run.search_file(search.id),
-        {
-            "recipe": search.recipe.key,
-            "kept": keys,
-            "score": means[keys[0]],
-            "crossfit": float(cross_fitted_choice(scores, run.folds.k, guides).mean()),
-            "seconds": seconds,
-            "tried": [
-                {
-                    "recipe": one.recipe.key,
-                    "scores": one.scores.tolist(),
-                    "expected_elsewhere": guide.tolist(),
-                    "stage_two": one.recipe.stage_two.to_plain(),
-                }
-                for one, guide in zip(tried, guides, strict=True)
-            ],
-        },
-    )
+    SearchRecord(
+        recipe=search.recipe.key,
+        kept=tuple(keys),
+        score=means[keys[0]],
+        crossfit=float(cross_fitted_choice(scores, run.folds.k, guides).mean()),
+        seconds=seconds,
+        tried=tuple(
+            TriedSetting(
+                recipe=setting.recipe.key,
+                scores=tuple(setting.scores.tolist()),
+                expected_elsewhere=tuple(guide.tolist()),
+                stage_two=setting.recipe.stage_two.to_plain(),
+            )
+            for setting, guide in zip(tried, guides, strict=True)
+        ),
+    ).write(run.search_file(search.id))

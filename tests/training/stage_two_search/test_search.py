@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,17 +80,17 @@ def test_a_job_is_told_from_a_search(recipe):
 
 
 def test_the_first_setting_is_that_of_the_recipe(found, recipe):
-    assert found["tried"][0]["recipe"] == found["recipe"] == recipe.key
-    assert found["tried"][0]["stage_two"] == recipe.stage_two.to_plain()
+    assert found.tried[0].recipe == found.recipe == recipe.key
+    assert found.tried[0].stage_two == recipe.stage_two.to_plain()
 
 
 def test_what_is_kept_are_the_best_as_ordinary_recipes_with_all_folds(searched, found):
     best = {}
-    for one in sorted(found["tried"], key=lambda one: -np.mean(one["scores"])):
-        best.setdefault(tuple(one["scores"]), one["recipe"])
-    assert found["kept"] == list(best.values())[:NUM_KEPT], "one of those that score the same on every fold"
-    assert found["score"] == pytest.approx(max(np.mean(scores) for scores in best))
-    for key in found["kept"]:
+    for setting in sorted(found.tried, key=lambda setting: -np.mean(setting.scores)):
+        best.setdefault(tuple(setting.scores), setting.recipe)
+    assert found.kept == tuple(best.values())[:NUM_KEPT], "one of those that score the same on every fold"
+    assert found.score == pytest.approx(max(np.mean(scores) for scores in best))
+    for key in found.kept:
         recipe = searched.recipe(key)
         assert recipe.key == key
         for fold in range(searched.folds.k):
@@ -99,24 +100,24 @@ def test_what_is_kept_are_the_best_as_ordinary_recipes_with_all_folds(searched, 
 
 def test_the_scores_are_those_of_the_jobs(searched, found):
     """Which fit each head alone, and read its probabilities from a file."""
-    scores = {one["recipe"]: one["scores"] for one in found["tried"]}
-    for key in found["kept"]:
+    scores = {setting.recipe: setting.scores for setting in found.tried}
+    for key in found.kept:
         for fold in range(searched.folds.k):
             predictions = searched.predictions(key, fold)
             expected = macro_f1_score(predictions.mean(), searched.manifest.labels[predictions.rows])
             assert scores[key][fold] == pytest.approx(expected, abs=1e-6)
-            assert searched.record(Job(searched.recipe(key), fold))["macro_f1"] == expected
+            assert searched.record(Job(searched.recipe(key), fold)).macro_f1 == expected
 
 
 def test_the_honest_score_of_the_choice_is_cross_fitted(searched, found):
-    scores = np.array([one["scores"] for one in found["tried"]])
+    scores = np.array([setting.scores for setting in found.tried])
     assert scores.shape[1] == 2
-    assert found["crossfit"] == pytest.approx(cross_fitted_choice(scores, searched.folds.k).mean())
-    assert found["crossfit"] <= found["score"] + 1e-12
+    assert found.crossfit == pytest.approx(cross_fitted_choice(scores, searched.folds.k).mean())
+    assert found.crossfit <= found.score + 1e-12
 
 
 def test_settings_that_do_not_go_together_are_left_out(found):
-    settings = [one["stage_two"] for one in found["tried"]]
+    settings = [setting.stage_two for setting in found.tried]
     assert 2 <= len(settings) <= 12
     assert all(one["head"]["name"] == "cosine" for one in settings if one["loss"]["name"] == "ldam")
     assert len({one["head"]["name"] for one in settings}) > 1
@@ -139,10 +140,7 @@ def test_a_search_that_was_left_ends_the_same(leave_after, tmp_path, trained, se
     report = diary()
     search_stage_two(search, run, alone, report)
     assert [told for told in report.told if told[0] == "stage-two search"][-1][1] == 12
-    again = run.search(search.id)
-    assert {name: again[name] for name in again if name != "seconds"} == {
-        name: found[name] for name in found if name != "seconds"
-    }
+    assert replace(run.search(search.id), seconds=found.seconds) == found
 
 
 def test_a_setting_that_diverges_alone_costs_only_itself(tmp_path, trained, search, found, alone):
@@ -155,10 +153,10 @@ def test_a_setting_that_diverges_alone_costs_only_itself(tmp_path, trained, sear
 
     search_stage_two(search, run, alone, report)
     again = run.search(search.id)
-    (lost,) = set(found["kept"]) - set(again["kept"])
-    assert again["kept"] == [key for key in found["kept"] if key != lost]
-    for before, after in zip(found["tried"], again["tried"], strict=True):
-        assert after["scores"] == ([0.0, 0.0] if after["recipe"] == lost else before["scores"])
+    (lost,) = set(found.kept) - set(again.kept)
+    assert again.kept == tuple(key for key in found.kept if key != lost)
+    for before, after in zip(found.tried, again.tried, strict=True):
+        assert after.scores == ((0.0, 0.0) if after.recipe == lost else before.scores)
 
 
 def test_when_every_setting_diverges_it_says_so(tmp_path, trained, recipe, alone):
@@ -180,7 +178,7 @@ def test_recipes_that_share_an_encoder_try_different_settings(tmp_path, trained,
     assert recipe.encoder_key == search.recipe.encoder_key
     run, again = copy(trained, tmp_path / "run"), StageTwoSearch(recipe, PARAMETERS, 12)
     search_stage_two(again, run, alone, diary())
-    both = [{one["recipe"] for one in one_search["tried"]} for one_search in (found, run.search(again.id))]
+    both = [{setting.recipe for setting in one_search.tried} for one_search in (found, run.search(again.id))]
     assert not both[0] & both[1]
 
 
@@ -194,17 +192,17 @@ def test_heads_of_frozen_encoders_are_tried_and_kept(head, tmp_path, trained, re
     run = copy(trained, tmp_path / "run")
     search_stage_two(search, run, alone, diary())
     found = run.search(search.id)
-    (key,) = found["kept"]
+    (key,) = found.kept
     assert run.recipe(key).stage_two.to_plain()["head"]["name"] == head
-    scores = [run.record(Job(run.recipe(key), fold))["macro_f1"] for fold in range(2)]
-    assert found["tried"][0]["scores"] == pytest.approx(scores, abs=1e-6)
+    scores = [run.record(Job(run.recipe(key), fold)).macro_f1 for fold in range(2)]
+    assert found.tried[0].scores == pytest.approx(scores, abs=1e-6)
 
 
 def test_an_adjustment_changes_what_is_predicted(tmp_path, trained, recipe, alone, diary):
     search = StageTwoSearch(recipe, only({"stage_two.adjustment": [0.0, 10.0]}), 8)
     run = copy(trained, tmp_path / "run")
     search_stage_two(search, run, alone, diary())
-    scores = {one["stage_two"]["adjustment"]: one["scores"] for one in run.search(search.id)["tried"]}
+    scores = {setting.stage_two["adjustment"]: setting.scores for setting in run.search(search.id).tried}
     assert scores.keys() == {0.0, 10.0}
     assert scores[0.0] != scores[10.0]
 
@@ -219,8 +217,8 @@ def test_a_round_without_a_setting_that_goes_together_does_no_harm(tmp_path, tra
         recipe = make_job(plain | {"stage_two.optimizer.lr": lr}).recipe
         search = StageTwoSearch(recipe, parameters, 4)
         search_stage_two(search, run, alone, diary())
-        tried = len(run.search(search.id)["tried"])
-    assert run.search(search.id)["kept"] == [recipe.key]
+        tried = len(run.search(search.id).tried)
+    assert run.search(search.id).kept == (recipe.key,)
 
 
 def test_the_ground_is_what_the_search_can_say_of_the_recipe(recipe):

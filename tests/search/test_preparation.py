@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from raysk.data.manifest import Manifest, make_manifest
 from raysk.data.store import chunks
 from raysk.data.store.building import build_store
-from raysk.search.decoding import on_cluster
+from raysk.search.preparation import on_cluster
 
 
 @pytest.fixture
