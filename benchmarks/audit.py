@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from raysk.data.audit.near_duplicates import Likeness, find_alike
+from raysk.data.audit.near_duplicates import NearDuplicates, find_alike
 from raysk.data.audit.scanning import Scan, scan_files
 from raysk.data.sources import IMAGE_SUFFIXES
 from raysk.data.synthetic import make_synthetic
@@ -70,9 +70,11 @@ def plant(paths: list[Path], folder: Path, num_each: int) -> list[tuple[str, int
     return planted
 
 
-def recall_by_kind(planted: list[tuple[str, int, Path]], num_originals: int, likeness: Likeness) -> dict[str, float]:
+def recall_by_kind(
+    planted: list[tuple[str, int, Path]], num_originals: int, near_duplicates: NearDuplicates
+) -> dict[str, float]:
     """Returns the share of the copies of each kind that are paired with their original."""
-    pairs = {(int(one), int(other)) for one, other in likeness.pairs}
+    pairs = {(int(first), int(second)) for first, second in near_duplicates.pairs}
     hits: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     for number, (kind, original, _) in enumerate(planted):
         hits[kind].append((original, num_originals + number) in pairs)
@@ -93,7 +95,7 @@ def peer_rate(paths: list[Path]) -> float | None:
     return min(PEER_SAMPLE, len(paths)) / (perf_counter() - began)
 
 
-def compare(scan: Scan) -> Likeness:
+def compare(scan: Scan) -> NearDuplicates:
     return find_alike(scan.pictures, np.flatnonzero(scan.readable & ~scan.one_colour))
 
 
@@ -116,16 +118,16 @@ def main() -> None:
         began, cpu = perf_counter(), process_time()
         scan = scan_files(paths)
         read = perf_counter() - began
-        likeness = compare(scan)
+        near_duplicates = compare(scan)
         seconds, cpu = perf_counter() - began, process_time() - cpu
         table = Table("what", "value", title=f"{len(paths)} files, {len(planted)} of them planted copies")
         table.add_row("seconds", f"{seconds:.1f} ({read:.1f} of them reading; {cpu:.1f} of processor time)")
         table.add_row("images per second", f"{len(paths) / seconds:,.0f}")
-        table.add_row("pairs compared", f"{likeness.num_candidates:,} of {len(paths) * (len(paths) - 1) // 2:,}")
-        for kind, recall in recall_by_kind(planted, len(originals), likeness).items():
+        table.add_row("pairs compared", f"{near_duplicates.num_candidates:,} of {len(paths) * (len(paths) - 1) // 2:,}")
+        for kind, recall in recall_by_kind(planted, len(originals), near_duplicates).items():
             table.add_row(f"recall, {kind}", f"{recall:.3f}")
-        among = int((likeness.pairs[:, 1] < len(originals)).sum())
-        table.add_row("pairs found", f"{len(likeness.pairs):,}, {among} of them among the originals")
+        among = int((near_duplicates.pairs[:, 1] < len(originals)).sum())
+        table.add_row("pairs found", f"{len(near_duplicates.pairs):,}, {among} of them among the originals")
         rate = peer_rate(originals)
         hashing = "not installed" if rate is None else f"{rate:,.0f} images per second, hashing alone, one thread"
         table.add_row("imagehash, eight orientations", hashing)

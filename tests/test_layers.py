@@ -22,7 +22,7 @@ ORDER = [
     "raysk.overrides",
     "raysk.data.parquet",
     "raysk.data.manifest",
-    "raysk.data.tables",
+    "raysk.data.table_files",
     "raysk.data.synthetic_lesions",
     "raysk.data.synthetic",
     "raysk.data.folds",

@@ -12,7 +12,7 @@ from raysk.errors import ConfigError
 if TYPE_CHECKING:  # the console and the data take a second to import, which help does not wait for
     from rich.console import Console
 
-    from raysk.data.audit.auditing import Audit, Progress
+    from raysk.data.audit.auditing import Audit, StepCallback
     from raysk.data.audit.findings import Finding
     from raysk.data.audit.splits import Entries
     from raysk.data.manifest import Manifest
@@ -111,7 +111,7 @@ def _collection(overrides: Sequence[str]) -> "tuple[Manifest, int]":
 
 
 @contextmanager
-def _progress(console: "Console") -> "Iterator[Progress]":
+def _progress(console: "Console") -> "Iterator[StepCallback]":
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 

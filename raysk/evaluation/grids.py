@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from string import Template
 
+from raysk.evaluation.comparison_tables import Cell, ComparisonTable
 from raysk.evaluation.leaderboard import Leaderboard, Row
-from raysk.evaluation.tables import Cell, Table
 
 HEADINGS = {
     "macro_f1": "macro-F1",
@@ -111,7 +111,7 @@ def with_cost(grid: Grid, leaderboard: Leaderboard, style: Style) -> Grid:
     return replace(grid, headings=[*grid.headings, *headings], cells=lines, note=note)
 
 
-def _table_grid(table: Table, style: Style) -> Grid:
+def _table_grid(table: ComparisonTable, style: Style) -> Grid:
     """Returns a table of its own in a style."""
 
     def cell(content: Cell) -> str:

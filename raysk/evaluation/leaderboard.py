@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from raysk.artifacts import read_json
 from raysk.errors import ArtifactError
+from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.metrics import (
     balanced_accuracy_score,
     bootstrap_interval,
     macro_f1_score,
     scores,
 )
-from raysk.evaluation.tables import Table
 
 Kind = Literal["two-stage", "one-stage", "ensemble"]
 KINDS = ("two-stage", "one-stage", "ensemble")
@@ -142,7 +142,7 @@ class Leaderboard:
     rows: tuple[Row, ...]
     class_names: tuple[str, ...]
     meta: Mapping[str, str] = field(default_factory=dict)
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ComparisonTable, ...] = ()
 
     def __post_init__(self) -> None:
         seen: dict[str, Row] = {}
@@ -199,7 +199,7 @@ class Leaderboard:
         try:
             rows = tuple(Row(**row) for row in known["rows"])
             # A leaderboard of an older version has no tables.
-            tables = tuple(Table.from_json(table) for table in known.get("tables", []))
+            tables = tuple(ComparisonTable.from_json(table) for table in known.get("tables", []))
             return cls(rows, tuple(known["class_names"]), known["meta"], tables)
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{path} must hold a leaderboard, but {error}: write it again from its run") from error

@@ -15,7 +15,7 @@ from raysk.settings import Between, Settings
 Alpha = Annotated[float, Between(0.0, 100.0, open_low=True)]
 
 
-class Pairs(NamedTuple):
+class PairedBatch(NamedTuple):
     """A batch, and the partner of each of its rows.
 
     Attributes:
@@ -52,7 +52,7 @@ class Mixing(Settings, ABC):
     """Settings of one way to mix a batch with partners; who is whose partner is decided by the training loop."""
 
     @abstractmethod
-    def mix(self, pairs: Pairs, counts: Tensor, random: np.random.Generator) -> Mixed:
+    def mix(self, pairs: PairedBatch, counts: Tensor, random: np.random.Generator) -> Mixed:
         """Mixes each row with its partner; the arguments are left as they are.
 
         Args:
@@ -71,7 +71,7 @@ mixings: Registry[type[Mixing]] = Registry("mixing")
 class NoMixing(Mixing):
     """The images as they are."""
 
-    def mix(self, pairs: Pairs, counts: Tensor, random: np.random.Generator) -> Mixed:
+    def mix(self, pairs: PairedBatch, counts: Tensor, random: np.random.Generator) -> Mixed:
         """Returns what was given, with share 1."""
         return Mixed(pairs.images, pairs.labels, pairs.partner_labels, 1.0)
 
@@ -89,7 +89,7 @@ class Mixup(Mixing):
 
     alpha: Alpha = 0.2
 
-    def mix(self, pairs: Pairs, counts: Tensor, random: np.random.Generator) -> Mixed:
+    def mix(self, pairs: PairedBatch, counts: Tensor, random: np.random.Generator) -> Mixed:
         """Returns sums of images, float32, and the labels as they are."""
         share = float(random.beta(self.alpha, self.alpha))
         images = torch.lerp(pairs.partners.float(), pairs.images.float(), share)
@@ -110,7 +110,7 @@ class CutMix(Mixing):
 
     alpha: Alpha = 1.0
 
-    def mix(self, pairs: Pairs, counts: Tensor, random: np.random.Generator) -> Mixed:
+    def mix(self, pairs: PairedBatch, counts: Tensor, random: np.random.Generator) -> Mixed:
         """Returns images with a box of their partners, uint8, and the labels as they are."""
         height, width = pairs.images.shape[2:4]
         side = (1 - random.beta(self.alpha, self.alpha)) ** 0.5  # as a part of the image's
@@ -145,7 +145,7 @@ class Remix(Mixup):
     kappa: Annotated[float, Between(1.0, 1e6, open_low=True)] = 3.0
     tau: Annotated[float, Between(0.0, 1.0)] = 0.5
 
-    def mix(self, pairs: Pairs, counts: Tensor, random: np.random.Generator) -> Mixed:
+    def mix(self, pairs: PairedBatch, counts: Tensor, random: np.random.Generator) -> Mixed:
         """Returns sums of images, float32, and labels of which one may stand in both places."""
         mixed = super().mix(pairs, counts, random)
         labels, partner_labels = pairs.labels, pairs.partner_labels

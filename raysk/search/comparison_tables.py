@@ -6,8 +6,8 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from raysk.evaluation.comparison import compare, cross_fitted_choice, scores_elsewhere
+from raysk.evaluation.comparison_tables import ComparisonTable, expected_best_table, grid_table, significance_table
 from raysk.evaluation.leaderboard import Row
-from raysk.evaluation.tables import Table, expected_best_table, grid_table, significance_table
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.search.results import Entry
@@ -17,7 +17,7 @@ from raysk.spaces.space import Space
 
 def study_tables(
     run: Run, space: Space, trials: Sequence[FrozenTrial], entries: Sequence[Entry], rows: Sequence[Row]
-) -> list[Table]:
+) -> list[ComparisonTable]:
     """Returns the tables that a space asks for beside those of the rows.
 
     Args:

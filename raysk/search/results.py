@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysk.artifacts import digest_of
+from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.ensemble import Ensemble, member_probabilities
 from raysk.evaluation.formats import write_leaderboard
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
 from raysk.evaluation.selection import cross_fitted_predictions
-from raysk.evaluation.tables import Table
 from raysk.run import AVERAGE, GREEDY, Run
 from raysk.scoring import HELD_OUT, NOTHING, TEST_PART, all_scores, commit, read_held_out, read_test, training_cost
 from raysk.search.candidates import Candidate
@@ -77,7 +77,9 @@ def result_rows(run: Run, entries: Sequence[Entry], ensemble: Ensemble, crossed:
     ]
 
 
-def write_results(run: Run, rows: Sequence[Row], notes: Mapping[str, str], tables: Sequence[Table] = ()) -> Leaderboard:
+def write_results(
+    run: Run, rows: Sequence[Row], notes: Mapping[str, str], tables: Sequence[ComparisonTable] = ()
+) -> Leaderboard:
     """Writes the leaderboard in every format."""
     leaderboard = Leaderboard(tuple(rows), run.manifest.class_names, notes, tuple(tables))
     write_leaderboard(leaderboard, run.folder)

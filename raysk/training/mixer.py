@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysk.parts.mixing import Mixed, Mixing, Pairs
+from raysk.parts.mixing import Mixed, Mixing, PairedBatch
 from raysk.training.world import World
 
 
@@ -32,5 +32,5 @@ class Mixer:
         every_image, every_label = self.world.gather(images), self.world.gather(labels)
         partners = torch.from_numpy(random.permutation(len(every_label)))
         mine = partners.chunk(self.world.size)[self.world.rank].to(images.device)
-        pairs = Pairs(images, labels, every_image[mine], every_label[mine])
+        pairs = PairedBatch(images, labels, every_image[mine], every_label[mine])
         return self.mixing.mix(pairs, self.counts, random)

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from raysk.parts.mixing import Mixed, Mixing, Pairs
+from raysk.parts.mixing import Mixed, Mixing, PairedBatch
 
 COUNTS = torch.tensor([500, 20, 1])
 
 
-def batch(num_rows: int) -> Pairs:
+def batch(num_rows: int) -> PairedBatch:
     generator = torch.Generator().manual_seed(0)
     images, partners = torch.randint(0, 256, (2, num_rows, 2, 8, 8, 3), generator=generator, dtype=torch.uint8)
     labels, partner_labels = torch.randint(0, 3, (2, num_rows), generator=generator)
-    return Pairs(images, labels, partners, partner_labels)
+    return PairedBatch(images, labels, partners, partner_labels)
 
 
-def mix(mixing: Mixing, pairs: Pairs, seed: int = 0) -> Mixed:
+def mix(mixing: Mixing, pairs: PairedBatch, seed: int = 0) -> Mixed:
     return mixing.mix(pairs, COUNTS, np.random.default_rng(seed))
 
 
@@ -65,7 +65,7 @@ def test_ranks_stay_in_step(mixing):
     for _ in range(3):
         whole = mixing.mix(pairs, COUNTS, generators[0])
         parts = [
-            mixing.mix(Pairs(*(values[rows] for values in pairs)), COUNTS, generator)
+            mixing.mix(PairedBatch(*(values[rows] for values in pairs)), COUNTS, generator)
             for rows, generator in zip((slice(0, 2), slice(2, 6)), generators[1:], strict=True)
         ]
         for name in ("images", "labels", "partner_labels"):
@@ -75,6 +75,6 @@ def test_ranks_stay_in_step(mixing):
 
 def test_a_row_mixed_with_itself_stays_itself(mixing):
     images, labels, _, _ = batch(5)
-    mixed = mix(mixing, Pairs(images, labels, images, labels))
+    mixed = mix(mixing, PairedBatch(images, labels, images, labels))
     torch.testing.assert_close(mixed.images.float(), images.float())
     assert torch.equal(mixed.labels, labels) and torch.equal(mixed.partner_labels, labels)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.formats import formats, write_leaderboard
 from raysk.evaluation.leaderboard import Leaderboard, Row
-from raysk.evaluation.tables import Table
 
 NASTY = 'R&D_50% {$x^2} #1 ~a\\b | <i> "q" `c` [d] *e* -- τ≥0.1 é'
 CLASSES = ("mel_1", "n&v", "[bkl]")
@@ -30,7 +30,7 @@ def make_row(place: int, name: str) -> Row:
     )  # fmt: skip
 
 
-TABLE = Table(
+TABLE = ComparisonTable(
     "Ablation of R&D_50%", "ablation", ("", "F1 | %", "change"), 1,
     ((NASTY, "90.0", -0.0123), ("none", None, 0.5)), "p < 0.05 & [so] *on*",
 )  # fmt: skip

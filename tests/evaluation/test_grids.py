@@ -3,9 +3,9 @@
 from dataclasses import replace
 from string import Template
 
+from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.grids import Style, leaderboard_grids, with_cost
 from raysk.evaluation.leaderboard import Leaderboard, Row
-from raysk.evaluation.tables import Table
 
 STYLE = Style(str.upper, Template("<$x>"), Template(" $low..$high"), Template(" +- $sd"), "none")
 
@@ -71,7 +71,7 @@ def test_the_cross_fitted_score_has_a_column_behind_the_score_and_a_note() -> No
 
 def test_further_tables_follow_in_their_order_and_in_the_style() -> None:
     cells = (("full", 0.12345, "90.0"), ("less", -0.0321, None), ("same", -0.0001, "8"))
-    table = Table("What if", "what", ("", "change", "percent"), 1, cells, "read it so")
+    table = ComparisonTable("What if", "what", ("", "change", "percent"), 1, cells, "read it so")
     board = Leaderboard((make_row("r", oof_macro_f1=0.5),), (), {}, (table, replace(table, label="more")))
     grids = leaderboard_grids(board, STYLE)
     assert [grid.label for grid in grids] == ["scores", "f1", "what", "more"]

@@ -9,6 +9,7 @@ import pytest
 
 from raysk.artifacts import write_json
 from raysk.errors import ArtifactError
+from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.leaderboard import Leaderboard, Row, scores_on_test, scores_out_of_fold
 from raysk.evaluation.metrics import (
     balanced_accuracy_score,
@@ -17,10 +18,11 @@ from raysk.evaluation.metrics import (
     macro_f1_score,
     scores,
 )
-from raysk.evaluation.tables import Table
 
 NAMES = ("mel", "nv")
-TABLE = Table("Ablation", "ablation", ("", "F1"), 1, (("full", 0.5), ("none", None), ("half", "50")), "In parts.")
+TABLE = ComparisonTable(
+    "Ablation", "ablation", ("", "F1"), 1, (("full", 0.5), ("none", None), ("half", "50")), "In parts."
+)
 
 
 def make_row(key: str, **scores: float) -> Row:

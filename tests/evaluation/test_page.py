@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.page import MOST_CHART_ROWS, html_page
-from raysk.evaluation.tables import Table
 
 NASTY = "<script>alert('x')</script> & \"q\" $css"
 
@@ -21,7 +21,7 @@ def make_row(place: int, name: str, **scores: float) -> Row:
     )  # fmt: skip
 
 
-TABLE = Table(f"Title {NASTY}", "more", ("", NASTY), 1, ((NASTY, -0.5), ("none", None)), f"Note {NASTY}")
+TABLE = ComparisonTable(f"Title {NASTY}", "more", ("", NASTY), 1, ((NASTY, -0.5), ("none", None)), f"Note {NASTY}")
 BOARD = Leaderboard(
     (make_row(0, NASTY, test_accuracy=0.5, test_f1_a=0.5), make_row(1, "plain")), ("a",), {NASTY: NASTY}, (TABLE,)
 )

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysk.parts.mixing import Pairs, mixings
+from raysk.parts.mixing import PairedBatch, mixings
 
 COUNTS = torch.tensor([900, 300, 301, 10])
 
@@ -13,7 +13,7 @@ def batch(num_rows=4, height=6, width=10):
     random = np.random.default_rng(0)
     images, partners = random.integers(0, 256, (2, num_rows, 2, height, width, 3), dtype=np.uint8)
     labels, partner_labels = random.integers(0, 4, (2, num_rows))
-    return Pairs(*(torch.from_numpy(values) for values in (images, labels, partners, partner_labels)))
+    return PairedBatch(*(torch.from_numpy(values) for values in (images, labels, partners, partner_labels)))
 
 
 def mix(mixing, pairs, seed=0):
@@ -93,7 +93,7 @@ def test_remix_gives_the_label_to_the_rare_class(kappa, tau):
     labels, partner_labels = torch.tensor([[a, b] for a in range(4) for b in range(4)]).T
     images = torch.zeros(16, 1, 1, 1, 3, dtype=torch.uint8)
     for seed in range(20):
-        mixed = mix(mixings["remix"](kappa=kappa, tau=tau), Pairs(images, labels, images, partner_labels), seed)
+        mixed = mix(mixings["remix"](kappa=kappa, tau=tau), PairedBatch(images, labels, images, partner_labels), seed)
         for i in range(16):
             a, b = int(labels[i]), int(partner_labels[i])
             ratio = int(COUNTS[a]) / int(COUNTS[b])
@@ -116,7 +116,7 @@ def test_three_times_as_many_rows_are_enough_and_less_are_not():
     images = torch.zeros(2, 1, 1, 1, 3, dtype=torch.uint8)
     shares = set()
     for seed in range(20):
-        mixed = mix(mixings["remix"](), Pairs(images, labels, images, partner_labels), seed)
+        mixed = mix(mixings["remix"](), PairedBatch(images, labels, images, partner_labels), seed)
         shares.add(mixed.share < 0.5)
         assert mixed.labels.tolist() == ([1, 0] if mixed.share < 0.5 else [0, 0])
         assert mixed.partner_labels.tolist() == [1, 2]

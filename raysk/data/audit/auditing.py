@@ -17,7 +17,7 @@ from raysk.data.audit.near_duplicates import find_alike
 from raysk.data.audit.scanning import scan_files
 from raysk.data.audit.splits import Entries
 
-Progress = Callable[[str, int, int], None]
+StepCallback = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Audit:
                         writer.writerow([finding.severity, finding.title, number, *known, *tied, note])
 
 
-def audit(entries: Entries, num_parts: int = 2, progress: Progress | None = None) -> Audit:
+def audit(entries: Entries, num_parts: int = 2, progress: StepCallback | None = None) -> Audit:
     """Audits rows: their names, what ties them together, their files, their pictures and their attributes.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raysk.data.sources import IMAGE_SUFFIXES
-from raysk.data.tables import quoted_rows, read_columns
+from raysk.data.table_files import quoted_rows, read_columns
 from raysk.errors import DataError
 
 IMAGE_COLUMNS = (

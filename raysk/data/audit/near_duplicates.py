@@ -45,7 +45,7 @@ _PATCH = 30  # pixels of the patch that is looked for
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class NearDuplicates:
     """Pairs of pictures that are the same.
 
     Attributes:
@@ -83,7 +83,9 @@ def fingerprints(pictures: Pictures) -> Floats:
     return np.concatenate(found).astype(np.float32) if found else np.zeros((0, 1), np.float32)
 
 
-def find_alike(pictures: Pictures, rows: IntArray, progress: Callable[[int, int], None] | None = None) -> Likeness:
+def find_alike(
+    pictures: Pictures, rows: IntArray, progress: Callable[[int, int], None] | None = None
+) -> NearDuplicates:
     """Finds the pairs among `rows` that show the same.
 
     A picture is compared with its 16 nearest only, so that the work grows with N log N; of a picture with more copies,
@@ -112,7 +114,7 @@ def find_alike(pictures: Pictures, rows: IntArray, progress: Callable[[int, int]
     pairs += [(int(kept[one]), int(kept[other])) for one, other in candidates[found > 0]]
     scores += found[found > 0].tolist()
     ordered = np.sort(np.array(pairs, dtype=np.int64).reshape(-1, 2), axis=1)
-    return Likeness(ordered, np.array(scores, np.float32), len(candidates) + len(equal))
+    return NearDuplicates(ordered, np.array(scores, np.float32), len(candidates) + len(equal))
 
 
 def _candidates(prints: Floats) -> tuple[IntArray, IntArray]:

@@ -19,7 +19,7 @@ from raysk.data.sources.parts import are_parts, role_of
 from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.tables import class_folders, collection_of, warn_of_loose_images
 from raysk.data.sources.unpacking import suffix_of, unpacked
-from raysk.data.tables import read_columns
+from raysk.data.table_files import read_columns
 from raysk.errors import DataError
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")

@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysk.data.sources.base import Collection, known, required_path
 from raysk.data.sources.files import ImageFiles
 from raysk.data.sources.settings import DataSettings
-from raysk.data.tables import read_columns, strings_of
+from raysk.data.table_files import read_columns, strings_of
 from raysk.errors import DataError
 
 # Columns whose values are names, even where they look like numbers.

@@ -14,7 +14,7 @@ from raysk.data.sources.base import IMAGE_SUFFIXES, OF_TABLES, Collection, known
 from raysk.data.sources.files import FOREIGN_SUFFIXES, image_files, is_image, paths_of, posix_text, visible_folders
 from raysk.data.sources.parts import are_parts
 from raysk.data.sources.settings import DataSettings
-from raysk.data.tables import read_columns, strings_of
+from raysk.data.table_files import read_columns, strings_of
 from raysk.errors import ConfigError, DataError
 
 MANIFEST_MARK = b"raysk.a manifest"

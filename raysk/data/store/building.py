@@ -17,7 +17,7 @@ from raysk.errors import ArtifactError, ConfigError, DataError, in_one_line
 
 FORMAT_VERSION = 3
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 def build_store(
@@ -25,7 +25,7 @@ def build_store(
     size: int,
     cache: Path,
     on_error: str = "refuse",
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     *,
     shared: str | None = None,
     spread: Spread = in_threads,
@@ -40,7 +40,7 @@ def build_stores(
     sizes: Sequence[int],
     cache: Path,
     on_error: str = "refuse",
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     *,
     shared: str | None = None,
     spread: Spread = in_threads,
@@ -135,7 +135,7 @@ def _build(
     manifest: Manifest,
     keys: dict[int, str],
     cache: Path,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     shared: str | None,
     spread: Spread,
 ) -> None:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysk.data.audit.lists import read_list
-from raysk.data.tables import read_columns, strings_of
+from raysk.data.table_files import read_columns, strings_of
 from raysk.errors import DataError
 
 

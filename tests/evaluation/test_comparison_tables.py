@@ -8,9 +8,15 @@ import pytest
 
 from raysk.errors import ArtifactError
 from raysk.evaluation.comparison import Difference, expected_best
-from raysk.evaluation.tables import Cell, Table, expected_best_table, grid_table, significance_table
+from raysk.evaluation.comparison_tables import (
+    Cell,
+    ComparisonTable,
+    expected_best_table,
+    grid_table,
+    significance_table,
+)
 
-TABLE = Table("Title", "label-1", ("", "one"), 1, (("a", 0.5), ("b", None)), "")
+TABLE = ComparisonTable("Title", "label-1", ("", "one"), 1, (("a", 0.5), ("b", None)), "")
 
 
 def row_scores(*percent: float) -> Mapping[str, float]:

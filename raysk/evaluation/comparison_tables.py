@@ -21,7 +21,7 @@ MOST_BUDGETS = 10
 
 
 @dataclass(frozen=True)
-class Table:
+class ComparisonTable:
     """A table of its own on a leaderboard; its texts are plain, and each format escapes them.
 
     Attributes:
@@ -56,13 +56,13 @@ class Table:
                 )
 
     @classmethod
-    def from_json(cls, known: Mapping[str, Any]) -> "Table":
+    def from_json(cls, known: Mapping[str, Any]) -> "ComparisonTable":
         """Returns the table that `dataclasses.asdict` and JSON made this of."""
         cells = tuple(tuple(line) for line in known["cells"])
         return cls(**{**known, "headings": tuple(known["headings"]), "cells": cells})
 
 
-def grid_table(scores_by_name: Mapping[str, Mapping[str, float]]) -> Table:
+def grid_table(scores_by_name: Mapping[str, Mapping[str, float]]) -> ComparisonTable:
     """Returns the table in which a study of leaving parts out is published: in percent, on the test part.
 
     Args:
@@ -74,10 +74,10 @@ def grid_table(scores_by_name: Mapping[str, Mapping[str, float]]) -> Table:
         for name, scores in scores_by_name.items()
     )
     note = "In percent, on the test part. Precision, recall and F1 are means over the classes."
-    return Table("Ablation", "ablation", ("", *ABLATION), 1, cells, note)
+    return ComparisonTable("Ablation", "ablation", ("", *ABLATION), 1, cells, note)
 
 
-def expected_best_table(scores_by_family: Mapping[str, Sequence[float]]) -> Table:
+def expected_best_table(scores_by_family: Mapping[str, Sequence[float]]) -> ComparisonTable:
     """Returns what the best of k recipes is expected to score: families at the same budget, up to the smallest family.
 
     The best of 30 recipes of one family and of 5 of another is no comparison. See `expected_best`.
@@ -101,12 +101,12 @@ def expected_best_table(scores_by_family: Mapping[str, Sequence[float]]) -> Tabl
         "The same folds choose and score here: read it as what a budget buys, not as what the best is worth."
     )
     headings = ("family", "recipes", *(f"k = {k}" for k in _budgets(smallest)))
-    return Table("Expected best of k recipes", "expected-best", headings, 1, tuple(cells), note)
+    return ComparisonTable("Expected best of k recipes", "expected-best", headings, 1, tuple(cells), note)
 
 
 def significance_table(
     differences: Sequence[Difference], level: float = 0.95, score: str = "macro-F1 on the test part"
-) -> Table:
+) -> ComparisonTable:
     """Returns all differences that `compare` found in a score at a level, and below them in words which hold.
 
     Args:
@@ -124,7 +124,7 @@ def significance_table(
         "same resamples, and corrected for all lines of the table by Holm's method."
     )
     headings = ("first", "second", "difference", "low", "high", "p", "p corrected")
-    return Table(f"Differences in {score}", "significance", headings, 2, cells, note)
+    return ComparisonTable(f"Differences in {score}", "significance", headings, 2, cells, note)
 
 
 def _budgets(largest: int) -> list[int]:
