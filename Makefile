@@ -1,4 +1,4 @@
-# raysk in .venv: `make tune` goes from images to a leaderboard, `make check` is what must pass before a commit.
+# raysk in .venv. `make tune` goes from images to a leaderboard; `make check` must pass before a commit.
 
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
 VENV := .venv
@@ -9,17 +9,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: help install install-test tune lint test check soak wheel
 
 help:
-	@echo 'make install   raysk and what it needs, pinned, in $(VENV)'
-	@echo 'make tune      install, then raysk tune --space supcon on drawn lesions'
-	@echo 'make test      install the test extra, then the test suite'
-	@echo 'make check     ruff, mypy and the test suite'
-	@echo 'make soak      the long tests'
-	@echo 'make wheel     the wheel, in dist/'
+	@echo 'make install   install raysk and its pinned dependencies into $(VENV)'
+	@echo 'make tune      install, then run raysk tune --space supcon on drawn lesions'
+	@echo 'make test      install the test extra, then run the test suite'
+	@echo 'make check     run ruff, mypy and the test suite'
+	@echo 'make soak      run the long tests'
+	@echo 'make wheel     build the wheel in dist/'
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
-# torch goes first and alone: pip then takes the build for this machine, which the rest finds in place.
+# torch is installed first and alone: pip takes the build for this machine, and the other packages reuse it.
 $(VENV)/torch.stamp: constraints.txt $(VENV)/pyvenv.cfg
 	$(PIP) install "$$(grep '^torch==' constraints.txt)" --constraint constraints.txt
 	@touch $@

@@ -1,13 +1,13 @@
-"""Seconds of an audit for exact and near duplicates, and which planted copies it finds.
+"""Time of an audit for exact duplicates and near-duplicates, and its recall of planted copies.
 
-The images of a folder, or drawn ones, are taken with planted copies among them: re-encoded as JPEG of quality 70,
-mirrored, turned by 90 degrees, rescaled to 80 and 120 % (each re-encoded too), and cropped by 5 and 10 % at a random
-place, which goes beyond what is promised. Then `scan_files` reads all of them (on all cores) and `find_alike` compares
-them. Recall is the share of the copies of a kind that are paired with their original. Pairs that were not planted are
-counted apart: in a folder of photographs they may well be true, and have to be looked at.
+The files are the images of a folder, or drawn images, and planted copies of some of them: re-encoded as JPEG of quality
+70, mirrored, turned by 90 degrees, rescaled to 80 and 120 % (each re-encoded too), and cropped by 5 and 10 % at a
+random place, which goes beyond the promise of the audit. `scan_files` reads all of them (on all cores) and `find_alike`
+compares them. Recall is the share of a kind's copies that are paired with their original. Pairs that were not planted
+are counted separately: in a folder of photographs they may be true, and need a look.
 
-Peer, if installed: imagehash (`pip install imagehash`), the usual perceptual hash (phash, 64 bits), with one hash for
-each of the eight orientations of a file, as finding turned copies takes; only the hashing is timed, on a sample.
+Peer, if installed: imagehash (`pip install imagehash`), the usual perceptual hash (phash, 64 bits), with a hash for
+each of the eight orientations of a file, which turned copies require; only the hashing is timed, on a sample.
 """
 
 import argparse
@@ -58,7 +58,7 @@ KINDS: dict[str, Copy] = {
 
 
 def plant(paths: list[Path], folder: Path, num_each: int) -> list[tuple[str, int, Path]]:
-    """Writes copies of random images; returns the kind, the place of the original and the file of each."""
+    """Writes copies of random images; returns the kind, the number of the original and the file of each copy."""
     random = np.random.default_rng(0)
     planted = []
     for kind, copy in KINDS.items():
@@ -78,11 +78,11 @@ def recall_by_kind(
     hits: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     for number, (kind, original, _) in enumerate(planted):
         hits[kind].append((original, num_originals + number) in pairs)
-    return {kind: float(np.mean(found)) for kind, found in hits.items() if found}
+    return {kind: float(np.mean(is_paired)) for kind, is_paired in hits.items() if is_paired}
 
 
 def peer_rate(paths: list[Path]) -> float | None:
-    """Returns the images per second that imagehash hashes in eight orientations, in one thread, if it is installed."""
+    """Returns the images per second that imagehash hashes in eight orientations, in one thread; None without it."""
     try:
         import imagehash
     except ImportError:
@@ -101,9 +101,9 @@ def compare(scan: Scan) -> NearDuplicates:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of image files; drawn ones unless given")
-    parser.add_argument("--num-images", type=int, default=10_000, help="in all, with the copies")
-    parser.add_argument("--copies", type=int, default=500, help="of each kind")
+    parser.add_argument("--images", type=Path, help="folder of image files; drawn images if not given")
+    parser.add_argument("--num-images", type=int, default=10_000, help="total number, including the copies")
+    parser.add_argument("--copies", type=int, default=500, help="number of copies of each kind")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         folder = Path(temporary)

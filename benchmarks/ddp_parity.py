@@ -3,13 +3,13 @@
 For every registered loss on embeddings, one process computes the loss of a batch and the gradients of a network and of
 the loss's own weights. Then spawned workers do the same, each with its share of the batch, as raysk trains: the network
 in `DistributedDataParallel`, embeddings and labels gathered by `World.gather`, the loss of the whole batch on every
-worker. The network is a real one, from pixels through its projection head, in float64, where all that rounding leaves
-is far below the tolerance. It has no batch norm, whose statistics are by design those of a worker's share.
+worker. The network is a real one, from pixels through its projection head, in float64, where rounding errors are far
+below the tolerance. It has no batch norm, whose statistics are by design those of a worker's share.
 
-The peer is the gather that most code has: `torch.distributed.all_gather`, which gives no gradient, with the own share
-of a worker put back in its place. Its loss is right and its gradients are not, so the check is seen to fail.
+The peer is the gather in most code: `torch.distributed.all_gather`, which gives no gradient, with the worker's own
+share put back in its place. Its loss is right and its gradients are wrong, which shows that the check can fail.
 
-Differences are absolute and the largest over all workers. Exits with 1 if one of raysk's is above the tolerance.
+Differences are absolute, and the largest over all workers. Exits with 1 if one of raysk's exceeds the tolerance.
 """
 
 import argparse
@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 
 
 def plain_gather(world: World, local: Tensor) -> Tensor:
-    """Gathers without gradient, but for the worker's own share."""
+    """Gathers without gradient, except for the worker's own share."""
     slices = [torch.empty_like(local) for _ in range(world.size)]
     dist.all_gather(slices, local.detach())
     slices[world.rank] = local
@@ -53,7 +53,7 @@ GATHERS: dict[str, Gather] = {"raysk": World.gather, "all_gather": plain_gather}
 
 @dataclass(frozen=True)
 class Parity:
-    """How far several workers are from one, with one loss.
+    """The differences between several workers and one worker, with one loss.
 
     Args:
         value: The loss of one worker.
@@ -79,7 +79,7 @@ def embedding_losses() -> list[str]:
 
 
 def make_batch(batch_size: int, num_views: int) -> tuple[Tensor, Tensor]:
-    """Returns noise (B, V, H, W, 3), uint8, and labels (B,): the last class has one image, without a partner."""
+    """Returns noise (B, V, H, W, 3), uint8, and labels (B,); the last class has a single image, without a partner."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (batch_size, num_views, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     labels = generator.integers(0, NUM_CLASSES - 1, batch_size)
@@ -88,7 +88,7 @@ def make_batch(batch_size: int, num_views: int) -> tuple[Tensor, Tensor]:
 
 
 def one_step(name: str, batch_size: int, world: World, gather: Gather) -> dict[str, Tensor]:
-    """Returns the loss, and the gradient of each weight of the network and of the loss, as this worker has them."""
+    """Returns the loss and the gradients of the weights of network and loss, as this worker computes them."""
     settings = losses[name]()
     images, labels = make_batch(batch_size, max(2, settings.least_views))
     torch.manual_seed(0)
@@ -104,7 +104,7 @@ def one_step(name: str, batch_size: int, world: World, gather: Gather) -> dict[s
 
 
 def work(rank: int, num_workers: int, names: list[str], batch_size: int, folder: str) -> None:
-    """One spawned worker: each writes what it has, since every one of them takes the step."""
+    """Runs one spawned worker; every worker writes its result, since every worker takes the step."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=num_workers)
     for name in names:
@@ -134,29 +134,30 @@ def _compare(name: str, num_workers: int, batch_size: int, folder: str) -> Parit
     return Parity(float(value), max(float(g.abs().max()) for g in alone.values()), loss_off, gradient_off)
 
 
-def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Returns the largest absolute difference between tensors of the same names."""
-    if one.keys() != other.keys():
-        raise SystemExit(f"both must have the same gradients, but only one has {sorted(one.keys() ^ other.keys())[:3]}")
-    return max(float((one[key] - other[key]).abs().max()) for key in one)
+def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    """Returns the largest absolute difference between tensors with the same names."""
+    if first.keys() != second.keys():
+        names = sorted(first.keys() ^ second.keys())[:3]
+        raise SystemExit(f"both must have the same gradients, but only one has {names}")
+    return max(float((first[key] - second[key]).abs().max()) for key in first)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=16, help="of the global batch")
+    parser.add_argument("--batch-size", type=int, default=16, help="size of the global batch")
     options = parser.parse_args()
-    found = check(embedding_losses(), options.workers, options.batch_size)
+    parities = check(embedding_losses(), options.workers, options.batch_size)
     table = Table(title=f"{options.workers} workers against 1, {BACKBONE}, float64, batch of {options.batch_size}")
     columns = ("loss", "value", "off by", "largest gradient", "off by", f"within {TOLERANCE:g}", "all_gather off by")
     for column in columns:
         table.add_column(column, justify="left" if column == "loss" else "right")
-    for name, parity in found.items():
+    for name, parity in parities.items():
         off = [parity.loss_off["raysk"], parity.gradient_off["raysk"], parity.gradient_off["all_gather"]]
         numbers = [f"{number:.1e}" for number in (off[0], parity.steepest, off[1])]
         table.add_row(name, f"{parity.value:.6f}", *numbers, "yes" if parity.holds else "NO", f"{off[2]:.1e}")
     Console().print(table)
-    raise SystemExit(0 if all(parity.holds for parity in found.values()) else 1)
+    raise SystemExit(0 if all(parity.holds for parity in parities.values()) else 1)
 
 
 if __name__ == "__main__":

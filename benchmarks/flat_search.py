@@ -1,11 +1,11 @@
-"""Does the search of two speeds find better recipes than a flat search does in the same time?
+"""Does the search of two speeds find better recipes than a flat search in the same time?
 
     python benchmarks/flat_search.py [--seeds 3] [--trials 6] [OVERRIDE ...]
 
 Both search the space of SuperCon without its starts and controls, on the same rows and folds. The flat search draws
-`--trials` recipes, one setting of stage two each. The search of two speeds then has the time that these took, from the
-start of the command to the last job, and draws as many encoders as fit. What is compared is macro-F1 of choosing the
-best recipe, cross-fitted (each fold is scored by what is best on the others), and macro-F1 of that recipe on the locked
+`--trials` recipes with one stage-two setting each. The search of two speeds then gets the same time, from the start of
+the command to the last job, and draws as many encoders as fit. The benchmark compares the macro-F1 of choosing the best
+recipe, cross-fitted (each fold is scored with the choice of the others), and the macro-F1 of that recipe on the locked
 test part, which chose nothing. Without overrides the images are the embedded ones; a search takes a few minutes.
 """
 
@@ -26,14 +26,14 @@ CROSS_FITTED = "macro-F1 of that choice, cross-fitted"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search came to.
+class SearchResult:
+    """The result of a search.
 
     Args:
         seconds: From the start of the command to the last job.
-        lead: Of these, until the clock of `--time-budget` started.
-        recipes: With all folds.
-        settings: Of stage two, tried on all folds.
+        lead: The part of these seconds before the clock of `--time-budget` starts.
+        recipes: Number of recipes with all folds.
+        settings: Number of stage-two settings tried on all folds.
         cross_fitted: Macro-F1 of choosing the best recipe.
         test: Macro-F1 of that recipe on the locked part.
     """
@@ -46,8 +46,8 @@ class Found:
     test: float
 
 
-def search(folder: Path, space: Path, options: list[str]) -> Found | None:
-    """Runs a study, and reads what it found; None if its time was over before one recipe had all its folds."""
+def search(folder: Path, space: Path, options: list[str]) -> SearchResult | None:
+    """Runs a study and reads its result; None if the time was over before a recipe had all its folds."""
     command = [sys.executable, "-m", "raysk.cli", "tune", "--space", str(space), "--run", str(folder), *options]
     began = time.time()
     ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -63,17 +63,17 @@ def search(folder: Path, space: Path, options: list[str]) -> Found | None:
     tried = sum(path.read_text().count('"stage_two"') for path in searches) or recipes
     lead = (folder / "run.json").stat().st_mtime - began
     cross_fitted = float(board.meta[CROSS_FITTED])
-    return Found(end_of_search(folder) - began, lead, recipes, tried, cross_fitted, best.scores["test_macro_f1"])
+    return SearchResult(end_of_search(folder) - began, lead, recipes, tried, cross_fitted, best.scores["test_macro_f1"])
 
 
 def end_of_search(folder: Path) -> float:
-    """Returns when the last job ended that was not of the test part."""
+    """Returns the time at which the last job ended, except for those of the test part."""
     files = [*folder.glob("jobs/*-held_out.json"), *folder.glob("searches/*.json")]
     return max(path.stat().st_mtime for path in files)
 
 
 def drawn_space(folder: Path) -> Path:
-    """Writes the space of SuperCon without the recipes that it names."""
+    """Writes the space of SuperCon without its named recipes."""
     content = read_space_file(spaces_folder() / "supcon.yaml")
     path = folder / "drawn.yaml"
     path.write_text(yaml.safe_dump({name: content[name] for name in ("about", "settings", "search")}))
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=6, help="recipes of the flat search")
+    parser.add_argument("--trials", type=int, default=6, help="number of recipes of the flat search")
     arguments = parser.parse_args()
     print("| seed | search | seconds | recipes | settings of stage two | macro-F1, cross-fitted | on the test part |")
     print("|--:|---|--:|--:|--:|--:|--:|", flush=True)
@@ -104,12 +104,12 @@ def main() -> None:
             show(seed, "two speeds", search(Path(name) / f"two{seed}", space, [*budget, *shared]))
 
 
-def show(seed: int, name: str, found: Found | None) -> None:
-    if found is None:
+def show(seed: int, name: str, result: SearchResult | None) -> None:
+    if result is None:
         print(f"| {seed} | {name} | no recipe has all its folds | | | | |", flush=True)
         return
-    cells = [seed, name, f"{found.seconds:.0f}", found.recipes, found.settings]
-    print(f"| {' | '.join(map(str, cells))} | {found.cross_fitted:.3f} | {found.test:.3f} |", flush=True)
+    cells = [seed, name, f"{result.seconds:.0f}", result.recipes, result.settings]
+    print(f"| {' | '.join(map(str, cells))} | {result.cross_fitted:.3f} | {result.test:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,23 @@
-"""Images per second into a batch: raysk's image store, against what else reads image folders.
+"""Images per second into a batch: raysk's image store against other readers of image folders.
 
 All contenders give the images of the same folder in tensors of 128, at the same size; every byte of a batch is read
-once, as a copy to an accelerator would. An epoch is timed, after one that starts the processes and reads every file,
-so that no disk is measured. Loaders have two processes each, and give uint8, but for timm's.
+once, as a copy to an accelerator would read it. An epoch is timed after one that starts the processes and reads every
+file, so that no disk is measured. Loaders have two processes each, and give uint8, except for timm's.
 
 - ImageFolder: the pattern of torchvision. Pillow opens the file, converts it to RGB, scales its shorter side and crops
   the centre.
 - timm: its `ImageDataset` and `create_loader`, without its prefetcher, which needs a GPU, and with its own evaluation
   transform, which does the same and normalises to floats.
 - datasets: an `imagefolder` of Hugging Face, decoded by the library, with the transform of the first.
-- store: `ImageBatches`, as training on a CPU uses it: in one thread of the training process, no other process. The
-  images were decoded once into the store; that time is shown, and after how many epochs it has paid for itself.
-- copy: the same bytes copied from one array to another, which nothing can outrun.
+- store: `ImageBatches`, as training on a CPU uses it: in one thread of the training process, without other processes.
+  The images were decoded once into the store; the table shows that time, and after how many epochs it pays for itself.
+- copy: the same bytes copied from one array to another, which no reader can outrun.
 
 With `--views supcon` each image is shown twice, as it is and as SuperCon augments it: a random crop, colour, grey,
-flip, blur. The others then use torchvision's transforms for it, and raysk albumentations.
+flip, blur. The peers use torchvision's transforms for this, raysk uses albumentations.
 
 Contenders take turns and the medians of the repeats are compared, since the machine may be shared. Pixels are not equal
-to the last bit: the store lets JPEG decoding skip detail that is not asked for, and scales bicubically.
+to the last bit: the store lets JPEG decoding skip detail that the size does not need, and scales bicubically.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def transform_of(size: int, views: str) -> Transform:
-    """Returns what the others do to a decoded image: (V, H, W, 3)."""
+    """Returns the peers' transform of a decoded image to (V, H, W, 3)."""
     check_backbone("resnet18")  # imports timm, which declares what torchvision looks up beside a torch for CPUs
     from torchvision import transforms
 
@@ -97,10 +97,10 @@ class Files(Dataset[Tensor]):
 
 def loader(dataset: Any) -> Contender:
     """Returns a contender that is a `DataLoader`."""
-    made = DataLoader(
+    batches = DataLoader(
         dataset, BATCH_SIZE, shuffle=True, num_workers=NUM_WORKERS, persistent_workers=True, drop_last=True
     )
-    return lambda: iter(made)
+    return lambda: iter(batches)
 
 
 def image_folder(manifest: Manifest, size: int, views: str) -> Contender:
@@ -111,7 +111,7 @@ def timm_loader(manifest: Manifest, size: int, views: str) -> Contender:
     from timm.data import ImageDataset, create_loader
 
     dataset = ImageDataset(str(class_folders(manifest)))
-    made = create_loader(
+    batches = create_loader(
         dataset,
         (3, size, size),
         BATCH_SIZE,
@@ -123,7 +123,7 @@ def timm_loader(manifest: Manifest, size: int, views: str) -> Contender:
     )
     if views != "none":
         dataset.transform = transform_of(size, views)
-    return lambda: (images for images, _ in made)
+    return lambda: (images for images, _ in batches)
 
 
 def hugging_face(manifest: Manifest, size: int, views: str) -> Contender:
@@ -142,7 +142,7 @@ def hugging_face(manifest: Manifest, size: int, views: str) -> Contender:
 
 
 def class_folders(manifest: Manifest) -> Path:
-    """Returns a folder of links, one folder a class, which is what the others read."""
+    """Returns a folder of links with one folder per class, as the peers read it."""
     root = manifest.root.parent / f"classes-of-{manifest.root.name}"
     if not root.exists():
         for path, label in zip(manifest.paths, manifest.labels.tolist(), strict=True):
@@ -161,7 +161,7 @@ PEERS = {"ImageFolder": image_folder, "timm": timm_loader, "datasets": hugging_f
 
 
 def images_per_second(contender: Contender, passes: int = 1) -> float:
-    """Runs through epochs and reads every byte."""
+    """Runs epochs and reads every byte."""
     began, images = perf_counter(), 0
     for _ in range(passes):
         for batch in contender():
@@ -171,7 +171,7 @@ def images_per_second(contender: Contender, passes: int = 1) -> float:
 
 
 def read_manifest(folder: Path, num_images: int) -> Manifest:
-    """Returns the first images of a folder, with labels that no one looks at."""
+    """Returns the first images of a folder, with arbitrary labels."""
     files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)[:num_images]
     if len(files) < BATCH_SIZE:
         raise SystemExit(f"--images must have at least {BATCH_SIZE} image files, but {folder} has {len(files)}")
@@ -180,8 +180,8 @@ def read_manifest(folder: Path, num_images: int) -> Manifest:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of image files; drawn ones unless given")
-    parser.add_argument("--num-images", type=int, default=1024, help="how many of them, at most")
+    parser.add_argument("--images", type=Path, help="folder of image files; drawn images if not given")
+    parser.add_argument("--num-images", type=int, default=1024, help="the most images to use")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 224], help="pixels")
     parser.add_argument("--views", nargs="+", choices=list(VIEWS), default=list(VIEWS))
     parser.add_argument("--repeats", type=int, default=3)
@@ -234,12 +234,13 @@ def compare(manifest: Manifest, size: int, views: str, cache: Path, repeats: int
     for _ in range(repeats):
         for name, contender in contenders.items():
             speeds[name].append(images_per_second(contender, passes.get(name, 1)))
-    found = {name: median(some) for name, some in speeds.items()}
-    usual, ours = found["ImageFolder"], found["store"]
-    paid = building / (len(manifest) / usual - len(manifest) / ours)
-    rates = [f"{found[name]:,.0f}" for name in (*PEERS, "store")]
+    rates = {name: median(repeated) for name, repeated in speeds.items()}
+    folder_rate, store_rate = rates["ImageFolder"], rates["store"]
+    paid = building / (len(manifest) / folder_rate - len(manifest) / store_rate)
+    cells = [f"{rates[name]:,.0f}" for name in (*PEERS, "store")]
     return (
-        f"{size}", views, *rates, f"{ours / usual:.1f}", f"{ours / found['copy']:.1%}", f"{building:.2f}", f"{paid:.1f}"
+        f"{size}", views, *cells, f"{store_rate / folder_rate:.1f}", f"{store_rate / rates['copy']:.1%}",
+        f"{building:.2f}", f"{paid:.1f}",
     )  # fmt: skip
 
 

@@ -1,22 +1,21 @@
 """Losses on embeddings: time and memory of a forward and a backward pass, against pytorch-metric-learning.
 
 Embeddings of width 128 in random directions, two views of each image, seven classes in HAM10000's shares; one thread.
-Contenders take turns, and the medians of the repeats are compared. Memory is the peak of what torch's allocator has
-handed out during both passes, beyond the embeddings, as its profiler reports each allocation: exact, and the same in
-each run.
+Contenders take turns, and the medians of the repeats are compared. Memory is the peak that torch's allocator hands out
+during both passes, beyond the embeddings, as its profiler reports each allocation: exact, and the same in each run.
 
-The peer is the library's loss of the same formula, where there is one, and then both must give the same value:
+The peer is the library's loss of the same formula, if there is one, and both must then give the same value:
 
-- supcon: `SupConLoss`. simclr: `NTXentLoss` with the numbers of the images for labels.
+- supcon: `SupConLoss`. simclr: `NTXentLoss` with the numbers of the images as labels.
 - batch_hard: `TripletMarginLoss` on the triplets of `BatchHardMiner`, with Euclidean distances and their plain mean.
 - pairs: `ContrastiveLoss`, whose distances are not squared, so that values differ.
-- npair: `NTXentLoss` with classes for labels, whose mean weighs an anchor by its positives, so that values differ.
-  (`NPairsLoss` has one pair of each class only: seven in all.)
-- gravis: `SmoothAPLoss`, which is right only where there are as many images as views of each: 16, near the 16 images of
-  20 views that were published. Its memory grows with the cube of their product.
+- npair: `NTXentLoss` with classes as labels, whose mean weighs an anchor by its positives, so that values differ.
+  (`NPairsLoss` has only one pair of each class: seven in all.)
+- gravis: `SmoothAPLoss`, which is right only if there are as many images as views of each: 16, near the published 16
+  images of 20 views. Its memory grows with the cube of their product.
 
 The other losses have no peer there. "Too much" is more memory than `--memory` allows a contender. Exits with 1 if
-values that ought to be equal are not.
+values that should be equal are not.
 """
 
 import argparse
@@ -48,7 +47,7 @@ from raysk.parts.losses import EmbeddingLoss, losses
 
 WIDTH = 128
 HAM10000 = torch.tensor([1113, 6705, 514, 327, 1099, 115, 142])
-GROUPS = 16  # images, and views of each, of gravis
+GROUPS = 16  # of gravis: number of images, and of views of each
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -106,7 +105,7 @@ def value_and_seconds(step: Step, embeddings: Tensor, labels: Tensor) -> tuple[f
 
 
 def peak_memory(step: Step, embeddings: Tensor, labels: Tensor) -> int:
-    """Returns the bytes that are allocated at the worst moment, beyond the embeddings."""
+    """Returns the peak of allocated bytes beyond the embeddings."""
     leaf = embeddings.clone().requires_grad_()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step(leaf, labels).backward()
@@ -120,12 +119,12 @@ def peak_memory(step: Step, embeddings: Tensor, labels: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one contender needs for both passes.
+    """The cost of one contender for both passes.
 
     Args:
-        value: Of the loss.
+        value: Value of the loss.
         seconds: Median over the repeats.
-        peak: Bytes.
+        peak: Peak memory in bytes.
     """
 
     value: float
@@ -134,10 +133,10 @@ class Cost:
 
 
 def compare(steps: dict[str, Step], embeddings: Tensor, labels: Tensor, repeats: int) -> dict[str, Cost | None]:
-    """Returns the cost of each contender, or None for one that needs more memory than there is."""
+    """Returns the cost of each contender, or None for a contender that needs more memory than there is."""
     values, seconds, peaks = {}, {name: [] for name in steps}, {}
     for name in steps:
-        try:  # Also the first, slow call.
+        try:  # This is also the first, slow call.
             peaks[name] = peak_memory(steps[name], embeddings, labels)
         except RuntimeError as error:
             if "allocate memory" not in str(error):
@@ -150,14 +149,14 @@ def compare(steps: dict[str, Step], embeddings: Tensor, labels: Tensor, repeats:
 
 
 def limit_memory(gib: float) -> None:
-    """Makes larger allocations fail, rather than the machine."""
+    """Makes larger allocations fail before the machine does."""
     with open("/proc/self/statm", encoding="ascii") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + int(gib * 2**30), resource.RLIM_INFINITY))
 
 
 def row_of(name: str, num_images: int, num_views: int, repeats: int) -> tuple[tuple[str, ...], bool]:
-    """Returns a row of the table, and whether values are equal that ought to be."""
+    """Returns a row of the table, and whether values that should be equal are equal."""
     embeddings, labels = make_batch(num_images, num_views)
     peer = PEERS.get(name)
     if name == "gravis" and num_images != num_views:
@@ -166,25 +165,25 @@ def row_of(name: str, num_images: int, num_views: int, repeats: int) -> tuple[tu
     if peer is not None:
         steps["peer"] = peer
     costs = compare(steps, embeddings, labels, repeats)
-    ours, theirs = costs["raysk"], costs.get("peer")
-    if ours is None:
+    cost, peer_cost = costs["raysk"], costs.get("peer")
+    if cost is None:
         raise SystemExit(f"--memory must be enough for {name} on {num_images} images, but is not: raise it")
-    cells = [name, f"{num_images}", f"{num_views}", f"{ours.seconds * 1e3:,.1f}", f"{ours.peak / 2**20:,.1f}"]
+    cells = [name, f"{num_images}", f"{num_views}", f"{cost.seconds * 1e3:,.1f}", f"{cost.peak / 2**20:,.1f}"]
     if peer is None:
         return (*cells, "", "", "", "", ""), True
-    if theirs is None:
+    if peer_cost is None:
         return (*cells, peer.name, "", "too much", "", ""), True
-    cells += [peer.name, f"{theirs.seconds * 1e3:,.1f}", f"{theirs.peak / 2**20:,.1f}"]
-    cells += [f"**{theirs.seconds / ours.seconds:.1f}**", f"**{theirs.peak / ours.peak:.1f}**"]
-    return tuple(cells), not peer.is_equal or abs(ours.value - theirs.value) <= 1e-4 * abs(theirs.value)
+    cells += [peer.name, f"{peer_cost.seconds * 1e3:,.1f}", f"{peer_cost.peak / 2**20:,.1f}"]
+    cells += [f"**{peer_cost.seconds / cost.seconds:.1f}**", f"**{peer_cost.peak / cost.peak:.1f}**"]
+    return tuple(cells), not peer.is_equal or abs(cost.value - peer_cost.value) <= 1e-4 * abs(peer_cost.value)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--losses", nargs="+", help="names; all losses on embeddings unless given")
+    parser.add_argument("--losses", nargs="+", help="names; all losses on embeddings if not given")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 512, 2048], help="images in a batch")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", type=float, default=8.0, help="GiB that one contender may have")
+    parser.add_argument("--memory", type=float, default=8.0, help="GiB that one contender may use")
     options = parser.parse_args()
     torch.set_num_threads(1)
     limit_memory(options.memory)

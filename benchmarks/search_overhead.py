@@ -1,21 +1,22 @@
-"""What a trial costs besides its training: lanes, against a `TorchTrainer` in every trial.
+"""The overhead of a trial besides its training: lanes, against a `TorchTrainer` in every trial.
 
-Both contenders run the same number of trials that train nothing, on a Ray of their own with the dashboard on and Tune's
+Both contenders run the same number of trials that train nothing, on their own Ray with the dashboard on and Tune's
 default loggers off, as many at a time as the machine holds. The time is the wall time of `Tuner.fit()`.
 
 - usual: Ray's documented way to tune a Train job. A function trainable calls `TorchTrainer(...).fit()`, whose workers
   report once; `max_concurrent_trials` is computed, without which it would deadlock. It has no searcher.
-- lanes: what `raysk tune` does, all of it: Optuna proposes, racing compares after each fold, light trials submit jobs
-  to the broker, and lanes that are already up do them. A trial is two folds, so two jobs, each of which reports once
-  and leaves predictions and a line of the ledger behind.
+- lanes: all that `raysk tune` does: Optuna proposes, racing compares after each fold, light trials submit jobs to the
+  broker, and lanes that are already up do them. A trial is two folds and so two jobs; each job reports once and writes
+  predictions and a record.
 
-So the peer does less for a trial: one fit and no search. What both do once, such as starting Tune and the processes of
-the first trials, is in the time; a longer study on the lanes shows what is left when that is spread over more trials,
-where the peer starts everything anew. The lanes start once a study, before the clock; the last column has that, too.
+So the peer does less for a trial: one fit and no search. The time includes what both do once, such as starting Tune and
+the processes of the first trials. A longer study on the lanes shows the overhead when that is spread over more trials;
+the peer starts everything again for each trial. The lanes start once per study, before the clock; the last column
+includes this start.
 
-The second table is the share of the lanes' time that jobs got, when they last some seconds: the sum of what the jobs
-say of themselves, over lanes times the time from the first begin to the last end. All else (asking the broker, saying
-how a job ended, waiting for the next) counts as idle, so this is below what the broker calls busy.
+The second table is the share of the lanes' time that jobs got, when they last some seconds: the sum of the jobs' own
+seconds, over lanes times the time from the first begin to the last end. All else (requesting a job, reporting its end,
+waiting for the next) counts as idle, so this share is below the broker's busy time.
 
 Contenders take turns and the medians of the repeats are compared, since the machine may be shared.
 """
@@ -54,7 +55,7 @@ from raysk.spaces.space import Family, Parameter, Space
 from raysk.training.loop import Report, StageProgress
 from raysk.training.world import World
 
-# After raysk, which has to switch Tune's loggers off before Tune is imported.
+# After raysk, which must switch Tune's loggers off before Tune is imported.
 from ray import train, tune  # isort: skip
 from ray.train.torch import TorchConfig, TorchTrainer  # isort: skip
 from ray.tune.integration.ray_train import TuneReportCallback  # isort: skip
@@ -72,10 +73,10 @@ SPACE = Space(
 
 @dataclass(frozen=True)
 class Timing:
-    """One contender, once.
+    """One run of a contender.
 
     Args:
-        seconds: Of `Tuner.fit()`.
+        seconds: Time of `Tuner.fit()`.
         lane_start: Seconds until all lanes had joined the broker.
         busy: Share of the lanes' time that jobs got.
     """
@@ -89,7 +90,7 @@ class Timing:
 
 
 def pretend(job: Job, run: Run, world: World, report: Report, seconds: float) -> None:
-    """Does what `run_job` does for a job, but sleeps where that trains."""
+    """Does what `run_job` does for a job, but sleeps instead of training."""
     if world.agree(run.is_done(job)):
         return
     began = time.time()
@@ -120,7 +121,7 @@ def pretend(job: Job, run: Run, world: World, report: Report, seconds: float) ->
 
 
 def make_run(folder: Path) -> Run:
-    """Makes the run directory of a study on 120 rows; there are no images, since nobody looks."""
+    """Makes the run directory of a study on 120 rows without images."""
     names = [f"{row}.png" for row in range(120)]
     manifest = make_manifest(names, ["nv" if row % 3 else "mel" for row in range(120)], root=folder)
     return Run.create(
@@ -152,18 +153,18 @@ def busy_share(run: Run, num_lanes: int) -> float:
     """Returns the share of the lanes' time that jobs got, from the first begin to the last end."""
     files = list((run.folder / "jobs").iterdir())
     seconds = np.array([JobRecord.read(path).seconds for path in files])
-    # A job ends when its record is there.
+    # A job ends when its record is written.
     ended = np.array([path.stat().st_mtime for path in files])
     return float(seconds.sum() / (num_lanes * (ended.max() - (ended - seconds).min())))
 
 
 def report_once() -> None:
-    """The train loop of the usual pattern."""
+    """The train loop of the usual way."""
     train.report({"score": 0.5})
 
 
 def fit_one(config: dict[str, Any]) -> None:
-    """The trainable of the usual pattern."""
+    """The trainable of the usual way."""
     TorchTrainer(
         report_once,
         torch_config=TorchConfig(backend="gloo"),
@@ -177,7 +178,7 @@ def fit_one(config: dict[str, Any]) -> None:
 
 
 def time_usual(folder: Path, plan: LanePlan, num_trials: int) -> Timing:
-    """Runs trials each of which starts a `TorchTrainer`, as many at a time as there would be lanes."""
+    """Runs trials that each start a `TorchTrainer`, as many at a time as there would be lanes."""
     space = {"workers": plan.workers, "resources": plan.worker_resources, "folder": str(folder / "ray"),
              "lr": tune.loguniform(0.001, 1.0)}  # fmt: skip
     began = time.perf_counter()
@@ -202,7 +203,7 @@ def time_usual(folder: Path, plan: LanePlan, num_trials: int) -> Timing:
 
 
 def alone(workers: int, contender: Callable[[Path, LanePlan], Timing]) -> tuple[Timing, LanePlan]:
-    """Times a contender on a Ray and in a folder of its own."""
+    """Times a contender on its own Ray and in its own folder."""
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder, connected(None):
         plan = plan_lanes(ray.cluster_resources()["CPU"], 0, workers, 0)
         return contender(Path(folder), plan), plan
@@ -251,12 +252,12 @@ def measure_busy(console: Console, options: argparse.Namespace) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=6, help="of both contenders")
-    parser.add_argument("--many", type=int, default=40, help="trials of the longer study on lanes")
+    parser.add_argument("--trials", type=int, default=6, help="number of trials of both contenders")
+    parser.add_argument("--many", type=int, default=40, help="number of trials of the longer study on lanes")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="DDP workers per trial")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--job-seconds", type=float, default=10.0, help="of the jobs that sleep")
-    parser.add_argument("--busy-trials", type=int, default=4, help="trials of two such jobs each")
+    parser.add_argument("--job-seconds", type=float, default=10.0, help="length of the jobs that sleep")
+    parser.add_argument("--busy-trials", type=int, default=4, help="number of trials of two such jobs each")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, chatter_to(Path(folder) / "ray.log") as stream:
         console = Console(file=stream, width=120)

@@ -1,9 +1,9 @@
-"""Stage-two settings a minute on the features of a frozen encoder, each fitted and scored on all folds.
+"""Stage-two settings per minute on the features of a frozen encoder, each fitted and scored on all folds.
 
 Without `--data` the features are noise about a centre of each class, in the sizes of HAM10000 (6,012 rows, 7 classes);
-with it, they are those of a resnet18 with random weights on its images: the arithmetic does not know the difference.
-All contenders get the same folds, train linear heads for the same epochs in batches of the same size, and have their
-held-out predictions scored together.
+with it, they are the features of its images from a resnet18 with random weights, which need the same arithmetic. All
+contenders get the same folds and train linear heads for the same epochs in batches of the same size; their held-out
+predictions are scored together.
 
 - ours: `fit_heads` on all settings at once, then `many_logits` and macro-F1. Settings mix losses, class weights, tau,
   samplers, optimizers, learning rates and weight decays, drawn at random.
@@ -11,12 +11,11 @@ held-out predictions scored together.
   torch's optimizer and the same loss modules; batches are made in the training process, and by two loader processes.
   Its rate is that of these few. It draws other batches, so its scores are near ours and not the same.
 - scikit-learn: `LogisticRegression` to convergence or 200 iterations, with and without balanced class weights, over
-  several L2 penalties: the settings that it has. Its macro-F1 is set against that of ours
-  with cross entropy, with and without balanced weights, over as many learning rates; of each the best is shown, which
-  flatters both alike.
+  several L2 penalties: the settings that it has. Its macro-F1 is compared with ours for cross entropy, with and without
+  balanced weights, over as many learning rates; the table shows the best of each, which flatters both alike.
 
-The machine may be shared: of ours the best and all repeats are shown. Memory is the peak of the process after ours and
-before the others.
+The machine may be shared: for ours, the best and all repeats are shown. Memory is the peak of the process after ours
+and before the others.
 """
 
 import argparse
@@ -120,7 +119,7 @@ def drawn_settings(number: int, batch_size: int, seed: int) -> list[StageTwo]:
     ]
 
 
-def ours(stages: Sequence[StageTwo], features: Tensor, labels: np.ndarray, folds: Sequence[Fold]) -> np.ndarray:
+def fit_at_once(stages: Sequence[StageTwo], features: Tensor, labels: np.ndarray, folds: Sequence[Fold]) -> np.ndarray:
     """Returns the macro-F1 of every setting, (M,), over the held-out rows of all folds."""
     num_classes = int(labels.max()) + 1
     predicted = np.empty((len(stages), len(labels)), np.int64)
@@ -133,10 +132,10 @@ def ours(stages: Sequence[StageTwo], features: Tensor, labels: np.ndarray, folds
     return scores
 
 
-def one_by_one(
+def fit_one_by_one(
     stages: Sequence[StageTwo], features: Tensor, labels: np.ndarray, folds: Sequence[Fold], num_workers: int
 ) -> np.ndarray:
-    """Returns the macro-F1 of every setting, (M,), with a loop of the usual kind for each."""
+    """Returns the macro-F1 of every setting, (M,), from the usual training loop for each."""
     num_classes = int(labels.max()) + 1
     predicted = np.empty((len(stages), len(labels)), np.int64)
     for train, held_out in folds:
@@ -193,7 +192,7 @@ def logistic_regressions(features: Tensor, labels: np.ndarray, folds: Sequence[F
 
 
 def timed(fit: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
-    """Returns what a contender scores, and its settings a minute."""
+    """Returns the scores of a contender, and its settings per minute."""
     began = perf_counter()
     scores = fit()
     return scores, 60 * scores.size / (perf_counter() - began)
@@ -202,11 +201,11 @@ def timed(fit: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
 def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)  # The docstring says after how many iterations it stops.
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with metadata.csv (file, label, group); drawn unless given")
+    parser.add_argument("--data", type=Path, help="folder with metadata.csv (file, label, group); drawn if not given")
     parser.add_argument("--settings", type=int, default=1500)
-    parser.add_argument("--few", type=int, default=4, help="settings that are fitted one by one")
+    parser.add_argument("--few", type=int, default=4, help="number of settings that are fitted one by one")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=3, help="of ours")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of ours")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -214,13 +213,13 @@ def main() -> None:
         folder = options.data
         data = drawn_data(0) if folder is None else encoded_data(folder / "metadata.csv", Path(cache), 0)
     stages = drawn_settings(options.settings, options.batch_size, seed=0)
-    runs = [timed(lambda: ours(stages, *data)) for _ in range(options.repeats)]
+    runs = [timed(lambda: fit_at_once(stages, *data)) for _ in range(options.repeats)]
     rates = [rate for _, rate in runs]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # of KiB
     few = stages[: options.few]
-    usual = {number: timed(lambda number=number: one_by_one(few, *data, num_workers=number)) for number in (0, 2)}
+    usual = {number: timed(lambda number=number: fit_one_by_one(few, *data, num_workers=number)) for number in (0, 2)}
     regressions, regression_rate = timed(lambda: logistic_regressions(*data))
-    same = {weights: ours(alike(weights, options.batch_size), *data).max() for weights in ("none", "balanced")}
+    same = {weights: fit_at_once(alike(weights, options.batch_size), *data).max() for weights in ("none", "balanced")}
     sizes = f"{len(data[1]):,} rows of {data[0].shape[1]}, {NUM_FOLDS} folds, {EPOCHS} epochs"
     best, scores = max(rates), runs[0][0]
     table = Table(title=f"{sizes}, batches of {options.batch_size}, {options.threads} threads")
@@ -245,7 +244,7 @@ def main() -> None:
 
 
 def alike(weights: str, batch_size: int) -> list[StageTwo]:
-    """Returns settings of cross entropy over the rates, to set against scikit-learn's."""
+    """Returns settings of cross entropy over the rates, for comparison with scikit-learn's."""
     loss = {"name": "cross_entropy", "weights": weights}
     optimizers = [{"name": "adamw", "lr": rate, "weight_decay": 0.01} for rate in RATES]
     plain = {"loss": loss, "epochs": EPOCHS, "batch_size": batch_size}

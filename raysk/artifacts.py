@@ -15,19 +15,19 @@ from raysk.errors import ArtifactError
 
 
 def digest_of(value: Any) -> str:
-    """Returns 16 hexadecimal digits that name a JSON value: equal values, equal names, whatever the key order."""
+    """Returns 16 hexadecimal digits that name a JSON value; the order of keys does not matter."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, and renames it to `path` when the block ends well.
+    """Yields a temporary path beside `path`, and renames it to `path` when the block succeeds.
 
     The block may make a file or a folder there. A block that fails, or a machine that stops, leaves `path` as it was.
 
     Raises:
-        ArtifactError: There is no room or no permission to write.
+        ArtifactError: The disk is full, or writing is not permitted.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,23 +53,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Lets one process at a time into the block; the others wait, and a dead one lets go.
+    """Runs the block in one process at a time; the others wait. A dead process releases its lock.
 
-    It holds between the processes of a machine, and between machines where their shared file system has locks.
+    The lock works between the processes of a machine, and between machines if their shared file system has locks.
 
     Args:
-        path: A file that is made for it, and removed afterwards.
-        busy: What to say instead of waiting.
+        path: The lock file; removed afterwards.
+        busy: The error message if another process has the lock; None waits instead.
 
     Raises:
-        ArtifactError: No permission to write, or another process is in the block and `busy` is given.
+        ArtifactError: Writing is not permitted, or another process has the lock and `busy` is given.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             file = path.open("w")
             fcntl.flock(file, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it before may have removed the file that this one waited for.
+            # The previous holder may have removed the file that this process waited for.
             with suppress(FileNotFoundError):
                 if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                     break
@@ -88,13 +88,13 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
+    """Writes a text file completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file completely or not at all."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -107,6 +107,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} must exist, but does not: is this the folder of a run?") from error
+        raise ArtifactError(f"{path} must exist, but does not: check that this is a run directory") from error
     except ValueError as error:
         raise ArtifactError(f"{path} must hold JSON, but {error}: restore it or remove the run") from error

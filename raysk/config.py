@@ -1,4 +1,4 @@
-"""Configuration: Hydra composes it from `conf/`, a space and the command line; dataclasses validate it."""
+"""The configuration: Hydra composes it from `conf/`, a space and the command line; dataclasses validate it."""
 
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -21,16 +21,16 @@ from raysk.settings import Between, Settings, within
 
 _TREE = Path(__file__).parent.resolve() / "conf"
 _DATA_SETTINGS = frozenset(setting.name for setting in fields(DataSettings))
-# The last two are there for others to refer to.
+# Only interpolations of other nodes use the last two.
 _NOT_OF_THE_RECIPE = ("data", "folds", "cache", "stores", "loader", "epochs", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageTwoBudget(Settings):
-    """How much stage two is searched; it is part of a study, and not of the recipes that are found.
+    """The budget of the search of stage two. It belongs to the study, not to the recipes.
 
     Args:
-        search: How many settings are tried on each frozen encoder; 0 searches both stages flat.
+        search: Number of settings tried on each frozen encoder; 0 searches both stages flat.
     """
 
     search: Annotated[int, Between(0, 100_000)] = 200
@@ -38,16 +38,16 @@ class StageTwoBudget(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Settings):
-    """Everything that a study is told.
+    """The configuration of a study.
 
     Args:
-        data: Which rows.
-        folds: How they are divided.
-        recipe: What the trials of the study vary.
-        cache: Where decoded images and drawn datasets are kept between runs, on each machine.
+        data: The rows.
+        folds: How the rows are divided.
+        recipe: The recipe that the trials vary.
+        cache: Folder on each machine that keeps decoded images and drawn datasets between runs.
         stores: A folder or an address such as s3://bucket/prefix that all machines see, for decoded images.
-        loader: Processes that draw views beside each worker; None leaves it to the machine.
-        stage_two: How much stage two is searched.
+        loader: Number of processes per worker that draw views; None chooses by the machine.
+        stage_two: The budget of the search of stage two.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
@@ -66,10 +66,10 @@ class Config(Settings):
 
 @cache
 def compose_plain(*texts: str) -> dict[str, Any]:
-    """Composes the configuration tree with overrides, later ones over earlier ones; not to be changed.
+    """Composes the configuration tree with overrides; later ones take precedence. Do not modify the cached result.
 
     Raises:
-        ConfigError: An override names what does not exist, or would import code.
+        ConfigError: An override has an unknown key, or would import code.
     """
     texts, collections = _collections(tuple(map(with_literal_path, texts)))
     opened = [_opened(text, collections) for text in texts]
@@ -103,19 +103,19 @@ def read_config(plain: dict[str, Any]) -> Config:
 
 def _loader(value: Any) -> Any:
     if isinstance(value, str) and value != "auto":
-        raise ConfigError(f"loader must be auto or a number of processes, but got {value!r}: leave it to auto")
+        raise ConfigError(f"loader must be auto or a number of processes, but got {value!r}: set loader=auto")
     return None if value == "auto" else value
 
 
 def _defaults() -> dict[str, Any]:
-    """Returns the defaults of all dataclasses as the tree has them: a part is its name, its own settings come later."""
+    """Returns the defaults of all dataclasses as a tree, in which a part has only its name."""
 
-    def opened(plain: dict[str, Any]) -> dict[str, Any]:
-        nodes = {name: opened(value) if isinstance(value, dict) else value for name, value in plain.items()}
+    def names_of_parts(plain: dict[str, Any]) -> dict[str, Any]:
+        nodes = {name: names_of_parts(value) if isinstance(value, dict) else value for name, value in plain.items()}
         return {name: {"name": v["name"]} if name in PART_NODES and v else v for name, v in nodes.items()}
 
     config = Config()
-    recipe = opened(config.recipe.to_plain())
+    recipe = names_of_parts(config.recipe.to_plain())
     recipe["stage_two"] |= config.stage_two.to_plain()
     loader = "auto" if config.loader is None else config.loader
     others = {"folds": config.folds.to_plain(), "cache": config.cache, "stores": config.stores, "loader": loader}
@@ -127,7 +127,7 @@ def _data_defaults() -> dict[str, Any]:
     return {name: value for name, value in plain.items() if name not in ("name", "collections")} | {"source": "???"}
 
 
-# The tree starts from the dataclasses, so that each default stands in one place.
+# The tree starts from the dataclasses, so that each default is defined once.
 ConfigStore.instance().store("defaults", _defaults())
 ConfigStore.instance().store("_every", _data_defaults(), group="data")
 for _name in sources:
@@ -154,9 +154,9 @@ def _leaves(plain: Any, path: str = "") -> list[str]:
 
 
 def _collections(texts: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Takes data=[ham10000,clinic:csv] apart: into data=several, and the source of each collection by its name."""
-    given = [text for text in texts if parse_override(text).key_or_group == "data"]
-    items = parse_override(given[-1]).value() if given else None
+    """Splits data=[ham10000,clinic:csv] into data=several and the source of each collection, by name."""
+    data_texts = [text for text in texts if parse_override(text).key_or_group == "data"]
+    items = parse_override(data_texts[-1]).value() if data_texts else None
     if not isinstance(items, list):
         return texts, {}
     collections: dict[str, str] = {}
@@ -166,18 +166,18 @@ def _collections(texts: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str
         _check_source(source)
         if not name.isidentifier() or name in _DATA_SETTINGS or name in collections:
             raise ConfigError(
-                f"a collection must have a name of letters and digits that no other and no setting has, but got "
-                f"{name!r}: write data=[other_name:{source}]"
+                "a collection must have a name of letters and digits that is not the name of another collection or of "
+                f"a setting, but got {name!r}: write data=[other_name:{source}]"
             )
         collections[name] = source
-    return (*(text for text in texts if text not in given), "data=several"), collections
+    return (*(text for text in texts if text not in data_texts), "data=several"), collections
 
 
 def _with_collections(data: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a dataset with those of its collections, which the tree has by name, as a list."""
-    own = {name: value for name, value in data.items() if name in _DATA_SETTINGS}
+    """Moves the collections of a dataset, which the tree has by name, into a list."""
+    settings = {name: value for name, value in data.items() if name in _DATA_SETTINGS}
     collections = [{"name": name, **value} for name, value in data.items() if name not in _DATA_SETTINGS]
-    return own | ({"collections": collections} if collections else {})
+    return settings | ({"collections": collections} if collections else {})
 
 
 def _check_source(name: str) -> None:
@@ -186,7 +186,7 @@ def _check_source(name: str) -> None:
 
 
 def _opened(text: str, collections: dict[str, str]) -> str:
-    """Checks the key of an override, and lets it add a setting to a part."""
+    """Checks the key of an override, and allows it to add a setting to a part."""
     key = parse_override(text).key_or_group
     if "_target_" in text:
         raise ConfigError(f"an override must not import code, but got {text!r}: name a registered part instead")

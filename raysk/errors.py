@@ -1,7 +1,7 @@
-"""What can go wrong, said to the person who can mend it: the rule, the value, the remedy, in one line.
+"""Errors for the person who can fix them: the rule, the value and the remedy in one line.
 
-The command line prints the message of a `RayskError` alone and exits with its status; any other exception is a defect
-of raysk and keeps its traceback, which a study writes into its log.
+The command line prints only the message of a `RayskError` and exits with its status. Any other exception is a defect of
+raysk and keeps its traceback, which a study writes into its log.
 """
 
 from pathlib import Path
@@ -9,44 +9,44 @@ from typing import Self
 
 
 class RayskError(Exception):
-    """Base of every error that a user can mend."""
+    """Base of all errors that a user can fix."""
 
     status = 2
 
 
 class ConfigError(RayskError):
-    """A setting, a name or a request that cannot be right."""
+    """An invalid setting, name or request."""
 
 
 class DataError(RayskError):
-    """A table, an image or a label that cannot be right."""
+    """An invalid table, image or label."""
 
 
 class ArtifactError(RayskError):
-    """A file of a run that is missing, of another kind, or of another run."""
+    """A file of a run that is missing, of the wrong kind, or of another run."""
 
 
 class TrainingError(RayskError):
-    """A training that cannot go on, such as one whose loss is not a number."""
+    """A training that cannot continue, for example because its loss is not a number."""
 
 
 class CutOffError(RayskError):
-    """A study that something from outside ended before its time: `--resume` goes on with it."""
+    """A study that an outside cause ended early; `--resume` continues it."""
 
     status = 3
 
     @classmethod
     def of(cls, cause: str, log: Path | None) -> Self:
-        """Returns the error of a cause.
+        """Returns the error for a cause.
 
         Args:
             cause: What happened.
-            log: Where to read more; None for a study that had not begun.
+            log: The log file; None for a study that had not started.
         """
         remedy = f"see {log}, then run the same command with --resume" if log else "run the same command again"
         return cls(f"a study must reach its end, but {cause}: {remedy}")
 
 
 def in_one_line(error: Exception) -> str:
-    """Returns what a library says of an error, which may take several lines."""
+    """Returns the message of an error, which may have several lines, in one line."""
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""From settings to rows whose images can be read, while a person watches."""
+"""Loads the rows and images that the settings name, and shows progress."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +17,13 @@ from raysk.data.store.image_store import ImageStore
 def read_data(
     config: Config, console: Console, sizes: Sequence[int] = (), spread: Spread = in_threads
 ) -> tuple[Manifest, list[ImageStore]]:
-    """Returns the rows whose images can be read, and their decoded images.
+    """Returns the rows with readable images, and their decoded images.
 
     Args:
-        config: Which rows, and where stores are.
-        console: Where progress is shown.
-        sizes: Of the images; the recipe's without.
-        spread: Who decodes.
+        config: The rows, and the folders of the stores.
+        console: Shows progress.
+        sizes: Sizes of the images; the recipe's size if empty.
+        spread: Distributes the decoding.
     """
     manifest = load_manifest(config.data, config.cache_folder)
     sizes = sizes or [config.recipe.image_size]
@@ -34,14 +34,14 @@ def read_data(
         console.print(f"left out: row {image.row}, {image.path}: {image.reason}", markup=False, highlight=False)
     manifest = manifest.without([image.row for image in bad])
     counts = zip(manifest.class_names, manifest.class_counts, strict=True)
-    told = ", ".join(f"{name} {count}" for name, count in counts)
-    console.print(f"{len(manifest)} images: {told}", markup=False, highlight=False)
+    classes = ", ".join(f"{name} {count}" for name, count in counts)
+    console.print(f"{len(manifest)} images: {classes}", markup=False, highlight=False)
     return manifest, stores
 
 
 @contextmanager
 def progress_bar(console: Console, label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function of (done, total) that draws a bar, where the console is a terminal."""
+    """Yields a function of (done, total) that draws a bar if the console is a terminal."""
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(label, total=None)

@@ -1,4 +1,4 @@
-"""Overrides: one line KEY=VALUE of a space or of the command line, in Hydra's grammar."""
+"""Overrides: KEY=VALUE in a space or on the command line, in Hydra's grammar."""
 
 import re
 from collections.abc import Sequence
@@ -35,10 +35,10 @@ def parse_override(text: str) -> Override:
 
 
 def with_literal_path(text: str) -> str:
-    """Quotes the value of an override that is a path, so that ~, spaces and commas in it mean themselves."""
+    """Quotes the value of an override if it is a path, so that ~, spaces and commas are literal."""
     key, equals, value = text.partition("=")
     if key.rpartition(".")[2] not in _PATHS or value in ("", "null") or value.startswith(("'", '"', "choice(")):
         return text
-    # Hydra takes backslashes before a quotation mark, and only there, for marks of its own.
+    # Hydra reads backslashes as escapes only before a quotation mark.
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}{equals}'{escaped}'"

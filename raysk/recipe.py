@@ -1,7 +1,7 @@
-"""A recipe: one validated value that says everything that a trial does.
+"""A recipe: one validated value that specifies everything that a trial does.
 
 Stage one learns a representation; stage two fits a classifier, on the frozen encoder or end to end. A recipe without
-stage one is a one-stage control: the same stage two, trained end to end from the start.
+stage one is a one-stage recipe: the same stage two, trained end to end from the start.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,8 +23,8 @@ from raysk.records import Part
 from raysk.registry import Registry
 from raysk.settings import Between, Settings
 
-# Enters every key: raise it when the same recipe would no longer give the same weights, or when a default changes,
-# since keys leave out what stands at its default.
+# Part of every key. Raise it when a recipe would no longer give the same weights, or when a default changes, since keys
+# leave out the settings that have their default.
 RECIPE_SCHEMA = 3
 # The nodes of a recipe that name a part. Below them the settings depend on the part, which checks them.
 PART_NODES: dict[str, Registry[Any]] = {
@@ -40,12 +40,12 @@ _OF_THE_ENCODER = ("model", "image_size", "stage_one", "seed")
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Settings):
-    """Which network encodes an image.
+    """The network that encodes an image.
 
     Args:
-        backbone: Any timm model name.
-        pretrained: Whether to fetch timm's weights.
-        checkpoint: A safetensors file of backbone weights to start from instead.
+        backbone: Name of a timm model.
+        pretrained: Whether to load timm's weights.
+        checkpoint: A safetensors file of backbone weights to load instead.
         pooling: "avg" gives the mean of the last feature map, "none" all of it, flattened.
     """
 
@@ -61,15 +61,15 @@ class Model(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Settings):
-    """How weights follow gradients.
+    """The optimizer of a stage, and its schedule.
 
     Args:
         name: "sgd" or "adamw".
         lr: Peak learning rate.
         momentum: Momentum of SGD; AdamW has none.
-        weight_decay: Decoupled in AdamW, L2 in SGD.
+        weight_decay: Weight decay; decoupled in AdamW, L2 in SGD.
         schedule: "cosine" to zero, "step" (divided by ten after every third of the epochs) or "constant".
-        warmup: Share of all steps during which the rate rises linearly from zero.
+        warmup: Share of all steps in which the rate rises linearly from zero.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -82,16 +82,16 @@ class Optimizer(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(Settings):
-    """What both stages have: how long, in what batches, with what steps.
+    """The settings that both stages have.
 
     Args:
-        epochs: Passes over the training rows.
-        batch_size: Images of one global batch, over all workers.
-        accumulate: Pieces in which a worker pushes its share of a batch through the network; the loss still sees the
-            whole batch, so the result is that of one piece.
-        optimizer: How weights follow gradients.
-        sampler: Which rows an epoch shows.
-        ema: Decay of the exponential moving average of the weights that is kept; 0 keeps the last weights.
+        epochs: Number of passes over the training rows.
+        batch_size: Number of images in a global batch, over all workers.
+        accumulate: Number of pieces in which a worker runs its share of a batch through the network; the loss still
+            sees the whole batch, so the result is the same as with one piece.
+        optimizer: The optimizer and its schedule.
+        sampler: Chooses the rows of an epoch.
+        ema: Decay of the exponential moving average of the weights; 0 keeps the last weights.
     """
 
     epochs: Annotated[int, Between(1, 100_000)] = 10
@@ -111,19 +111,19 @@ class Stage(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class StageOne(Stage):
-    """Learns the representation: loss_weight L(g(f(x)), y) + CE(W f(x), y), of which either term may be left out.
+    """Learns the representation: loss_weight L(g(f(x)), y) + CE(W f(x), y). Either term may be left out.
 
-    With both it is the combined objective of Zeng et al. 2022; with the first alone SuperCon, with the second alone the
-    first stage of decoupling (Kang et al. 2020).
+    Both terms together are the combined objective of Zeng et al. 2022; the first alone is SuperCon, and the second
+    alone is the first stage of decoupling (Kang et al. 2020).
 
     Args:
         loss: A loss on the embeddings g(f(x)); None for none.
-        loss_weight: lambda, of the loss on embeddings.
-        classifier_loss: A loss on the logits W f(x) + b of a linear classifier, which is learnt beside and kept with
-            the encoder; None for none.
-        views: The training view of each copy of an image; SuperCon sees the plain image and one augmented.
-        projection: Width of the embedding that the loss sees; its head is dropped afterwards.
-        patience: Stop when the probe (see `training.health`) has not risen for so many epochs; 0 trains all epochs.
+        loss_weight: lambda, the weight of the loss on embeddings.
+        classifier_loss: A loss on the logits W f(x) + b of a linear classifier, which is trained and kept with the
+            encoder; None for none.
+        views: The training view of each copy of an image; SuperCon sees the plain image and an augmented one.
+        projection: Width of the embedding that the loss sees; the projection head is dropped afterwards.
+        patience: Epochs without a rise of the probe (see `training.health`) that end stage one; 0 trains all epochs.
     """
 
     loss: Annotated[EmbeddingLoss, losses] | None = field(default_factory=SupCon)
@@ -136,12 +136,12 @@ class StageOne(Stage):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss is None and self.classifier_loss is None:
-            raise ConfigError("loss must be given where there is no classifier_loss, but both are null: give one")
+            raise ConfigError("loss must be given if classifier_loss is null, but both are null: give one")
         if self.classifier_loss is not None and self.classifier_loss.head is not None:
             name = losses.name_of(type(self.classifier_loss))
             raise ConfigError(
                 "classifier_loss must be a loss for a linear classifier, but "
-                f"{name} wants a {self.classifier_loss.head['name']} head: choose another"
+                f"{name} needs a {self.classifier_loss.head['name']} head: choose another"
             )
         least_views = 1 if self.loss is None else self.loss.least_views
         if len(self.views) < least_views:
@@ -156,12 +156,12 @@ class StageTwo(Stage):
 
     Args:
         loss: A loss on logits.
-        head: What turns features into logits.
-        frozen: Whether the encoder stays exactly as stage one left it (weights and running statistics), so that its
+        head: Turns features into logits.
+        frozen: Whether to keep the encoder of stage one unchanged (weights and running statistics), so that its
             features are computed once.
         view: The training view.
-        passes: With a frozen encoder, how many differently drawn views of each row are encoded; epochs take turns.
-        mixing: How images of a batch are mixed, where the whole network trains.
+        passes: Number of drawn views of each row that a frozen encoder encodes; epochs cycle through them.
+        mixing: How to mix the images of a batch; only where the whole network trains.
         adjustment: tau of the post-hoc logit adjustment (Menon et al. 2021, equation 9): predictions use
             z - tau log(n_k / N), with the shares of the training rows.
     """
@@ -187,10 +187,10 @@ class StageTwo(Stage):
             values = "".join(f" with the {key} {value:g}" for key, value in wanted.items())
             remedy = "".join(f" and head.{key}={value:g}" for key, value in wanted.items())
             raise ConfigError(
-                f"head must be {name}{values} of the loss {loss}, but got {head}: set head.name={name}{remedy}"
+                f"head must be {name}{values} for the loss {loss}, but got {head}: set head.name={name}{remedy}"
             )
         if isinstance(self.head, FrozenHead) and not self.frozen:
-            raise ConfigError(f"head must be a trained one where frozen=false, but got {head}: choose linear or cosine")
+            raise ConfigError(f"head must be trainable with frozen=false, but got {head}: choose linear or cosine")
         if not isinstance(self.mixing, NoMixing) and self.frozen:
             raise ConfigError(
                 f"mixing must be none with a frozen encoder, whose features are computed once, but got {mixing}: "
@@ -200,15 +200,15 @@ class StageTwo(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings):
-    """Everything that a trial does.
+    """The complete specification of a trial.
 
     Args:
         model: The network.
         image_size: Side of the square images, in pixels.
-        stage_one: How the representation is learnt; None for a one-stage recipe.
-        stage_two: How the classifier is fitted.
+        stage_one: Learns the representation; None for a one-stage recipe.
+        stage_two: Fits the classifier.
         test_views: "dihedral" (eight views of each image are predicted and averaged) or "none".
-        seed: Of weights, sampling and views.
+        seed: The seed of weights, sampling and views.
     """
 
     model: Model = field(default_factory=Model)
@@ -221,17 +221,17 @@ class Recipe(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stage_one is None and self.stage_two.frozen:
-            rule = "stage_two.frozen must be false without a stage one, whose encoder it would keep"
+            rule = "stage_two.frozen must be false without a stage one, which would train the encoder"
             raise ConfigError(f"{rule}, but got true: set stage_two.frozen=false, or give stage_one")
 
     @property
     def key(self) -> str:
-        """The name of this recipe, made from all that it says."""
+        """The name of this recipe, made from its settings."""
         return digest_of({"schema": RECIPE_SCHEMA, "recipe": self.choices()})
 
     @property
     def encoder_key(self) -> str | None:
-        """The name of the encoder, made from all that stage one reads; None without a stage one."""
+        """The name of the encoder, made from the settings that stage one reads; None without a stage one."""
         if self.stage_one is None:
             return None
         read = {name: value for name, value in self.choices().items() if name in _OF_THE_ENCODER}
@@ -241,10 +241,10 @@ class Recipe(Settings):
         """Refuses training rows that the recipe cannot train on.
 
         Args:
-            class_counts: Rows of each class in the training rows of a fold, (C,).
+            class_counts: Number of training rows of each class in a fold, (C,).
 
         Raises:
-            ConfigError: A sampler's batches cannot be made.
+            ConfigError: A sampler cannot make its batches.
         """
         for name, stage in (("stage_one", self.stage_one), ("stage_two", self.stage_two)):
             if stage is not None:
@@ -255,7 +255,7 @@ class Recipe(Settings):
 
     @property
     def kind(self) -> Literal["two-stage", "one-stage"]:
-        """How the leaderboard calls it: "two-stage" or "one-stage"."""
+        """Its kind in the leaderboard: "two-stage" or "one-stage"."""
         return "one-stage" if self.stage_one is None else "two-stage"
 
 
@@ -264,10 +264,10 @@ class Job:
     """The unit of work: one recipe on one fold.
 
     Args:
-        recipe: What to do.
-        fold: Which fold is held out.
+        recipe: The recipe.
+        fold: The held-out fold.
         part: "held_out" trains the recipe and predicts the held-out rows of the fold; "test" predicts the locked test
-            part with the classifier that is already there.
+            part with the trained classifier.
     """
 
     recipe: Recipe
@@ -281,7 +281,7 @@ class Job:
 
     @property
     def trained_encoder(self) -> str | None:
-        """The name of the encoder that it trains or reads, and that no other job may train meanwhile."""
+        """The name of the encoder that this job trains or reads; no other job may train it at the same time."""
         is_first = self.part == "held_out" and self.recipe.encoder_key is not None
         return f"{self.recipe.encoder_key}-{self.fold}" if is_first else None
 

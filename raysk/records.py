@@ -1,7 +1,7 @@
-"""Records: what one process writes down or sends, and another one reads.
+"""Records: values that one process writes or sends and another process reads.
 
-Each is a frozen dataclass with one reader. Pydantic checks what is read, so that a file of another version, or one that
-was edited by hand, is refused in one line instead of failing later.
+Each record is a frozen dataclass. Pydantic validates what is read, so that a file of another version or a file edited
+by hand gives an error of one line instead of a later failure.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from raysk.artifacts import read_json, write_json
 from raysk.errors import ArtifactError
 
-# Parts of the rows that a job predicts: those that its fold holds out, or the locked test part.
+# The rows that a job predicts: the held-out rows of its fold, or the locked test part.
 Part = Literal["held_out", "test"]
-# Where a recipe of a study comes from: a start of its space, a control beside it, or the search.
+# The origin of a recipe in a study: a start of the space, a control, or the search.
 PointKind = Literal["start", "control", "drawn"]
 
 
@@ -36,8 +36,8 @@ class Record:
         """Reads the JSON form.
 
         Args:
-            plain: What `to_plain` returned.
-            where: What an error calls it, such as a path.
+            plain: A result of `to_plain`.
+            where: Its name in error messages, such as a path.
 
         Raises:
             ArtifactError: A field is missing, unknown or of another type.
@@ -58,12 +58,12 @@ class Record:
         """Reads a file.
 
         Raises:
-            ArtifactError: It is missing, no JSON, or no such record.
+            ArtifactError: It is missing, not JSON, or not a record of this kind.
         """
         return cls.from_plain(read_json(path), path)
 
     def write(self, path: Path) -> None:
-        """Writes a file, whole or not at all."""
+        """Writes a file completely or not at all."""
         write_json(path, self.to_plain())
 
 
@@ -73,26 +73,26 @@ def _adapter(kind: type[Record]) -> TypeAdapter[Any]:
     return _ADAPTERS[kind]
 
 
-# Made once for each class, since that takes a millisecond.
+# One adapter for each class, since making one takes a millisecond.
 _ADAPTERS: dict[type[Record], TypeAdapter[Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health(Record):
-    """What a representation looks like on some rows of each class.
+    """Measures of a representation on some rows of each class.
 
-    Alignment, uniformity and effective rank are of the training rows, with features of unit length. A mean over no
+    Alignment, uniformity and effective rank are computed on training rows, with features of unit length. A mean over no
     pairs is 0.
 
     Args:
         probe: Macro-F1 on the held-out rows of the nearest class mean of the training rows (the head `ncm`).
-        alignment: Mean of |z_i - z_j|^2 over pairs of one class: Wang and Isola 2020. 0 is one point a class.
-        uniformity: log of the mean of exp(-2 |z_i - z_j|^2) over all pairs: Wang and Isola 2020. 0 is one point for all
-            rows; on a sphere of many dimensions the least is near -4.
+        alignment: Mean of |z_i - z_j|^2 over pairs of one class: Wang and Isola 2020. 0 means one point per class.
+        uniformity: log of the mean of exp(-2 |z_i - z_j|^2) over all pairs: Wang and Isola 2020. 0 means one point for
+            all rows; on a sphere of many dimensions the minimum is near -4.
         effective_rank: exp of the entropy of the singular values of the centred features, divided by their sum: Roy and
             Vetterli 2007. The number of directions in use; 0 if all features are equal.
-        collapsed: Names of the classes that lie on a class of at least as many rows.
-        alarm: One line on what has gone wrong, or None.
+        collapsed: Names of the classes that coincide with a class of at least as many rows.
+        alarm: One line on what is wrong, or None.
     """
 
     probe: float
@@ -105,13 +105,13 @@ class Health(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecord(Record):
-    """What a stage cost, and how it went.
+    """The cost and course of a stage.
 
     Args:
-        seconds: Spent in training, over all attempts.
-        images: Images pushed through the network, each view counted, over all workers.
+        seconds: Training time over all attempts.
+        images: Number of images run through the network, counting each view, over all workers.
         losses: Mean loss of each epoch.
-        health: After each epoch, of stage one.
+        health: Health after each epoch of stage one.
     """
 
     seconds: float
@@ -126,12 +126,12 @@ class JobRecord(Record):
 
     Args:
         recipe: Key of its recipe.
-        fold: Which fold it held out.
-        part: Which rows it predicted.
-        seconds: That the job took, without earlier attempts.
-        workers: How many trained together; the last digits depend on it.
-        threads: Of torch in each of them; likewise.
-        macro_f1: On the held-out rows; None for the test part, whose labels no job sees.
+        fold: The held-out fold.
+        part: The predicted rows.
+        seconds: Duration, without earlier attempts.
+        workers: Number of DDP workers; the last digits depend on it.
+        threads: Number of torch threads in each worker; the last digits depend on it, too.
+        macro_f1: Score on the held-out rows; None for the test part, whose labels no job sees.
         stage_one: None for a one-stage recipe, and for the test part.
         stage_two: None for the test part.
     """
@@ -152,9 +152,9 @@ class TriedSetting(Record):
     """A setting of stage two that a search tried.
 
     Args:
-        recipe: Key of the recipe that it makes.
+        recipe: Key of the resulting recipe.
         scores: Macro-F1 on the held-out rows of each fold, (R k,).
-        expected_elsewhere: For each fold, what the other folds let expect of the setting, (R k,).
+        expected_elsewhere: For each fold, the expected score according to the other folds, (R k,).
         stage_two: The setting in full.
     """
 
@@ -171,9 +171,9 @@ class SearchRecord(Record):
     Args:
         recipe: Key of the recipe whose encoders it used.
         kept: Keys of the best recipes, the best first.
-        score: Mean macro-F1 over folds of the best.
-        crossfit: Macro-F1 of the choice: each fold is scored by what the other folds choose.
-        seconds: That the search took.
+        score: Mean macro-F1 of the best recipe over folds.
+        crossfit: Macro-F1 of the choice: each fold is scored with the setting that the other folds choose.
+        seconds: Duration.
         tried: All settings.
     """
 

@@ -1,4 +1,4 @@
-"""Names for the parts that a recipe can ask for."""
+"""Registries: the parts that a recipe can name."""
 
 import importlib
 import pkgutil
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> ConfigError:
-    """Returns the error for a name that is not among `known`, with the nearest known names.
+    """Returns the error for an unknown name, with the nearest known names.
 
     Args:
-        kind: The noun that the name stands for, such as "loss".
-        name: What was asked for.
-        known: What could have been asked for.
+        kind: What the name denotes, such as "loss".
+        name: The unknown name.
+        known: The valid names.
     """
     nearest = get_close_matches(name, known, n=3, cutoff=0.5)
     remedy = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(sorted(known))}"
@@ -25,11 +25,11 @@ def unknown_name(kind: str, name: str, known: list[str]) -> ConfigError:
 
 
 def import_modules(package: str, folders: Iterable[str]) -> None:
-    """Imports every module of a package, so that the parts in them register: a new file is found by itself.
+    """Imports every module of a package, so that their parts register; a new file needs no entry elsewhere.
 
     Args:
-        package: Its `__name__`.
-        folders: Its `__path__`.
+        package: The `__name__` of the package.
+        folders: The `__path__` of the package.
     """
     for module in pkgutil.iter_modules(folders):
         importlib.import_module(f"{package}.{module.name}")
@@ -47,21 +47,21 @@ class Registry(Generic[T]):
         self._members: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Returns a decorator that files its object under `name`."""
+        """Returns a decorator that registers an object under `name`."""
 
-        def file_under_name(member: T) -> T:
+        def register_member(member: T) -> T:
             if name in self._members:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             self._members[name] = member
             return member
 
-        return file_under_name
+        return register_member
 
     def __getitem__(self, name: str) -> T:
         """Returns the member called `name`.
 
         Raises:
-            ConfigError: No member has that name; the message shows the nearest ones.
+            ConfigError: No member has that name; the message shows the nearest names.
         """
         if name not in self._members:
             raise unknown_name(self.kind, name, list(self._members))
@@ -69,7 +69,7 @@ class Registry(Generic[T]):
 
     def name_of(self, member: T) -> str:
         """Returns the name under which `member` is registered."""
-        return next(name for name, known in self._members.items() if known is member)
+        return next(name for name, registered in self._members.items() if registered is member)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._members))

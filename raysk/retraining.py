@@ -1,4 +1,4 @@
-"""One recipe again: printed from a leaderboard row, and trained over all folds in this process, without Ray."""
+"""Prints the recipe of a leaderboard row, and trains it over all folds in this process, without Ray."""
 
 import os
 import shlex
@@ -34,16 +34,16 @@ _LEAST_DIGITS_OF_A_KEY = 6
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeFile(Settings):
-    """What `raysk recipe` prints and `raysk train` reads: a recipe, and all that its score depends on besides.
+    """The file that `raysk recipe` prints and `raysk train` reads: a recipe, and all else that its score depends on.
 
     Args:
-        data: Which rows.
-        folds: How they are divided.
-        recipe: What is trained.
-        cache: Where decoded images are kept.
-        stores: Where all machines find decoded images.
-        workers: How many DDP workers trained it; batch norm sees their shares of a batch.
-        threads: How many threads each of them computed with: sums of floats depend on how they are divided.
+        data: The rows.
+        folds: How the rows are divided.
+        recipe: The recipe to train.
+        cache: Folder of decoded images on this machine.
+        stores: Folder of decoded images for all machines.
+        workers: Number of DDP workers that trained the row; batch norm sees their shares of a batch.
+        threads: Number of threads of each worker; sums of floats depend on how they are divided.
     """
 
     data: DataSettings
@@ -60,18 +60,18 @@ class RecipeFile(Settings):
 
         Args:
             run: The run directory.
-            row: Its place, its name, or (the beginning of) its key.
+            row: The place, the name or the key of the row, or the first characters of the key.
 
         Raises:
-            ArtifactError: There is no such row, or it is an ensemble.
+            ArtifactError: The row does not exist, or is an ensemble.
         """
-        found = find_row(Leaderboard.read(run.folder / "leaderboard.json"), row)
-        if found.kind == "ensemble":
+        match = find_row(Leaderboard.read(run.folder / "leaderboard.json"), row)
+        if match.kind == "ensemble":
             raise ArtifactError(
-                f"ROW must be a single recipe, but {found.name!r} averages several: give the key of one of its "
-                f"members, which are in {run.ensemble_file(found.name)}"
+                f"ROW must be a single recipe, but {match.name!r} averages several: give the key of one of its "
+                f"members, which are in {run.ensemble_file(match.name)}"
             )
-        recipe = run.recipe(found.key)
+        recipe = run.recipe(match.key)
         record = run.record(Job(recipe, 0))
         facts = {name: run.facts[name] for name in ("data", "divide", "cache")}
         return cls(
@@ -89,7 +89,7 @@ class RecipeFile(Settings):
         """Reads the file.
 
         Raises:
-            ConfigError: It is missing, no YAML, or a value breaks a rule.
+            ConfigError: It is missing, is not YAML, or a value breaks a rule.
         """
         try:
             plain = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -99,7 +99,7 @@ class RecipeFile(Settings):
             ) from error
         if not isinstance(plain, dict) or not {"data", "folds", "recipe"} <= plain.keys():
             raise ConfigError(
-                f"FILE must be a recipe with data, folds and recipe, but {path} is none: print one with raysk recipe"
+                f"FILE must be a recipe with data, folds and recipe, but {path} is not: print one with raysk recipe"
             )
         return cls.from_plain(plain)
 
@@ -109,23 +109,23 @@ class RecipeFile(Settings):
 
 
 def find_row(leaderboard: Leaderboard, wanted: str) -> Row:
-    """Returns the row at a place, of a name, or whose key begins so.
+    """Finds a row by its place, its name or the start of its key.
 
     Raises:
-        ArtifactError: There is none, or several.
+        ArtifactError: No row matches, or several do.
     """
     rows = leaderboard.rows
     if wanted.isdecimal() and 1 <= int(wanted) <= len(rows):
         return rows[int(wanted) - 1]
-    # A short number is a place that is not there, and not the beginning of a key that happens to be all digits.
+    # A short number is a missing place, not the start of a key that happens to be all digits.
     is_place = wanted.isdecimal() and not wanted.startswith("0") and len(wanted) < _LEAST_DIGITS_OF_A_KEY
-    beginnings = [] if is_place else [row for row in rows if row.key.startswith(wanted)]
-    found = [row for row in rows if row.name == wanted] or beginnings
-    if len(found) != 1:
+    by_key = [] if is_place else [row for row in rows if row.key.startswith(wanted)]
+    matches = [row for row in rows if row.name == wanted] or by_key
+    if len(matches) != 1:
         names = ", ".join(f"{place} {row.name!r}" for place, row in enumerate(rows, start=1))
-        what = f"{wanted!r} is {len(found)} of them" if found else f"got {wanted!r}"
-        raise ArtifactError(f"ROW must be a place, a name or a key of one row, but {what}: there are {names}")
-    return found[0]
+        value = f"{wanted!r} matches {len(matches)} rows" if matches else f"got {wanted!r}"
+        raise ArtifactError(f"ROW must be a place, a name or a key of one row, but {value}: choose one of {names}")
+    return matches[0]
 
 
 def train_recipe(
@@ -138,22 +138,22 @@ def train_recipe(
     Args:
         path: The file.
         folder: The run directory; None makes a new one.
-        resume: Whether to go on with what is there.
-        console: Where to say how it goes.
-        gpus: Whether each process takes a GPU where there are any.
+        resume: Whether to continue an existing run.
+        console: Shows progress.
+        gpus: Whether each process takes a GPU, if there are any.
 
     Returns:
         The leaderboard; None on all processes but the main rank.
 
     Raises:
-        RayskError: Whatever the user can mend.
+        RayskError: The user can fix the problem.
     """
     file = RecipeFile.read(path)
     with _joined(gpus) as world:
         quiet = Console(quiet=not world.is_main_rank, soft_wrap=True) if not world.is_main_rank else console
         if file.workers != world.size:
             quiet.print(
-                f"the row was trained by {file.workers} workers, this is {world.size}: scores will differ a little"
+                f"{file.workers} workers trained the row, but this run has {world.size}: scores will differ a little"
                 f" (torchrun --nproc-per-node {file.workers} -m -- raysk.cli train ...)",
                 highlight=False,
             )
@@ -164,39 +164,38 @@ def train_recipe(
         with Run.reserved(run.folder) if world.is_main_rank else nullcontext():
             for fold in range(len(run.folds)):
                 job = Job(file.recipe, fold)
-                run_job(job, run, world, lambda progress, fold=fold: _tell(quiet, fold, len(run.folds), progress))  # type: ignore[misc]
+                run_job(job, run, world, lambda progress, fold=fold: _report(quiet, fold, len(run.folds), progress))  # type: ignore[misc]
                 run_job(job.for_test(), run, world, lambda progress: None)
             return _leaderboard(run, file.recipe, path) if world.is_main_rank else None
 
 
 def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, world: World, console: Console) -> Run:
-    """Makes the run directory, or finds it; the main rank does, and tells the others where it is."""
+    """Makes or opens the run directory on the main rank; the other ranks receive its path."""
     if world.is_main_rank:
         folder = folder or Path("runs") / f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S}"
         exists = (folder / "run.json").exists()
         if exists and not resume:
-            raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to go on with it")
+            raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to continue it")
         config = Config(data=file.data, folds=file.folds, recipe=file.recipe, cache=file.cache, stores=file.stores)
         manifest, (store,) = read_data(config, console)
-        divide = file.folds
-        folds = make_folds(manifest, divide)
+        folds = make_folds(manifest, file.folds)
         check_recipe(file.recipe, manifest, folds)
-        same = {
+        unchanged = {
             "manifest": manifest.digest,
             "pixels": data_digest(manifest, store),
             "folds": folds.digest,
             "recipe": file.recipe.key,
         }
         if exists:
-            Run.open(folder).check_same(same)
+            Run.open(folder).check_same(unchanged)
         else:
-            facts = {"data": file.data.to_plain(), "divide": divide.to_plain(), **store_facts(config.stores, store)}
-            Run.create(folder, config.cache_folder, manifest, folds, same | facts).keep_recipe(file.recipe)
+            facts = {"data": file.data.to_plain(), "divide": file.folds.to_plain(), **store_facts(config.stores, store)}
+            Run.create(folder, config.cache_folder, manifest, folds, unchanged | facts).keep_recipe(file.recipe)
         console.print(f"run directory: {folder}", markup=False, highlight=False)
     return Run.open(Path(world.broadcast_text(str(folder))))
 
 
-def _tell(console: Console, fold: int, num_folds: int, progress: StageProgress) -> None:
+def _report(console: Console, fold: int, num_folds: int, progress: StageProgress) -> None:
     if not progress.epoch:
         return
     loss = f"loss {progress.losses[-1]:.4f}" if progress.losses else ""
@@ -206,7 +205,7 @@ def _tell(console: Console, fold: int, num_folds: int, progress: StageProgress) 
 
 
 def _leaderboard(run: Run, recipe: Recipe, path: Path) -> Leaderboard:
-    """Scores the recipe, and writes the leaderboard."""
+    """Scores the recipe and writes the leaderboard."""
     held_out, test = read_held_out(run, recipe), read_test(run, recipe)
     seconds, images = training_cost(run, recipe)
     row = Row(
@@ -235,7 +234,7 @@ def _device_name(device: torch.device) -> str:
 
 @contextmanager
 def _joined(gpus: bool) -> Iterator[World]:
-    """Joins the process group that torchrun announces, if it does."""
+    """Joins the process group under torchrun; elsewhere, yields a world of one process."""
     uses_gpu = gpus and torch.cuda.is_available()
     local_rank = os.environ.get("LOCAL_RANK")
     if local_rank is None:

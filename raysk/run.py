@@ -1,14 +1,14 @@
-"""A run: the folder of one study, in which one step writes what the next one reads.
+"""A run: the folder of one study, through which its steps exchange files.
 
-run.json            which data, which folds, which command: what `--resume` must find unchanged
+run.json            data, folds and command, which `--resume` must find unchanged
 manifest.parquet    the rows          folds.parquet   the fold of each row
-study.journal       Optuna's trials   recipes/        one JSON file a recipe
-encoders/           stage one         features/       what frozen encoders say of the rows
+study.journal       Optuna's trials   recipes/        one JSON file per recipe
+encoders/           stage one         features/       features of the rows from frozen encoders
 classifiers/        stage two         searches/       the stage-two settings tried on each encoder
 predictions/        held-out and test rows, per recipe and fold
-jobs/               the ledger: one JSON file a finished job, with its cost and its loss curves
-logs/               Ray's chatter and each lane's own log
-leaderboard.*  ensemble*.json       .driver         held by the one driver at work here
+jobs/               the ledger: one JSON file per finished job, with its cost and its loss curves
+logs/               Ray's output and one log per lane
+leaderboard.*  ensemble*.json       .driver         locked by the driver that uses the folder
 """
 
 from contextlib import AbstractContextManager
@@ -30,7 +30,7 @@ from raysk.evaluation.predictions import Predictions
 from raysk.recipe import RECIPE_SCHEMA, Job, Recipe
 from raysk.records import JobRecord, Part, SearchRecord
 
-# Of what a run's files say: raise the second number when a record changes.
+# Schema of a run's files. Raise the second number when a record changes.
 _SCHEMA = f"{RECIPE_SCHEMA}.1"
 
 GREEDY = "ensemble: greedy"
@@ -43,9 +43,9 @@ class Run:
     """The folder of one study.
 
     Args:
-        folder: Where it is; on a cluster, storage that all nodes see.
-        cache: Where this machine keeps image stores between runs.
-        stores: Where all machines find image stores; None where each decodes for itself.
+        folder: Its path; on a cluster, on storage that all nodes see.
+        cache: Folder on this machine that keeps image stores between runs.
+        stores: Folder of image stores for all machines; None if each machine decodes for itself.
     """
 
     folder: Path
@@ -57,17 +57,17 @@ class Run:
         """Makes the folder of a new study.
 
         Args:
-            facts: What else `run.json` keeps, such as space and command, and `store_facts`.
+            facts: Further entries of `run.json`, such as space and command, and `store_facts`.
 
         Raises:
-            ArtifactError: The folder has a study already, or cannot be written.
+            ArtifactError: The folder already has a study, or is not writable.
             ConfigError: The folds have no test part.
         """
         if (folder / "run.json").exists():
-            raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to go on with it")
+            raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to continue it")
         if not len(folds.test_rows):
             raise ConfigError(
-                "a study must have a locked test part, but folds.test_share is 0 and no row has the role test: give one"
+                "a study must have a locked test part, but folds.test_share is 0 and no row has the role test: set one"
             )
         run = cls(folder, cache, facts.get("stores"))
         manifest.write(folder / "manifest.parquet")
@@ -81,11 +81,11 @@ class Run:
         """Opens the folder of a study.
 
         Raises:
-            ArtifactError: There is none, or a raysk of another schema has made it.
+            ArtifactError: The folder has no study, or its study has another schema.
         """
         facts = read_json(folder / "run.json")
         if facts.get("schema") != _SCHEMA:
-            version = facts.get("version", "0.1.0")  # the last that did not write it down
+            version = facts.get("version", "0.1.0")  # the last version that did not record it
             raise ArtifactError(
                 f"{folder} must be a run of schema {_SCHEMA}, but raysk {version} made it with schema "
                 f"{facts.get('schema', 2)}: read it with that version (pip install raysk=={version})"
@@ -97,30 +97,30 @@ class Run:
         """Keeps other drivers out of a run directory for the block.
 
         Raises:
-            ArtifactError: On entering, when another driver is at work in it.
+            ArtifactError: On entering, if another driver uses the directory.
         """
-        busy = f"--run must be a folder that no other raysk works in, but one does in {folder}: wait for it, or end it"
+        busy = f"--run must be a folder that no other raysk uses, but one uses {folder}: wait for it, or end it"
         return locked(folder / ".driver", busy)
 
     def check_same(self, now: dict[str, Any]) -> None:
-        """Refuses to go on with other rows, pixels, folds or settings than the study was begun with.
+        """Refuses to continue the study with other rows, pixels, folds or settings.
 
         Args:
-            now: Facts, by the names that they have in `run.json`.
+            now: Facts, by their names in `run.json`.
 
         Raises:
-            ArtifactError: One differs.
+            ArtifactError: A fact differs.
         """
         for noun, value in now.items():
             if self.facts.get(noun) != value:
                 raise ArtifactError(
-                    f"--resume must find the {noun} that {self.folder} was begun with, {self.facts.get(noun)}, "
+                    f"--resume must find the {noun} that {self.folder} was started with, {self.facts.get(noun)}, "
                     f"but got {value}: repeat the first command, or choose another --run"
                 )
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says."""
+        """The content of `run.json`."""
         facts: dict[str, Any] = read_json(self.folder / "run.json")
         return facts
 
@@ -137,7 +137,7 @@ class Run:
         return folds
 
     def class_counts(self, fold: int) -> np.ndarray:
-        """Returns the rows of each class among the training rows of a fold, (C,)."""
+        """Counts the training rows of each class in a fold, (C,)."""
         return training_counts(self.manifest, self.folds, fold)
 
     def check(self, recipe: Recipe) -> None:
@@ -145,26 +145,26 @@ class Run:
         check_recipe(recipe, self.manifest, self.folds)
 
     def store(self, size: int) -> ImageStore:
-        """Returns the images at `size` pixels; they are decoded when this machine has not done so before."""
-        # By its key, so that no machine has to look at every file, and one that sees no files can copy.
+        """Returns the images at `size` pixels; decodes them if this machine has not done so before."""
+        # The key spares every machine a look at all image files, and lets a machine without these files copy the store.
         key = self.facts.get("images", {}).get(str(size))
-        found = find_store(key, self.cache, self.stores) if key else None
-        return found or build_store(self.manifest, size, self.cache, shared=self.stores)[0]
+        store = find_store(key, self.cache, self.stores) if key else None
+        return store or build_store(self.manifest, size, self.cache, shared=self.stores)[0]
 
     def encoder_file(self, job: Job) -> Path:
-        """Where stage one of this job keeps its encoder."""
+        """Returns the file of the encoder of this job's stage one."""
         return self.folder / "encoders" / str(job.recipe.encoder_key) / f"fold{job.fold}.safetensors"
 
     def features_file(self, job: Job, name: str) -> Path:
-        """Where the features are that the encoder of this job's fold gives in one view."""
+        """Returns the file of the features that this job's encoder gives in one view."""
         return self.folder / "features" / str(job.recipe.encoder_key) / f"fold{job.fold}-{name}.safetensors"
 
     def classifier_file(self, job: Job) -> Path:
-        """Where stage two of this job keeps its classifier."""
+        """Returns the file of the classifier of this job's stage two."""
         return self.folder / "classifiers" / job.recipe.key / f"fold{job.fold}.safetensors"
 
     def predictions_file(self, recipe_key: str, fold: int, part: Part) -> Path:
-        """Where the predictions of a recipe on one part of one fold are."""
+        """Returns the file of a recipe's predictions on one part of one fold."""
         return self.folder / "predictions" / recipe_key / f"fold{fold}-{part}.parquet"
 
     def predictions(self, recipe_key: str, fold: int, part: Part = "held_out") -> Predictions:
@@ -172,27 +172,27 @@ class Run:
         return Predictions.read(self.predictions_file(recipe_key, fold, part))
 
     def record_file(self, job: Job) -> Path:
-        """Where the ledger has the line of this job."""
+        """Returns the file of this job's record in the ledger."""
         return self.folder / "jobs" / f"{job.id}.json"
 
     def ensemble_file(self, name: str) -> Path:
-        """Where the members and weights of an ensemble are."""
+        """Returns the file of the members and weights of an ensemble."""
         return self.folder / _ENSEMBLES[name]
 
     def search_file(self, search_id: str) -> Path:
-        """Where a stage-two search keeps what it tried."""
+        """Returns the file of the record of a stage-two search."""
         return self.folder / "searches" / f"{search_id}.json"
 
     def search(self, search_id: str) -> SearchRecord:
-        """Reads what a finished stage-two search tried."""
+        """Reads the record of a finished stage-two search."""
         return SearchRecord.read(self.search_file(search_id))
 
     def is_done(self, job: Job) -> bool:
-        """Whether the job was finished, by this driver or by an earlier one."""
+        """Returns whether this or an earlier driver finished the job."""
         return self.record_file(job).exists()
 
     def record(self, job: Job) -> JobRecord:
-        """Reads the ledger's line of a finished job: cost and loss curves."""
+        """Reads the record of a finished job: cost and loss curves."""
         return JobRecord.read(self.record_file(job))
 
     def keep_recipe(self, recipe: Recipe) -> None:
@@ -200,12 +200,12 @@ class Run:
         write_json(self.folder / "recipes" / f"{recipe.key}.json", recipe.to_plain())
 
     def recipe(self, key: str) -> Recipe:
-        """Reads a recipe back."""
+        """Reads a recipe from its file."""
         return Recipe.from_plain(read_json(self.folder / "recipes" / f"{key}.json"))
 
 
 def training_counts(manifest: Manifest, folds: Folds, fold: int) -> np.ndarray:
-    """Returns the rows of each class among the training rows of a fold, (C,)."""
+    """Counts the training rows of each class in a fold, (C,)."""
     return np.bincount(manifest.labels[folds.train_rows(fold)], minlength=len(manifest.class_names))
 
 
@@ -220,10 +220,10 @@ def check_recipe(recipe: Recipe, manifest: Manifest, folds: Folds) -> None:
 
 
 def data_digest(manifest: Manifest, store: ImageStore) -> str:
-    """Returns one name for the rows and their pixels."""
+    """Returns a name made from the rows and their pixels."""
     return digest_of({"manifest": manifest.digest, "pixels": store.digest})
 
 
 def store_facts(stores: str | None, store: ImageStore) -> dict[str, Any]:
-    """Returns what a run keeps of its decoded images, so that every machine finds them."""
+    """Returns the entries of `run.json` by which every machine finds the decoded images."""
     return {"stores": stores, "images": {str(store.pixels.shape[1]): store.key}}

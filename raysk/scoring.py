@@ -17,12 +17,12 @@ NOTHING = "nothing"
 
 
 def read_held_out(run: Run, recipe: Recipe) -> OutOfFold:
-    """Reads what the fold models of a recipe say of their held-out rows."""
+    """Reads the predictions of a recipe's fold models on their held-out rows."""
     return OutOfFold.from_folds([run.predictions(recipe.key, fold) for fold in range(len(run.folds))], run.folds)
 
 
 def read_test(run: Run, recipe: Recipe) -> TestPredictions:
-    """Reads what the fold models of a recipe say of the locked test part, averaged."""
+    """Reads the predictions of a recipe's fold models on the locked test part, averaged."""
     return fold_average([run.predictions(recipe.key, fold, "test") for fold in range(len(run.folds))], run.folds)
 
 
@@ -30,27 +30,27 @@ def all_scores(run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarra
     """Returns the scores out of fold and on the test part.
 
     Args:
-        run: Whose labels and groups.
-        where: Which rows, and of which fold, `held_out` is of.
+        run: The labels and groups.
+        where: The rows and folds of `held_out`.
         held_out: (N, C) probabilities.
         test: (M, C) probabilities of the test part.
     """
     manifest, names = run.manifest, run.manifest.class_names
-    found = scores_out_of_fold(held_out, manifest.labels[where.rows], where.fold_of_row, names)
+    out_of_fold = scores_out_of_fold(held_out, manifest.labels[where.rows], where.fold_of_row, names)
     rows = run.folds.test_rows
-    return found | scores_on_test(test, manifest.labels[rows], manifest.groups[rows], names)
+    return out_of_fold | scores_on_test(test, manifest.labels[rows], manifest.groups[rows], names)
 
 
 def chosen_on(recipe: Recipe) -> str:
-    """Returns the rows that had a say in a recipe that was fixed before any score was seen.
+    """Returns the rows that influenced a recipe that was fixed before any score was seen.
 
-    A probe that may end stage one looks at the held-out folds.
+    A probe that can end stage one reads the held-out folds.
     """
     return HELD_OUT if recipe.stage_one is not None and recipe.stage_one.patience > 0 else NOTHING
 
 
 def training_cost(run: Run, recipe: Recipe) -> tuple[float, int]:
-    """Returns seconds and images over all folds; a shared encoder counts in full for each recipe."""
+    """Returns the seconds and images of all folds; a shared encoder counts in full for each recipe."""
     seconds, images = 0.0, 0
     for fold in range(len(run.folds)):
         record = run.record(Job(recipe, fold))
@@ -60,9 +60,9 @@ def training_cost(run: Run, recipe: Recipe) -> tuple[float, int]:
 
 
 def commit() -> str:
-    """Returns the commit of the source tree that runs, or the version of the package."""
+    """Returns the commit of the running source tree, or the version of an installed package."""
     tree = Path(raysk.__file__).parent.parent
     if not (tree / ".git").exists():
         return raysk.__version__
-    found = subprocess.run(["git", "-C", str(tree), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return found.stdout.strip() or raysk.__version__
+    git = subprocess.run(["git", "-C", str(tree), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return git.stdout.strip() or raysk.__version__

@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses whose annotations are their rules, made from plain values and turned back into them."""
+"""Settings: frozen dataclasses whose annotations are their rules, converted from and to plain values."""
 
 import inspect
 import math
@@ -13,19 +13,19 @@ from raysk.errors import ConfigError
 from raysk.registry import Registry, unknown_name
 
 S = TypeVar("S", bound="Settings")
-# A line of a docstring's section: the name of a setting, and what it is.
+# An entry in a section of a docstring: the name of a setting and its description.
 _ENTRY = re.compile(r"^    (\w+): (.*(?:\n      +.*)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Between:
-    """The numbers that a setting may have: `gamma: Annotated[float, Between(0, 20)] = 2.0`.
+    """The range of a number: `gamma: Annotated[float, Between(0, 20)] = 2.0`.
 
     Args:
         low: Smallest allowed number.
         high: Largest allowed number.
-        open_low: `low` itself is refused.
-        open_high: `high` itself is refused.
+        open_low: Whether `low` itself is refused.
+        open_high: Whether `high` itself is refused.
     """
 
     low: float
@@ -44,11 +44,11 @@ class Between:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of everything that can be set; a subclass only declares its fields.
+    """Base of all settings; a subclass only declares its fields.
 
-    An annotation says what a field may hold:
+    An annotation determines the values of a field:
 
-        Annotated[float, Between(0, 1)]     a number in a range; int likewise
+        Annotated[float, Between(0, 1)]     a number in a range; also int
         bool, str, Literal["a", "b"]        a plain value
         Annotated[str, registry]            the name of a registered part
         Annotated[Base, registry]           a registered part with its own settings; plain: {"name": ..., **settings}
@@ -69,16 +69,16 @@ class Settings:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """Makes settings from a mapping of plain values; what is left out takes its default.
+        """Makes settings from a mapping of plain values; missing ones take their defaults.
 
         Raises:
             ConfigError: A name is unknown, or a value breaks its field's rule.
         """
-        known = [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls)]
         for name in plain:
-            if name not in known:
-                nearest = get_close_matches(str(name), known, n=1)
-                remedy = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known) or 'no setting'}"
+            if name not in names:
+                nearest = get_close_matches(str(name), names, n=1)
+                remedy = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(names) or 'no setting'}"
                 raise ConfigError(f"{name} must be a known setting of {cls.__name__}, but is not; {remedy}")
         return cls(**plain)
 
@@ -88,28 +88,29 @@ class Settings:
         return {field.name: _plain(hints[field.name], getattr(self, field.name)) for field in fields(self)}
 
     def choices(self) -> dict[str, Any]:
-        """Returns the plain values that differ from the defaults: what a name that is made from content reads.
+        """Returns the plain values that differ from the defaults, from which keys are made.
 
-        So a setting that is added later, and stands at its default, changes no name.
+        So a setting that is added later changes no key as long as it has its default.
         """
         return _differing(self, type(self)())
 
 
 def _completed(field: Field[Any], value: Any) -> Any:
-    """Lays plain settings of a field over the defaults of that field, which need not be those of their class."""
+    """Completes the plain settings of a field with the defaults of that field, which may differ from their class's."""
     if not isinstance(value, Mapping) or field.default_factory is MISSING:
         return value
     default = field.default_factory()
-    # A part has a name; what is left out of its settings takes the defaults of that part.
-    is_part = "name" in value and "name" not in {own.name for own in fields(default)}
-    if is_part or all(own.name in value for own in fields(default)):
+    # A part has a name; its missing settings take the defaults of that part.
+    names = {setting.name for setting in fields(default)}
+    is_part = "name" in value and "name" not in names
+    if is_part or all(name in value for name in names):
         return value
     return default.to_plain() | value
 
 
 def _differing(settings: Settings, defaults: Settings) -> dict[str, Any]:
     hints = get_type_hints(type(settings), include_extras=True)
-    found = {}
+    differing = {}
     for field in fields(settings):
         value, default = getattr(settings, field.name), getattr(defaults, field.name)
         if value == default:
@@ -119,8 +120,8 @@ def _differing(settings: Settings, defaults: Settings) -> dict[str, Any]:
             same = type(value) is type(default)
             name = {} if same or "name" not in plain else {"name": plain["name"]}
             plain = name | _differing(value, default if same else type(value)())
-        found[field.name] = plain
-    return found
+        differing[field.name] = plain
+    return differing
 
 
 def _plain(hint: Any, value: Any) -> Any:
@@ -133,7 +134,7 @@ def _plain(hint: Any, value: Any) -> Any:
 
 
 def _checked(where: str, hint: Any, value: Any) -> Any:
-    """Returns `value` as its annotation wants it, or raises ConfigError."""
+    """Returns `value` in the type of its annotation, or raises ConfigError."""
     if get_origin(hint) is Annotated:
         kind, rule = get_args(hint)
         return _checked_annotated(where, kind, rule, value)
@@ -167,7 +168,7 @@ def _checked_annotated(where: str, kind: Any, rule: Any, value: Any) -> Any:
 
 def _checked_scalar(where: str, kind: type, value: Any) -> Any:
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # A column or a class may be called 7.
+        return str(value)  # a column or a class may be called 7
     if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         noun = {bool: "true or false", str: "a text", int: "a whole number"}[kind]
         raise ConfigError(f"{where} must be {noun}, but got {value!r}: change it")
@@ -176,7 +177,7 @@ def _checked_scalar(where: str, kind: type, value: Any) -> Any:
 
 def _checked_number(where: str, kind: type, allowed: Between, value: Any) -> int | float:
     noun = "a whole number" if kind is int else "a number"
-    # A bool is an int to Python, but "gamma: true" is a slip of the user's.
+    # A bool is an int in Python, but "gamma: true" is a mistake of the user.
     right_type = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
     if not right_type or not math.isfinite(value) or value not in allowed:
         raise ConfigError(f"{where} must be {noun} in {allowed}, but got {value!r}: choose one from that range")
@@ -184,7 +185,7 @@ def _checked_number(where: str, kind: type, allowed: Between, value: Any) -> int
 
 
 def _checked_part(where: str, kind: type, registry: Registry[Any], value: Any) -> Any:
-    """Makes a registered part from its name and its own settings."""
+    """Makes a registered part from its name and its settings."""
     fitting = [name for name in registry if issubclass(registry[name], kind)]
     if not isinstance(value, Mapping) or "name" not in value:
         raise ConfigError(f"{where} must have a name, but got {value!r}: one of {', '.join(fitting)}")
@@ -195,10 +196,10 @@ def _checked_part(where: str, kind: type, registry: Registry[Any], value: Any) -
 
 
 def within(where: str, kind: type[S], value: Any) -> S:
-    """Makes settings that stand under the name `where`, so that an error's path begins with it.
+    """Makes settings from a plain value; the path in an error begins with `where`.
 
     Raises:
-        ConfigError: As `Settings.from_plain`, or the value is no mapping.
+        ConfigError: As `Settings.from_plain`, or the value is not a mapping.
     """
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where} must be a mapping of settings, but got {value!r}: give {where}.NAME=VALUE")
@@ -209,11 +210,11 @@ def within(where: str, kind: type[S], value: Any) -> S:
 
 
 def described(kind: type[Settings]) -> dict[str, str]:
-    """Returns the first sentence that a class and its bases say of each setting, in their docstrings."""
-    found = {}
+    """Returns the first sentence on each setting from the docstrings of a class and its bases."""
+    sentences = {}
     for base in reversed(kind.__mro__):
         text = inspect.cleandoc(base.__doc__ or "")
         _, _, section = text.partition("\nArgs:\n" if "\nArgs:\n" in text else "\nAttributes:\n")
         for name, about in _ENTRY.findall(section.partition("\n\n")[0]):
-            found[name] = re.split(r"(?<=\.) (?=[A-Z])", " ".join(about.split()))[0]
-    return found
+            sentences[name] = re.split(r"(?<=\.) (?=[A-Z])", " ".join(about.split()))[0]
+    return sentences

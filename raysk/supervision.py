@@ -1,8 +1,8 @@
-"""A small parent of the process that runs a study: it speaks when that process no longer can.
+"""A small parent process that reports how the process of a study ended.
 
-Ray ends a driver below Python when its raylet or its GCS is gone, and the system kills one that takes too much memory.
-Neither leaves Python time for a word. So a study runs in a child, and the parent, which does nothing but wait, tells
-the user how it ended and what to do.
+Ray ends a driver below Python when its raylet or its GCS is gone, and the system kills a process that takes too much
+memory. Python cannot print a message in either case. So a study runs in a child process, and the parent, which only
+waits, tells the user how it ended and what to do.
 """
 
 import ctypes
@@ -18,8 +18,8 @@ from raysk.errors import CutOffError
 
 _PR_SET_PDEATHSIG = 1
 _SENT_BY_A_PROCESS = 0
-_HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-# What Ray writes into the log before it ends the driver, and what that means.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+# Words that Ray writes into the log before it ends the driver, and their meaning.
 _CAUSES = (
     ("GCS", "Ray's GCS is gone"),
     ("raylet", "the raylet of this machine is gone"),
@@ -33,7 +33,7 @@ _to_parent: int | None = None
 
 
 def supervised(work: Callable[[], int]) -> int:
-    """Does work in a child process; returns its exit status, or says why the child could not.
+    """Does work in a child process and returns its exit status; reports the cause if the child was killed.
 
     Call it before the process has threads, since it forks.
     """
@@ -41,8 +41,8 @@ def supervised(work: Callable[[], int]) -> int:
     from_child, to_parent = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Blocked before there is a child, so that none is missed.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+    # Block the signals before the child exists, so that none is missed.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     parent, child = os.getpid(), os.fork()
     if child == 0:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -55,31 +55,31 @@ def supervised(work: Callable[[], int]) -> int:
         except Exception:
             traceback.print_exc()
             status = 1
-        _tell(f"{_END}{status}")
+        _send(f"{_END}{status}")
         return status
     os.close(to_parent)
     return _conclude(from_child, _wait_for(child))
 
 
 def _wait_for(child: int) -> int:
-    """Passes signals on until the child has ended; returns its exit code."""
+    """Forwards signals until the child has ended; returns its exit code."""
     while True:
-        heard = signal.sigwaitinfo(_HEARD)
-        if heard.si_signo == signal.SIGCHLD:
+        received = signal.sigwaitinfo(_SIGNALS)
+        if received.si_signo == signal.SIGCHLD:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 return os.waitstatus_to_exitcode(status)
-        # Ctrl-C in a terminal comes from the kernel, which sends it to the child, too.
-        elif heard.si_signo != signal.SIGINT or heard.si_code == _SENT_BY_A_PROCESS:
-            os.kill(child, heard.si_signo)
+        # The kernel sends Ctrl-C in a terminal to the child, too.
+        elif received.si_signo != signal.SIGINT or received.si_code == _SENT_BY_A_PROCESS:
+            os.kill(child, received.si_signo)
 
 
 def tell_log(path: Path) -> None:
-    """Tells the parent, if there is one, where to look when this process ends without a word."""
-    _tell(f"{_LOG}{path}")
+    """Sends the parent, if any, the path of the log to name if this process ends without a message."""
+    _send(f"{_LOG}{path}")
 
 
-def _tell(line: str) -> None:
+def _send(line: str) -> None:
     if _to_parent is not None:
         with suppress(BrokenPipeError):  # the parent is gone
             os.write(_to_parent, f"{line}\n".encode())
@@ -93,15 +93,15 @@ def _end_with(parent: int) -> None:
 
 
 def _conclude(from_child: int, exit_code: int) -> int:
-    """Returns the status that the child told; says what became of one that told none."""
+    """Returns the status that the child sent; without one, reports how the child ended."""
     os.set_blocking(from_child, False)
     try:
         lines = os.read(from_child, 65_536).decode().splitlines()
     except BlockingIOError:
         lines = []
-    said = [line.removeprefix(_END) for line in lines if line.startswith(_END)]
-    if said:
-        return int(said[-1])
+    statuses = [line.removeprefix(_END) for line in lines if line.startswith(_END)]
+    if statuses:
+        return int(statuses[-1])
     if sys.stdout.isatty():
         sys.stdout.write(_SHOW_CURSOR)
         sys.stdout.flush()
@@ -114,7 +114,7 @@ def _conclude(from_child: int, exit_code: int) -> int:
 def _cause(exit_code: int, log: Path | None) -> str:
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
-        return f"its process was ended by {name}{', perhaps for want of memory' * (name == 'SIGKILL')}"
+        return f"{name} ended its process{', perhaps for lack of memory' * (name == 'SIGKILL')}"
     tail = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace") if log and log.exists() else ""
-    meaning = next((meaning for sign, meaning in _CAUSES if sign in tail), "Ray ended its process")
+    meaning = next((meaning for word, meaning in _CAUSES if word in tail), "Ray ended its process")
     return f"{meaning} (status {exit_code})"

@@ -1,4 +1,4 @@
-"""Drawn lesions, laid out as publishers ship their collections."""
+"""Drawn lesions in the layout of published collections."""
 
 import csv
 import shutil
@@ -11,20 +11,20 @@ OF_ISIC_2019 = {"akiec": "AK"}
 
 
 def two_publishers(folder: Path, num_images: int, size: int) -> tuple[Path, Path]:
-    """Lays half of the lesions out as HAM10000 and the other half as ISIC 2019; returns the two folders."""
+    """Writes half of the lesions like HAM10000 and the other half like ISIC 2019; returns the two folders."""
     make_synthetic(folder / "drawn", num_images, size, seed=0)
     with (folder / "drawn" / "metadata.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    # Whole lesions, of every class some to each.
-    of_class: dict[str, list[str]] = {}
+    # Both halves get whole lesions of every class.
+    lesions_by_class: dict[str, list[str]] = {}
     for row in rows:
-        lesions = of_class.setdefault(row["label"], [])
+        lesions = lesions_by_class.setdefault(row["label"], [])
         if row["group"] not in lesions:
             lesions.append(row["group"])
-    first = {group for groups in of_class.values() for group in groups[::2]}
-    ours = [row for row in rows if row["group"] in first]
-    theirs = [row for row in rows if row["group"] not in first]
-    return _ham10000(folder, ours), _isic2019(folder, theirs)
+    first_half = {lesion for lesions in lesions_by_class.values() for lesion in lesions[::2]}
+    ham_rows = [row for row in rows if row["group"] in first_half]
+    isic_rows = [row for row in rows if row["group"] not in first_half]
+    return _ham10000(folder, ham_rows), _isic2019(folder, isic_rows)
 
 
 def _ham10000(folder: Path, rows: list[dict[str, str]]) -> Path:
@@ -44,7 +44,7 @@ def _isic2019(folder: Path, rows: list[dict[str, str]]) -> Path:
         name = f"ISIC_{9_000_000 + number}"
         _copy(folder, row, root / "ISIC_2019_Training_Input" / f"{name}.png")
         label = OF_ISIC_2019.get(row["label"], row["label"].upper())
-        truth.append(",".join([name, *(f"{float(label == one)}" for one in ISIC_2019)]))
+        truth.append(",".join([name, *(f"{float(label == class_name)}" for class_name in ISIC_2019)]))
         metadata.append(f"{name},50.0,back,BCN_{row['group']},male")
     (root / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join(truth) + "\n")
     (root / "ISIC_2019_Training_Metadata.csv").write_text("\n".join(metadata) + "\n")

@@ -1,4 +1,4 @@
-"""A file that another process keeps replacing, as a lane does while others read."""
+"""A file that another thread keeps replacing, as a lane does while others read it."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +10,16 @@ from threading import Event
 
 @contextmanager
 def replaced_in_turns(path: Path, files: Sequence[Path]) -> Iterator[None]:
-    """Puts one file after the other in the place of `path`, again and again, as long as the block lasts."""
+    """Replaces `path` with each of the files in turn, repeatedly, until the block ends."""
     stop = Event()
-    following = path.with_name("following")
+    next_file = path.with_name("next_file")
 
     def replace() -> None:
         for turn in count():
             if stop.is_set():
                 return
-            following.hardlink_to(files[turn % len(files)])
-            following.replace(path)
+            next_file.hardlink_to(files[turn % len(files)])
+            next_file.replace(path)
 
     with ThreadPoolExecutor(1) as pool:
         replaced = pool.submit(replace)

@@ -40,16 +40,16 @@ def test_digests_of_different_values_differ():
 
 
 def test_a_digest_is_the_same_tomorrow():
-    """It names files that later versions look for."""
+    """Later versions look for files with these names."""
     assert digest_of({"b": [1, 2.5, None], "a": "ä"}) == "1a5b52b0d65cca20"
 
 
-def test_what_is_no_json_has_no_digest():
+def test_a_value_that_is_not_json_has_no_digest():
     with pytest.raises(ValueError):
         digest_of({"lr": math.nan})
 
 
-def test_json_comes_back(tmp_path):
+def test_json_is_read_back_equal(tmp_path):
     path = tmp_path / "deep" / "er" / "file.json"
     write_json(path, {"b": [1, None, 0.1], "ä": "\u2028"})
     assert read_json(path) == {"b": [1, None, 0.1], "ä": "\u2028"}
@@ -65,12 +65,12 @@ def test_a_missing_or_broken_file_is_refused_in_one_line(text, message, tmp_path
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_is_seen_before_the_block_ends(tmp_path):
+def test_nothing_is_visible_before_the_block_ends(tmp_path):
     path = tmp_path / "file"
     with replacing(path) as temporary:
         temporary.write_text("new")
         assert not path.exists()
-        assert temporary.parent.parent == tmp_path  # Another file system could not rename.
+        assert temporary.parent.parent == tmp_path  # a rename fails across file systems
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -114,16 +114,16 @@ def test_a_process_that_is_killed_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_a_folder_appears_whole(tmp_path):
+def test_a_folder_appears_complete(tmp_path):
     path = tmp_path / "folder"
     with replacing(path) as temporary:
         temporary.mkdir()
-        (temporary / "one").write_text("1")
+        (temporary / "file").write_text("1")
         assert not path.exists()
-    assert (path / "one").read_text() == "1"
+    assert (path / "file").read_text() == "1"
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+def test_an_unwritable_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ArtifactError, match=r"must be writable, but .*free space or choose another folder"):
         write_text(tmp_path / "file" / "inner", "text")
@@ -145,7 +145,7 @@ def test_one_process_at_a_time_holds_a_lock(tmp_path: Path) -> None:
     assert not (tmp_path / "lock").exists()
 
 
-def test_whoever_does_not_wait_is_told_and_may_enter_later(tmp_path: Path) -> None:
+def test_a_process_that_does_not_wait_gets_an_error_and_can_retry(tmp_path: Path) -> None:
     with locked(tmp_path / "lock", busy="wait for it"):
         with pytest.raises(ArtifactError, match=r"^wait for it$"), locked(tmp_path / "lock", busy="wait for it"):
             pass
@@ -154,7 +154,7 @@ def test_whoever_does_not_wait_is_told_and_may_enter_later(tmp_path: Path) -> No
         pass
 
 
-def test_a_lock_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_an_unwritable_lock_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="must be writable"), locked(tmp_path / "file" / "lock"):
         pass

@@ -32,21 +32,21 @@ def test_two_workers_agree_with_one_where_a_plain_gather_does_not() -> None:
 
 
 def test_the_largest_difference_is_found() -> None:
-    one = {"a": torch.zeros(3), "b": torch.zeros(2, 2)}
+    tensors = {"a": torch.zeros(3), "b": torch.zeros(2, 2)}
     other = {"a": torch.zeros(3), "b": torch.tensor([[0.0, -0.5], [0.25, 0.0]])}
-    assert largest_difference(one, other) == 0.5
+    assert largest_difference(tensors, other) == 0.5
 
 
-def test_the_contenders_show_the_same_images(tmp_path: Path) -> None:
+def test_the_contenders_load_the_same_images(tmp_path: Path) -> None:
     make_synthetic(tmp_path / "drawn", num_images=BATCH_SIZE, size=48, seed=0)
     manifest = read_manifest(tmp_path / "drawn" / "images", BATCH_SIZE)
     store, _ = build_store(manifest, 32, tmp_path)
     files = Files(manifest.paths, transform_of(32, "none"))
-    usual = torch.stack([files[row] for row in range(len(files))])
-    ours = torch.from_numpy(np.array(store.pixels))[:, None]
-    assert usual.dtype == ours.dtype == torch.uint8
-    assert usual.shape == ours.shape == (BATCH_SIZE, 1, 32, 32, 3)
-    off = (usual.float() - ours.float()).abs().mean(dim=(1, 2, 3, 4))  # of each image, in grey levels
-    assert off.max() < 5
-    assert (usual.float() - ours.float().roll(1, dims=0)).abs().mean() > 4 * off.mean()
+    decoded = torch.stack([files[row] for row in range(len(files))])
+    stored = torch.from_numpy(np.array(store.pixels))[:, None]
+    assert decoded.dtype == stored.dtype == torch.uint8
+    assert decoded.shape == stored.shape == (BATCH_SIZE, 1, 32, 32, 3)
+    differences = (decoded.float() - stored.float()).abs().mean(dim=(1, 2, 3, 4))  # of each image, in grey levels
+    assert differences.max() < 5
+    assert (decoded.float() - stored.float().roll(1, dims=0)).abs().mean() > 4 * differences.mean()
     assert Files(manifest.paths, transform_of(32, "supcon"))[0].shape == (2, 32, 32, 3)

@@ -1,4 +1,4 @@
-"""cluster.yaml is a configuration that the installed Ray accepts, for AWS and for machines that one owns."""
+"""cluster.yaml is a configuration that the installed Ray accepts, for AWS and for owned machines."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ HEADING = re.compile(r"^# ---- Part .*$", re.MULTILINE)
 
 
 def uncommented(text: str) -> str:
-    """Takes the '# ' from the lines of a block, as its heading tells a user to do; '##' lines are prose."""
+    """Removes the '# ' from the lines of a block, as its heading asks a user to do; '##' lines are prose."""
     lines = [line for line in text.splitlines() if not line.startswith("##")]
     return "\n".join(line.removeprefix("#").removeprefix(" ") if line.startswith("#") else line for line in lines)
 
@@ -41,11 +41,11 @@ def test_ray_accepts_the_file(kind: str) -> None:
         validate_config(prepared | {"number_of_workers": 3})
 
 
-def test_the_file_as_it_stands_is_the_one_for_aws() -> None:
+def test_the_unedited_file_is_for_aws() -> None:
     assert yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8")) == cluster("aws")
 
 
-def test_workers_have_gpus_and_come_and_go_by_themselves() -> None:
+def test_workers_have_gpus_and_are_autoscaled() -> None:
     config = prepare_config(cluster("aws"))
     head, worker = (config["available_node_types"][name] for name in ("head", "gpu_worker"))
     assert config["head_node_type"] == "head"
@@ -60,7 +60,7 @@ def test_owned_machines_all_join() -> None:
     assert node_type["min_workers"] == node_type["max_workers"] == len(config["provider"]["worker_ips"])
 
 
-def test_mounted_files_exist_and_are_enough_to_install() -> None:
+def test_mounted_files_exist_and_suffice_to_install() -> None:
     mounts = cluster("aws")["file_mounts"]
     for remote, local in mounts.items():
         assert remote == f"~/raysk/{local}"
@@ -70,7 +70,7 @@ def test_mounted_files_exist_and_are_enough_to_install() -> None:
 
 
 @pytest.mark.parametrize("kind", ["aws", "local"])
-def test_commands_are_shell(kind: str) -> None:
+def test_commands_are_valid_shell(kind: str) -> None:
     config = prepare_config(cluster(kind))
     for part in ("initialization_commands", "head_setup_commands", "worker_setup_commands"):
         for command in config[part]:
@@ -90,13 +90,13 @@ def test_documented_ray_commands_have_options_that_exist() -> None:
     assert {"up", "down", "job"} <= {words[0] for words in commands}
     for words in commands:
         command: click.Command = ray_cli
-        own = words[: words.index("--")] if "--" in words else words
+        ray_words = words[: words.index("--")] if "--" in words else words
         while isinstance(command, click.Group):
-            command = command.commands[own[0]]
-            own = own[1:]
-        known = {option for parameter in command.params for option in parameter.opts}
-        for word in own:
-            assert not word.startswith("-") or word.partition("=")[0] in known, f"ray {' '.join(words)}: {word}"
+            command = command.commands[ray_words[0]]
+            ray_words = ray_words[1:]
+        options = {option for parameter in command.params for option in parameter.opts}
+        for word in ray_words:
+            assert not word.startswith("-") or word.partition("=")[0] in options, f"ray {' '.join(words)}: {word}"
 
 
 def test_documented_raysk_commands_have_options_that_exist() -> None:

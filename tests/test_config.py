@@ -12,24 +12,24 @@ def config(*overrides):
     return read_config(compose_plain(*overrides))
 
 
-def test_the_tree_alone_is_a_right_configuration():
-    found = config()
-    assert found.data.source == "synthetic"
-    assert (found.folds.k, found.folds.seed, found.folds.test_share) == (3, 0, 0.2)
-    assert found.cache_folder.is_absolute()
-    assert Recipe.from_plain(found.recipe.to_plain()) == found.recipe
+def test_the_tree_alone_is_a_valid_configuration():
+    composed = config()
+    assert composed.data.source == "synthetic"
+    assert (composed.folds.k, composed.folds.seed, composed.folds.test_share) == (3, 0, 0.2)
+    assert composed.cache_folder.is_absolute()
+    assert Recipe.from_plain(composed.recipe.to_plain()) == composed.recipe
 
 
-def test_the_tree_alone_is_the_defaults_of_the_settings():
+def test_the_tree_alone_has_the_defaults_of_the_settings():
     assert config() == Config(data=DataSettings(image="file", group="group"))
 
 
-def test_later_overrides_come_over_earlier_ones():
+def test_later_overrides_take_precedence():
     assert config("seed=1", "folds.k=5", "seed=2").recipe.seed == 2
     assert config("data=csv", "data.path=/x.csv", "data.group=patient").data.group == "patient"
 
 
-def test_a_part_takes_settings_of_its_own_by_name():
+def test_a_part_takes_its_own_settings_by_name():
     stage = config(
         "stage_two.loss.name=focal", "stage_two.loss.gamma=3", "stage_two.head.name=mlp", "stage_two.head.hidden=64"
     ).recipe.stage_two
@@ -38,24 +38,24 @@ def test_a_part_takes_settings_of_its_own_by_name():
 
 
 def test_a_stage_can_be_left_out():
-    found = config("stage_one=null", "stage_two.frozen=false")
-    assert found.recipe.stage_one is None
-    assert found.recipe.kind == "one-stage"
+    composed = config("stage_one=null", "stage_two.frozen=false")
+    assert composed.recipe.stage_one is None
+    assert composed.recipe.kind == "one-stage"
 
 
-def test_the_size_of_the_stage_two_search_is_no_part_of_the_recipe():
+def test_the_size_of_the_stage_two_search_is_not_part_of_the_recipe():
     assert config("stage_two.search=7").stage_two.search == 7
     assert config("stage_two.search=7").recipe == config("stage_two.search=0").recipe
 
 
-def test_a_loss_of_stage_one_can_be_exchanged_left_out_or_joined_by_another():
+def test_a_loss_of_stage_one_can_be_exchanged_left_out_or_combined():
     stage = config("stage_one.loss=null", "stage_one.classifier_loss.name=focal").recipe.stage_one
     assert (stage.loss, stage.classifier_loss) == (None, Focal())
     stage = config("stage_one.classifier_loss={name: focal, gamma: 1}", "stage_one.loss_weight=0.5").recipe.stage_one
     assert (stage.loss, stage.classifier_loss, stage.loss_weight) == (SupCon(), Focal(gamma=1.0), 0.5)
 
 
-def test_composing_twice_is_not_mixed_up():
+def test_two_compositions_do_not_affect_each_other():
     first = compose_plain("seed=1")
     assert config("seed=2").recipe.seed == 2
     assert first["seed"] == compose_plain("seed=1")["seed"] == 1
@@ -89,7 +89,7 @@ def test_composing_twice_is_not_mixed_up():
             r"stage_two.loss.gamma must be a number in \[0, 20\]",
         ),
         (["stage_two.mixing.name=mixpu"], "did you mean mixup"),
-        (["stage_one.loss=null"], "stage_one.loss must be given where there is no classifier_loss"),
+        (["stage_one.loss=null"], "stage_one.loss must be given if classifier_loss is null"),
         (["stage_one=null"], "stage_two.frozen must be false without a stage one"),
         (["stage_one.epochs=[1"], r"an override must be KEY=VALUE, but got 'stage_one.epochs=\[1'"),
         (["stage_one.epochs"], "an override must be KEY=VALUE, but got 'stage_one.epochs'"),
@@ -97,7 +97,7 @@ def test_composing_twice_is_not_mixed_up():
         (["image_size=null"], "image_size must be a whole number"),
     ],
 )
-def test_a_wrong_override_is_refused_in_one_line(overrides, message):
+def test_an_invalid_override_is_refused_in_one_line(overrides, message):
     with pytest.raises(ConfigError, match=message) as caught:
         config(*overrides)
     assert "\n" not in str(caught.value)
@@ -124,12 +124,12 @@ def test_a_configuration_cannot_import_code_by_a_space_or_a_recipe_either():
         Recipe.from_plain(plain)
 
 
-def test_an_unknown_data_source_is_answered_with_the_nearest():
+def test_an_unknown_data_source_suggests_the_nearest_name():
     with pytest.raises(ConfigError, match="data must be a known name, but got 'cvs'; did you mean csv"):
         compose_plain("data=cvs")
 
 
-def test_the_loader_is_left_to_the_machine_unless_a_number_is_given():
+def test_the_loader_is_chosen_by_the_machine_unless_a_number_is_given():
     assert [config(*texts).loader for texts in ([], ["loader=auto"], ["loader=4"], ["loader=0"])] == [None, None, 4, 0]
     with pytest.raises(ConfigError, match="loader must be auto or a number of processes, but got 'many'"):
         config("loader=many")
@@ -155,13 +155,13 @@ def test_the_loader_is_left_to_the_machine_unless_a_number_is_given():
         "a=b",
     ],
 )
-def test_a_path_is_taken_as_it_is_typed(path):
-    found = config("data=folder", f"data.path={path}", f"cache={path}")
-    assert (found.data.path, found.cache) == (path, path)
-    assert found.cache_folder.is_absolute()
+def test_a_path_is_taken_literally(path):
+    composed = config("data=folder", f"data.path={path}", f"cache={path}")
+    assert (composed.data.path, composed.cache) == (path, path)
+    assert composed.cache_folder.is_absolute()
 
 
-def test_paths_of_collections_and_none_at_all():
-    found = config("data=[ham10000,b:csv]", "data.ham10000.path=~/H A M", "data.b.path='x y'", "stores=null")
-    assert [one.path for one in found.data.collections] == ["~/H A M", "x y"]
-    assert found.stores is None
+def test_paths_of_collections_and_null_are_read():
+    composed = config("data=[ham10000,b:csv]", "data.ham10000.path=~/H A M", "data.b.path='x y'", "stores=null")
+    assert [collection.path for collection in composed.data.collections] == ["~/H A M", "x y"]
+    assert composed.stores is None

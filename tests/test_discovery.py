@@ -1,4 +1,4 @@
-"""A part is one file: what stands in a copy of the package is found without a list to edit."""
+"""A part is one file: a new file in a copy of the package is found without a list to edit."""
 
 import shutil
 import subprocess
@@ -82,7 +82,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["leaderboard", "nowhere", "--format", "names"], "must exist"),
     ],
 )
-def test_a_new_part_is_there(extended: Path, words: list[str], part: str) -> None:
+def test_a_new_part_is_listed(extended: Path, words: list[str], part: str) -> None:
     done = subprocess.run([sys.executable, "-m", "raysk.cli", *words], cwd=extended, capture_output=True, text=True)
     assert part in done.stdout + done.stderr
 

@@ -1,4 +1,4 @@
-"""A module imports only from what stands above it in docs/architecture.md, and the command line starts light."""
+"""A module imports only modules above it in docs/architecture.md, and the command line starts with few imports."""
 
 import ast
 import subprocess
@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "raysk"
 
-# From the top: a module imports only what stands above its own line. A package's modules may import one another as
-# long as they go round in no circle, unless they have lines of their own here.
+# From the top: a module imports only modules above its own line. Modules of one package may import one another without
+# a cycle, unless they have lines of their own here.
 ORDER = [
     "raysk.errors",
     "raysk.registry",
@@ -57,16 +57,16 @@ def imports(module: str) -> set[str]:
     """Every module that the file imports, also inside functions; names from a package count as its modules."""
     path = FILES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package.rsplit(".", node.level - 1)[0] if node.level else ""
             source = ".".join(filter(None, [above, node.module]))
             names = {f"{source}.{alias.name}" for alias in node.names}
-            found |= (names & FILES.keys()) | ({source} if names - FILES.keys() else set())
-    return found
+            imported |= (names & FILES.keys()) | ({source} if names - FILES.keys() else set())
+    return imported
 
 
 def inside(module: str, package: str) -> bool:
@@ -74,7 +74,7 @@ def inside(module: str, package: str) -> bool:
 
 
 def layer(module: str) -> int:
-    """The line of ORDER that the module belongs to: the first that holds it."""
+    """The first line of ORDER that contains the module."""
     lines = [line for line, name in enumerate(ORDER) if inside(module, name)]
     assert lines, f"{module} has no place in the order of imports: give it one here and in docs/architecture.md"
     return lines[0]
@@ -84,12 +84,12 @@ MODULES = [module for module in FILES if module != "raysk"]
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_what_stands_above_it(module: str) -> None:
+def test_a_module_imports_only_modules_above_it(module: str) -> None:
     for other in imports(module) & set(MODULES):
         assert layer(other) <= layer(module), f"{module} imports {other}, which stands below it"
 
 
-def test_imports_go_round_in_no_circle() -> None:
+def test_imports_have_no_cycles() -> None:
     TopologicalSorter({module: imports(module) & set(MODULES) for module in MODULES}).prepare()
 
 
@@ -119,7 +119,7 @@ def loaded_by(*arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize("arguments", [("-c", "import raysk"), ("-m", "raysk.cli", "--help")])
-def test_starts_light(arguments: tuple[str, ...]) -> None:
+def test_light_commands_load_no_heavy_package(arguments: tuple[str, ...]) -> None:
     loaded = loaded_by(*arguments)
     assert "raysk" in loaded
     assert not loaded & {"torch", "ray", "timm", "sklearn", "albumentations", "optuna"}
@@ -128,4 +128,4 @@ def test_starts_light(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("module", list(FILES))
 def test_files_stay_short(module: str) -> None:
     lines = FILES[module].read_text(encoding="utf-8").count("\n")
-    assert lines <= 300, f"{module} has {lines} lines: what would split it into two rooms with one purpose each?"
+    assert lines <= 300, f"{module} has {lines} lines: split it into two modules with one purpose each"

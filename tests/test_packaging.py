@@ -1,4 +1,4 @@
-"""The wheel is all that a user needs: the code, the search spaces and the Hydra configuration."""
+"""The wheel contains all that a user needs: the code, the search spaces and the Hydra configuration."""
 
 import ast
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built without a look at the network."""
+    """The wheel, built without network access."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
@@ -36,7 +36,7 @@ def relative_files(folder: Path, suffix: str) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}")}
 
 
-def test_holds_every_module_config_and_space(unpacked: Path) -> None:
+def test_the_wheel_contains_every_module_config_and_space(unpacked: Path) -> None:
     assert relative_files(unpacked / "raysk", ".py") == relative_files(ROOT / "raysk", ".py")
     configs = relative_files(ROOT / "raysk/conf", ".yaml")
     assert configs
@@ -46,11 +46,11 @@ def test_holds_every_module_config_and_space(unpacked: Path) -> None:
     assert relative_files(unpacked / "raysk/search_spaces", ".yaml") == spaces
 
 
-def test_holds_nothing_else(unpacked: Path) -> None:
+def test_the_wheel_contains_nothing_else(unpacked: Path) -> None:
     assert {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")} == {"raysk"}
 
 
-def test_lists_the_spaces_from_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:
+def test_the_unpacked_wheel_lists_the_spaces_from_any_folder(unpacked: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(unpacked)}
     where = subprocess.run(
         [sys.executable, "-c", "import raysk; print(raysk.__file__)"],
@@ -71,7 +71,7 @@ def normal(name: str) -> str:
 
 def test_every_import_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    # What an extra brings is imported where it is used, under an error that names the extra.
+    # A package of an extra is imported where it is used, with an error that names the extra.
     declared = {normal(line) for line in [*project["dependencies"], *project["optional-dependencies"]["hdf5"]]}
     owners = packages_distributions()
     for path in (ROOT / "raysk").rglob("*.py"):
@@ -79,8 +79,8 @@ def test_every_import_is_declared() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"raysk"}:
-                found = {normal(owner) for owner in owners.get(name, [name])}
-                assert found & declared, (
+                providers = {normal(owner) for owner in owners.get(name, [name])}
+                assert providers & declared, (
                     f"{path.relative_to(ROOT)} imports {name}, which pyproject.toml does not declare"
                 )
 

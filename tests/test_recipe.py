@@ -22,7 +22,7 @@ from raysk.recipe import PART_NODES, RECIPE_SCHEMA, Job, Optimizer, Recipe, Stag
 
 LOGIT_LOSSES = [name for name in losses if issubclass(losses[name], LogitLoss)]
 EMBEDDING_LOSSES = [name for name in losses if issubclass(losses[name], EmbeddingLoss)]
-# LDAM wants the head that it was made for.
+# LDAM needs a certain head.
 FREE_LOSSES = [name for name in LOGIT_LOSSES if name != "ldam"]
 
 
@@ -68,7 +68,7 @@ STAGES_TWO = st.fixed_dictionaries(
     },
 )
 RECIPES = st.builds(
-    lambda one, two, seed: {"stage_one": one, "stage_two": two, "seed": seed},
+    lambda stage_one, stage_two, seed: {"stage_one": stage_one, "stage_two": stage_two, "seed": seed},
     st.none() | STAGES_ONE,
     STAGES_TWO,
     st.integers(0, 9),
@@ -76,7 +76,7 @@ RECIPES = st.builds(
 
 
 def shuffled(plain: object) -> object:
-    """Turns the order of all keys round."""
+    """Reverses the order of all keys."""
     if isinstance(plain, dict):
         return {name: shuffled(value) for name, value in reversed(plain.items())}
     return [shuffled(item) for item in plain] if isinstance(plain, list) else plain
@@ -84,7 +84,7 @@ def shuffled(plain: object) -> object:
 
 @given(plain=RECIPES)
 @settings(max_examples=25, deadline=None)
-def test_a_recipe_comes_back_from_json_with_its_key(plain):
+def test_a_recipe_survives_json_with_its_key(plain):
     recipe = Recipe.from_plain(plain)
     back = Recipe.from_plain(shuffled(json.loads(json.dumps(recipe.to_plain()))))
     assert back == recipe
@@ -95,7 +95,7 @@ def test_a_recipe_comes_back_from_json_with_its_key(plain):
 
 
 def test_a_key_does_not_depend_on_the_process():
-    """Hashes of strings differ between processes, and sets with them."""
+    """Hashes of strings, and so the order of sets, differ between processes."""
     program = "from raysk.recipe import Recipe; print(Recipe().key, Recipe().encoder_key)"
     root = Path(__file__).parents[1]
     environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": str(root)}
@@ -103,13 +103,13 @@ def test_a_key_does_not_depend_on_the_process():
     assert done.stdout.split() == [Recipe().key, Recipe().encoder_key]
 
 
-def test_what_is_left_out_and_what_is_said_as_default_is_one_recipe():
+def test_a_missing_setting_and_its_default_make_the_same_recipe():
     assert Recipe.from_plain({}).key == Recipe.from_plain(Recipe().to_plain()).key
-    said = {"stage_two": {"head": {"name": "linear"}, "optimizer": {"momentum": Optimizer().momentum}}}
-    assert Recipe.from_plain(said).key == Recipe().key
+    given_defaults = {"stage_two": {"head": {"name": "linear"}, "optimizer": {"momentum": Optimizer().momentum}}}
+    assert Recipe.from_plain(given_defaults).key == Recipe().key
 
 
-# Said rather than left out, so that another default changes nothing here.
+# Given rather than left out, so that a new default changes nothing here.
 BASE = {
     "model": {"backbone": "lcnet_050", "pretrained": False, "checkpoint": None},
     "image_size": 64,
@@ -194,18 +194,18 @@ def test_recipes_that_differ_after_stage_one_share_their_encoder(path):
 
 
 @pytest.mark.parametrize("path", ENCODER_CHANGES)
-def test_recipes_that_differ_in_stage_one_do_not(path):
+def test_recipes_that_differ_in_stage_one_have_different_encoders(path):
     recipe = changed(path, ENCODER_CHANGES[path])
     assert recipe.key != Recipe.from_plain(BASE).key
     assert recipe.encoder_key != Recipe.from_plain(BASE).encoder_key
 
 
-def test_each_change_makes_another_key():
+def test_each_change_makes_a_different_key():
     recipes = [changed(path, value) for path, value in (CHANGES | ENCODER_CHANGES).items()]
     assert len({recipe.key for recipe in recipes}) == len(recipes)
 
 
-def test_a_recipe_without_stage_one_is_a_control():
+def test_a_recipe_without_stage_one_is_one_stage():
     recipe = Recipe(stage_one=None, stage_two=StageTwo(frozen=False))
     assert (recipe.kind, recipe.encoder_key) == ("one-stage", None)
     assert (Recipe().kind, Recipe().encoder_key is None) == ("two-stage", False)
@@ -214,12 +214,12 @@ def test_a_recipe_without_stage_one_is_a_control():
 def test_a_job_is_named_by_recipe_fold_and_part():
     job = Job(Recipe(), 0)
     jobs = [job, Job(job.recipe, 1), job.for_test(), Job(replace(job.recipe, seed=1), 0)]
-    assert len({one.id for one in jobs}) == 4
+    assert len({job.id for job in jobs}) == 4
     assert job.for_test() == Job(job.recipe, 0, "test")
 
 
 @pytest.mark.parametrize("name", EMBEDDING_LOSSES)
-def test_every_loss_on_embeddings_can_be_that_of_stage_one(name):
+def test_stage_one_accepts_every_loss_on_embeddings(name):
     assert isinstance(StageOne.from_plain({"loss": {"name": name}}).loss, losses[name])
 
 
@@ -229,12 +229,12 @@ def test_a_stage_one_may_learn_from_logits_alone():
     assert stage.to_plain()["classifier_loss"]["name"] == "focal"
 
 
-def test_margins_have_the_head_that_they_were_made_for():
+def test_ldam_accepts_the_head_with_its_scale():
     plain = {"loss": {"name": "ldam", "scale": 20}, "head": {"name": "cosine", "scale": 20}}
     assert StageTwo.from_plain(plain).loss.scale == 20
 
 
-def test_no_name_says_what_stands_at_its_default():
+def test_choices_leave_out_defaults():
     assert Recipe().choices() == {}
     stage_two = {"loss": {"name": "focal", "gamma": 3.0}, "epochs": 7, "frozen": False}
     other = Recipe.from_plain({"stage_two": stage_two, "stage_one": None, "seed": 0})
@@ -251,12 +251,12 @@ def flat(plain, path=""):
 
 
 def test_a_default_that_changes_raises_the_schema():
-    """Keys leave defaults out: one that changes would give two recipes one name."""
+    """Keys leave out defaults, so a changed default would give two recipes one key."""
     defaults = flat({"recipe": Recipe().to_plain()})
     for kind, registry in PART_NODES.items():
         defaults |= flat({kind: {name: registry[name]().to_plain() for name in registry}})
-    known = read_json(Path(__file__).with_name("defaults.json"))
-    assert known["schema"] == RECIPE_SCHEMA, "tests/defaults.json is of another schema: write it anew"
-    changed = {path for path, value in known["defaults"].items() if defaults.get(path, "gone") != value}
-    assert not changed, f"raise RECIPE_SCHEMA, and write tests/defaults.json anew: {changed}"
-    assert defaults.keys() == known["defaults"].keys(), "new settings: add them to tests/defaults.json"
+    recorded = read_json(Path(__file__).with_name("defaults.json"))
+    assert recorded["schema"] == RECIPE_SCHEMA, "tests/defaults.json is of another schema: write it again"
+    changed = {path for path, value in recorded["defaults"].items() if defaults.get(path, "gone") != value}
+    assert not changed, f"raise RECIPE_SCHEMA, and write tests/defaults.json again: {changed}"
+    assert defaults.keys() == recorded["defaults"].keys(), "new settings: add them to tests/defaults.json"

@@ -1,4 +1,4 @@
-"""What a recipe refuses: by itself, and on rows that it cannot train on."""
+"""Recipes that are refused: invalid settings, and rows that a recipe cannot train on."""
 
 import numpy as np
 import pytest
@@ -103,7 +103,7 @@ REFUSALS = {
     ),
     "two losses that are not there": (
         {"stage_one": {"loss": None, "classifier_loss": None}},
-        r"stage_one\.loss must be given where there is no classifier_loss, but both are null: give one",
+        r"stage_one\.loss must be given if classifier_loss is null, but both are null: give one",
     ),
     "no view for a classifier": (
         {"stage_one": {"loss": None, "classifier_loss": {"name": "focal"}, "views": []}},
@@ -116,19 +116,19 @@ REFUSALS = {
     "patience below zero": ({"stage_one": {"patience": -1}}, r"stage_one\.patience must be a whole number in \[0, "),
     "margins on a linear head": (
         {"stage_two": {"loss": {"name": "ldam"}}},
-        r"stage_two\.head must be cosine with the scale 30 of the loss ldam, but got linear: set head\.name=cosine",
+        r"stage_two\.head must be cosine with the scale 30 for the loss ldam, but got linear: set head\.name=cosine",
     ),
     "margins of another scale": (
         {"stage_two": {"loss": {"name": "ldam", "scale": 20}, "head": {"name": "cosine"}}},
-        r"stage_two\.head must be cosine with the scale 20 of the loss ldam, but got cosine: .* head\.scale=20",
+        r"stage_two\.head must be cosine with the scale 20 for the loss ldam, but got cosine: .* head\.scale=20",
     ),
     "class means end to end": (
         {"stage_two": {"frozen": False, "head": {"name": "ncm"}}},
-        r"stage_two\.head must be a trained one where frozen=false, but got ncm: choose linear or cosine",
+        r"stage_two\.head must be trainable with frozen=false, but got ncm: choose linear or cosine",
     ),
     "a scaled classifier end to end": (
         {"stage_one": None, "stage_two": {"frozen": False, "head": {"name": "lws"}}},
-        r"stage_two\.head must be a trained one where frozen=false, but got lws: choose linear or cosine",
+        r"stage_two\.head must be trainable with frozen=false, but got lws: choose linear or cosine",
     ),
     "mixed features": (
         {"stage_two": {"mixing": {"name": "mixup"}}},
@@ -148,7 +148,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_what_cannot_be_right_is_refused_in_one_line_that_begins_with_the_path(case):
+def test_an_invalid_setting_is_refused_in_one_line_that_starts_with_its_path(case):
     plain, message = REFUSALS[case]
     with pytest.raises(ConfigError, match=f"^{message}") as caught:
         Recipe.from_plain(plain)
@@ -169,7 +169,7 @@ def per_class(stage: str, batch_size: int, **settings: int) -> Recipe:
 
 
 @pytest.mark.parametrize("stage", ["stage_one", "stage_two"])
-def test_blocks_that_are_no_batches_are_refused(stage):
+def test_blocks_that_do_not_fill_batches_are_refused(stage):
     counts = np.array([60, 30, 10])
     with pytest.raises(ConfigError) as caught:
         per_class(stage, 24, classes=3, images=4).check_rows(counts)
@@ -179,7 +179,7 @@ def test_blocks_that_are_no_batches_are_refused(stage):
     per_class(stage, 12, classes=3, images=4).check_rows(counts)
 
 
-def test_blocks_of_more_classes_than_there_are_are_refused():
+def test_blocks_with_more_classes_than_exist_are_refused():
     with pytest.raises(ConfigError, match=r"^stage_one\.sampler\.classes must be at most the 3 classes .*got 4 x 4: "):
         per_class("stage_one", 16, classes=4, images=4).check_rows(np.array([60, 30, 10]))
 

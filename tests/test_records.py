@@ -50,14 +50,14 @@ RECORDS = [
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
-def test_a_record_comes_back_equal_from_its_json(record, tmp_path):
+def test_a_record_survives_json(record, tmp_path):
     record.write(tmp_path / "record.json")
     assert type(record).read(tmp_path / "record.json") == record
     assert type(record).from_plain(json.loads(json.dumps(record.to_plain())), "here") == record
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
-def test_a_key_that_it_does_not_know_is_refused(record):
+def test_an_unknown_key_is_refused(record):
     with pytest.raises(ArtifactError, match=r"here must be a .* of this raysk, but later: unexpected"):
         type(record).from_plain({**record.to_plain(), "later": 1}, "here")
 
@@ -71,7 +71,7 @@ def test_a_key_that_it_does_not_know_is_refused(record):
         ({"seconds": "long"}, "seconds: input should be a valid number"),
     ],
 )
-def test_what_an_older_version_wrote_or_somebody_edited_is_refused_in_one_line(change, why, tmp_path):
+def test_a_record_of_another_version_or_an_edited_one_is_refused_in_one_line(change, why, tmp_path):
     path = tmp_path / "jobs" / "a.json"
     path.parent.mkdir()
     path.write_text(json.dumps({**RECORDS[2].to_plain(), **change}))
@@ -82,7 +82,7 @@ def test_what_an_older_version_wrote_or_somebody_edited_is_refused_in_one_line(c
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "null", "{"])
-def test_a_file_that_is_no_record_is_refused(text, tmp_path):
+def test_a_file_that_is_not_a_record_is_refused(text, tmp_path):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ArtifactError):
         JobRecord.read(tmp_path / "a.json")

@@ -12,14 +12,14 @@ def registry() -> Registry[int]:
     return registry
 
 
-def test_a_member_is_found_by_its_name_and_named_back(registry):
+def test_a_member_has_a_name_and_a_name_its_member(registry):
     assert registry["focal"] == 2
     assert registry.name_of(1) == "supcon"
     assert list(registry) == ["focal", "supcon"]
     assert "focal" in registry and "focl" not in registry
 
 
-def test_registering_gives_the_member_back():
+def test_registering_returns_the_member():
     @Registry[type]("head").register("linear")
     class Linear:
         pass
@@ -27,7 +27,7 @@ def test_registering_gives_the_member_back():
     assert isinstance(Linear, type)
 
 
-def test_a_name_is_given_once(registry):
+def test_a_name_is_registered_once(registry):
     with pytest.raises(ValueError, match="loss 'focal' is registered twice"):
         registry.register("focal")(3)
     assert registry["focal"] == 2
@@ -38,7 +38,7 @@ def test_an_unknown_name_shows_the_nearest(registry):
         registry["supcom"]
 
 
-def test_a_name_like_no_other_shows_all(registry):
+def test_an_unknown_name_without_near_names_shows_all(registry):
     with pytest.raises(ConfigError, match=r"^loss must be a known name, but got 'xyz'; known: focal, supcon$"):
         registry["xyz"]
 

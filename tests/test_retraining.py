@@ -1,4 +1,4 @@
-"""A recipe again: the file that `raysk recipe` prints gives, trained anew, the very predictions of its row."""
+"""Retraining: training the file that `raysk recipe` prints gives exactly the predictions of its row."""
 
 import io
 import os
@@ -36,7 +36,7 @@ def file(cache, manifest, small_recipe):
 
 @pytest.fixture(scope="module")
 def trained(file, tmp_path_factory):
-    """A run in which the recipe was trained."""
+    """A run that trained the recipe."""
     folder = tmp_path_factory.mktemp("trained")
     path = folder / "mine.yaml"
     path.write_text(file.text())
@@ -46,7 +46,7 @@ def trained(file, tmp_path_factory):
 
 @pytest.fixture
 def printed(trained, tmp_path, capfd):
-    """What `raysk recipe` prints of its row."""
+    """The file that `raysk recipe` prints for its row."""
     capfd.readouterr()
     assert main(["recipe", str(trained.folder), "1"]) == 0
     path = tmp_path / "again.yaml"
@@ -55,7 +55,7 @@ def printed(trained, tmp_path, capfd):
 
 
 def refused(words, capfd):
-    """Returns the one line that says why."""
+    """Returns the error line."""
     capfd.readouterr()
     assert main([str(word) for word in words]) == 2
     errors = capfd.readouterr().err
@@ -82,23 +82,23 @@ ROWS = Leaderboard(
     [("1", "ab34"), ("5", "09ab"), ("paper", "ab12"), ("trial 7", "ab34"), ("cd56", "cd56"), ("e", "ef78"),
      ("09", "09ab"), ("2", "cd56"), ("777777", "7777777")],
 )  # fmt: skip
-def test_a_row_is_found_by_its_place_its_name_or_the_beginning_of_its_key(wanted, key):
+def test_a_row_is_found_by_place_name_or_start_of_its_key(wanted, key):
     assert find_row(ROWS, wanted).key == key
 
 
 @pytest.mark.parametrize(
     ("wanted", "reason"),
-    [("ab", "'ab' is 2 of them"), ("twin", "'twin' is 2 of them"), ("7", "got '7'"), ("77", "got '77'"),
-     ("0.7", "got '0.7'"), ("", "'' is 6 of them")],
+    [("ab", "'ab' matches 2 rows"), ("twin", "'twin' matches 2 rows"), ("7", "got '7'"), ("77", "got '77'"),
+     ("0.7", "got '0.7'"), ("", "'' matches 6 rows")],
 )  # fmt: skip
-def test_no_row_or_several_are_answered_with_those_that_there_are(wanted, reason):
+def test_no_match_or_several_list_all_rows(wanted, reason):
     with pytest.raises(ArtifactError, match="ROW must be a place, a name or a key of one row") as caught:
         find_row(ROWS, wanted)
     assert reason in str(caught.value)
     assert "1 'trial 7', 2 '2', 3 'paper'" in str(caught.value)
 
 
-def test_an_ensemble_is_no_recipe(tmp_path, capfd, trained):
+def test_an_ensemble_has_no_recipe(tmp_path, capfd, trained):
     board = Leaderboard.read(trained.folder / "leaderboard.json")
     folder = tmp_path / "run"
     write_json(folder / "run.json", trained.facts)
@@ -109,18 +109,18 @@ def test_an_ensemble_is_no_recipe(tmp_path, capfd, trained):
     assert str(folder / "ensemble.json") in line
 
 
-def test_a_folder_that_is_no_run_has_no_recipes(tmp_path, capfd):
+def test_a_folder_that_is_not_a_run_has_no_recipes(tmp_path, capfd):
     assert f"{tmp_path / 'run.json'} must exist" in refused(["recipe", tmp_path, "1"], capfd)
 
 
-def test_a_file_comes_back_through_its_text(file, tmp_path):
-    for one in (file, replace(file, threads=None, workers=4)):
-        path = tmp_path / "one.yaml"
-        path.write_text(one.text())
-        assert RecipeFile.read(path) == one
+def test_a_recipe_file_survives_its_text(file, tmp_path):
+    for written in (file, replace(file, threads=None, workers=4)):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(written.text())
+        assert RecipeFile.read(path) == written
 
 
-def test_the_printed_file_says_all_that_the_row_depends_on(file, printed):
+def test_the_printed_file_has_everything_that_the_row_depends_on(file, printed):
     assert RecipeFile.read(printed) == file
     assert list(yaml.safe_load(printed.read_text())) == [
         "data",
@@ -152,7 +152,7 @@ def test_the_printed_file_says_all_that_the_row_depends_on(file, printed):
         ("{data: {}, folds: {}, recipe: {stage_one: null}}", "stage_two.frozen must be false without a stage one"),
     ],
 )  # fmt: skip
-def test_a_wrong_file_is_refused_in_a_line(content, message, tmp_path, capfd):
+def test_an_invalid_file_is_refused_in_one_line(content, message, tmp_path, capfd):
     path = tmp_path / "wrong.yaml"
     if content is not None:
         path.write_text(content)
@@ -178,51 +178,51 @@ def test_training_again_gives_the_same_bits(trained, printed, tmp_path, capfd):
 
 
 def keys(run):
-    return [one.key for one in Leaderboard.read(run.folder / "leaderboard.json").rows]
+    return [row.key for row in Leaderboard.read(run.folder / "leaderboard.json").rows]
 
 
-def test_a_run_is_not_written_over(trained, printed, capfd):
+def test_a_run_is_not_overwritten(trained, printed, capfd):
     before = {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")}
     line = refused(["train", printed, "--run", trained.folder], capfd)
     assert f"{trained.folder} has a study: add --resume" in line
     assert {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")} == before
 
 
-def test_resume_repeats_what_is_missing_and_nothing_else(trained, printed, file):
-    board = Leaderboard.read(trained.folder / "leaderboard.json")
+def test_resume_repeats_only_missing_jobs(trained, printed, file):
+    before_loss = Leaderboard.read(trained.folder / "leaderboard.json")
     jobs = [job for fold in (0, 1) for job in (Job(file.recipe, fold), Job(file.recipe, fold).for_test())]
     lost = jobs.pop()
     trained.record_file(lost).unlink()
     before = {job.id: trained.record_file(job).stat().st_mtime_ns for job in jobs}
-    told = io.StringIO()
-    found = train_recipe(printed, trained.folder, True, Console(file=told))
+    output = io.StringIO()
+    leaderboard = train_recipe(printed, trained.folder, True, Console(file=output))
     assert trained.is_done(lost)
     assert {job.id: trained.record_file(job).stat().st_mtime_ns for job in jobs} == before
-    assert "epoch" not in told.getvalue()
-    assert found.rows[0].scores == board.rows[0].scores
+    assert "epoch" not in output.getvalue()
+    assert leaderboard.rows[0].scores == before_loss.rows[0].scores
 
 
-def test_another_recipe_does_not_go_on_with_a_run(trained, file, tmp_path, capfd):
+def test_another_recipe_does_not_resume_a_run(trained, file, tmp_path, capfd):
     path = tmp_path / "other.yaml"
     path.write_text(replace(file, recipe=replace(file.recipe, seed=5)).text())
     line = refused(["train", path, "--run", trained.folder, "--resume"], capfd)
-    assert f"--resume must find the recipe that {trained.folder} was begun with" in line
+    assert f"--resume must find the recipe that {trained.folder} was started with" in line
 
 
 def test_two_processes_of_torchrun_train_together(printed, trained, tmp_path):
     run = tmp_path / "run"
-    # Without the two dashes torchrun takes --run for its own --run-path, however far behind it stands.
+    # Without the two dashes torchrun takes --run for its own --run-path, wherever it is.
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "raysk.cli", "train"]
     done = subprocess.run(
         [sys.executable, *words, str(printed), "--run", str(run)], capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("# Leaderboard") == 1, "the main rank alone talks"
-    assert done.stdout.count("the row was trained by 1 workers, this is 2") == 1
+    assert done.stdout.count("# Leaderboard") == 1, "only the main rank prints"
+    assert done.stdout.count("1 workers trained the row, but this run has 2") == 1
     (key,) = keys(Run.open(run))
     record = Run.open(run).record(Job(Run.open(run).recipe(key), 0))
     assert record.workers == 2
     alone, together = (Run.open(folder).predictions(key, 0).mean() for folder in (trained.folder, run))
-    # No batch norm in this network: the order of sums alone is different.
+    # Without batch norm in this network, only the order of sums differs.
     np.testing.assert_allclose(together, alone, atol=0.02)

@@ -18,7 +18,7 @@ def job(small_recipe) -> Job:
     return Job(Recipe.from_plain(small_recipe()), fold=1)
 
 
-def test_what_was_created_is_opened(run, manifest, folds, cache):
+def test_a_created_run_can_be_opened(run, manifest, folds, cache):
     again = Run.open(run.folder)
     assert again == run
     assert again.cache == cache
@@ -28,7 +28,7 @@ def test_what_was_created_is_opened(run, manifest, folds, cache):
     assert again.facts["manifest"] == manifest.digest
 
 
-def test_a_folder_with_a_study_is_not_begun_again(run, manifest, folds, cache):
+def test_a_folder_with_a_study_is_not_created_again(run, manifest, folds, cache):
     before = (run.folder / "run.json").read_bytes()
     with pytest.raises(ArtifactError, match=r"^--run must be a new folder, but .* has a study: add --resume") as caught:
         Run.create(run.folder, cache, manifest, folds, {"manifest": "another"})
@@ -36,7 +36,7 @@ def test_a_folder_with_a_study_is_not_begun_again(run, manifest, folds, cache):
     assert (run.folder / "run.json").read_bytes() == before
 
 
-def test_a_folder_whose_creation_stopped_halfway_can_be_begun_again(tmp_path, manifest, folds, cache):
+def test_a_folder_whose_creation_stopped_halfway_can_be_created_again(tmp_path, manifest, folds, cache):
     """run.json is written last."""
     manifest.write(tmp_path / "run" / "manifest.parquet")
     assert Run.create(tmp_path / "run", cache, manifest, folds, {}).folds.digest == folds.digest
@@ -49,13 +49,13 @@ def test_a_folder_without_a_study_is_not_opened(tmp_path):
 
 
 @pytest.fixture
-def begun(tmp_path, manifest, folds, cache) -> Run:
+def resumable(tmp_path, manifest, folds, cache) -> Run:
     facts = {"manifest": manifest.digest, "space": "supcon", "overrides": ["stage_one.epochs=3"]}
     return Run.create(tmp_path / "begun", cache, manifest, folds, facts)
 
 
-def test_the_same_study_goes_on(begun, manifest):
-    Run.open(begun.folder).check_same(
+def test_the_same_study_can_be_resumed(resumable, manifest):
+    Run.open(resumable.folder).check_same(
         {"manifest": manifest.digest, "space": "supcon", "overrides": ["stage_one.epochs=3"]}
     )
 
@@ -63,16 +63,16 @@ def test_the_same_study_goes_on(begun, manifest):
 @pytest.mark.parametrize(
     ("noun", "value"), [("manifest", "another"), ("space", "control"), ("overrides", ["stage_one.epochs=4"])]
 )
-def test_another_study_does_not_go_on(noun, value, begun, manifest):
+def test_another_study_cannot_be_resumed(noun, value, resumable, manifest):
     with pytest.raises(ArtifactError, match=f"^--resume must find the {noun} that ") as caught:
-        begun.check_same({"manifest": manifest.digest} | {noun: value})
+        resumable.check_same({"manifest": manifest.digest} | {noun: value})
     assert str(value) in str(caught.value)
     assert "choose another --run" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_one_driver_at_a_time_works_in_a_folder(run):
-    busy = f"no other raysk works in, but one does in {run.folder}: wait"
+def test_one_driver_at_a_time_uses_a_folder(run):
+    busy = f"no other raysk uses, but one uses {run.folder}: wait"
     with Run.reserved(run.folder), pytest.raises(ArtifactError, match=busy):
         Run.reserved(run.folder).__enter__()
     with Run.reserved(run.folder):
@@ -110,7 +110,7 @@ def test_recipes_are_kept(run, job):
         run.recipe("unknown")
 
 
-def test_a_job_is_done_when_its_record_is_there(run, job):
+def test_a_job_is_done_when_its_record_exists(run, job):
     assert not run.is_done(job)
     with pytest.raises(ArtifactError, match="must exist"):
         run.record(job)
@@ -157,14 +157,14 @@ def test_images_are_found_by_the_key_that_the_run_keeps(tmp_path, manifest, fold
     Run.create(tmp_path / "run", cache, manifest, folds, store_facts(str(tmp_path / "shared"), store))
     elsewhere = Run(tmp_path / "run", tmp_path / "another machine", str(tmp_path / "shared"))
     assert Run.open(tmp_path / "run").stores == str(tmp_path / "shared")
-    found = elsewhere.store(16)
-    assert found.folder.parent == tmp_path / "another machine"
-    assert found.digest == store.digest
+    copy = elsewhere.store(16)
+    assert copy.folder.parent == tmp_path / "another machine"
+    assert copy.digest == store.digest
     assert elsewhere.store(8).pixels.shape == (len(manifest), 8, 8, 3), "a size that nobody has decoded yet"
 
 
 def test_rows_without_their_unreadable_images_keep_their_pixels(tmp_path):
-    """The store is that of all files; a run on the readable ones must not decode them again."""
+    """The store has all files; a run on the readable rows must not decode them again."""
     for number in range(8):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
     (tmp_path / "3.png").write_bytes(b"")
@@ -179,7 +179,7 @@ def test_rows_without_their_unreadable_images_keep_their_pixels(tmp_path):
 
 @pytest.mark.parametrize(("facts", "version"), [({}, "0.1.0"), ({"schema": 99, "version": "9.1.0"}, "9.1.0")])
 def test_a_run_of_another_schema_is_refused_with_the_version_that_reads_it(run, facts, version):
-    known = read_json(run.folder / "run.json")
-    write_json(run.folder / "run.json", {k: v for k, v in known.items() if k not in ("schema", "version")} | facts)
+    written = read_json(run.folder / "run.json")
+    write_json(run.folder / "run.json", {k: v for k, v in written.items() if k not in ("schema", "version")} | facts)
     with pytest.raises(ArtifactError, match=rf"pip install raysk=={version}\)$"):
         Run.open(run.folder)

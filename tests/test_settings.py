@@ -22,7 +22,7 @@ class Paint(Settings):
     dry: bool = True
 
 
-def test_a_whole_number_and_a_float_are_one_recipe():
+def test_a_whole_number_in_a_float_field_becomes_a_float():
     assert isinstance(Paint(thickness=2).thickness, float)
     assert digest_of(vars(Paint(thickness=2))) == digest_of(vars(Paint(thickness=2.0)))
 
@@ -45,13 +45,13 @@ def test_a_whole_number_and_a_float_are_one_recipe():
         ({"x": 1}, "^x must be .* known here: thickness, coats, colour, finish, dry"),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_rule(values, message):
+def test_an_invalid_setting_is_named_with_its_rule(values, message):
     with pytest.raises(ConfigError, match=message) as caught:
         Paint.from_plain(values)
     assert "\n" not in str(caught.value)
 
 
-def test_the_ends_of_a_range_are_in_it_unless_open():
+def test_a_range_includes_its_ends_unless_open():
     assert Paint(thickness=2.0, coats=9) == Paint.from_plain({"thickness": 2.0, "coats": 9})
 
 
@@ -62,7 +62,7 @@ class Wall(Settings):
     height: Annotated[float, Between(0, 9)] = 2.5
 
 
-def test_choices_are_what_differs_from_the_defaults():
+def test_choices_are_the_values_that_differ_from_the_defaults():
     assert Wall().choices() == {}
     assert Wall(paint=Paint(coats=3, thickness=1.5), height=3).choices() == {"paint": {"thickness": 1.5}, "height": 3.0}
     assert Wall(paint=Paint(), cover=None).choices() == {"paint": {"coats": Paint().coats}, "cover": None}

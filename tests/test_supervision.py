@@ -1,4 +1,4 @@
-"""The parent of a study's process: what it says when that process cannot, and what it passes on."""
+"""The parent of a study's process: what it reports and which signals it forwards."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def begin(log, work):
 
 
 def end(process):
-    """Returns the exit status and what was said on stderr."""
+    """Returns the exit status and stderr."""
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors
 
@@ -47,11 +47,11 @@ def cut_off(cause, log):
 
 
 @pytest.mark.parametrize("status", [0, 2, 130])
-def test_the_status_of_a_child_that_ends_in_order_is_passed_on_without_a_word(log, status):
+def test_the_status_of_a_child_that_ends_in_order_is_returned_without_a_message(log, status):
     assert end(begin(log, f"return {status}")) == (status, "")
 
 
-def test_a_status_that_was_told_counts_however_the_interpreter_ends(log):
+def test_a_status_that_was_sent_counts_however_the_interpreter_ends(log):
     assert end(begin(log, "import atexit; atexit.register(os._exit, 1)")) == (0, "")
 
 
@@ -63,7 +63,7 @@ def test_a_status_that_was_told_counts_however_the_interpreter_ends(log):
         ("nothing that is known", "Ray ended its process (status 1)"),
     ],
 )
-def test_an_exit_below_python_is_told_with_its_cause_from_the_log(log, written, cause):
+def test_an_exit_below_python_is_reported_with_its_cause_from_the_log(log, written, cause):
     log.write_text(f"{written}\n")
     assert end(begin(log, "os._exit(1)")) == cut_off(cause, log)
 
@@ -71,19 +71,19 @@ def test_an_exit_below_python_is_told_with_its_cause_from_the_log(log, written, 
 @pytest.mark.parametrize(
     ("number", "cause"),
     [
-        ("SIGKILL", "its process was ended by SIGKILL, perhaps for want of memory"),
-        ("SIGSEGV", "its process was ended by SIGSEGV"),
+        ("SIGKILL", "SIGKILL ended its process, perhaps for lack of memory"),
+        ("SIGSEGV", "SIGSEGV ended its process"),
     ],
 )
 def test_a_signal_that_ends_the_child_is_named(log, number, cause):
     assert end(begin(log, f"os.kill(os.getpid(), signal.{number})")) == cut_off(cause, log)
 
 
-def test_a_study_that_had_not_begun_is_told_to_begin_again():
+def test_a_study_that_had_not_started_is_to_be_run_again():
     assert str(CutOffError.of("it rains", None)).endswith("but it rains: run the same command again")
 
 
-def test_an_error_that_nobody_foresaw_keeps_its_traceback(log):
+def test_an_unexpected_error_keeps_its_traceback(log):
     status, errors = end(begin(log, "raise ValueError('unforeseen')"))
     assert (status, errors.splitlines()[-1]) == (1, "ValueError: unforeseen")
 
@@ -92,7 +92,7 @@ def child_of(process):
     return int(process.stdout.readline().split()[1])
 
 
-def test_ctrl_c_is_for_the_child_alone(log):
+def test_the_parent_does_not_forward_ctrl_c(log):
     process = begin(log, "signal.signal(signal.SIGINT, lambda *_: os.write(1, b'asked\\n')); time.sleep(1); return 130")
     child_of(process)
     time.sleep(0.3)
@@ -100,7 +100,7 @@ def test_ctrl_c_is_for_the_child_alone(log):
     assert end(process) == (130, "")
 
 
-def test_sigterm_before_the_study_takes_it_is_an_interrupt(log):
+def test_sigterm_before_the_study_handles_it_is_an_interrupt(log):
     process = begin(log, "try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        return 130")
     child_of(process)
     time.sleep(0.3)
@@ -109,13 +109,13 @@ def test_sigterm_before_the_study_takes_it_is_an_interrupt(log):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_to_the_parent_alone_are_passed_on(log, number):
+def test_signals_to_the_parent_alone_are_forwarded(log, number):
     process = begin(log, f"signal.signal({int(number)}, lambda *_: sys.exit(7)); time.sleep(60)")
     child_of(process)
     time.sleep(0.3)
     process.send_signal(number)
     status, errors = end(process)
-    assert status == 3, "it ended without a word of its own"
+    assert status == 3, "it ended without a message of its own"
     assert "Ray ended its process (status 7)" in errors
 
 

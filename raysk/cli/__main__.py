@@ -1,4 +1,4 @@
-"""`python -m raysk.cli`, where the script is not on the path."""
+"""Runs `python -m raysk.cli`, which needs no script on the path."""
 
 import sys
 

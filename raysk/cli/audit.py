@@ -1,4 +1,4 @@
-"""`raysk data audit`: what is wrong with a collection, or with somebody's split of one."""
+"""`raysk data audit`: finds problems in a collection or in a given split."""
 
 import argparse
 import shlex
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysk.errors import ConfigError
 
-if TYPE_CHECKING:  # the console and the data take a second to import, which help does not wait for
+if TYPE_CHECKING:  # help does not wait for the console and the data, which take a second to import
     from rich.console import Console
 
     from raysk.data.audit.auditing import Audit, StepCallback
@@ -22,27 +22,29 @@ NUM_EXAMPLES = 3
 
 def add_audit(commands: Any) -> None:
     """Adds the command to those of `raysk data`."""
-    audit = commands.add_parser("audit", help="find leaks, double pictures and bad files of a collection or a split")
+    audit = commands.add_parser("audit", help="find leaks, duplicates and bad files in a collection or a split")
     audit.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="a collection: data=csv data.path=...")
     audit.add_argument(
         "--split",
         nargs="+",
         action="extend",
         metavar="PART=FILE",
-        help="somebody's lists instead: train=FILE test=FILE val=FILE",
+        help="instead, the lists of a split: train=FILE test=FILE val=FILE",
     )
-    audit.add_argument("--images", type=Path, metavar="DIR", help="where the images of the lists are, at any depth")
-    audit.add_argument("--metadata", type=Path, metavar="FILE", help="lesion, patient and more of the listed images")
-    audit.add_argument("--out", type=Path, metavar="FILE", help="write each row of each finding as CSV")
-    audit.add_argument("--pairs", type=Path, metavar="FILE", help="draw double pictures side by side, as PNG")
+    audit.add_argument("--images", type=Path, metavar="DIR", help="folder of the listed images, at any depth")
     audit.add_argument(
-        "--join", type=Path, metavar="FILE", help="write the collection as Parquet with double pictures in one group"
+        "--metadata", type=Path, metavar="FILE", help="table of the listed images: lesion, patient, label"
+    )
+    audit.add_argument("--out", type=Path, metavar="FILE", help="write each row of each finding as CSV")
+    audit.add_argument("--pairs", type=Path, metavar="FILE", help="draw duplicates side by side, as PNG")
+    audit.add_argument(
+        "--join", type=Path, metavar="FILE", help="write the collection as Parquet with duplicates in one group"
     )
     audit.set_defaults(run_command=run_audit)
 
 
 def run_audit(arguments: argparse.Namespace) -> int:
-    """Audits, prints what was found, and returns 1 when something leaks, else 0."""
+    """Runs the audit and prints its findings; returns 1 if anything leaks, else 0."""
     from rich.console import Console
 
     from raysk.data.audit.auditing import audit
@@ -58,30 +60,30 @@ def run_audit(arguments: argparse.Namespace) -> int:
         manifest, num_parts = _collection(arguments.overrides)
         entries = entries_of(manifest)
     with _progress(console) as progress:
-        found = audit(entries, num_parts, progress)
-    _print_classes(found, console)
-    _print_findings(found, console)
+        report = audit(entries, num_parts, progress)
+    _print_classes(report, console)
+    _print_findings(report, console)
     if arguments.out is not None:
-        found.write(arguments.out)
+        report.write(arguments.out)
         console.print(f"rows of all findings: {arguments.out}", markup=False)
     if arguments.pairs is not None:
-        _draw(found, arguments.pairs, console)
+        _draw(report, arguments.pairs, console)
     if arguments.join is not None and manifest is not None:
-        _join(manifest, found, arguments.join, console)
-    console.print(_advice(found, arguments), markup=False)
-    return 1 if found.leaks else 0
+        _join(manifest, report, arguments.join, console)
+    console.print(_advice(report, arguments), markup=False)
+    return 1 if report.leaks else 0
 
 
 def _check_request(arguments: argparse.Namespace) -> None:
     if bool(arguments.split) == bool(arguments.overrides):
         raise ConfigError(
-            "an audit must be of a collection or of a split, but got "
+            "an audit must have either a collection or a split, but got "
             f"{'both' if arguments.split else 'neither'}: give data=NAME data.path=DIR, or --split train=FILE test=FILE"
         )
     if arguments.join is not None and arguments.split:
-        raise ConfigError("--join must be of a collection, but got --split: give data=NAME data.path=DIR instead")
+        raise ConfigError("--join must have a collection, but got --split: give data=NAME data.path=DIR instead")
     if not arguments.split and (arguments.images or arguments.metadata):
-        raise ConfigError("--images and --metadata must be of a split, but got none: give --split train=FILE test=FILE")
+        raise ConfigError("--images and --metadata must have a split, but got none: give --split train=FILE test=FILE")
     if arguments.pairs is not None and arguments.pairs.suffix.lower() != ".png":
         raise ConfigError(f"--pairs must be a PNG file, but got {arguments.pairs}: end its name with .png")
     if arguments.join is not None and arguments.join.suffix.lower() != ".parquet":
@@ -119,40 +121,40 @@ def _progress(console: "Console") -> "Iterator[StepCallback]":
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
+        def show(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done)
 
         yield show
 
 
-def _print_classes(found: "Audit", console: "Console") -> None:
-    """Prints how many rows each part has of each class, and how many of them leak, by leak."""
+def _print_classes(report: "Audit", console: "Console") -> None:
+    """Prints the number of rows by class and part, and for each leak the number of rows that leak."""
     from rich.table import Table
     from rich.text import Text
 
-    entries, leaks = found.entries, found.leaks
-    table = Table(title=f"{len(entries)} rows, {found.num_files} image files", title_justify="left")
+    entries, leaks = report.entries, report.leaks
+    table = Table(title=f"{len(entries)} rows, {report.num_files} image files", title_justify="left")
     table.add_column("class")
     parts = entries.part_names
     for part in parts:
         table.add_column(Text(part if len(parts) > 1 else "rows"), justify="right")
     scored = [part for part in parts if len(parts) == 1 or part != parts[0]]
-    exposed = [(part, leak.title, found.counts(found.exposed([leak]))) for part in scored for leak in leaks]
-    shown = [one for one in exposed if any(part == one[0] for part, _ in one[2])]
+    exposed = [(part, leak.title, report.counts(report.exposed([leak]))) for part in scored for leak in leaks]
+    shown = [column for column in exposed if any(part == column[0] for part, _ in column[2])]
     for part, title, _ in shown:
         table.add_column(Text(f"of {part}: {title}" if len(parts) > 1 else title), justify="right")
-    counts = found.counts(range(len(entries)))
+    counts = report.counts(range(len(entries)))
     labels = sorted({label for _, label in counts})
     for label in labels:
         row = [str(counts[part, label]) for part in parts]
-        row += [_share(counted[part, label], counts[part, label]) for part, _, counted in shown]
+        row += [_share(leaking[part, label], counts[part, label]) for part, _, leaking in shown]
         table.add_row(Text(label or "(no label)"), *row)
     if len(labels) > 1:
         totals = {part: sum(counts[part, label] for label in labels) for part in parts}
         row = [str(totals[part]) for part in parts]
-        row += [_share(sum(counted[part, label] for label in labels), totals[part]) for part, _, counted in shown]
+        row += [_share(sum(leaking[part, label] for label in labels), totals[part]) for part, _, leaking in shown]
         table.add_section()
         table.add_row("all", *row)
     console.print(table)
@@ -162,14 +164,14 @@ def _share(count: int, total: int) -> str:
     return f"{count} ({count / total:.1%})" if total else "0"
 
 
-def _print_findings(found: "Audit", console: "Console") -> None:
-    for option, count in found.entries.matched.items():
-        if count < len(found.entries):
-            console.print(f"{option} matched {count} of {len(found.entries)} rows", markup=False)
+def _print_findings(report: "Audit", console: "Console") -> None:
+    for option, count in report.entries.matched.items():
+        if count < len(report.entries):
+            console.print(f"{option} matched {count} of {len(report.entries)} rows", markup=False)
     colours = {"leak": "bold red", "error": "yellow", "hint": "cyan"}
-    for finding in found.findings:
+    for finding in report.findings:
         console.print(f"{finding.severity:<6}", style=colours[finding.severity], end="")
-        console.print(_sentence(finding, found.entries), markup=False)
+        console.print(_sentence(finding, report.entries), markup=False)
 
 
 def _sentence(finding: "Finding", entries: "Entries") -> str:
@@ -181,23 +183,23 @@ def _sentence(finding: "Finding", entries: "Entries") -> str:
     if finding.note:
         words += f" ({finding.note})"
     examples = [
-        " and ".join(_row(row, finding, entries) for row in _telling(case, entries))
+        " and ".join(_row(row, finding, entries) for row in _example(case, entries))
         for case in finding.cases[:NUM_EXAMPLES]
     ]
     if examples:
-        words += f"; such as {'; '.join(examples)}{'; …' if len(finding.cases) > NUM_EXAMPLES else ''}"
+        words += f"; for example {'; '.join(examples)}{'; …' if len(finding.cases) > NUM_EXAMPLES else ''}"
     return words
 
 
-def _telling(case: Sequence[int], entries: "Entries") -> list[int]:
-    """Returns two rows of a case that differ in their part, label or group, if any do."""
+def _example(case: Sequence[int], entries: "Entries") -> list[int]:
+    """Returns two rows of a case that differ in part, label or group, if any do."""
     first, *others = case
 
-    def unlike(row: int) -> tuple[bool, bool, bool]:
-        tied = any(values[row] != values[first] for values in entries.ties.values())
-        return entries.parts[row] != entries.parts[first], entries.labels[row] != entries.labels[first], tied
+    def difference(row: int) -> tuple[bool, bool, bool]:
+        ties = any(values[row] != values[first] for values in entries.ties.values())
+        return entries.parts[row] != entries.parts[first], entries.labels[row] != entries.labels[first], ties
 
-    return [first, *sorted(others, key=unlike)[-1:]]
+    return [first, *sorted(others, key=difference)[-1:]]
 
 
 def _row(row: int, finding: "Finding", entries: "Entries") -> str:
@@ -207,56 +209,55 @@ def _row(row: int, finding: "Finding", entries: "Entries") -> str:
     return f"{entries.images[row]} ({words}{note})" if words or note else entries.images[row]
 
 
-def _draw(found: "Audit", path: Path, console: "Console") -> None:
+def _draw(report: "Audit", path: Path, console: "Console") -> None:
     from raysk.data.contact_sheets import draw_pairs
 
-    entries = found.entries
+    entries = report.entries
     words = [f"{part} {label}" for part, label in zip(entries.parts, entries.labels, strict=True)]
     pairs = []
-    for first, second in found.alike:
-        one, other = entries.paths[first], entries.paths[second]
-        if one is not None and other is not None:
-            pairs.append(((one, words[first]), (other, words[second])))
+    for first, second in report.alike:
+        first_path, second_path = entries.paths[first], entries.paths[second]
+        if first_path is not None and second_path is not None:
+            pairs.append(((first_path, words[first]), (second_path, words[second])))
     if pairs:
         draw_pairs(pairs, path)
-    told = f"double pictures: {path}" if pairs else "double pictures: none, so nothing is drawn"
-    console.print(told, markup=False)
+    console.print(f"duplicates: {path}" if pairs else "duplicates: none, so nothing is drawn", markup=False)
 
 
-def _join(manifest: "Manifest", found: "Audit", path: Path, console: "Console") -> None:
+def _join(manifest: "Manifest", report: "Audit", path: Path, console: "Console") -> None:
     from raysk.data.audit.joining import joined_groups, shared_extras, write_table
 
-    joined = joined_groups(manifest, found.alike)
+    joined = joined_groups(manifest, report.alike)
     shared = shared_extras(joined)
     write_table(joined.without(shared) if shared else joined, path)
     if shared:
         console.print(
-            f"left out of {path}: {len(shared)} train_only rows of groups with rows of other roles", markup=False
+            f"left out of {path}: {len(shared)} train_only rows whose groups have rows of other roles", markup=False
         )
 
 
-def _advice(found: "Audit", arguments: argparse.Namespace) -> str:
-    """Returns one sentence on what to do next."""
+def _advice(report: "Audit", arguments: argparse.Namespace) -> str:
+    """Returns a sentence on what to do next."""
     collection = shlex.join(arguments.overrides)
     rows = "the rows that --out FILE lists" if arguments.out is None else f"the rows in {arguments.out}"
-    if found.leaks and arguments.split:
-        exposed = len(found.exposed(found.leaks))
+    if report.leaks and arguments.split:
+        exposed = len(report.exposed(report.leaks))
         return (
-            f"Do not trust scores on this split: {exposed} of its rows leak; take {rows} out of train, or split anew."
+            f"Do not trust scores on this split: {exposed} of its rows leak; take {rows} out of train, or split again."
         )
-    if any(found.entries.parts[row] == "test" for row in found.exposed(found.leaks)):
+    if any(report.entries.parts[row] == "test" for row in report.exposed(report.leaks)):
         return f"Do not trust scores on this collection's test part: correct the roles of {rows}."
-    if found.leaks and arguments.join is not None:
+    if report.leaks and arguments.join is not None:
         joined = shlex.quote(f"data.path={arguments.join}")
-        return f"Folds of this collection would leak, but not those of the joined: data=csv {joined}"
-    if found.leaks:
-        extras = " and leave out the train_only rows of their groups" * ("train_only" in found.entries.parts)
+        return f"Folds of this collection would leak, but folds of the joined table do not: data=csv {joined}"
+    if report.leaks:
+        extras = " and leave out the train_only rows of their groups" * ("train_only" in report.entries.parts)
         return (
-            f"Folds of this collection would leak: join its double pictures{extras}, raysk data audit {collection} "
+            f"Folds of this collection would leak: join its duplicates{extras}, raysk data audit {collection} "
             "--join joined.parquet, and use data=csv data.path=joined.parquet"
         )
-    if any(finding.severity == "error" for finding in found.findings):
-        return f"Nothing leaks, but there are errors: correct {rows}; data.on_error=skip leaves out files that are bad."
+    if any(finding.severity == "error" for finding in report.findings):
+        return f"Nothing leaks, but there are errors: correct {rows}; data.on_error=skip leaves out bad files."
     if arguments.split:
-        return "Nothing leaks: scores on this split can be trusted as far as its lists, files and metadata tell."
-    return f"Nothing leaks: go on with raysk tune --space supcon {collection}"
+        return "Nothing leaks: scores on this split can be trusted as far as its lists, files and metadata show."
+    return f"Nothing leaks: continue with raysk tune --space supcon {collection}"

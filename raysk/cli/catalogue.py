@@ -1,4 +1,4 @@
-"""What a recipe can name: every part with its idea, its settings, their defaults and their ranges, as Markdown."""
+"""The parts that a recipe can name, as Markdown: the idea, settings, defaults and ranges of each."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -16,7 +16,7 @@ from raysk.recipe import Model, Optimizer, Recipe
 from raysk.registry import Registry, unknown_name
 from raysk.settings import Settings, described
 
-# Title, where a recipe names it, family, and which of its members.
+# Title, where a recipe names the parts, registry, and base class of the parts.
 _FAMILIES: tuple[tuple[str, str, Registry[Any], type], ...] = (
     ("Losses on logits", "stage_two.loss.name, stage_one.classifier_loss.name", losses, LogitLoss),
     ("Losses on embeddings", "stage_one.loss.name", losses, EmbeddingLoss),
@@ -26,7 +26,7 @@ _FAMILIES: tuple[tuple[str, str, Registry[Any], type], ...] = (
     ("Training views", "stage_one.views, stage_two.view", training_views, object),
     ("Data", "data", sources, object),
 )
-# Choices that have no settings of their own: title, where a recipe names them, the class and the field.
+# Choices without settings: title, where a recipe names them, class and field.
 _CHOICES = (
     ("Optimizers", "stage_one.optimizer.name, stage_two.optimizer.name", Optimizer, "name"),
     ("Schedules", "stage_one.optimizer.schedule, stage_two.optimizer.schedule", Optimizer, "schedule"),
@@ -36,7 +36,7 @@ _CHOICES = (
 
 
 def catalogue(part: str | None = None) -> str:
-    """Returns one table a family, or the rows of one name alone.
+    """Returns one table for each family, or only the rows of one name.
 
     Raises:
         ConfigError: No part has that name.

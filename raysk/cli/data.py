@@ -1,4 +1,4 @@
-"""The commands `raysk data show` and `raysk data prepare`: look at a collection, and make it ready for training."""
+"""`raysk data show` and `raysk data prepare`: inspect a collection and prepare it for training."""
 
 import argparse
 import shlex
@@ -15,21 +15,23 @@ EXAMPLE = "data=ham10000 data.path=DIR, image_size=64"
 
 
 def add_data_commands(commands: Any) -> None:
-    """Adds the commands below `raysk data`.
+    """Adds both commands to those of `raysk data`.
 
     Args:
-        commands: What `add_subparsers` of `raysk data` returned.
+        commands: The result of `add_subparsers` on `raysk data`.
     """
-    show = commands.add_parser("show", help="print classes, groups and sizes of a dataset, and draw contact sheets")
+    show = commands.add_parser("show", help="print classes, groups and sizes of a collection, and draw contact sheets")
     show.set_defaults(run_command=_show)
-    prepare = commands.add_parser("prepare", help="decode the images of a dataset once, and write its manifest.parquet")
+    prepare = commands.add_parser(
+        "prepare", help="decode the images of a collection once, and write its manifest.parquet"
+    )
     prepare.set_defaults(run_command=_prepare)
     prepare.add_argument(
         "--sizes", type=int, nargs="+", default=[], metavar="PIXELS", help="several sizes at once (image_size)"
     )
     for command in (show, prepare):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=EXAMPLE)
-        command.add_argument("--out", type=Path, metavar="DIR", help="where to write (prepared/SOURCE)")
+        command.add_argument("--out", type=Path, metavar="DIR", help="output folder (prepared/SOURCE)")
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -64,11 +66,11 @@ def _prepare(arguments: argparse.Namespace) -> int:
     _say(console, group_sentence(manifest))
     for store in stores:
         size = store.pixels.shape[1]
-        _say(console, f"{len(manifest)} images of {size} × {size} pixels are in {store.folder}, read again and right")
+        _say(console, f"{len(manifest)} images of {size} × {size} pixels are in {store.folder}, all verified")
     _say(console, f"the rows are in {path}")
-    # The size is said even where it is the usual one: another would decode the images again.
-    own = [text for text in arguments.overrides if not text.startswith("image_size=")]
-    words = ["raysk", "tune", "--space", "supcon", *own, f"image_size={stores[0].pixels.shape[1]}"]
+    # The command names the size even if it is the default: another size would decode the images again.
+    overrides = [text for text in arguments.overrides if not text.startswith("image_size=")]
+    words = ["raysk", "tune", "--space", "supcon", *overrides, f"image_size={stores[0].pixels.shape[1]}"]
     _say(console, f"Next, search for the best classifier: {_command(words)}")
     return 0
 
@@ -87,7 +89,7 @@ def _draw_sheets(manifest: "Manifest", folder: Path, console: "Console") -> None
     from raysk.data.contact_sheets import draw_contact_sheet
 
     for label, name in enumerate(manifest.class_names):
-        # A class may be called "a/b" or "..", which is no file name.
+        # A class may be called "a/b" or "..", which are not file names.
         path = folder / f"{label:02d}-{''.join(sign if sign.isalnum() else '_' for sign in name)}.png"
         draw_contact_sheet(manifest, label, path)
         _say(console, f"contact sheet of {name}: {path}")

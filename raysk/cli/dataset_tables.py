@@ -1,4 +1,4 @@
-"""A dataset in a few tables: its classes, groups, image sizes and attributes."""
+"""Tables of a collection: its classes, groups, image sizes and attributes."""
 
 import os
 from collections import Counter
@@ -21,41 +21,41 @@ CHUNK = 1024
 
 
 def class_table(manifest: Manifest) -> Table:
-    """Returns the images, groups and share of each class, the most frequent first, and its rows by role."""
+    """Tabulates the images, groups, share and roles of each class, the most frequent class first."""
     roles = sorted(set(manifest.roles) - {""})
-    own = np.array(manifest.roles)
+    role_of_row = np.array(manifest.roles)
     table = _table("class", ["images", "groups", "share", *roles])
     for label in np.argsort(-manifest.class_counts, kind="stable"):
         rows = manifest.labels == label
-        by_role = [str(int((own[rows] == role).sum())) for role in roles]
+        by_role = [str(int((role_of_row[rows] == role).sum())) for role in roles]
         num_groups = len(np.unique(manifest.groups[rows]))
         share = f"{rows.mean():.2%}"
         table.add_row(Text(manifest.class_names[label]), str(int(rows.sum())), str(num_groups), share, *by_role)
-    totals = [str(int((own == role).sum())) for role in roles]
+    totals = [str(int((role_of_row == role).sum())) for role in roles]
     table.add_section()
     table.add_row("all", str(len(manifest)), str(len(np.unique(manifest.groups))), "", *totals)
     return table
 
 
 def group_sentence(manifest: Manifest) -> str:
-    """Returns what is known of the groups, in words."""
+    """Describes the groups in a sentence."""
     if not manifest.grouped:
         return (
-            "Nothing says which images belong together, so that each is its own group; name the column of the lesion "
-            "or patient in data.group if there is one."
+            "No column says which images belong together, so each image is its own group; if the table has a column of "
+            "lesions or patients, name it with data.group."
         )
     sizes = np.bincount(manifest.groups)
     mixed = _groups_of_several_classes(manifest)
-    told = f"{len(sizes)} groups: {(sizes == 1).sum()} of one image, the largest of {sizes.max()}"
-    return told + (f"; {mixed} hold several classes." if mixed else ".")
+    sentence = f"{len(sizes)} groups: {(sizes == 1).sum()} of one image, the largest of {sizes.max()}"
+    return sentence + (f"; {mixed} contain several classes." if mixed else ".")
 
 
 def size_table(manifest: Manifest, progress: Callable[[int, int], None]) -> Table:
-    """Returns how many images have each size, the most frequent first; reads the heads of all files.
+    """Counts the images of each size, the most frequent size first; reads the headers of all files.
 
     Args:
-        manifest: Whose images.
-        progress: Called with the numbers of images done and in all.
+        manifest: The rows.
+        progress: Called with the number of images done and the total.
     """
     counts: Counter[tuple[int, int] | None] = Counter()
     paths = manifest.paths
@@ -76,24 +76,24 @@ def size_table(manifest: Manifest, progress: Callable[[int, int], None]) -> Tabl
 
 
 def attribute_table(manifest: Manifest) -> Table:
-    """Returns how many values of each attribute are known, how many are different, and the most frequent one."""
+    """Tabulates the number of known and of different values of each attribute, and the most frequent value."""
     table = _table("attribute", ["known", "different", "most frequent"])
     for name in manifest.attributes:
         column = manifest.table.column(name)
         values = _known_texts(column)
         if values is None or not len(values):
-            told = ["0", "0"] if values is not None else [str(len(column) - column.null_count), ""]
-            table.add_row(Text(name), *told, "")
+            cells = ["0", "0"] if values is not None else [str(len(column) - column.null_count), ""]
+            table.add_row(Text(name), *cells, "")
             continue
         counts = pc.value_counts(values)
-        best = counts[int(np.argmax(counts.field("counts").to_numpy()))].as_py()
-        often = f"{best['values']} ({best['counts']})" if best["counts"] > 1 else ""
-        table.add_row(Text(name), str(len(values)), str(len(counts)), Text(often))
+        top = counts[int(np.argmax(counts.field("counts").to_numpy()))].as_py()
+        most_frequent = f"{top['values']} ({top['counts']})" if top["counts"] > 1 else ""
+        table.add_row(Text(name), str(len(values)), str(len(counts)), Text(most_frequent))
     return table
 
 
 def _known_texts(column: pa.ChunkedArray) -> pa.Array | None:
-    """Returns the values that are no blanks, or None of a column whose values are no texts, such as lists or bytes."""
+    """Returns the values that are not blank; None if the values have no text form, such as lists or bytes."""
     try:
         texts = pc.drop_null(column.cast(pa.string()))
     except pa.ArrowException:

@@ -15,38 +15,38 @@ from raysk.recipe import Recipe, StageTwo
 from raysk.registry import Registry, unknown_name
 from raysk.settings import Between, Settings, described, within
 
-# Where the comments begin.
+# Column at which the comments start.
 _COLUMN = 44
-# Nodes of the tree that are no settings of their own.
+# Nodes of the tree that are only shorthands for settings.
 _SHORTHANDS = {
-    "epochs": "Of whatever trains the whole network: stage one, and stage two of a one-stage recipe.",
-    "batch_size": "Of whatever trains the whole network.",
+    "epochs": "Of the stage that trains the whole network: stage one, or stage two of a one-stage recipe.",
+    "batch_size": "Of the stage that trains the whole network.",
 }
 _DOCUMENTED_ELSEWHERE = {"loader": "or auto: none on a CPU, else this GPU's share of the cores", "source": sources}
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """A setting's annotation and what its class says of it."""
+    """A setting's annotation and its description."""
 
     hint: Any
     about: str
 
 
 def explain(plain: Mapping[str, Any], node: str = "") -> str:
-    """Returns a composed configuration, or the part of it below a dotted path, as YAML with a comment a line.
+    """Returns a composed configuration, or its part below a dotted path, as YAML with a comment on each line.
 
     Raises:
         ConfigError: The configuration has no such part.
     """
     settings = _of_the_tree()
-    known = [""]
+    keys = [""]
     path: list[str] = []
     value: Any = plain
     for name in filter(None, node.split(".")):
         if not isinstance(value, Mapping) or name not in value:
-            known = [".".join([*path, str(key)]) for key in value] if isinstance(value, Mapping) else known
-            raise unknown_name("a part of the configuration", node, known)
+            keys = [".".join([*path, str(key)]) for key in value] if isinstance(value, Mapping) else keys
+            raise unknown_name("a part of the configuration", node, keys)
         settings = _inside(settings.get(name), value[name])
         value = value[name]
         path.append(name)
@@ -56,14 +56,14 @@ def explain(plain: Mapping[str, Any], node: str = "") -> str:
 
 
 def _of_the_tree() -> dict[str, _Setting]:
-    """Returns the settings at the root of the tree: those of a recipe stand there, not below a node of their own."""
+    """Returns the settings at the root of the tree, where the settings of a recipe have no node of their own."""
     return _settings_of(Config) | _settings_of(Recipe)
 
 
 def _lines(plain: Mapping[str, Any], settings: Mapping[str, _Setting], depth: int) -> Iterator[str]:
     for name, value in plain.items():
         setting = settings.get(name)
-        inner = _with_own_settings(setting, value)
+        inner = _with_part_settings(setting, value)
         if isinstance(inner, Mapping) and inner:
             yield _line(f"{'  ' * depth}{name}:", setting.about if setting else "")
             yield from _lines(inner, _inside(setting, inner), depth + 1)
@@ -72,16 +72,13 @@ def _lines(plain: Mapping[str, Any], settings: Mapping[str, _Setting], depth: in
             yield _line(f"{'  ' * depth}{name}: {text}", _comment(name, setting))
 
 
-def _with_own_settings(setting: _Setting | None, value: Any) -> Any:
-    """Returns a part with the defaults of its own settings, which the tree leaves open; anything else as it is."""
+def _with_part_settings(setting: _Setting | None, value: Any) -> Any:
+    """Adds the defaults of its settings to a part, which the tree leaves out; returns other values unchanged."""
     hint = _without_none(setting.hint) if setting else None
     if get_origin(hint) is Annotated and isinstance(get_args(hint)[1], Registry) and isinstance(value, Mapping):
-        return {**value, **within(str(value["name"]), get_args(hint)[1][value["name"]], _own(value)).to_plain()}
+        given = {name: inner for name, inner in value.items() if name != "name"}
+        return {**value, **within(str(value["name"]), get_args(hint)[1][value["name"]], given).to_plain()}
     return value
-
-
-def _own(part: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in part.items() if name != "name"}
 
 
 def _line(text: str, comment: str) -> str:
@@ -97,7 +94,7 @@ def _comment(name: str, setting: _Setting | None) -> str:
 
 
 def _inside(setting: _Setting | None, value: Any) -> dict[str, _Setting]:
-    """Returns the settings below a node: those of the part that it names, or of its own class."""
+    """Returns the settings below a node: those of the part that it names, or of its class."""
     kind = _without_none(setting.hint) if setting else None
     if get_origin(kind) is Annotated:
         registry = get_args(kind)[1]
@@ -105,7 +102,7 @@ def _inside(setting: _Setting | None, value: Any) -> dict[str, _Setting]:
         return {"name": _Setting(kind, "")} | (_settings_of(part) if part else {})
     if not (inspect.isclass(kind) and issubclass(kind, Settings)):
         return {}
-    # How much stage two is searched stands beside what it is.
+    # The budget of stage two shares a node with its settings.
     return _settings_of(kind) | (_settings_of(StageTwoBudget) if kind is StageTwo else {})
 
 
@@ -122,7 +119,7 @@ def _without_none(hint: Any) -> Any:
 
 
 def _rule(hint: Any) -> str:
-    """Returns the range or the choices of an annotation; empty where anything goes."""
+    """Returns the range or the choices of an annotation; empty if it allows any value."""
     optional = ", or null" if _without_none(hint) is not hint else ""
     hint = _without_none(hint)
     if get_origin(hint) is Literal:

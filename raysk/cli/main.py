@@ -1,6 +1,7 @@
-"""The command line. Heavy packages are imported by the command that needs them, so that help answers at once.
+"""The command line. Each command imports the heavy packages that it needs, so that help answers at once.
 
-Exit status: 0; 2 for what the user can mend; 3 for a study that was cut off and can be resumed; 130 after Ctrl-C.
+Exit status: 0; 2 for an error that the user can fix; 3 for a study that was cut off and can be resumed; 130 after
+Ctrl-C.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from raysk.supervision import supervised
 
 
 def program() -> int:
-    """Runs what was typed, a study under the eyes of a parent process; returns the exit status."""
+    """Runs the typed command, a study in a supervised child process; returns the exit status."""
     arguments = _parse(None)
     if arguments.run_command is _tune:
         return supervised(lambda: _run(arguments))
@@ -33,7 +34,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments, late = parser.parse_known_args(argv)
     arguments.words = tuple(sys.argv[1:] if argv is None else argv)
-    # Overrides may stand on both sides of an option; argparse takes those of one side.
+    # Overrides may be on both sides of an option, but argparse takes those of one side only.
     if late and (not hasattr(arguments, "overrides") or any(text.startswith("-") for text in late)):
         parser.error(f"unrecognized arguments: {' '.join(late)}")
     if late:
@@ -64,32 +65,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"raysk {raysk.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    # Without abbreviations, since what was typed is written down and repeated.
+    # Without abbreviations, since the run records the typed command.
     about = "search a space of recipes, ensemble the best, write the leaderboard"
     _add_tune(commands.add_parser("tune", help=about, allow_abbrev=False))
     train = commands.add_parser("train", help="train one recipe over all folds, without Ray")
-    train.add_argument("recipe", type=Path, metavar="FILE", help="what raysk recipe prints")
+    train.add_argument("recipe", type=Path, metavar="FILE", help="recipe file; raysk recipe prints one")
     train.add_argument("--run", metavar="DIR", help="run directory (runs/FILE-DATE)")
-    train.add_argument("--resume", action="store_true", help="go on with the run; no finished fold is repeated")
+    train.add_argument("--resume", action="store_true", help="continue the run; finished folds are not repeated")
     train.add_argument("--gpus-per-worker", type=int, choices=(0, 1), default=1, help="0 trains on the CPU (1 if any)")
     train.set_defaults(run_command=_train)
     recipe = commands.add_parser("recipe", help="print the recipe of a leaderboard row")
     recipe.add_argument("run", metavar="RUN", help="the run directory")
     recipe.add_argument("row", metavar="ROW", help="place, name or key of the row")
     recipe.set_defaults(run_command=_recipe)
-    config = commands.add_parser("config", help="print the configuration, each setting explained")
-    config.add_argument("overrides", nargs="*", metavar="PART|KEY=VALUE", help="stage_two prints that part alone")
-    config.add_argument("--space", help="as this search space sets it")
+    config = commands.add_parser("config", help="print the configuration and explain each setting")
+    config.add_argument("overrides", nargs="*", metavar="PART|KEY=VALUE", help="stage_two prints only that part")
+    config.add_argument("--space", help="print the configuration of this search space")
     config.set_defaults(run_command=_config)
     spaces = commands.add_parser("spaces", help="list the search spaces, or show one")
-    spaces.add_argument("space", nargs="?", metavar="SPACE", help="what it searches, and from where it starts")
+    spaces.add_argument("space", nargs="?", metavar="SPACE", help="show what this space searches and where it starts")
     spaces.set_defaults(run_command=_spaces)
-    data = commands.add_parser("data", help="look at a collection, find what is wrong with it, prepare it")
+    data = commands.add_parser("data", help="inspect, audit or prepare a collection")
     data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_data_commands(data_commands)
     add_audit(data_commands)
     parts = commands.add_parser("parts", help="list losses, heads, samplers, views and their settings, or show one")
-    parts.add_argument("part", nargs="?", metavar="PART", help="such as focal")
+    parts.add_argument("part", nargs="?", metavar="PART", help="name of a part, such as focal")
     parts.set_defaults(run_command=_parts)
     leaderboard = commands.add_parser("leaderboard", help="print the leaderboard of a run")
     leaderboard.add_argument("run", metavar="RUN", help="the run directory")
@@ -104,16 +105,18 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument(
         "--run", metavar="DIR", help="run directory (runs/SPACE-DATE), or s3://BUCKET/PREFIX to copy it to"
     )
-    tune.add_argument("--resume", action="store_true", help="go on with the run; no finished job is repeated")
-    tune.add_argument("--trials", type=int, metavar="N", help="recipes to try in all (what the space has, and a few)")
-    tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="begin no epoch after this time")
+    tune.add_argument("--resume", action="store_true", help="continue the run; finished jobs are not repeated")
+    tune.add_argument(
+        "--trials", type=int, metavar="N", help="recipes in all (those that the space names, and one drawn)"
+    )
+    tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="start no epoch after this time")
     tune.add_argument("--address", help="an existing Ray cluster, such as auto (start Ray on this machine)")
     tune.add_argument("--workers", type=int, default=1, metavar="N", help="DDP workers per lane (1)")
     tune.add_argument(
         "--gpus-per-worker",
         type=float,
         metavar="G",
-        help="GPUs of each worker; 0 trains on CPUs (1 where there are any)",
+        help="GPUs of each worker; 0 trains on CPUs (1 if any)",
     )
     tune.set_defaults(run_command=_tune)
 
@@ -139,7 +142,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     console = Console(soft_wrap=True)
     leaderboard = run_study(request, console)
     if leaderboard is None:
-        console.print("ended before its time: run the same command with --resume to go on")
+        console.print("the study ended early: run the same command with --resume to continue")
         return 130
     print(formats["md"](leaderboard))
     return 0
@@ -212,9 +215,9 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
 
 
 def _folder(text: str) -> Path:
-    """Returns a run directory, which these commands read where it was written."""
+    """Returns a run directory, which must be local."""
     if "://" in text or not text:
         raise ConfigError(
-            f"a run directory must be a folder here, but got {text!r}: raysk tune says in which one it works"
+            f"a run directory must be a local folder, but got {text!r}: give the one that raysk tune prints"
         )
     return Path(text)

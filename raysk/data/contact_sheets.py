@@ -1,4 +1,4 @@
-"""Contact sheets: a look at the images of a class, one of each group, and at pairs that show the same picture."""
+"""Contact sheets: the images of a class, one of each group, and pairs that show the same picture."""
 
 import os
 from collections.abc import Sequence
@@ -20,20 +20,20 @@ GAP = 8
 LINE = 13
 PAPER, INK, FAINT = (255, 255, 255), (25, 25, 25), (110, 110, 110)
 
-Shown = tuple[Path, str]  # an image file, and a word on it
+Captioned = tuple[Path, str]  # an image file and its caption
 
 
 def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
-    """Draws up to 24 images of a class as a PNG file, with file name and group below each, whole or not at all.
+    """Draws up to 24 images of a class, with file name and group below each, as a PNG file, whole or not at all.
 
     Args:
-        manifest: Whose images.
+        manifest: The manifest of the images.
         label: The code of the class.
-        path: Where.
+        path: The PNG file.
 
     Returns:
-        The rows on the sheet: the first of each group, and more of them only where there are too few groups; spread
-        evenly over the class, so that the same dataset has the same sheet.
+        The rows on the sheet: the first row of each group, and further rows only if there are too few groups. They are
+        spread evenly over the class, so that the same dataset gives the same sheet.
     """
     rows = _chosen(manifest, label)
     images, groups = manifest.paths, manifest.table.column("group")
@@ -45,22 +45,22 @@ def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
     return rows
 
 
-def draw_pairs(pairs: Sequence[tuple[Shown, Shown]], path: Path) -> None:
-    """Draws up to 24 pairs of images side by side as a PNG file, three pairs a line, whole or not at all.
+def draw_pairs(pairs: Sequence[tuple[Captioned, Captioned]], path: Path) -> None:
+    """Draws up to 24 pairs of images side by side, three pairs a line, as a PNG file, whole or not at all.
 
     Args:
-        pairs: File, and a word on it, of either image; of many pairs some are drawn, evenly spread.
-        path: Where.
+        pairs: The file and the caption of both images; of more than 24 pairs, 24 are drawn, evenly spread.
+        path: The PNG file.
     """
     places = _spread(np.arange(len(pairs)), MOST_IMAGES)
     title = f"{len(places)} of {len(pairs)} pairs that show the same picture, side by side"
-    _draw(title, [one for place in places for one in pairs[place]], path)
+    _draw(title, [captioned for place in places for captioned in pairs[place]], path)
 
 
-def _draw(title: str, shown: Sequence[Shown], path: Path) -> None:
-    """Draws images in lines of six, with file name and a word below each."""
-    num_columns = max(1, min(COLUMNS, len(shown)))
-    num_lines = -(-len(shown) // num_columns)
+def _draw(title: str, images: Sequence[Captioned], path: Path) -> None:
+    """Draws images in lines of six, with file name and caption below each."""
+    num_columns = max(1, min(COLUMNS, len(images)))
+    num_lines = -(-len(images) // num_columns)
     cell = (SIDE + GAP, SIDE + 2 * LINE + GAP)
     top = 2 * LINE + GAP
     sheet = Image.new("RGB", (GAP + num_columns * cell[0], top + num_lines * cell[1] + GAP), PAPER)
@@ -68,18 +68,18 @@ def _draw(title: str, shown: Sequence[Shown], path: Path) -> None:
     font = ImageFont.load_default(11)
     _write(draw, (GAP, GAP), title, sheet.width, INK, font)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        thumbnails = list(pool.map(_thumbnail, [image for image, _ in shown]))
-    for place, ((image, word), thumbnail) in enumerate(zip(shown, thumbnails, strict=True)):
+        thumbnails = list(pool.map(_thumbnail, [image for image, _ in images]))
+    for place, ((image, caption), thumbnail) in enumerate(zip(images, thumbnails, strict=True)):
         left, upper = GAP + place % num_columns * cell[0], top + place // num_columns * cell[1]
-        name = partial(_write, draw, width=SIDE, font=font)
+        write = partial(_write, draw, width=SIDE, font=font)
         if thumbnail is None:
             draw.rectangle((left, upper, left + SIDE - 1, upper + SIDE - 1), outline=FAINT)
-            name((left + GAP, upper + SIDE // 2), "cannot be read", fill=INK)
+            write((left + GAP, upper + SIDE // 2), "cannot be read", fill=INK)
         else:
-            # Whole, in its own shape, and standing on its caption.
+            # Uncropped, and at the bottom of its square, directly above its caption.
             sheet.paste(thumbnail, (left + (SIDE - thumbnail.width) // 2, upper + SIDE - thumbnail.height))
-        name((left, upper + SIDE + 1), image.name, fill=INK)
-        name((left, upper + SIDE + 1 + LINE), word, fill=FAINT)
+        write((left, upper + SIDE + 1), image.name, fill=INK)
+        write((left, upper + SIDE + 1 + LINE), caption, fill=FAINT)
     with replacing(path) as temporary:
         sheet.save(temporary, "PNG")
 
@@ -92,11 +92,11 @@ def _chosen(manifest: Manifest, label: int) -> list[int]:
     return [*chosen, *_spread(others, MOST_IMAGES - len(chosen))]
 
 
-def _spread(rows: np.ndarray, number: int) -> list[int]:
-    """Returns at most `number` of the rows, evenly spaced."""
-    if len(rows) <= number:
+def _spread(rows: np.ndarray, most: int) -> list[int]:
+    """Returns at most `most` of the rows, evenly spaced."""
+    if len(rows) <= most:
         return [int(row) for row in rows]
-    return [int(rows[place]) for place in np.arange(number) * len(rows) // max(number, 1)]
+    return [int(rows[place]) for place in np.arange(most) * len(rows) // max(most, 1)]
 
 
 def _thumbnail(path: Path) -> Image.Image | None:
@@ -119,7 +119,7 @@ def _write(
     fill: tuple[int, int, int],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    """Writes a line, shortened in its middle to what fits: the ends of names tell them apart."""
+    """Writes a line of text, shortened in the middle to fit the width: names differ at their ends."""
     shown = text
     while draw.textlength(shown, font) > width and len(shown) > 3:
         keep = len(shown) - 2

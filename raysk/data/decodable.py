@@ -1,10 +1,10 @@
-"""Which image files can be decoded rightly; what else there is gets refused, with a reason, before it does harm."""
+"""Checks which image files can be decoded correctly; all others are refused, with a reason, before they do harm."""
 
 from PIL import Image
 
-# Pillow's decoders let these through for damaged files; anything else is a defect and keeps its traceback.
+# Pillow's decoders raise these for damaged files; any other exception is a defect and keeps its traceback.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-# From here on Pillow warns. A file of a few kilobytes can ask for gigabytes of memory when it is decoded.
+# Pillow warns above this number: a file of a few kilobytes can need gigabytes of memory to decode.
 MOST_PIXELS = 89_478_485
 
 
@@ -17,21 +17,21 @@ _TURNS = {
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Returns an image turned as its EXIF orientation says.
+    """Returns an image turned upright by its EXIF orientation.
 
-    Pillow's `exif_transpose` also writes the EXIF data back, and fails where other tags of it are odd.
+    Pillow's `exif_transpose` also writes the EXIF data back, and fails if its other tags are malformed.
     """
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     return image if turn is None else image.transpose(turn)
 
 
 def check_decodable(image: Image.Image) -> None:
-    """Refuses an opened image of which no pixel has been decoded yet.
+    """Refuses an opened image that cannot be decoded correctly, before any pixel is decoded.
 
     Raises:
-        ValueError: It has too many pixels, or grey levels of which nobody knows what is white.
+        ValueError: The image has too many pixels, or its mode does not define which level is white.
     """
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width} by {image.height} pixels are more than {MOST_PIXELS:,}: save it smaller")
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode!r} does not say which of its levels is white: save it with 8 or 16 bits")
+        raise ValueError(f"mode {image.mode!r} does not define which level is white: save it with 8 or 16 bits")

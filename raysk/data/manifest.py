@@ -1,4 +1,4 @@
-"""The manifest: which images there are, and what is known of each of them."""
+"""The manifest: the images of a dataset, each with its label, group, role and attributes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,18 +24,18 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """The rows of a dataset, in one fixed order; every later step names an image by its row.
+    """The rows of a dataset in a fixed order; every later step refers to an image by its row.
 
     Attributes:
-        table: The columns "image" (path, relative to `root` or absolute), "label", "group" and "role", all strings,
-            then the attributes, which no digest depends on.
+        table: The columns "image" (path, relative to `root` or absolute), "label", "group" and "role", all strings;
+            then the attributes, which the digest leaves out.
         root: The folder that relative image paths start from.
-        class_names: The name of every class; a class is coded by its position here.
-        grouped: False when nothing says which images belong together, so that each row is its own group.
+        class_names: The names of the classes; the code of a class is its position here.
+        grouped: False if the dataset has no groups, so that each row is its own group.
 
     Raises:
-        DataError: A column is missing, an image is there twice, a label is null, empty or unknown, a class has no
-            row, there are fewer than two classes, a group is null or empty, or a role is unknown.
+        DataError: A column is missing, an image occurs twice, a label is null, empty or unknown, a class has no row,
+            the dataset has fewer than two classes, a group is null or empty, or a role is unknown.
     """
 
     table: pa.Table
@@ -62,7 +62,7 @@ class Manifest:
 
     @cached_property
     def groups(self) -> IntArray:
-        """A code of the group of each row, (N,), counted from 0 in order of first appearance."""
+        """The group code of each row, (N,), counted from 0 in order of first appearance."""
         column = self.table.column("group")
         return _codes(column, pc.unique(column))
 
@@ -88,15 +88,15 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """Names the content: rows (image, label, group, role) and class names, wherever the images lie."""
+        """A digest of the rows (image, label, group, role) and the class names; it does not depend on `root`."""
         rows = [self.table.column(name).to_pylist() for name in COLUMNS]
         return digest_of({"rows": rows, "class_names": self.class_names, "grouped": self.grouped})
 
     def without(self, rows: Sequence[int]) -> "Manifest":
-        """Returns the manifest that lacks `rows`; the others keep their order.
+        """Returns the manifest without `rows`; the other rows keep their order.
 
         Raises:
-            DataError: A class would be left with no row.
+            DataError: A class would lose its last row.
         """
         keep = np.ones(len(self), dtype=bool)
         keep[list(rows)] = False
@@ -109,7 +109,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Reads what `write` wrote.
+        """Reads a manifest that `write` wrote.
 
         Raises:
             ArtifactError: The file is missing or is not a manifest.
@@ -128,15 +128,15 @@ def make_manifest(
     class_names: Sequence[str] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Returns a manifest of columns.
+    """Makes a manifest from columns.
 
     Args:
         images: Paths, relative to `root` or absolute.
-        labels: One class name a row.
+        labels: The class name of each row.
         root: The folder that relative paths start from.
-        groups: What must not be parted, such as the lesion; without it each row is its own group.
-        roles: "test", "train_only" or "" for each row; without it no row has a role.
-        class_names: The classes in their order; without it those that occur, sorted by name.
+        groups: The group of each row, such as its lesion; without it, each row is its own group.
+        roles: "test", "train_only" or "" for each row; without it, no row has a role.
+        class_names: The classes in their order; without it, the classes that occur, sorted by name.
         attributes: Further columns by name: sequences or Arrow arrays.
 
     Raises:
@@ -176,7 +176,7 @@ def _check_no_blank(table: pa.Table, name: str) -> None:
     if blank.size:
         image = table.column("image")[int(blank[0])].as_py()
         raise DataError(
-            f"every row must have a {name}, but row {blank[0]} ({image!r}) has none, as {blank.size} in all: "
+            f"every row must have a {name}, but row {blank[0]} ({image!r}) has none ({blank.size} in all): "
             f"fill in the {name} or remove the rows"
         )
 
@@ -186,12 +186,12 @@ def _check_images_once(table: pa.Table) -> None:
     if len(pc.unique(images)) == len(images):
         return
     image, count = Counter(images.to_pylist()).most_common(1)[0]
-    raise DataError(f"an image must be in one row, but {image!r} is in {count}: remove the double rows")
+    raise DataError(f"an image must be in one row, but {image!r} is in {count}: remove the duplicate rows")
 
 
 def _check_classes(table: pa.Table, class_names: tuple[str, ...]) -> None:
     if len(set(class_names)) != len(class_names):
-        raise DataError(f"class names must differ, but got {', '.join(class_names)}: remove the double name")
+        raise DataError(f"class names must differ, but got {', '.join(class_names)}: remove the duplicate name")
     counts = Counter(table.column("label").to_pylist())
     unknown = sorted(set(counts) - set(class_names))
     if unknown:
@@ -204,7 +204,7 @@ def _check_classes(table: pa.Table, class_names: tuple[str, ...]) -> None:
         raise DataError(f"a class must have rows, but {', '.join(empty)} has none: add images or remove the class")
     if len(class_names) < 2:
         raise DataError(
-            f"there must be at least two classes, but got {', '.join(class_names) or 'none'}: check the label column"
+            f"a dataset must have at least two classes, but got {', '.join(class_names) or 'none'}: check the labels"
         )
 
 

@@ -1,4 +1,4 @@
-"""Parquet files of raysk's own: a table, and facts about it as JSON in the schema."""
+"""Parquet files that raysk writes: a table, and facts about it as JSON in the schema."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ def write_parquet(path: Path, noun: str, table: pa.Table, facts: dict[str, Any])
     """Writes a table with its facts, whole or not at all.
 
     Args:
-        path: Where.
-        noun: What the file holds; only a reader that wants the same takes it.
+        path: The file.
+        noun: The kind of content, such as "folds"; `read_parquet` refuses a file of another kind.
         table: The columns.
         facts: JSON values.
     """
@@ -26,13 +26,13 @@ def write_parquet(path: Path, noun: str, table: pa.Table, facts: dict[str, Any])
 
 
 def read_parquet(path: Path, noun: str) -> tuple[pa.Table, dict[str, Any]]:
-    """Reads what `write_parquet` wrote: the table and its facts.
+    """Returns the table and the facts of a file that `write_parquet` wrote.
 
     Raises:
         ArtifactError: The file is missing, broken, or holds something else.
     """
     try:
-        # Read in one go: by its path it would be opened twice, and another lane may replace it in between.
+        # Read all bytes first: Arrow opens a path twice, and another lane may replace the file in between.
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
     except (OSError, pa.ArrowInvalid) as error:
         reason = str(error).split("\n", 1)[0]

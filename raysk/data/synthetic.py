@@ -1,4 +1,4 @@
-"""The embedded dataset: drawn lesions of HAM10000's seven classes, as unbalanced as there, with masks and boxes."""
+"""The embedded dataset: drawn lesions of HAM10000's seven classes, equally unbalanced, with masks and boxes."""
 
 import csv
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from raysk.errors import ConfigError
 DRAWING_VERSION = 1
 CLASS_NAMES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 HAM10000_COUNTS = (327, 514, 1099, 115, 1113, 6705, 142)
-LEAST_IMAGES, LEAST_LESIONS = 12, 8  # of a class
+LEAST_IMAGES, LEAST_LESIONS = 12, 8  # of each class
 IMAGES_PER_LESION = 1.35
 MOST_IMAGES_PER_LESION = 3
 LEAST_SIZE = 16
 COLUMNS = ("image_id", "file", "label", "group", "mask", "x0", "y0", "x1", "y1")
 
-# The mean and the standard deviation of each trait in each class. What is typical of a class also occurs in others.
+# The mean and the standard deviation of each trait in each class. Typical traits of a class also occur in others.
 TYPICAL: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "akiec": {"light": (1.0, 0.08), "red": (0.7, 0.2), "irregularity": (0.16, 0.05), "softness": (0.6, 0.2),
               "variegation": (0.15, 0.12), "scales": (0.85, 0.25), "vessels": (0.6, 0.8), "radius": (0.6, 0.1)},
@@ -50,21 +50,21 @@ def make_synthetic(folder: Path, num_images: int, size: int, seed: int) -> None:
     """Draws the dataset into a new folder: images/, masks/ and metadata.csv.
 
     The table has the columns image_id, file, label, group (the lesion), mask, and the box of the lesion x0, y0, x1,
-    y1 in pixels, half-open. A lesion has one to three photographs, which differ as photographs do.
+    y1 in pixels, half-open. A lesion has one to three photographs, which differ as real ones do.
 
     Args:
-        folder: What to make; it appears when it is whole.
+        folder: The folder to make; it appears only when it is complete.
         num_images: The number of images.
         size: Height and width of an image in pixels.
         seed: The same seed gives the same dataset.
 
     Raises:
         ConfigError: There are too few images for the classes, or they are too small.
-        ArtifactError: The folder cannot be written, or is there already.
+        ArtifactError: The folder cannot be written, or already exists.
     """
     if size < LEAST_SIZE:
         raise ConfigError(
-            f"drawn images must be at least {LEAST_SIZE} pixels wide, but got {size}: ask for larger ones"
+            f"drawn images must be at least {LEAST_SIZE} pixels wide, but got {size}: choose a larger size"
         )
     rng = np.random.default_rng(seed)
     shots = _plan(num_images, rng)
@@ -72,12 +72,12 @@ def make_synthetic(folder: Path, num_images: int, size: int, seed: int) -> None:
         (temporary / "images").mkdir(parents=True)
         (temporary / "masks").mkdir()
         rows = []
-        names = iter(rng.permutation(num_images))  # so that neighbours are not of one lesion or class
+        names = iter(rng.permutation(num_images))  # so that neighbouring names do not share a lesion or class
         for number, (class_name, num_shots) in enumerate(shots):
-            own = np.random.default_rng([seed, number])
-            lesion = draw_lesion(_draw_traits(class_name, own), size, own)
+            lesion_rng = np.random.default_rng([seed, number])
+            lesion = draw_lesion(_draw_traits(class_name, lesion_rng), size, lesion_rng)
             for _ in range(num_shots):
-                row = _write_images(temporary, f"drawn_{next(names):05d}", lesion, size, own)
+                row = _write_images(temporary, f"drawn_{next(names):05d}", lesion, size, lesion_rng)
                 rows.append({**row, "label": class_name, "group": f"lesion_{number:05d}"})
         with (temporary / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -89,15 +89,15 @@ def _plan(num_images: int, rng: np.random.Generator) -> list[tuple[str, int]]:
     """Returns the class and the number of photographs of each lesion."""
     least = LEAST_IMAGES * len(CLASS_NAMES)
     if num_images < least:
-        raise ConfigError(f"data.size must be at least {least}, but got {num_images}: ask for more drawn images")
+        raise ConfigError(f"data.size must be at least {least}, but got {num_images}: raise data.size")
     shares = np.array(HAM10000_COUNTS) / sum(HAM10000_COUNTS)
     counts = np.maximum(LEAST_IMAGES, np.round(shares * num_images).astype(int))
     counts[counts.argmax()] -= counts.sum() - num_images
     plan = []
     for class_name, count in zip(CLASS_NAMES, counts, strict=True):
         num_lesions = max(LEAST_LESIONS, round(count / IMAGES_PER_LESION))
-        more = rng.permutation(np.repeat(np.arange(num_lesions), MOST_IMAGES_PER_LESION - 1))[: count - num_lesions]
-        shots = 1 + np.bincount(more, minlength=num_lesions)
+        extra = rng.permutation(np.repeat(np.arange(num_lesions), MOST_IMAGES_PER_LESION - 1))[: count - num_lesions]
+        shots = 1 + np.bincount(extra, minlength=num_lesions)
         plan += [(class_name, int(number)) for number in shots]
     return plan
 
@@ -112,7 +112,7 @@ def _draw_traits(class_name: str, rng: np.random.Generator) -> Traits:
 
 
 def _write_images(folder: Path, name: str, lesion: Lesion, size: int, rng: np.random.Generator) -> dict[str, str | int]:
-    """Takes a photograph and returns its line of the table, as far as the photograph tells it."""
+    """Writes a photograph and its mask; returns their columns of the table: id, files and box."""
     image, mask = photograph(lesion, size, rng)
     file, mask_file = f"images/{name}.png", f"masks/{name}.png"
     Image.fromarray(image).save(folder / file, compress_level=1)

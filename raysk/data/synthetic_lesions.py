@@ -27,12 +27,12 @@ GLARE = (250, 246, 242)
 
 @dataclass(frozen=True)
 class Traits:
-    """What a lesion looks like; amounts are from 0 to about 1 unless they are numbers of structures.
+    """The appearance of a lesion; amounts range from 0 to about 1, except for numbers of structures.
 
     Attributes:
         colour: Its base colour, RGB from 0 to 255.
         radius: Half its width, as a share of half the drawing.
-        irregularity: How far its border strays from an ellipse.
+        irregularity: How far its border departs from an ellipse.
         softness: The width of its border, as a share of half the drawing.
         asymmetry: How much darker one side is than the other.
         variegation: How much of it has other colours.
@@ -66,11 +66,11 @@ class Traits:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A drawn lesion on clear ground.
+    """A drawn lesion on a transparent background.
 
     Attributes:
         colour: RGB from 0 to 255, (3, S, S).
-        opacity: How much of it covers the skin, from 0 to 1, (S, S).
+        opacity: How far it covers the skin, from 0 to 1, (S, S).
         skin: The colour of the skin around it, RGB from 0 to 255, (3, 1, 1).
     """
 
@@ -80,12 +80,12 @@ class Lesion:
 
 
 def draw_lesion(traits: Traits, size: int, rng: np.random.Generator) -> Lesion:
-    """Returns a lesion of these traits.
+    """Draws a lesion with these traits.
 
     Args:
-        traits: What it looks like.
-        size: Height and width of the photographs that will be taken of it, in pixels.
-        rng: Where its structures lie.
+        traits: Its appearance.
+        size: Height and width of its photographs, in pixels.
+        rng: Places its structures.
     """
     side = size * OVERSAMPLING
     axis = np.linspace(-1, 1, side, dtype=np.float32)
@@ -112,12 +112,12 @@ def draw_lesion(traits: Traits, size: int, rng: np.random.Generator) -> Lesion:
 
 
 def photograph(lesion: Lesion, size: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Takes one photograph: another turn, distance, light, hair, bubbles and noise each time.
+    """Takes one photograph; rotation, distance, light, hair, bubbles and noise differ each time.
 
     Args:
-        lesion: What is photographed; it was drawn for this size.
+        lesion: The lesion, drawn for this size.
         size: Height and width in pixels.
-        rng: How this photograph differs from others of the lesion.
+        rng: Draws the differences between photographs.
 
     Returns:
         The photograph, (size, size, 3), and the mask of the lesion, (size, size), 255 inside and 0 outside.
@@ -165,7 +165,7 @@ def _sigmoid(values: FloatArray) -> FloatArray:
 
 
 def _paint(canvas: FloatArray, mask: FloatArray, colour: Sequence[int], strength: float) -> None:
-    """Mixes a colour into the canvas where the mask, from 0 to 1, says."""
+    """Blends a colour into the canvas, weighted by a mask from 0 to 1."""
     weight = min(1.0, strength) * mask
     for plane, level in zip(canvas, colour, strict=True):
         plane += weight * (level - plane)
@@ -174,7 +174,7 @@ def _paint(canvas: FloatArray, mask: FloatArray, colour: Sequence[int], strength
 def _paint_network(
     canvas: FloatArray, traits: Traits, depth: FloatArray, x: FloatArray, y: FloatArray, rng: np.random.Generator
 ) -> None:
-    """Darkens the lines of an uneven honeycomb, which leave out a pale centre."""
+    """Darkens the lines of an uneven honeycomb, except over a pale centre."""
     side = len(x)
     bent_x, bent_y = x + 0.05 * _clouds(side, 7, rng), y + 0.05 * _clouds(side, 7, rng)
     pitch, turn = rng.uniform(44, 60), rng.uniform(0, math.pi)
@@ -229,7 +229,7 @@ def _bubbles(side: int, rng: np.random.Generator) -> FloatArray:
 
 
 def _winding(start: FloatArray, heading: float, length: float, bend: float, rng: np.random.Generator) -> FloatArray:
-    """Returns the ten corners of a line that changes its heading a little at each, (10, 2)."""
+    """Returns ten points of a line whose heading changes a little at each point, (10, 2)."""
     headings = heading + np.cumsum(rng.normal(0, bend, 9))
     steps = length / 9 * np.stack([np.cos(headings), np.sin(headings)], axis=1)
     return np.vstack([start, start + np.cumsum(steps, axis=0)])

@@ -1,4 +1,4 @@
-"""Reading tables that people bring: CSV in its dialects, and Parquet."""
+"""Reads users' tables: CSV in its dialects, and Parquet."""
 
 import csv
 import re
@@ -18,14 +18,14 @@ from raysk.errors import DataError
 def read_columns(path: Path, texts: Collection[str]) -> pa.Table:
     """Reads a Parquet table, or a CSV table with commas, semicolons or tabs, with or without a byte order mark.
 
-    Spaces around the names of a CSV table's columns are no part of them.
+    Spaces around the column names of a CSV table are removed.
 
     Args:
-        path: The table; the suffix .parquet tells which it is.
-        texts: The columns of a CSV table that hold text, whatever it looks like; the types of others are guessed.
+        path: The table; it is Parquet if its suffix is .parquet, and CSV otherwise.
+        texts: The columns of a CSV table to read as text; Arrow infers the types of the others.
 
     Raises:
-        DataError: The file cannot be read as a table, a quote is not closed, or two columns have one name.
+        DataError: The file cannot be read as a table, a quote is not closed, or two columns have the same name.
     """
     try:
         table = pq.read_table(path, partitioning=None) if path.suffix.lower() == ".parquet" else _read_csv(path, texts)
@@ -33,27 +33,29 @@ def read_columns(path: Path, texts: Collection[str]) -> pa.Table:
         reason = str(error).split("\n", 1)[0]
         raise DataError(f"{path} must be a CSV or Parquet table, but {reason}: correct the file") from error
     names = table.column_names
-    if doubled := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"columns of {path.name} must have different names, but two are {doubled[0]!r}: rename one")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise DataError(
+            f"columns of {path.name} must have different names, but two are called {repeated[0]!r}: rename one"
+        )
     return table
 
 
 def strings_of(table: pa.Table, name: str, setting: str, path: Path) -> list[str]:
-    """Returns a column as strings, blank where it has no value.
+    """Returns a column as strings, blank for missing values.
 
     Args:
         table: The table that was read from `path`.
         name: The column.
         setting: The setting that named the column, for the error.
-        path: Where the table lies, for the error.
+        path: The file of the table, for the error.
 
     Raises:
-        DataError: There is no such column, and the message has those that there are, nearest name first; or it holds
-            no text.
+        DataError: The column does not exist (the message lists all columns, nearest name first), or it holds neither
+            text nor numbers.
     """
     if name not in table.column_names:
-        known = sorted(table.column_names)
-        nearest = ", ".join(get_close_matches(name, known, n=len(known), cutoff=0.0))
+        columns = sorted(table.column_names)
+        nearest = ", ".join(get_close_matches(name, columns, n=len(columns), cutoff=0.0))
         raise DataError(
             f"{setting} must be a column of {path.name}, but got {name!r}; columns, nearest first: {nearest}"
         )
@@ -62,28 +64,28 @@ def strings_of(table: pa.Table, name: str, setting: str, path: Path) -> list[str
     except pa.ArrowException as error:
         kind = table.schema.field(name).type
         raise DataError(
-            f"{setting} must be a column of text or numbers, but {name!r} of {path.name} holds {kind}: take another one"
+            f"{setting} must be a column of text or numbers, but {name!r} of {path.name} holds {kind}: choose another"
         ) from error
 
 
 def quoted_rows(lines: Iterable[str], delimiter: str, path: Path, spaced: bool = False) -> Iterator[list[str]]:
-    """Yields the rows of a CSV table, and refuses one in which a stray quote would swallow rows.
+    """Yields the rows of a CSV table, and refuses a table in which a stray quote would swallow rows.
 
     Args:
         lines: The lines with their ends.
-        delimiter: What parts the values.
-        path: Where the table lies, for the error.
-        spaced: Whether spaces behind a delimiter are no part of a value.
+        delimiter: The character between values.
+        path: The file of the table, for the error.
+        spaced: Whether to skip spaces after a delimiter.
 
     Raises:
-        DataError: A quote is not closed, text follows a closing one, or a quoted value holds what look like whole rows.
+        DataError: A quote is not closed, text follows a closing quote, or a quoted value seems to hold whole rows.
     """
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=spaced, strict=True)
     begin = 1
     try:
         for row in reader:
             if reader.line_num > begin and _swallows_rows(row, delimiter):
-                raise _stray_quote(path, begin, reader.line_num, "holds rows of its own")
+                raise _stray_quote(path, begin, reader.line_num, "a value holds whole rows")
             begin = reader.line_num + 1
             yield row
     except csv.Error as error:
@@ -91,7 +93,7 @@ def quoted_rows(lines: Iterable[str], delimiter: str, path: Path, spaced: bool =
 
 
 def _swallows_rows(row: list[str], delimiter: str) -> bool:
-    """Whether the line breaks in a value leave pieces that have just the delimiters of rows of the same width."""
+    """Returns whether a value, split at its line breaks, has exactly the delimiters of several rows of this width."""
     others = len(row) - 1
     for place, value in enumerate(row):
         first, *middle = re.split("\r\n?|\n", value)
@@ -105,8 +107,9 @@ def _swallows_rows(row: list[str], delimiter: str) -> bool:
 
 def _stray_quote(path: Path, begin: int, end: int, reason: str) -> DataError:
     return DataError(
-        f"quotes of {path} must open and close around a whole value, but the row in line {begin} ends in line {end} "
-        f"({reason}): close the quote of that row, or write a quote that belongs to a value twice within quotes"
+        f"quotes of {path} must open and close around a whole value, but the row that begins in line {begin} ends in "
+        f"line {end} ({reason}): close the quote of that row, or put a value that contains a quote into quotes and "
+        "double that quote"
     )
 
 
@@ -117,7 +120,7 @@ def _read_csv(path: Path, texts: Collection[str]) -> pa.Table:
         file.seek(0)
         rows = quoted_rows(file, delimiter, path)
         names = next((row for row in rows if row), [])
-        deque(rows, maxlen=0)  # Arrow would take whole rows into a value whose quote is not closed
+        deque(rows, maxlen=0)  # checks the quotes: Arrow would read whole rows into a value with an unclosed quote
     table = pyarrow.csv.read_csv(
         path,
         parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),

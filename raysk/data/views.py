@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-# albumentations asks a server for its newest version when it is imported; a training must not depend on the network.
+# On import, albumentations queries a server for its newest version; training must not depend on the network.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
@@ -16,9 +16,9 @@ import numpy.typing as npt
 from raysk.registry import Registry, unknown_name
 
 MASK_64 = 2**64 - 1
-PCG64_INCREMENT = 0x5851F42D4C957F2D14057B7EF767814F  # any odd number does
+PCG64_INCREMENT = 0x5851F42D4C957F2D14057B7EF767814F  # any odd number works
 
-MID_GREY = 128  # near zero once a network has normalised it, as DeVries and Taylor 2017 fill their holes
+MID_GREY = 128  # near zero after normalisation, the value with which DeVries and Taylor 2017 fill holes
 
 Pixels = npt.NDArray[np.uint8]
 Pipeline = Callable[[int], list[A.BasicTransform]]
@@ -36,7 +36,7 @@ def no_change(size: int) -> list[A.BasicTransform]:
 
 @training_views.register("light")
 def light(size: int) -> list[A.BasicTransform]:
-    """Flips, and a small turn, zoom and shift: for few images or a short training."""
+    """Flips, and a small rotation, zoom and shift: for few images or short training."""
     return [
         A.Resize(size, size),
         A.HorizontalFlip(p=0.5),
@@ -53,7 +53,7 @@ def light(size: int) -> list[A.BasicTransform]:
 
 @training_views.register("medium")
 def medium(size: int) -> list[A.BasicTransform]:
-    """Crops of half the image and more, all eight symmetries of the square, and a little colour."""
+    """Crops of at least half the image, all eight symmetries of the square, and mild colour jitter."""
     return [
         A.RandomResizedCrop((size, size), scale=(0.5, 1.0)),
         A.D4(p=1.0),
@@ -63,7 +63,7 @@ def medium(size: int) -> list[A.BasicTransform]:
 
 @training_views.register("supercon")
 def supercon(size: int) -> list[A.BasicTransform]:
-    """The augmented view of SuperCon (Chen, Zhuang, Chang 2022); the smallest crop, which it leaves open, is ours."""
+    """The augmented view of SuperCon (Chen, Zhuang, Chang 2022); it leaves the smallest crop open: 0.2 is ours."""
     return [
         A.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
         A.ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.3),
@@ -75,7 +75,7 @@ def supercon(size: int) -> list[A.BasicTransform]:
 
 @training_views.register("focal")
 def focal(size: int) -> list[A.BasicTransform]:
-    """Rotation, flips, crop and cutout, as Le et al. 2020 name them; their ranges, which they leave open, are ours."""
+    """Rotation, flips, crop and cutout, as in Le et al. 2020; the paper gives no ranges: these are ours."""
     return [
         A.Rotate((-180, 180), border_mode=cv2.BORDER_REFLECT_101, p=1.0),
         A.HorizontalFlip(p=0.5),
@@ -89,7 +89,7 @@ def focal(size: int) -> list[A.BasicTransform]:
 
 @training_views.register("heavy")
 def heavy(size: int) -> list[A.BasicTransform]:
-    """Strong change of place, colour and sharpness, with holes: about as much as RandAugment; the choice is ours."""
+    """Strong changes of geometry, colour and sharpness, with holes: about as strong as RandAugment; our own choice."""
     return [
         A.RandomResizedCrop((size, size), scale=(0.3, 1.0)),
         A.D4(p=1.0),
@@ -105,7 +105,7 @@ def heavy(size: int) -> list[A.BasicTransform]:
 
 
 class TrainingView:
-    """A random view that its seed alone determines, in whatever process or order the images are taken.
+    """A random view that depends on its seed alone, not on the process or the order of the images.
 
     Args:
         name: The name of a pipeline.
@@ -119,8 +119,8 @@ class TrainingView:
         self.name = name
         self.size = size
         self._pipeline = A.Compose(training_views[name](size))
-        # The two generators are shared by all steps of the pipeline and only ever given a new state: to seed the
-        # pipeline through its own method would make two generators a step, and cost as much as the view.
+        # All steps of the pipeline share these two generators, which only get a new state for each view: seeding
+        # through the pipeline's own method would make two generators a step, and cost as much as the view.
         self._random = random.Random(0)
         self._bits = np.random.PCG64(0)
         self._pipeline.set_random_state(np.random.Generator(self._bits), self._random)
@@ -147,7 +147,7 @@ class TrainingView:
 
 
 def view_seed(seed: int, epoch: int, row: int, view: int) -> int:
-    """Returns the seed of one view of one row in one epoch: 64 bits, unlike those of its neighbours."""
+    """Returns the 64-bit seed of one view of one row in one epoch; neighbouring seeds are unrelated."""
     mixed = 0
     for number in (seed, epoch, row, view):
         # One round of SplitMix64 (Steele, Lea, Flood 2014) for each number.
@@ -160,7 +160,7 @@ def view_seed(seed: int, epoch: int, row: int, view: int) -> int:
 
 @test_time_views.register("identity")
 def identity(images: Pixels) -> Pixels:
-    """The images themselves; each view takes (B, H, W, 3), and gives a view of the same memory where it can."""
+    """The images unchanged; every view maps (B, H, W, 3) and returns a view of the same memory where it can."""
     return images
 
 
@@ -214,7 +214,7 @@ def view_names(view_set: str) -> tuple[str, ...]:
     """Returns the names of the test-time views of a set: "none" is the plain image, "dihedral" all eight.
 
     Raises:
-        ConfigError: There is no such set.
+        ConfigError: No set has that name.
     """
     if view_set not in VIEW_SETS:
         raise unknown_name("set of test-time views", view_set, list(VIEW_SETS))

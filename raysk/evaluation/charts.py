@@ -1,4 +1,4 @@
-"""Pictures of scores: a dot and its interval a row, as SVG that takes its colours from the page around it."""
+"""Charts of scores as SVG: one dot with its interval per row, in the colours of the surrounding page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from math import ceil, floor
 
 from raysk.evaluation.leaderboard import Row
 
-# How many letters of a name the picture has room for.
+# The most letters of a name that fit the chart.
 MOST_LETTERS = 30
 
-# In units of the picture, which scales with the page: the axis has names to its left, values to its right.
+# In units of the chart, which scales with the page. Names are left of the axis, values are right of it.
 WIDTH, LEFT, RIGHT = 640, 236, 60
 ROW_HEIGHT, TICK_HEIGHT = 22, 24
 
-# An axis has the finest of these steps that leaves at most so many of them.
+# An axis takes the finest step that divides it into at most MOST_STEPS.
 STEPS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 MOST_STEPS = 6
 
 
 @dataclass(frozen=True)
 class Axis:
-    """From one multiple of a step to another."""
+    """An axis between two multiples of a step."""
 
     first: int
     last: int
@@ -29,7 +29,7 @@ class Axis:
 
     @classmethod
     def around(cls, values: Sequence[float]) -> "Axis":
-        """Returns the axis from the lowest to the highest of some shares of 1, which can all be equal."""
+        """Returns the axis that covers scores in [0, 1], which may all be equal."""
         low, high = min(values), max(values)
         step = next((step for step in STEPS if (high - low) / step <= MOST_STEPS - 1), STEPS[-1])
         first = floor(low / step)
@@ -37,26 +37,26 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """The multiples."""
+        """The values at the ticks."""
         return [place * self.step for place in range(self.first, self.last + 1)]
 
     def x(self, value: float) -> float:
-        """Returns where the value stands in the picture."""
+        """Returns the horizontal position of a value."""
         return LEFT + (value / self.step - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT)
 
 
 def score_chart(rows: Sequence[Row], column: str, heading: str) -> str:
-    """Returns the picture of one column of scores, with the interval or the spread over folds of rows that have one.
+    """Returns the chart of one score, with the intervals, or the spreads over folds, of rows that have them.
 
     Args:
-        rows: At least one, in their order; each has the score.
+        rows: At least one row with the score, in display order.
         column: The name of the score.
-        heading: What a reader calls it.
+        heading: The title of the score.
     """
     spans = [_span(row, column) for row in rows]
     axis = Axis.around([end for span in spans for end in span])
     bottom = ROW_HEIGHT * len(rows) + 4
-    label = f"{heading}, a dot a row from {axis.ticks[0]:.3f} to {axis.ticks[-1]:.3f}"
+    label = f"{heading}, one dot per row from {axis.ticks[0]:.3f} to {axis.ticks[-1]:.3f}"
     parts = [f'<svg viewBox="0 0 {WIDTH} {bottom + TICK_HEIGHT}" role="img" aria-label="{escape(label)}">']
     for tick in axis.ticks:
         x = f"{axis.x(tick):.1f}"
@@ -75,11 +75,11 @@ def score_chart(rows: Sequence[Row], column: str, heading: str) -> str:
 
 
 def _span(row: Row, column: str) -> tuple[float, float]:
-    """Returns the ends of what is drawn beside the dot, which are the score itself where nothing is known."""
+    """Returns the ends of the line through the dot; both equal the score if it has no interval or spread."""
     value, spread = row.scores[column], row.scores.get(f"{column}_sd", 0.0)
     low = row.scores.get(f"{column}_low", value - spread)
     high = row.scores.get(f"{column}_high", value + spread)
-    # A spread that reaches beyond what a score can be says nothing there.
+    # A spread can reach beyond the range of scores.
     return max(low, 0.0), min(high, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""What differences between scores are worth: against chance, against the number of tries, against having chosen."""
+"""Statistics of score differences: paired tests, the expected best of k tries, and cross-fitted choices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from raysk.errors import ConfigError, DataError
 from raysk.evaluation.metrics import Score, macro_f1_score, resampled_scores
 from raysk.evaluation.selection import TIE
 
-# How many of the differences that hold a sentence has room for.
-MOST_TOLD = 5
+# The most significant differences that the sentence lists.
+MOST_LISTED = 5
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The score of the first contestant less that of the second, on the same rows.
+    """The difference between the scores of two contestants on the same rows.
 
     Attributes:
-        first: A name.
-        second: Another name.
-        difference: The first's score less the second's.
-        low: The lower end of the percentile interval of this difference alone; NaN where no resample has a score.
-        high: Its upper end.
-        p: How often chance alone makes a difference this large, in either direction.
-        p_holm: The same, corrected for all the comparisons made together.
+        first: Name of the first contestant.
+        second: Name of the second contestant.
+        difference: The first score minus the second.
+        low: The lower end of this difference's percentile interval, uncorrected; NaN if no resample has a score.
+        high: The upper end.
+        p: The probability of a difference this large by chance, two-sided.
+        p_holm: The p-value after correction for all comparisons made together.
     """
 
     first: str
@@ -46,33 +46,33 @@ def compare(
     seed: int = 0,
     level: float = 0.95,
 ) -> list[Difference]:
-    """Compares every two contestants by a paired bootstrap of whole groups (Efron and Tibshirani 1993, chapter 16).
+    """Compares each pair of contestants by a paired bootstrap of whole groups (Efron and Tibshirani 1993, chapter 16).
 
-    Each resample scores both contestants on the same rows, so that rows which are hard for both cancel out. The p-value
-    needs the spread of the difference in a world where there is none. The resamples are centred on the difference d
-    that was seen, so d* - d shows that world's chance: p = (1 + #{|d* - d| >= |d|}) / (S + 1). Centred on d rather
-    than on 0, the test keeps its power (Hall and Wilson 1991), and the 1 counts the sample itself, so p is never 0.
-    That a score of resamples is biased, as macro-F1 is, cancels out in d* as far as it is the same for both.
+    Each resample scores both contestants on the same rows, so rows that are hard for both cancel out. The p-value needs
+    the spread of the difference under the null hypothesis. The resamples are centred on the observed difference d, so
+    d* - d varies as under the null: p = (1 + #{|d* - d| >= |d|}) / (S + 1). Centring on d rather than 0 keeps the
+    test's power (Hall and Wilson 1991), and the 1 counts the sample itself, so p is never 0. Scores such as macro-F1
+    are biased on resamples; the bias cancels out in d* as far as it is the same for both contestants.
 
-    p_holm is Holm's step-down correction (1979): with a chance of at least `level`, no pair without a difference gets a
-    p_holm of 1 - level or less, however the pairs depend on one another. The price grows with the number of pairs:
-    compare the few contestants that a question is about.
+    p_holm is Holm's step-down correction (1979): with a probability of at least `level`, no pair without a true
+    difference gets a p_holm of 1 - level or less, however the pairs depend on one another. Power falls with the number
+    of pairs: compare only the few contestants in question.
 
     Args:
         contestants: (N, C) probabilities by name.
         labels: (N,) classes from 0 to C - 1.
         groups: (N,) the group of each row, as integers or names.
-        score: What to compare. Scores of predicted classes take a fast way; another is computed on every resample.
+        score: The score to compare. Scores of predicted classes take a fast path; others are computed on each resample.
         num_samples: S.
-        seed: Names the resamples.
-        level: How sure the intervals are, and how sure a difference has to be.
+        seed: Seed of the resamples.
+        level: Confidence level of the intervals and of significance.
 
     Returns:
-        One difference a pair, pairs in the order of the contestants.
+        One difference per pair, in the order of the contestants.
 
     Raises:
-        ConfigError: The level is no probability, or with so few resamples no p_holm could be as low as 1 - level.
-        DataError: There are fewer than two contestants, or one has no score on these rows.
+        ConfigError: The level is no probability, or the resamples are too few for a p_holm of 1 - level.
+        DataError: There are fewer than two contestants, or the score of one is undefined on these rows.
     """
     if not 0 < level < 1:
         raise ConfigError(f"a level must be between 0 and 1, but got {level}: 0.95 is usual")
@@ -85,13 +85,15 @@ def compare(
             f"{len(pairs)} comparisons at the {level:.0%} level need at least {fewest} resamples, "
             f"but got {num_samples}: compare fewer contestants or draw more"
         )
-    seen, resampled = {}, {}
+    observed, resampled = {}, {}
     for name, probabilities in contestants.items():
-        seen[name] = score(probabilities, labels)
-        if np.isnan(seen[name]):
-            raise DataError(f"contestants must have a score, but that of {name!r} is not defined: choose another score")
+        observed[name] = score(probabilities, labels)
+        if np.isnan(observed[name]):
+            raise DataError(
+                f"every contestant must have a score, but that of {name!r} is not defined: choose another score"
+            )
         resampled[name] = resampled_scores(score, probabilities, labels, groups, num_samples, seed)
-    differences = [seen[first] - seen[second] for first, second in pairs]
+    differences = [observed[first] - observed[second] for first, second in pairs]
     spreads = [_defined(resampled[first] - resampled[second]) for first, second in pairs]
     p_values = [_p_value(d, spread) for d, spread in zip(differences, spreads, strict=True)]
     corrected = holm(np.array(p_values))
@@ -102,9 +104,9 @@ def compare(
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Corrects m p-values for one another, step down (Holm 1979): (m,), none smaller than before.
+    """Corrects m p-values for multiple comparisons with Holm's step-down method (1979), (m,).
 
-    The i-th smallest is multiplied by m - i + 1, is at least as large as the one before, and at most 1.
+    The i-th smallest is multiplied by m - i + 1, raised to at least its predecessor, and capped at 1.
     """
     order = np.argsort(p_values, kind="stable")
     steps = p_values[order] * np.arange(len(p_values), 0, -1)
@@ -114,30 +116,32 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def sentence(differences: Sequence[Difference], level: float = 0.95) -> str:
-    """Returns in words which differences hold at the level after the correction, and what it means if others do not."""
-    held = [one for one in differences if one.p_holm <= 1 - level]
-    held.sort(key=lambda one: (one.p_holm, -abs(one.difference)))
-    made = f"{len(differences)} comparison{'s' if len(differences) > 1 else ''}"
-    how = f"at the {100 * level:g}% level after Holm's correction for all of them"
-    if not held:
+    """Describes which differences are significant after the correction, and what it means if others are not."""
+    significant = [difference for difference in differences if difference.p_holm <= 1 - level]
+    significant.sort(key=lambda difference: (difference.p_holm, -abs(difference.difference)))
+    comparisons = f"{len(differences)} comparison{'s' if len(differences) > 1 else ''}"
+    criterion = f"significant at the {100 * level:g}% level after Holm's correction for all of them"
+    if not significant:
         return (
-            f"In none of {made} does a difference hold {how}. "
-            "This does not show that they score alike: these rows are too few to tell differences of this size from "
+            f"In none of {comparisons} is the difference {criterion}. "
+            "This does not show equal scores: these rows are too few to distinguish differences of this size from "
             "chance."
         )
-    told = [_in_words(one) for one in held[:MOST_TOLD]]
-    if len(held) > MOST_TOLD:
-        told.append(f"and {len(held) - MOST_TOLD} more")
-    found = f"In {len(held)} of {made} a difference holds {how}: {'; '.join(told)}."
-    others = len(differences) - len(held)
-    return f"{found} The rows do not decide the other {others}, which does not make those equal." if others else found
+    listed = [_in_words(difference) for difference in significant[:MOST_LISTED]]
+    if len(significant) > MOST_LISTED:
+        listed.append(f"and {len(significant) - MOST_LISTED} more")
+    summary = f"In {len(significant)} of {comparisons} the difference is {criterion}: {'; '.join(listed)}."
+    others = len(differences) - len(significant)
+    if not others:
+        return summary
+    return f"{summary} The rows do not decide the other {others}, which does not make those equal."
 
 
-def _in_words(one: Difference) -> str:
-    names, ends = (one.first, one.second), (one.low, one.high)
-    if one.difference < 0:
-        names, ends = (one.second, one.first), (-one.high, -one.low)
-    return f"{names[0]} over {names[1]} by {abs(one.difference):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+def _in_words(difference: Difference) -> str:
+    names, ends = (difference.first, difference.second), (difference.low, difference.high)
+    if difference.difference < 0:
+        names, ends = (difference.second, difference.first), (-difference.high, -difference.low)
+    return f"{names[0]} over {names[1]} by {abs(difference.difference):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
 
 
 def _p_value(difference: float, spread: np.ndarray) -> float:
@@ -158,27 +162,27 @@ def _defined(values: np.ndarray) -> np.ndarray:
 
 
 def expected_best(scores: np.ndarray, k: int) -> float:
-    """Returns the expected best of k scores drawn without replacement from those given: what a budget of k buys.
+    """Returns the expected best of k scores drawn without replacement: what a budget of k buys.
 
-    E = sum_i C(i - 1, k - 1) / C(n, k) s_(i) over the scores in ascending order, since s_(i) is the best of those
-    subsets that take the other k - 1 from below it. Dodge et al. 2019, "Show Your Work", draw with
-    replacement, which is biased downwards; without, the estimate is unbiased (Tang et al. 2020).
+    E = sum_i C(i - 1, k - 1) / C(n, k) s_(i) over the scores in ascending order, since s_(i) is the best of the subsets
+    whose other k - 1 scores rank below it. Dodge et al. 2019, "Show Your Work", draw with replacement, which is biased
+    downwards; without replacement the estimate is unbiased (Tang et al. 2020).
 
     Args:
-        scores: (n,) of the n recipes that a search tried, in any order.
+        scores: (n,) scores of the n recipes that a search tried, in any order.
         k: The budget, from 1 to n.
 
     Raises:
-        ConfigError: There are not that many scores to draw.
+        ConfigError: The budget is below 1 or above n.
         DataError: A score is not a number.
     """
     num_scores = len(scores)
     if not 1 <= k <= num_scores:
-        raise ConfigError(f"a budget must be from 1 to the {num_scores} scores known, but got {k}: score more recipes")
+        raise ConfigError(f"a budget must be from 1 to the {num_scores} scores, but got {k}: score more recipes")
     if np.isnan(scores).any():
         raise DataError("scores must be numbers, but one is not defined: leave it out")
-    # From the best downwards: its weight is k / n, and the next is (i - k) / (i - 1) of the one before. Factors within
-    # [0, 1] neither overflow nor cancel, as the binomial coefficients would.
+    # From the best score down: the first weight is k / n, and each next weight is (i - k) / (i - 1) times the previous
+    # one. Factors in [0, 1] neither overflow nor cancel, unlike the binomial coefficients.
     places = np.arange(num_scores, 1, -1)
     factors = np.maximum(places - k, 0) / (places - 1)
     weights = k / num_scores * np.cumprod(np.concatenate([[1.0], factors]))
@@ -186,33 +190,33 @@ def expected_best(scores: np.ndarray, k: int) -> float:
 
 
 def scores_elsewhere(fold_scores: np.ndarray, k: int) -> np.ndarray:
-    """Returns for each candidate and fold its mean score on the other folds of the division, (M, R k).
+    """Returns each candidate's mean score on the other folds of the division, for each fold, (M, R k).
 
     Args:
         fold_scores: (M, R k) the score of each candidate on each fold of R divisions of the rows.
         k: Folds of a division.
     """
     divisions = np.split(fold_scores, fold_scores.shape[1] // k, axis=1)
-    return np.hstack([(one.sum(axis=1, keepdims=True) - one) / (k - 1) for one in divisions])
+    return np.hstack([(division.sum(axis=1, keepdims=True) - division) / (k - 1) for division in divisions])
 
 
 def cross_fitted_choice(fold_scores: np.ndarray, k: int, guides: np.ndarray | None = None) -> np.ndarray:
-    """Returns for each fold the score there of the candidate that is the best on the other folds of its division.
+    """Returns each fold's score of the candidate that is best on the other folds of its division.
 
-    The best of M mean scores is too high, since the same folds chose it and score it. The mean of what is returned here
-    is an honest score of the choice: no fold has a say in its own candidate, which can be another in every fold.
+    The best of M mean scores is too high, since the same folds chose and score it. The mean of the returned scores is
+    an honest score of the choice: no fold influences its own candidate, which may differ from fold to fold.
 
     Args:
         fold_scores: (M, R k) the score of each candidate on each fold of R divisions of the rows.
-        k: Folds of a division; those of another division share rows with the one that is scored.
-        guides: (M, R k) what is taken for the score of each candidate on the other folds, which must not depend on the
-            fold itself; without it, the mean.
+        k: Folds of a division; folds of other divisions share rows with the scored fold.
+        guides: (M, R k) estimates of each candidate's score on the other folds, which must not depend on the fold
+            itself; None takes the mean over those folds.
 
     Returns:
-        (R k,) scores; of candidates that are equally good on the other folds, the first counts.
+        (R k,) scores; of candidates that are equally good on the other folds, the first is chosen.
 
     Raises:
-        DataError: There is no candidate, one fold only, or a score that is not a number.
+        DataError: There is no candidate, only one fold, or an undefined score.
     """
     shape = fold_scores.shape
     if len(shape) != 2 or not len(fold_scores) or k < 2 or shape[1] % k or np.isnan(fold_scores).any():

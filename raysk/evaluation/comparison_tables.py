@@ -1,4 +1,4 @@
-"""Tables beside those of the rows: an ablation, what a budget buys, which differences hold."""
+"""Comparison tables: the ablation, the expected best of each budget, and the significance of differences."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,27 +13,27 @@ from raysk.evaluation.comparison import Difference, expected_best, sentence
 
 Cell = str | float | None
 
-# The columns of an ablation, as the published tables have them, and the scores that they are.
+# The columns of published ablation tables, and the scores behind them.
 ABLATION = {"accuracy": "accuracy", "precision": "macro_precision", "recall": "balanced_accuracy", "F1": "macro_f1"}
 
-# How many budgets a page has room for.
+# The most budgets that fit a page.
 MOST_BUDGETS = 10
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """A table of its own on a leaderboard; its texts are plain, and each format escapes them.
+    """A further table of a leaderboard, in plain text that each format escapes.
 
     Attributes:
-        title: What it shows.
-        label: Names it among the tables of a leaderboard, in small letters, digits and hyphens.
-        headings: One a column.
-        num_text: How many columns at the left hold words; the others hold numbers.
-        cells: The lines. A number is printed with three decimals, text as it is, None as what is missing.
+        title: Its title.
+        label: Its name among the tables of a leaderboard, in lowercase letters, digits and hyphens.
+        headings: One per column.
+        num_text: Number of text columns, which come first; the others hold numbers.
+        cells: The lines. Numbers are printed with three decimals, text as it is, None as missing.
         note: How to read it.
 
     Raises:
-        ArtifactError: The label cannot be one, a line has another number of cells, or a number is not finite.
+        ArtifactError: The label has other characters, a line has the wrong number of cells, or a number is not finite.
     """
 
     title: str
@@ -46,28 +46,29 @@ class ComparisonTable:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]*", self.label):
             raise ArtifactError(
-                f"a table's label must be of small letters, digits and hyphens, but got {self.label!r}: choose another"
+                f"a table's label must be of lowercase letters, digits and hyphens, but got {self.label!r}: "
+                "choose another"
             )
         for line in self.cells:
             if len(line) != len(self.headings) or any(isinstance(cell, float) and not isfinite(cell) for cell in line):
                 raise ArtifactError(
                     f"each line of table {self.label} must have {len(self.headings)} cells with text, finite numbers "
-                    f"or None, but got {line}: write None for what is not defined"
+                    f"or None, but got {line}: write None for undefined values"
                 )
 
     @classmethod
-    def from_json(cls, known: Mapping[str, Any]) -> "ComparisonTable":
-        """Returns the table that `dataclasses.asdict` and JSON made this of."""
-        cells = tuple(tuple(line) for line in known["cells"])
-        return cls(**{**known, "headings": tuple(known["headings"]), "cells": cells})
+    def from_json(cls, plain: Mapping[str, Any]) -> "ComparisonTable":
+        """Reads the JSON form that `dataclasses.asdict` gives."""
+        cells = tuple(tuple(line) for line in plain["cells"])
+        return cls(**{**plain, "headings": tuple(plain["headings"]), "cells": cells})
 
 
 def grid_table(scores_by_name: Mapping[str, Mapping[str, float]]) -> ComparisonTable:
-    """Returns the table in which a study of leaving parts out is published: in percent, on the test part.
+    """Returns the ablation table in its published form: in percent, on the test part.
 
     Args:
-        scores_by_name: The scores of a `Row` by what to call it, in the order to print; with the points of the space
-            `focal_ablation`, this is the table of Le et al. 2020, row for row. A row that failed has none.
+        scores_by_name: The scores of each `Row` by its name, in print order. The points of the space `focal_ablation`
+            give the table of Le et al. 2020, row for row. A row that failed has no scores.
     """
     cells = tuple(
         (name, *(_percent(scores.get(f"test_{score}")) for score in ABLATION.values()))
@@ -78,15 +79,15 @@ def grid_table(scores_by_name: Mapping[str, Mapping[str, float]]) -> ComparisonT
 
 
 def expected_best_table(scores_by_family: Mapping[str, Sequence[float]]) -> ComparisonTable:
-    """Returns what the best of k recipes is expected to score: families at the same budget, up to the smallest family.
+    """Returns each family's expected best score of k recipes, with budgets up to the size of the smallest family.
 
-    The best of 30 recipes of one family and of 5 of another is no comparison. See `expected_best`.
+    The best of 30 recipes of one family and the best of 5 of another are not comparable. See `expected_best`.
 
     Args:
-        scores_by_family: The out-of-fold scores of all recipes that were tried, by family, in any order.
+        scores_by_family: The out-of-fold scores of all tried recipes by family, in any order.
 
     Raises:
-        ArtifactError: There is no family, or one without a recipe.
+        ArtifactError: There is no family, or a family has no recipe.
     """
     sizes = {family: len(scores) for family, scores in scores_by_family.items()}
     smallest = min(sizes.values(), default=0)
@@ -97,8 +98,8 @@ def expected_best_table(scores_by_family: Mapping[str, Sequence[float]]) -> Comp
         values = np.array(scores)
         cells.append((family, str(len(values)), *(expected_best(values, k) for k in _budgets(smallest))))
     note = (
-        "The expected best score of k recipes drawn blindly, without replacement, from those that were tried. "
-        "The same folds choose and score here: read it as what a budget buys, not as what the best is worth."
+        "The expected best score of k recipes drawn at random, without replacement, from all tried recipes. "
+        "The same folds choose and score here: the table compares budgets and does not score the best recipe."
     )
     headings = ("family", "recipes", *(f"k = {k}" for k in _budgets(smallest)))
     return ComparisonTable("Expected best of k recipes", "expected-best", headings, 1, tuple(cells), note)
@@ -107,31 +108,39 @@ def expected_best_table(scores_by_family: Mapping[str, Sequence[float]]) -> Comp
 def significance_table(
     differences: Sequence[Difference], level: float = 0.95, score: str = "macro-F1 on the test part"
 ) -> ComparisonTable:
-    """Returns all differences that `compare` found in a score at a level, and below them in words which hold.
+    """Returns the table of differences from `compare`; its note names the significant ones in words.
 
     Args:
         differences: At least one.
         level: As in `compare`.
-        score: What a reader calls the score.
+        score: The title of the score.
     """
     cells = tuple(
-        (one.first, one.second, one.difference, _defined(one.low), _defined(one.high), _p(one.p), _p(one.p_holm))
-        for one in differences
+        (
+            difference.first,
+            difference.second,
+            difference.difference,
+            _defined(difference.low),
+            _defined(difference.high),
+            _p(difference.p),
+            _p(difference.p_holm),
+        )
+        for difference in differences
     )
     note = (
-        f"{sentence(differences, level)} The difference is the score of the first less that of the second on the same "
-        f"rows; low and high end its {100 * level:g}% interval from resamples of whole groups; p is two-sided from the "
-        "same resamples, and corrected for all lines of the table by Holm's method."
+        f"{sentence(differences, level)} The difference is the first score minus the second on the same rows; low and "
+        f"high are the ends of its {100 * level:g}% interval from resamples of whole groups; p is two-sided, from the "
+        "same resamples; p corrected is p after Holm's correction for all lines of the table."
     )
     headings = ("first", "second", "difference", "low", "high", "p", "p corrected")
     return ComparisonTable(f"Differences in {score}", "significance", headings, 2, cells, note)
 
 
 def _budgets(largest: int) -> list[int]:
-    """Returns all budgets up to the largest, or as many as a page has room for."""
+    """Returns all budgets up to the largest, thinned out to fit a page."""
     if largest <= MOST_BUDGETS:
         return list(range(1, largest + 1))
-    # The first recipes gain the most, so that equal ratios of budgets tell more than equal steps.
+    # The first recipes gain the most, so budgets grow by equal ratios rather than by equal steps.
     return [int(k) for k in np.unique(np.geomspace(1, largest, MOST_BUDGETS).round())]
 
 
@@ -144,5 +153,5 @@ def _defined(value: float) -> float | None:
 
 
 def _p(value: float) -> str:
-    # Resampling never finds a p of 0, so none is printed.
+    # Resampling never yields a p of 0, so none is printed.
     return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -14,32 +14,32 @@ from raysk.evaluation.selection import cross_fitted_score, greedy_selection, wei
 
 
 class Member(NamedTuple):
-    """What an ensemble averages: one recipe seen through one test-time view."""
+    """A member of an ensemble: one recipe in one test-time view."""
 
     recipe_key: str
     view: str
 
 
 def member_probabilities(results: Sequence[OutOfFold] | Sequence[TestPredictions]) -> dict[Member, np.ndarray]:
-    """Returns the (N, C) probabilities of every recipe and view, all for the same rows in the same order.
+    """Returns the (N, C) probabilities of every recipe and view, on the same rows in the same order.
 
     Raises:
-        ArtifactError: The results are of different folds or rows, or one recipe is there twice.
+        ArtifactError: The results are of different folds or rows, or a recipe occurs twice.
     """
-    for one in results[1:]:
-        if one.folds_digest != results[0].folds_digest or not np.array_equal(one.rows, results[0].rows):
+    for result in results[1:]:
+        if result.folds_digest != results[0].folds_digest or not np.array_equal(result.rows, results[0].rows):
             raise ArtifactError(
                 f"members of an ensemble must share their folds, but recipe {results[0].recipe_key} is on "
-                f"{results[0].folds_digest} and {one.recipe_key} on {one.folds_digest}: keep to one study"
+                f"{results[0].folds_digest} and {result.recipe_key} on {result.folds_digest}: keep to one study"
             )
-    found: dict[Member, np.ndarray] = {}
-    for one in results:
-        for view, probabilities in zip(one.views, one.probabilities, strict=True):
-            member = Member(one.recipe_key, view)
-            if member in found:
-                raise ArtifactError(f"a recipe must be a candidate once, but got {member} twice: remove the double one")
-            found[member] = probabilities
-    return found
+    by_member: dict[Member, np.ndarray] = {}
+    for result in results:
+        for view, probabilities in zip(result.views, result.probabilities, strict=True):
+            member = Member(result.recipe_key, view)
+            if member in by_member:
+                raise ArtifactError(f"a recipe must be a candidate once, but got {member} twice: remove the duplicate")
+            by_member[member] = probabilities
+    return by_member
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Ensemble:
     """A weighted average of members.
 
     Attributes:
-        members: What is averaged.
-        weights: How often the selection picked each of them, at least once.
-        scores: Macro-F1 after each pick of the selection, on the rows that it chose on: not for reporting.
-        cross_fitted_score: Macro-F1 of the same procedure on rows that it did not choose on.
-        folds_digest: The folds that all members were trained on.
+        members: The members.
+        weights: How often the selection picked each member, at least once.
+        scores: Macro-F1 after each pick, on the rows that made the selection: not for reporting.
+        cross_fitted_score: Macro-F1 of the same procedure on rows that did not make the selection.
+        folds_digest: The folds of all members.
 
     Raises:
-        ArtifactError: There is no member, one is there twice, or a weight is not positive.
+        ArtifactError: There is no member, a member occurs twice, or a weight is not positive.
     """
 
     members: tuple[Member, ...]
@@ -73,16 +73,16 @@ class Ensemble:
 
     @classmethod
     def select(cls, results: Sequence[OutOfFold], labels: np.ndarray, num_picks: int = 25) -> "Ensemble":
-        """Selects greedily among all recipes and views, on all out-of-fold rows.
+        """Selects an ensemble greedily from all recipes and views, on all out-of-fold rows.
 
         Args:
-            results: The recipes to choose from.
-            labels: (N,) classes of the rows of the results.
+            results: The candidates.
+            labels: (N,) classes of the results' rows.
             num_picks: As in `greedy_selection`.
 
         Raises:
-            ArtifactError: The results are of different folds, or one recipe is there twice.
-            DataError: There are no results, or other than N labels.
+            ArtifactError: The results are of different folds or rows, or a recipe occurs twice.
+            DataError: There are no results, or the number of labels is not N.
         """
         if not results:
             raise DataError("an ensemble needs at least one recipe with all of its folds, but got none: finish one")
@@ -103,7 +103,7 @@ class Ensemble:
         """Returns the weighted mean of the members, (N, C).
 
         Args:
-            probabilities: (N, C) by member, as from `member_probabilities`; others than this ensemble's are not used.
+            probabilities: (N, C) by member, as from `member_probabilities`; other members are ignored.
 
         Raises:
             ArtifactError: A member is missing.
@@ -134,19 +134,21 @@ class Ensemble:
 
     @classmethod
     def read(cls, path: Path) -> "Ensemble":
-        """Reads what `write` wrote.
+        """Reads the file that `write` wrote.
 
         Raises:
             ArtifactError: The file is missing or does not hold an ensemble.
         """
-        known = read_json(path)
+        content = read_json(path)
         try:
             return cls(
-                tuple(Member(member["recipe_key"], member["view"]) for member in known["members"]),
-                tuple(member["weight"] for member in known["members"]),
-                tuple(known["scores"]),
-                known["cross_fitted_score"],
-                known["folds_digest"],
+                tuple(Member(member["recipe_key"], member["view"]) for member in content["members"]),
+                tuple(member["weight"] for member in content["members"]),
+                tuple(content["scores"]),
+                content["cross_fitted_score"],
+                content["folds_digest"],
             )
         except (KeyError, TypeError) as error:
-            raise ArtifactError(f"{path} must hold an ensemble, but got a wrong {error}: select it again") from error
+            raise ArtifactError(
+                f"{path} must hold an ensemble, but its content is wrong ({error}): select it again"
+            ) from error

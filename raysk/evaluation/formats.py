@@ -1,4 +1,4 @@
-"""The leaderboard as files: tables to read, to put into a paper, and to compute with."""
+"""File formats of the leaderboard: for readers, for papers and for programs."""
 
 import io
 import json
@@ -22,7 +22,7 @@ Format = Callable[[Leaderboard], str | bytes]
 
 formats: Registry[Format] = Registry("leaderboard format")
 
-# What a table in a paper has room for.
+# The most rows that fit a table in a paper.
 MOST_TEX_ROWS = 20
 
 
@@ -36,13 +36,13 @@ def write_leaderboard(leaderboard: Leaderboard, folder: Path) -> None:
 
 @formats.register("json")
 def as_json(leaderboard: Leaderboard) -> str:
-    """Returns all there is: the format that is read back."""
+    """Returns the whole leaderboard as JSON, which `Leaderboard.read` reads."""
     return json.dumps(leaderboard.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @formats.register("csv")
 def as_csv(leaderboard: Leaderboard) -> bytes:
-    """Returns one line a row and one column a score, empty where a row has none."""
+    """Returns one line per row and one column per score, empty where a row has none."""
     sink = io.BytesIO()
     pa_csv.write_csv(leaderboard.to_table(), sink)
     return sink.getvalue()
@@ -50,7 +50,7 @@ def as_csv(leaderboard: Leaderboard) -> bytes:
 
 @formats.register("parquet")
 def as_parquet(leaderboard: Leaderboard) -> bytes:
-    """Returns the columns of the CSV with their types; what holds for all rows is in the schema's metadata."""
+    """Returns the columns of the CSV with their types; the schema's metadata has the class names and the meta facts."""
     metadata = {"class_names": leaderboard.class_names, "meta": dict(leaderboard.meta)}
     table = leaderboard.to_table().replace_schema_metadata({"raysk.leaderboard": json.dumps(metadata)})
     sink = io.BytesIO()
@@ -63,17 +63,17 @@ def _one_line(text: str) -> str:
 
 
 def _md_escape(text: str) -> str:
-    # An underscore within a word is no mark-up, and names are full of them.
+    # Underscores within words are no markup, and names are full of them.
     return re.sub(r"([\\`*<>\[\]|~]|(?<!\w)_|_(?!\w))", r"\\\1", _one_line(text))
 
 
-# The spaces within a cell do not break, so that narrow pages do not tear an interval apart.
+# Spaces within a cell do not break, so narrow pages keep intervals whole.
 MD = Style(_md_escape, Template("**$x**"), Template(" [$low,\u00a0$high]"), Template("\u00a0±\u00a0$sd"), "–")
 
 
 @formats.register("md")
 def as_md(leaderboard: Leaderboard) -> str:
-    """Returns a page: scores, classes, tables, and for each row what its scores rest on and how to repeat it."""
+    """Returns a page of scores, per-class scores and further tables, with the origin and the command of each row."""
     parts = ["# Leaderboard"]
     parts.append("\n".join(f"- {_md_escape(key)}: {_md_escape(text)}" for key, text in leaderboard.meta.items()))
     for grid in leaderboard_grids(leaderboard, MD):
@@ -95,7 +95,7 @@ def _md_origin(place: int, row: Row) -> str:
         [
             f"### {place}. {_md_escape(row.name)}",
             "",
-            f"- settings: {_md_escape(row.settings) or 'as the defaults'}",
+            f"- settings: {_md_escape(row.settings) or 'the defaults'}",
             f"- chosen on: {_md_escape(row.chosen_on)}",
             f"- scored on: {_md_escape(row.scored_on)}",
             f"- key `{row.key}`, commit `{row.commit}`",
@@ -118,7 +118,7 @@ SYMBOLS = {"±": "pm", "×": "times", "÷": "div", "·": "cdot", "≤": "leq", "
 TEX_CHARACTERS = {
     **{character: rf"$\{name}$" for character, name in (GREEK | SYMBOLS).items()},
     **{character: f"\\{character}" for character in "{}&%$#_"},
-    # At the start of a line these would be read as options of the end of the line before.
+    # At the start of a line, LaTeX would read these as options of the line break before them.
     **{character: f"{{{character}}}" for character in "[]*"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "−": "$-$"},
@@ -141,17 +141,17 @@ TEX = Style(
 
 @formats.register("html")
 def as_html(leaderboard: Leaderboard) -> str:
-    """Returns a page for a browser, in one file: the Markdown's content, and a picture of each headline score."""
+    """Returns a page for a browser in one file: the content of the Markdown, and a chart of each headline score."""
     return html_page(leaderboard)
 
 
 @formats.register("tex")
 def as_tex(leaderboard: Leaderboard) -> str:
-    """Returns table environments for a paper, which print the best rows; comments say what each row is."""
+    """Returns the tables of the best rows for a paper; comments give each row's key, commit and command."""
     shown = replace(leaderboard, rows=leaderboard.rows[:MOST_TEX_ROWS])
     lines = [
         "Written by raysk. The preamble needs \\usepackage{booktabs} and \\usepackage{graphicx};",
-        "pdfLaTeX needs \\usepackage[T1]{fontenc} for letters such as ł, and XeLaTeX prints those of other scripts.",
+        "pdfLaTeX needs \\usepackage[T1]{fontenc} for letters such as ł; other scripts need XeLaTeX.",
         f"The {len(shown.rows)} best of {len(leaderboard.rows)} rows; leaderboard.csv has all of them.",
         *(f"{row.name}: key {row.key}, commit {row.commit}: {row.command}" for row in shown.rows),
     ]
@@ -166,8 +166,8 @@ def _tex_table(grid: Grid, caption: str) -> str:
     start = int(grid.placed)
     lines = [" & ".join(line[start:]) + r" \\" for line in [grid.headings, *grid.cells]]
     body = "\n".join(f"    {line}" for line in [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
-    # Every score begins with one digit and the point, so that left alignment lines up the points, whatever follows.
-    # Numbers in other tables can have a sign or more digits, and nothing follows them.
+    # Every score begins with one digit and the point, so left alignment aligns the points, whatever follows. Numbers in
+    # comparison tables can have a sign or more digits, and nothing follows them.
     num_right = 0 if grid.placed else len(grid.headings) - grid.num_text
     columns = "l" * (len(grid.headings) - start - num_right) + "r" * num_right
     return "\n".join(
@@ -186,7 +186,7 @@ def _tex_table(grid: Grid, caption: str) -> str:
 
 
 def _tex_origin(leaderboard: Leaderboard) -> str:
-    """Returns what the rows were chosen and scored on, once where several rows agree."""
+    """Returns what the rows were chosen and scored on, without repetition."""
     chosen = "; ".join(dict.fromkeys(_tex_escape(row.chosen_on) for row in leaderboard.rows))
     scored = "; ".join(dict.fromkeys(_tex_escape(row.scored_on) for row in leaderboard.rows))
     return f"Chosen on: {chosen}. Scored on: {scored}."

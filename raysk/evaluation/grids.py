@@ -1,4 +1,4 @@
-"""What the leaderboard's tables show: the same cells for every format that a person reads."""
+"""The leaderboard's tables: the same cells for every format that a person reads."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,27 +14,27 @@ HEADINGS = {
     "accuracy": "accuracy",
 }
 
-# Out of fold, the score of the choice stands beside that of what was chosen.
+# Out of fold, the cross-fitted score of the choice follows the score of the chosen recipe.
 FOLD_HEADINGS = {"macro_f1": HEADINGS["macro_f1"], "macro_f1_crossfit": "macro-F1, cross-fitted"} | HEADINGS
 
-# The scores of single classes that are shown, each with the score that is their mean.
+# The per-class scores in the tables, each with the score that is their mean.
 CLASS_SCORES = {"f1": "macro_f1", "recall": "balanced_accuracy", "precision": "macro_precision"}
 
 _COST_NOTE = (
-    "Time: of training, over all folds and with the search of stage two. Images: trained on, counted again in each "
-    "view, epoch and fold."
+    "Time: training over all folds, with the search of stage two. Images: images trained on, counted once per view, "
+    "epoch and fold."
 )
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one format writes the parts of a cell.
+    """The syntax of a format for the parts of a cell.
 
     Attributes:
-        escape: Makes any text safe in the format, and one line.
-        bold: Of $x, the best value of a column.
-        interval: Of $low and $high, after the value.
-        spread: Of $sd, after the value.
+        escape: Escapes text, and puts it on one line.
+        bold: Marks $x, the best value of a column.
+        interval: Formats $low and $high, after the value.
+        spread: Formats $sd, after the value.
         missing: Stands for a score that a row does not have.
     """
 
@@ -47,16 +47,16 @@ class Style:
 
 @dataclass(frozen=True)
 class Grid:
-    """One table, written in a style.
+    """A table in a style.
 
     Attributes:
-        title: What it shows, in the words of the style.
-        label: Names it among the tables of a leaderboard.
-        headings: One a column.
-        num_text: How many columns at the left hold words; the others hold numbers.
+        title: Its title.
+        label: Its name among the tables of a leaderboard.
+        headings: One per column.
+        num_text: Number of text columns, which come first; the others hold numbers.
         cells: The lines.
         note: How to read it.
-        placed: Whether the first column is the place of the line, which the order says as well.
+        placed: Whether the first column is the place of the line, which the order of the lines shows too.
     """
 
     title: str
@@ -69,9 +69,9 @@ class Grid:
 
 
 def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
-    """Returns the headline scores, those out of fold with their spread, the scores of every class, and all tables.
+    """Returns the tables of the headline scores, the scores out of fold, the per-class scores, and all further tables.
 
-    As long as no row has a score on the test part, all of them are out of fold. What no row has is left out.
+    Until a row has a score on the test part, all tables are out of fold. Columns without any score are left out.
     """
     part = headline_part(leaderboard)
     where = "on the test part" if part == "test" else "out of fold"
@@ -94,12 +94,12 @@ def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
 
 
 def headline_part(leaderboard: Leaderboard) -> str:
-    """Returns "test", or "oof" as long as no row is tested: what the name of a headline score begins with."""
+    """Returns the prefix of the headline scores: "test", or "oof" until a row has a test score."""
     return "test" if "test_macro_f1" in leaderboard.score_columns else "oof"
 
 
 def with_cost(grid: Grid, leaderboard: Leaderboard, style: Style) -> Grid:
-    """Returns the grid with what each row took, and with its macro-F1 out of fold beside the one on the test part."""
+    """Adds the cost of each row, and its macro-F1 out of fold if the grid shows the test part."""
     headings, columns = ["time", "images"], []
     if headline_part(leaderboard) == "test" and "oof_macro_f1" in leaderboard.score_columns:
         headings, columns = ["macro-F1 out of fold", *headings], ["oof_macro_f1"]
@@ -112,7 +112,7 @@ def with_cost(grid: Grid, leaderboard: Leaderboard, style: Style) -> Grid:
 
 
 def _table_grid(table: ComparisonTable, style: Style) -> Grid:
-    """Returns a table of its own in a style."""
+    """Returns a comparison table in a style."""
 
     def cell(content: Cell) -> str:
         if content is None:
@@ -126,7 +126,7 @@ def _table_grid(table: ComparisonTable, style: Style) -> Grid:
 
 
 def _grid(leaderboard: Leaderboard, style: Style, title: str, label: str, columns: dict[str, str]) -> Grid:
-    """Returns a table of the scores `columns`, which maps the name of a score to its heading."""
+    """Returns a table of scores; `columns` maps the name of a score to its heading."""
     shown = [column for column in columns if column in leaderboard.score_columns]
     text = ["", "name", "kind"] if label == "scores" else ["", "name"]
     cells = []
@@ -138,11 +138,11 @@ def _grid(leaderboard: Leaderboard, style: Style, title: str, label: str, column
 
 
 def score_cell(leaderboard: Leaderboard, row: Row, column: str, style: Style) -> str:
-    """Returns the score of a row, bold if no row has a better one, with its interval or spread if it has one."""
+    """Returns the cell of a score: bold if it is the best of its column, with its interval or spread if it has one."""
     if column not in row.scores:
         return style.missing
     value = _number(row.scores[column])
-    # The best as it is printed: numbers that look the same are marked the same.
+    # Compared as printed, so that numbers that look the same are marked the same.
     best = max(_number(other.scores[column]) for other in leaderboard.rows if column in other.scores)
     cell = style.bold.substitute(x=value) if value == best and len(leaderboard.rows) > 1 else value
     if f"{column}_low" in row.scores:
@@ -154,7 +154,7 @@ def score_cell(leaderboard: Leaderboard, row: Row, column: str, style: Style) ->
 
 
 def _note(leaderboard: Leaderboard, style: Style, shown: list[str]) -> str:
-    """Returns what the marks in the cells mean, of those that there are."""
+    """Explains the marks that occur in the cells."""
     notes = ["Bold: best of the column."] if len(leaderboard.rows) > 1 else []
     if style.interval.template and any(f"{column}_low" in leaderboard.score_columns for column in shown):
         notes.append("In brackets: 95% interval from resamples of whole groups.")
@@ -162,8 +162,8 @@ def _note(leaderboard: Leaderboard, style: Style, shown: list[str]) -> str:
         notes.append("After ±: standard deviation over the folds.")
     if "oof_macro_f1_crossfit" in shown:
         notes.append(
-            "Cross-fitted: each fold is scored with the choice that the other folds make, which is an honest score of "
-            "choosing; the macro-F1 beside it is of what all folds chose together, and so tends to be too high."
+            "Cross-fitted: each fold is scored with the choice of the other folds, which is an honest score of the "
+            "choice; the macro-F1 beside it is that of the choice of all folds together, and tends to be too high."
         )
     return style.escape(" ".join(notes))
 

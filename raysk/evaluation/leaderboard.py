@@ -1,4 +1,4 @@
-"""The leaderboard: what every recipe and ensemble scored, on what, at which cost, and the command that repeats it."""
+"""The leaderboard: the scores and costs of all recipes and ensembles, and the commands that repeat them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,35 +22,35 @@ from raysk.evaluation.metrics import (
 Kind = Literal["two-stage", "one-stage", "ensemble"]
 KINDS = ("two-stage", "one-stage", "ensemble")
 
-# Tables show these scores, in this order, before those of single classes.
+# Tables show these scores in this order, before the per-class scores.
 HEADLINE = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy", "macro_precision")
 
-# What can stand behind the name of a headline score: the ends of its interval, its spread over folds, and what it is
-# when each fold is scored with the choice of the other folds.
+# Suffixes of a headline score: the ends of its interval, its spread over folds, and its cross-fitted value, for which
+# each fold is scored with the choice of the other folds.
 SUFFIXES = ("", "_low", "_high", "_sd", "_crossfit")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One recipe or ensemble.
+    """A recipe or an ensemble.
 
     Attributes:
-        key: The recipe's or the ensemble's key.
-        name: What a reader calls it.
-        kind: How it came about.
+        key: Key of the recipe or ensemble.
+        name: Display name.
+        kind: How it was trained or made.
         scores: By flat name, such as "test_macro_f1", "test_macro_f1_low", "oof_macro_f1_sd"; see `scores_on_test`
-            and `scores_out_of_fold`. One that is not known or not defined is not there. A row that the folds have
-            chosen among others can have "oof_macro_f1_crossfit", an honest score of that choice.
+            and `scores_out_of_fold`. Unknown and undefined scores are absent. A row that the folds chose among others
+            can have "oof_macro_f1_crossfit", an honest score of that choice.
         chosen_on: The rows that chose this recipe, its epoch or its weights.
-        scored_on: The rows that the test scores, or else the out-of-fold scores, are of.
-        seconds: What its training took over all folds, and the search of its stage two.
-        images: How many images it was trained on, counting one again in each view, epoch and fold.
+        scored_on: The rows of the test scores, or else of the out-of-fold scores.
+        seconds: Training time over all folds, with the search of stage two.
+        images: Number of images trained on, each counted once per view, epoch and fold.
         commit: The version of the code.
-        command: What to type to get this row again.
-        settings: What sets this row apart, in a line.
+        command: The command that repeats this row.
+        settings: What distinguishes this row, in one line.
 
     Raises:
-        ArtifactError: A score is not a number or has an unknown prefix, or the kind is unknown.
+        ArtifactError: A score is not finite or has an unknown prefix, or the kind is unknown.
     """
 
     key: str
@@ -71,18 +71,18 @@ class Row:
         for name, value in self.scores.items():
             if not name.startswith(("oof_", "test_")) or not isfinite(value):
                 raise ArtifactError(
-                    f"a score must be a number under a name that starts with oof_ or test_, but got {name}={value} "
-                    f"in row {self.key}: leave out what is not defined"
+                    f"a score must be a finite number under a name that starts with oof_ or test_, but got "
+                    f"{name}={value} in row {self.key}: leave out undefined scores"
                 )
 
 
 def scores_out_of_fold(
     probabilities: np.ndarray, labels: np.ndarray, fold_of_row: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, float]:
-    """Returns the out-of-fold scores of a row: the mean of the single folds, and their spread.
+    """Returns the out-of-fold scores of a row: the mean over the folds, and the spread.
 
     Args:
-        probabilities: (N, C) each row from the model that did not learn from it.
+        probabilities: (N, C), each row predicted by a model that did not learn from it.
         labels: (N,) classes.
         fold_of_row: (N,) folds.
         class_names: The C names.
@@ -90,17 +90,17 @@ def scores_out_of_fold(
     Returns:
         "oof_<score>", and "oof_<score>_sd": the standard deviation (ddof 1) over the folds.
     """
-    by_fold = [
+    scores_by_fold = [
         scores(probabilities[fold_of_row == fold], labels[fold_of_row == fold], class_names)
         for fold in np.unique(fold_of_row)
     ]
-    found = {}
-    for name in dict.fromkeys(name for one in by_fold for name in one):
-        values = [one[name] for one in by_fold if name in one]
-        found[f"oof_{name}"] = float(np.mean(values))
+    summary = {}
+    for name in dict.fromkeys(name for fold_scores in scores_by_fold for name in fold_scores):
+        values = [fold_scores[name] for fold_scores in scores_by_fold if name in fold_scores]
+        summary[f"oof_{name}"] = float(np.mean(values))
         if len(values) > 1:
-            found[f"oof_{name}_sd"] = float(np.std(values, ddof=1))
-    return found
+            summary[f"oof_{name}_sd"] = float(np.std(values, ddof=1))
+    return summary
 
 
 def scores_on_test(
@@ -115,13 +115,13 @@ def scores_on_test(
         class_names: The C names.
 
     Returns:
-        "test_<score>", "test_macro_f1_low", "test_macro_f1_high", and so for the balanced accuracy.
+        "test_<score>", "test_macro_f1_low", "test_macro_f1_high", and the same ends for the balanced accuracy.
     """
-    found = {f"test_{name}": value for name, value in scores(probabilities, labels, class_names).items()}
+    test_scores = {f"test_{name}": value for name, value in scores(probabilities, labels, class_names).items()}
     for name, score in (("macro_f1", macro_f1_score), ("balanced_accuracy", balanced_accuracy_score)):
         low, high = bootstrap_interval(score, probabilities, labels, groups)
-        found |= {f"test_{name}_low": low, f"test_{name}_high": high}
-    return found
+        test_scores |= {f"test_{name}_low": low, f"test_{name}_high": high}
+    return test_scores
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,13 @@ class Leaderboard:
     """All rows of a study, the best first: by macro-F1 on the test part, then out of fold, then by key.
 
     Attributes:
-        rows: The rows; given in any order, kept in the order of their scores. One without a test score follows those
-            that have one.
+        rows: The rows, given in any order and sorted by score. Rows without a test score follow those with one.
         class_names: The classes, in the manifest's order.
-        meta: What holds for all rows, such as the dataset or the date, as pairs to print.
-        tables: Further tables, in the order in which they are printed.
+        meta: Facts about all rows, such as the dataset or the date, as pairs to print.
+        tables: Further tables, in print order.
 
     Raises:
-        ArtifactError: Two rows have one key, or two tables one label.
+        ArtifactError: Two rows have the same key, or two tables the same label.
     """
 
     rows: tuple[Row, ...]
@@ -149,7 +148,7 @@ class Leaderboard:
         for row in self.rows:
             if row.key in seen:
                 raise ArtifactError(
-                    f"a leaderboard must have one row a key, but {row.key} has two, {seen[row.key].name!r} and "
+                    f"a leaderboard must have one row per key, but {row.key} has two, {seen[row.key].name!r} and "
                     f"{row.name!r}: keep one of them"
                 )
             seen[row.key] = row
@@ -160,11 +159,11 @@ class Leaderboard:
 
     @property
     def score_columns(self) -> tuple[str, ...]:
-        """The names of all scores that a row has: headline scores first, test before out-of-fold."""
+        """The names of the scores of all rows: headline scores first, test before out-of-fold."""
         return tuple(sorted({name for row in self.rows for name in row.scores}, key=_column_rank))
 
     def to_table(self) -> pa.Table:
-        """Returns one row a row and one column a score, null where a row has none."""
+        """Returns a table with one line per row and one column per score, null where a row has none."""
         columns: dict[str, pa.Array] = {
             name: pa.array([getattr(row, name) for row in self.rows], pa.string())
             for name in ("key", "name", "kind", "settings")
@@ -180,7 +179,7 @@ class Leaderboard:
         return pa.table(columns)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all there is, as plain JSON."""
+        """Returns the whole leaderboard as plain JSON."""
         return {
             "rows": [asdict(row) | {"scores": dict(row.scores)} for row in self.rows],
             "class_names": list(self.class_names),
@@ -195,14 +194,16 @@ class Leaderboard:
         Raises:
             ArtifactError: The file is missing or does not hold a leaderboard.
         """
-        known = read_json(path)
+        content = read_json(path)
         try:
-            rows = tuple(Row(**row) for row in known["rows"])
+            rows = tuple(Row(**row) for row in content["rows"])
             # A leaderboard of an older version has no tables.
-            tables = tuple(ComparisonTable.from_json(table) for table in known.get("tables", []))
-            return cls(rows, tuple(known["class_names"]), known["meta"], tables)
+            tables = tuple(ComparisonTable.from_json(table) for table in content.get("tables", []))
+            return cls(rows, tuple(content["class_names"]), content["meta"], tables)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(f"{path} must hold a leaderboard, but {error}: write it again from its run") from error
+            raise ArtifactError(
+                f"{path} must hold a leaderboard, but its content is wrong ({error}): write it again from its run"
+            ) from error
 
 
 def _rank(row: Row) -> tuple[float, float, str]:

@@ -1,8 +1,8 @@
-"""Scores of probabilities against labels: larger is better, and every one takes probabilities.
+"""Scores of probabilities against labels; larger is better.
 
-A class that cannot have a value is left out of a mean instead of counting as 0: a recall or an AUC needs rows with the
+A mean over classes leaves out undefined values instead of counting them as 0: a recall or an AUC needs rows with the
 label, an F1 or a precision needs rows with the label or the prediction. With every class in the labels, as in each part
-of `Folds`, all means run over all classes. A row is predicted as its most probable class, the first one of equals.
+of `Folds`, all means run over all classes. The predicted class of a row is its most probable one, the first of equals.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,18 +18,18 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 
 metrics: Registry[Score] = Registry("metric")
 
-# Resamples are drawn in blocks that fit into the caches.
+# Resamples are drawn in blocks that fit the processor's caches.
 BLOCK_DRAWS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
 class ClassCounts:
-    """How many rows each class has: all that a score of predicted classes needs.
+    """Counts of rows by class, from which all scores of predicted classes follow.
 
-    The last axis is the class; axes before it, such as one for candidates or resamples, pass through every method.
+    The last axis is the class; axes before it, such as candidates or resamples, pass through every method.
 
     Attributes:
-        hits: (..., C) rows that are labelled and predicted as the class.
+        hits: (..., C) rows with the class as label and as prediction.
         labelled: (..., C) rows with the label.
         predicted: (..., C) rows with the prediction.
     """
@@ -64,7 +64,7 @@ class ClassCounts:
         return _mean_of_defined(self.recall())
 
     def accuracy(self) -> np.ndarray:
-        """Returns (...): the share of rows that are predicted as labelled."""
+        """Returns (...): the share of correctly predicted rows."""
         total = self.labelled.sum(axis=-1)
         return _ratio(self.hits.sum(axis=-1), total, defined=total > 0)
 
@@ -78,7 +78,7 @@ def count_classes(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -
         num_classes: C.
     """
     candidates = predicted.reshape(-1, len(labels))
-    # Each candidate counts into bins of its own, so that one bincount serves all of them.
+    # Each candidate has its own bins, so one bincount serves all of them.
     bins = np.arange(len(candidates))[:, np.newaxis] * num_classes + candidates
     num_bins = len(candidates) * num_classes
     hits = np.bincount(bins[candidates == labels], minlength=num_bins)
@@ -92,14 +92,14 @@ def count_classes(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -
 
 @metrics.register("macro_f1")
 def macro_f1_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean F1 of the classes, which a rare class moves as much as a common one.
+    """Returns the mean F1 of the classes; a rare class weighs as much as a common one.
 
     Args:
         probabilities: (N, C).
         labels: (N,) classes from 0 to C - 1.
 
     Raises:
-        DataError: The labels do not fit the probabilities.
+        DataError: The labels do not match the probabilities.
     """
     return float(_counts(probabilities, labels).macro_f1())
 
@@ -118,18 +118,18 @@ def macro_precision_score(probabilities: np.ndarray, labels: np.ndarray) -> floa
 
 @metrics.register("accuracy")
 def accuracy_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the share of rows that are predicted as labelled; arguments as in `macro_f1_score`."""
+    """Returns the share of correctly predicted rows; arguments as in `macro_f1_score`."""
     return float(_counts(probabilities, labels).accuracy())
 
 
 @metrics.register("macro_auc")
 def macro_auc_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean over classes of the area under the curve of that class against the rest.
+    """Returns the mean one-vs-rest area under the ROC curve over the classes.
 
-    The area is the chance that a row of the class is given a higher probability of it than a row of another class, ties
-    counting one half (Mann-Whitney). A class that no row has, or every row has, is left out; if all are, the score is
-    NaN. On probabilities of 0 and 1 of two classes it equals the balanced accuracy, which is why it is never computed
-    from predicted classes here. Arguments as in `macro_f1_score`.
+    The area is the chance that a row of the class has a higher probability for the class than a row of another class;
+    ties count one half (Mann-Whitney). A class that no row has, or every row has, is left out; the score is NaN if all
+    are. On probabilities of 0 and 1 of two classes it equals the balanced accuracy, so it is never computed from
+    predicted classes here. Arguments as in `macro_f1_score`.
     """
     _check(probabilities, labels)
     num_classes = probabilities.shape[1]
@@ -157,18 +157,18 @@ def f1_scores(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, float]:
-    """Returns every score by name: the `metrics`, then precision, recall and F1 of each class as "recall_<class>".
+    """Returns all scores by name: the `metrics`, then precision, recall and F1 of each class as "recall_<class>".
 
-    A score that is not defined is left out, so that the result is plain JSON. Arguments as in `macro_f1_score`.
+    Undefined scores are left out, so the result is plain JSON. Arguments as in `macro_f1_score`.
     """
-    found = {name: metrics[name](probabilities, labels) for name in metrics}
+    by_name = {name: metrics[name](probabilities, labels) for name in metrics}
     for name, per_class in (("precision", precision_scores), ("recall", recall_scores), ("f1", f1_scores)):
         values = per_class(probabilities, labels)
-        found |= {f"{name}_{label}": float(value) for label, value in zip(class_names, values, strict=True)}
-    return {name: value for name, value in found.items() if not np.isnan(value)}
+        by_name |= {f"{name}_{label}": float(value) for label, value in zip(class_names, values, strict=True)}
+    return {name: value for name, value in by_name.items() if not np.isnan(value)}
 
 
-# The scores that counts are enough for: their resamples need sums over groups and no look at any row.
+# Scores that class counts determine: their resamples need only sums over groups.
 _FROM_COUNTS: dict[Score, Callable[[ClassCounts], np.ndarray]] = {
     macro_f1_score: ClassCounts.macro_f1,
     balanced_accuracy_score: ClassCounts.balanced_accuracy,
@@ -187,16 +187,16 @@ def resampled_scores(
 ) -> np.ndarray:
     """Returns the score on each bootstrap resample of whole groups, (S,), NaN where it is not defined.
 
-    Photographs of one lesion are alike, so that resampling rows would make the spread too narrow. The resamples depend
-    on the groups and the seed only: scores of two recipes on the same rows are pairs.
+    Photographs of one lesion are alike, so resampling rows would make the spread too narrow. The resamples depend only
+    on the groups and the seed, so the scores of two recipes on the same rows are paired.
 
     Args:
-        score: Any score of probabilities and labels; those of predicted classes take a fast way to the same numbers.
+        score: Any score of probabilities and labels; scores of predicted classes take a fast path to the same numbers.
         probabilities: (N, C).
         labels: (N,) classes from 0 to C - 1.
         groups: (N,) the group of each row, as integers or names.
         num_samples: S.
-        seed: Names the resamples.
+        seed: Seed of the resamples.
     """
     _check(probabilities, labels)
     names, codes = np.unique(groups, return_inverse=True)
@@ -220,7 +220,7 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Returns the percentile bootstrap interval of a score: the ends of the middle `level` of `resampled_scores`.
 
-    Resamples in which the score is not defined are left out; both ends are NaN if it is defined in none. Arguments as
+    Resamples in which the score is undefined are left out; both ends are NaN if it is undefined in all. Arguments as
     in `resampled_scores`.
     """
     values = resampled_scores(score, probabilities, labels, groups, num_samples, seed)
@@ -245,7 +245,7 @@ def _resampled_counts(
     counts = np.empty((3, num_samples, num_classes))
     size = max(1, BLOCK_DRAWS // num_groups)
     for start in range(0, num_samples, size):
-        # A block draws the numbers that its samples would draw one after the other.
+        # A block draws the same numbers as its samples would one after another.
         drawn = random.integers(num_groups, size=(min(size, num_samples - start), num_groups))
         bins = drawn + num_groups * np.arange(len(drawn))[:, np.newaxis]
         times = np.bincount(bins.ravel(), minlength=drawn.size).reshape(drawn.shape)

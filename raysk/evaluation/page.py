@@ -1,4 +1,4 @@
-"""The leaderboard as one page for a browser, which needs no network and no script."""
+"""The leaderboard as a page for a browser, without network access or scripts."""
 
 from collections.abc import Mapping
 from html import escape
@@ -8,7 +8,7 @@ from raysk.evaluation.charts import score_chart
 from raysk.evaluation.grids import HEADINGS, Grid, Style, headline_part, leaderboard_grids, with_cost
 from raysk.evaluation.leaderboard import Leaderboard, Row
 
-# How many rows a picture shows; the tables show all of them.
+# The most rows of a chart; the tables show all rows.
 MOST_CHART_ROWS = 30
 
 
@@ -24,7 +24,7 @@ HTML = Style(
     "–",
 )
 
-# Nothing may be loaded and nothing may run, whatever a name holds. XHTML's syntax, so that any XML reader reads it too.
+# The policy blocks loading and scripts, whatever a name contains. XHTML syntax, so that any XML reader parses the page.
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -80,7 +80,7 @@ pre { background: var(--shade); padding: .7rem; margin: .5rem 0 .5rem 1.1rem; ov
 
 
 def html_page(leaderboard: Leaderboard) -> str:
-    """Returns the page: pictures, tables, and for each row what its scores rest on and how to repeat it."""
+    """Returns the page: charts, tables, and the origin and the command of each row."""
     parts = ["<h1>Leaderboard</h1>", _facts(leaderboard.meta)]
     charts = _charts(leaderboard)
     for grid in leaderboard_grids(leaderboard, HTML):
@@ -115,8 +115,8 @@ def _charts(leaderboard: Leaderboard) -> list[str]:
             notes.append("lines: standard deviation over the folds")
         if len(rows) > MOST_CHART_ROWS:
             notes.append(f"the {MOST_CHART_ROWS} best of {len(rows)} rows")
-        picture = score_chart(rows[:MOST_CHART_ROWS], column, heading)
-        figures.append(f"<figure>\n<figcaption>{'; '.join(notes)}</figcaption>\n{picture}\n</figure>")
+        chart = score_chart(rows[:MOST_CHART_ROWS], column, heading)
+        figures.append(f"<figure>\n<figcaption>{'; '.join(notes)}</figcaption>\n{chart}\n</figure>")
     return ['<div class="charts">', *figures, "</div>"] if figures else []
 
 
@@ -140,7 +140,7 @@ def _column_class(grid: Grid, place: int) -> str:
 
 def _origin(place: int, row: Row) -> str:
     facts = {
-        "settings": row.settings or "as the defaults",
+        "settings": row.settings or "the defaults",
         "chosen on": row.chosen_on,
         "scored on": row.scored_on,
         "key": row.key,

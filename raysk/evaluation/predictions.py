@@ -1,4 +1,4 @@
-"""Probabilities of rows: of one fold's model, of all folds put together, and of their average on the test part."""
+"""Predicted probabilities: of one fold's model, out of fold, and averaged over the folds on the test part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What the model of one fold says of rows that it did not learn from.
+    """Predictions of one fold's model on rows that it did not learn from.
 
     Attributes:
         rows: (N,) int64 rows of the manifest.
         views: The names of the V test-time views.
         probabilities: (V, N, C) float32; each row of each view sums to 1.
-        recipe_key: The recipe whose model spoke.
-        fold: The fold that was held out from that model.
-        folds_digest: The folds that `fold` belongs to.
-        part: Whether the rows are of the held-out fold or of the locked test part.
+        recipe_key: Key of the recipe.
+        fold: The held-out fold of the model.
+        folds_digest: Digest of the folds.
+        part: Whether the rows are the held-out fold or the locked test part.
 
     Raises:
-        ArtifactError: Shapes do not fit, a row is there twice, or a probability cannot be one.
+        ArtifactError: Shapes do not match, a row occurs twice, or a probability is invalid.
     """
 
     rows: np.ndarray
@@ -47,21 +47,21 @@ class Predictions:
         _check_arrays(self.rows, self.views, self.probabilities)
 
     def check(self, folds: Folds) -> None:
-        """Confirms that the rows may score this fold's model.
+        """Checks that the rows may score this fold's model.
 
         Raises:
-            ArtifactError: The predictions are of other folds, or of a row that the model has learnt from.
+            ArtifactError: The predictions are of other folds, or of a row that the model learnt from.
         """
         if self.folds_digest != folds.digest:
             raise ArtifactError(
                 f"predictions must be of folds {folds.digest}, but got {self.folds_digest}: predict on these folds"
             )
         allowed = folds.test_rows if self.part == "test" else folds.held_out_rows(self.fold)
-        strange = np.setdiff1d(self.rows, allowed)
-        if len(strange):
+        foreign = np.setdiff1d(self.rows, allowed)
+        if len(foreign):
             raise ArtifactError(
                 f"predictions of part {self.part} must be of rows that the model of fold {self.fold} is scored on, "
-                f"but got {len(strange)} others, first row {strange[0]}: predict that part only"
+                f"but got {len(foreign)} others, first row {foreign[0]}: predict that part only"
             )
 
     def mean(self) -> np.ndarray:
@@ -69,7 +69,7 @@ class Predictions:
         return self.probabilities.mean(axis=0)
 
     def write(self, path: Path) -> None:
-        """Writes one Parquet file: the column "row", then for each view a column of lists of C probabilities."""
+        """Writes a Parquet file: the column "row", then one column per view with lists of C probabilities."""
         num_classes = self.probabilities.shape[2]
         columns = {"row": pa.array(self.rows)}
         for view, values in zip(self.views, self.probabilities, strict=True):
@@ -79,7 +79,7 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path) -> "Predictions":
-        """Reads what `write` wrote.
+        """Reads the file that `write` wrote.
 
         Raises:
             ArtifactError: The file is missing, or does not hold predictions.
@@ -95,17 +95,17 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """One recipe on every row that is in a fold, each row as the model says that did not learn from it.
+    """One recipe's predictions on all rows of the folds, each from a model that did not learn from the row.
 
-    With R repeats R models did not: a row is what they say on average.
+    With R repeats, each row has the mean of its R models.
 
     Attributes:
         rows: (N,) rows of the manifest, ascending.
-        fold_of_row: (N,) the fold of each, in the first division.
+        fold_of_row: (N,) the fold of each row in the first division.
         views: The names of the V test-time views.
         probabilities: (V, N, C) float32.
-        recipe_key: The recipe.
-        folds_digest: The folds.
+        recipe_key: Key of the recipe.
+        folds_digest: Digest of the folds.
     """
 
     rows: np.ndarray
@@ -117,22 +117,22 @@ class OutOfFold:
 
     @classmethod
     def from_folds(cls, predictions: Sequence[Predictions], folds: Folds) -> "OutOfFold":
-        """Puts the held-out predictions of all folds together.
+        """Combines the held-out predictions of all folds.
 
         Args:
-            predictions: Those of one recipe, one for each fold, in any order.
-            folds: The folds that they were made on.
+            predictions: Of one recipe, one for each fold, in any order.
+            folds: The folds of the predictions.
 
         Raises:
-            ArtifactError: A fold or row is missing or double, or the predictions do not belong together.
+            ArtifactError: A fold or row is missing or occurs twice, or the predictions do not match one another.
         """
         _check_together(predictions, folds, "held_out")
         expected = np.flatnonzero(folds.fold >= 0)
-        by_fold = sorted(predictions, key=lambda one: one.fold)
-        divisions = [by_fold[first : first + folds.k] for first in range(0, len(folds), folds.k)]
+        by_fold = sorted(predictions, key=lambda fold_predictions: fold_predictions.fold)
+        divisions = [by_fold[start : start + folds.k] for start in range(0, len(folds), folds.k)]
         probabilities = np.stack([_of_division(division, expected) for division in divisions]).mean(axis=0)
-        one = predictions[0]
-        return cls(expected, folds.fold[expected], one.views, probabilities, one.recipe_key, folds.digest)
+        first = predictions[0]
+        return cls(expected, folds.fold[expected], first.views, probabilities, first.recipe_key, folds.digest)
 
     def mean(self) -> np.ndarray:
         """Returns the mean over the views, (N, C) float32."""
@@ -141,14 +141,14 @@ class OutOfFold:
 
 @dataclass(frozen=True, eq=False)
 class TestPredictions:
-    """One recipe on the locked test part: the mean over the models of its folds.
+    """One recipe's predictions on the locked test part: the mean over its fold models.
 
     Attributes:
         rows: (N,) rows of the manifest, ascending.
         views: The names of the V test-time views.
         probabilities: (V, N, C) float32.
-        recipe_key: The recipe.
-        folds_digest: The folds.
+        recipe_key: Key of the recipe.
+        folds_digest: Digest of the folds.
     """
 
     rows: np.ndarray
@@ -163,37 +163,38 @@ class TestPredictions:
 
 
 def fold_average(predictions: Sequence[Predictions], folds: Folds) -> TestPredictions:
-    """Returns the mean over the models of all folds on the test part.
+    """Returns the mean prediction of all fold models on the test part.
 
     Args:
-        predictions: Those of one recipe, one for each fold, in any order.
-        folds: The folds that they were made on.
+        predictions: Of one recipe, one for each fold, in any order.
+        folds: The folds of the predictions.
 
     Raises:
-        ArtifactError: A fold or a test row is missing or double, or the predictions do not belong together.
+        ArtifactError: A fold or a test row is missing or occurs twice, or the predictions do not match one another.
     """
     _check_together(predictions, folds, "test")
     total = np.zeros(predictions[0].probabilities.shape)
-    for one in predictions:
-        _check_complete(one.rows, folds.test_rows)
-        total += one.probabilities[:, np.argsort(one.rows)]
+    for fold_predictions in predictions:
+        _check_complete(fold_predictions.rows, folds.test_rows)
+        total += fold_predictions.probabilities[:, np.argsort(fold_predictions.rows)]
     probabilities = (total / len(predictions)).astype(np.float32)
-    one = predictions[0]
-    return TestPredictions(folds.test_rows, one.views, probabilities, one.recipe_key, folds.digest)
+    first = predictions[0]
+    return TestPredictions(folds.test_rows, first.views, probabilities, first.recipe_key, folds.digest)
 
 
 def _of_division(predictions: Sequence[Predictions], expected: np.ndarray) -> np.ndarray:
-    """Returns the probabilities (V, N, C) of the folds of one division, in the order of the rows."""
-    rows = np.concatenate([one.rows for one in predictions])
+    """Returns the probabilities (V, N, C) of one division's folds, in the order of the rows."""
+    rows = np.concatenate([fold_predictions.rows for fold_predictions in predictions])
     _check_complete(rows, expected)
-    return np.concatenate([one.probabilities for one in predictions], axis=1)[:, np.argsort(rows)]
+    stacked = np.concatenate([fold_predictions.probabilities for fold_predictions in predictions], axis=1)
+    return stacked[:, np.argsort(rows)]
 
 
 def _check_arrays(rows: np.ndarray, views: tuple[str, ...], probabilities: np.ndarray) -> None:
     if rows.ndim != 1 or probabilities.ndim != 3 or probabilities.shape[:2] != (len(views), len(rows)) or not views:
         raise ArtifactError(
             f"probabilities must have the shape (views, rows, classes) with {len(views)} views and {len(rows)} rows, "
-            f"but got {probabilities.shape}: stack one array a view"
+            f"but got {probabilities.shape}: stack one array per view"
         )
     if rows.dtype != np.int64 or probabilities.dtype != np.float32:
         raise ArtifactError(
@@ -202,13 +203,13 @@ def _check_arrays(rows: np.ndarray, views: tuple[str, ...], probabilities: np.nd
         )
     if len(set(views)) != len(views):
         raise ArtifactError(f"views must differ, but got {', '.join(views)}: predict each view once")
-    found, times = np.unique(rows, return_counts=True)
+    distinct, times = np.unique(rows, return_counts=True)
     if (times > 1).any():
         raise ArtifactError(
-            f"a row must be predicted once, but row {found[times.argmax()]} is there {times.max()} times: "
+            f"a row must be predicted once, but row {distinct[times.argmax()]} occurs {times.max()} times: "
             "predict without a sampler and without padding"
         )
-    # Written so that NaN, which no comparison holds for, fails it.
+    # Every comparison with NaN is false, so NaN is not valid.
     valid = (np.abs(probabilities.sum(axis=2) - 1) <= SUM_TOLERANCE) & (probabilities >= 0).all(axis=2)
     if not valid.all():
         view, position = np.argwhere(~valid)[0]
@@ -220,18 +221,21 @@ def _check_arrays(rows: np.ndarray, views: tuple[str, ...], probabilities: np.nd
 
 
 def _check_together(predictions: Sequence[Predictions], folds: Folds, part: Part) -> None:
-    for one in predictions:
-        one.check(folds)
-    wrong = sorted({one.part for one in predictions} - {part})
+    for fold_predictions in predictions:
+        fold_predictions.check(folds)
+    wrong = sorted({fold_predictions.part for fold_predictions in predictions} - {part})
     if wrong:
         raise ArtifactError(f"predictions must be of the part {part}, but got {wrong[0]}: choose that part's files")
-    found = sorted(one.fold for one in predictions)
-    if found != list(range(len(folds))):
+    numbers = sorted(fold_predictions.fold for fold_predictions in predictions)
+    if numbers != list(range(len(folds))):
         raise ArtifactError(
-            f"there must be predictions of each fold from 0 to {len(folds) - 1} once, but got {found}: "
+            f"predictions must be of each fold from 0 to {len(folds) - 1} once, but got {numbers}: "
             "run the folds that are missing"
         )
-    kinds = {(one.recipe_key, one.views, one.probabilities.shape[2]) for one in predictions}
+    kinds = {
+        (fold_predictions.recipe_key, fold_predictions.views, fold_predictions.probabilities.shape[2])
+        for fold_predictions in predictions
+    }
     if len(kinds) > 1:
         raise ArtifactError(
             "predictions must be of one recipe with the same views and classes, "
@@ -240,7 +244,7 @@ def _check_together(predictions: Sequence[Predictions], folds: Folds, part: Part
 
 
 def _check_complete(rows: np.ndarray, expected: np.ndarray) -> None:
-    # Each row is there once and is allowed by now: what is left to go wrong is a row that is not there.
+    # The rows are unique and allowed by now, so only missing rows can remain.
     missing = np.setdiff1d(expected, rows)
     if len(missing):
         raise ArtifactError(

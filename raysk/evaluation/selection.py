@@ -1,4 +1,4 @@
-"""Greedy selection of what to average, and its honest score (Caruana et al. 2004)."""
+"""Greedy selection of ensemble members, and its cross-fitted score (Caruana et al. 2004)."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ import numpy as np
 from raysk.errors import ConfigError, DataError
 from raysk.evaluation.metrics import count_classes, macro_f1_score
 
-# Scores that differ by less are the same score computed from other counts.
+# Scores that differ by less are equal up to rounding.
 TIE = 1e-12
 
-# Candidates are tried in blocks whose sums fit into the caches rather than all into memory.
+# Candidates are tried in blocks whose sums fit the processor's caches.
 BLOCK_VALUES = 1 << 20
 
 
@@ -19,9 +19,9 @@ class Selection:
     """The course of a greedy selection.
 
     Attributes:
-        picks: The member taken in each step; one can be taken again.
+        picks: The member picked in each step; a member can be picked again.
         scores: Macro-F1 of the average after each step.
-        num_members: How many members there were to choose from.
+        num_members: Number of candidates.
     """
 
     picks: tuple[int, ...]
@@ -30,29 +30,29 @@ class Selection:
 
     @property
     def num_kept(self) -> int:
-        """How many picks lead to the best score, the fewest of equals."""
+        """Number of picks up to the best score; the fewest of equals."""
         return int(np.argmax(self.scores)) + 1
 
     @property
     def weights(self) -> np.ndarray:
-        """How often each member is among the picks that are kept, (M,) int64."""
+        """How often each member occurs among the kept picks, (M,) int64."""
         return np.bincount(self.picks[: self.num_kept], minlength=self.num_members)
 
 
 def greedy_selection(probabilities: np.ndarray, labels: np.ndarray, num_picks: int = 25) -> Selection:
-    """Adds, again and again, the member with which the average scores the highest macro-F1.
+    """Adds, in each step, the member that gives the average the highest macro-F1.
 
-    The first pick is the best single member. Members can be picked again, which is how weights arise. Of equal scores
-    the one with the lower log loss wins, then the member that comes first.
+    The first pick is the best single member. Members can be picked again, which gives them larger weights. Ties go to
+    the lower log loss, then to the earlier member.
 
     Args:
-        probabilities: (M, N, C) one candidate a member.
+        probabilities: (M, N, C), one candidate per member.
         labels: (N,) classes.
-        num_picks: How many steps; the selection keeps those up to the best score.
+        num_picks: Number of steps; the selection keeps the picks up to the best score.
 
     Raises:
-        ConfigError: There is no step to take.
-        DataError: There is no member, no row, or another number of labels.
+        ConfigError: `num_picks` is below 1.
+        DataError: There is no member or no row, or the number of labels is not N.
     """
     if num_picks < 1:
         raise ConfigError(f"an ensemble needs at least 1 pick, but got {num_picks}: 25 is usual")
@@ -89,7 +89,7 @@ def _scores_with_each(total: np.ndarray, probabilities: np.ndarray, labels: np.n
 def _losses_with_each(
     total: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, members: np.ndarray
 ) -> np.ndarray:
-    """Returns the log loss of `total` plus each of `members`, up to a constant that they share."""
+    """Returns the log loss of `total` plus each of `members`, up to a constant."""
     rows = np.arange(len(labels))
     likelihood = total[rows, labels] + probabilities[members[:, np.newaxis], rows, labels]
     return -np.log(np.maximum(likelihood, np.finfo(np.float32).tiny)).mean(axis=1)
@@ -100,10 +100,10 @@ def cross_fitted_predictions(
 ) -> np.ndarray:
     """Predicts each fold with the ensemble that is selected on the other folds.
 
-    What these predictions score is an honest estimate for the ensemble, since no row has a say in its own weights.
+    The score of these predictions is an honest estimate for the ensemble, since no row influences its own weights.
 
     Args:
-        probabilities: (M, N, C) out-of-fold probabilities, one candidate a member.
+        probabilities: (M, N, C) out-of-fold probabilities, one candidate per member.
         labels: (N,) classes.
         fold_of_row: (N,) folds, at least two different ones.
         num_picks: As in `greedy_selection`.
@@ -112,7 +112,7 @@ def cross_fitted_predictions(
         (N, C) probabilities.
 
     Raises:
-        DataError: There is one fold only.
+        DataError: There is only one fold.
     """
     folds = np.unique(fold_of_row)
     if len(folds) < 2:
@@ -128,7 +128,7 @@ def cross_fitted_predictions(
 def cross_fitted_score(
     probabilities: np.ndarray, labels: np.ndarray, fold_of_row: np.ndarray, num_picks: int = 25
 ) -> float:
-    """Returns macro-F1 of `cross_fitted_predictions`, over all rows at once; arguments as there."""
+    """Returns macro-F1 of `cross_fitted_predictions` over all rows at once; same arguments."""
     return macro_f1_score(cross_fitted_predictions(probabilities, labels, fold_of_row, num_picks), labels)
 
 

@@ -1,4 +1,4 @@
-"""What a setting can be expected to score, from how it and those like it did."""
+"""Expected scores of settings, smoothed over similar settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,24 +6,24 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-# Of fewer settings nothing can be learnt.
+# Fewer settings are too few to fit.
 LEAST_SETTINGS = 30
 _TREES = 200
 _LEAST_IN_LEAF = 3
 
 
 def smoothed(values: Sequence[Mapping[str, Any]], scores: np.ndarray) -> np.ndarray:
-    """Returns the scores that extremely randomised trees (Geurts et al. 2006) expect of settings.
+    """Returns the scores that extremely randomised trees (Geurts et al. 2006) predict for settings.
 
-    The best of hundreds of scores on few rows is partly the luckiest one. Settings that are alike score alike, so that
-    what the trees expect, which were fitted to all of them, is a better guide to the best than the scores themselves.
+    The best of hundreds of scores on few rows is partly luck. Similar settings score alike, so the predictions of trees
+    that are fitted to all settings are a better guide to the best setting than the scores themselves.
 
     Args:
-        values: (M,) settings: values by parameter, of which one may lack some.
-        scores: (M,); 0 of one that diverged, which stays 0.
+        values: (M,) settings: values by parameter; a setting may lack some parameters.
+        scores: (M,) scores; 0 for a setting that diverged, which stays 0.
 
     Returns:
-        (M,), the scores themselves of too few settings.
+        (M,) predictions, or the scores themselves if the settings are too few.
     """
     from sklearn.ensemble import ExtraTreesRegressor
 
@@ -37,16 +37,16 @@ def smoothed(values: Sequence[Mapping[str, Any]], scores: np.ndarray) -> np.ndar
 
 
 def _inputs(values: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Returns settings as numbers (M, F): ranks of numbers, which no scale bends, and one column a word."""
+    """Returns settings as numbers (M, F): ranks of numbers, which no scale affects, and one column per word."""
     columns = []
-    for name in sorted({name for one in values for name in one}):
-        column = [one.get(name) for one in values]
-        known = [value for value in column if value is not None]
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
-            # One that lacks the parameter stands in the middle, and says so.
-            numbers = np.array([np.median(known) if value is None else value for value in column], float)
+    for name in sorted({name for setting in values for name in setting}):
+        column = [setting.get(name) for setting in values]
+        present = [value for value in column if value is not None]
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+            # A setting without the parameter has the median, and is marked in a column of its own.
+            numbers = np.array([np.median(present) if value is None else value for value in column], float)
             columns += [rankdata(numbers), np.array([value is None for value in column], float)]
         else:
             words = [str(value) for value in column]
-            columns += [np.array([word == one for word in words], float) for one in sorted(set(words))]
+            columns += [np.array([word == option for word in words], float) for option in sorted(set(words))]
     return np.stack(columns, axis=1)

@@ -1,1 +1,1 @@
-"""What a recipe names: losses, samplers, backbones and heads."""
+"""The parts that a recipe names: losses, samplers, backbones, heads and mixings."""

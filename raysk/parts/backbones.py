@@ -1,4 +1,4 @@
-"""Networks from images to pooled features, by their timm names; the only module that imports timm."""
+"""Backbones by their timm names, from images to pooled features; only this module imports timm."""
 
 from functools import cache
 from pathlib import Path
@@ -21,13 +21,13 @@ class Backbone(nn.Module):
 
     Args:
         network: The timm network.
-        num_features: Width D of what `forward` gives.
+        num_features: Width D of the features.
 
     Attributes:
         network: The timm network.
-        num_features: Width D of what `forward` gives.
-        mean: Mean of each colour, of pixels in [0, 1], that its pretrained weights were trained with.
-        std: Their standard deviation.
+        num_features: Width D of the features.
+        mean: Mean of each colour in the training of the pretrained weights, for pixels in [0, 1].
+        std: Standard deviation of each colour in that training.
     """
 
     def __init__(self, network: Any, num_features: int) -> None:
@@ -38,19 +38,19 @@ class Backbone(nn.Module):
         self.std: tuple[float, ...] = tuple(network.pretrained_cfg["std"])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns features (B, D), of pooled or whole maps, of normalised images (B, 3, H, W)."""
+        """Returns features (B, D), pooled or whole maps, of normalised images (B, 3, H, W)."""
         return self.network(images).flatten(1)
 
 
 def check_backbone(name: str) -> None:
-    """Refuses what timm cannot build, without building it.
+    """Refuses names that timm cannot build; builds nothing.
 
     Raises:
-        ConfigError: No architecture of timm has that name, or none of its weights has that tag.
+        ConfigError: timm has no architecture of this name, or no weights with this tag.
     """
     timm = _load_timm()
     architecture, _, tag = name.partition(".")
-    # A search makes thousands of recipes, and timm takes 4 ms to list its names.
+    # Lists names for the error only: a search checks thousands of recipes, and timm takes 4 ms to list its names.
     if not timm.is_model(architecture):
         raise unknown_name("backbone", name, timm.list_models())
     if tag:
@@ -69,15 +69,15 @@ def create_backbone(
     """Returns the network called `name`, in training mode.
 
     Args:
-        name: A timm name, such as "resnet18" or, with the tag of certain weights, "resnet18.a1_in1k".
-        pretrained: Fetch the published weights, or take them from the cache of an earlier fetch.
-        checkpoint: Safetensors file with weights in timm's names; nothing is fetched then.
-        image_size: Side of the images in pixels; networks that are built for one size are built for this one.
-        pooling: "avg" pools as the network does, by the mean of its maps but for a few; "none" keeps every place of
-            the last maps, so that the width grows with the image size, which must then be that of all images.
+        name: A timm name, such as "resnet18", or "resnet18.a1_in1k" with the tag of its weights.
+        pretrained: Whether to fetch the published weights, or read them from the cache of an earlier fetch.
+        checkpoint: Safetensors file with weights under timm's names; if given, nothing is fetched.
+        image_size: Side of the images in pixels; networks of a fixed input size are built for this size.
+        pooling: "avg" pools as the network does, nearly always by the mean of its maps; "none" keeps every position of
+            the last maps, so that the width grows with the image size and all images must have this size.
 
     Raises:
-        ConfigError: timm has no such network or weights, the checkpoint does not fit it, or its features are no maps.
+        ConfigError: timm has no such network or weights, the checkpoint does not fit it, or its features are not maps.
         TrainingError: The weights could not be fetched.
     """
     check_backbone(name)
@@ -86,7 +86,7 @@ def create_backbone(
     fetch = pretrained and checkpoint is None
     if fetch and not published.has_weights:
         raise ConfigError(
-            f"model.pretrained needs published weights, but timm has none of {name}: "
+            f"model.pretrained needs published weights, but timm has none for {name}: "
             "set model.pretrained=false or model.checkpoint=FILE"
         )
     options: dict[str, Any] = {"global_pool": ""} if pooling == "none" else {}
@@ -108,12 +108,12 @@ def create_backbone(
     if pooling == "none":
         return Backbone(network, _width_of_maps(network, name, image_size or published.input_size[-1]))
     # Some networks (MobileNet-v3, VGG) have layers between pooling and classifier: timm's num_features is the width
-    # before these.
+    # before them.
     return Backbone(network, int(network.head_hidden_size))
 
 
 def _width_of_maps(network: Any, name: str, image_size: int) -> int:
-    """Returns the size of the maps of one image; the network, running statistics included, stays as it is."""
+    """Returns the size of one image's maps; leaves the network and its running statistics unchanged."""
     network.eval()
     with torch.no_grad():
         features = network(torch.zeros(1, 3, image_size, image_size))
@@ -126,21 +126,21 @@ def _width_of_maps(network: Any, name: str, image_size: int) -> int:
 
 def _no_maps(name: str, reason: str) -> ConfigError:
     return ConfigError(
-        f"model.pooling must be avg for a network whose features are no maps, but got none for {name} ({reason}): "
+        f"model.pooling must be avg for a network whose features are not maps, but got none for {name} ({reason}): "
         "set model.pooling=avg, or choose a convolutional network"
     )
 
 
 def _read_weights(network: Any, name: str, path: Path) -> None:
-    """Fills a network from a file, all of it or not at all.
+    """Loads the weights of a network from a file, all of them or none.
 
-    timm's own way leaves what the file lacks at random values, and says so in a log only.
+    timm's own loader leaves missing weights at random values and reports this in a log only.
     """
     rule = f"model.checkpoint must hold the weights of {name}"
     if not path.is_file():
-        raise ConfigError(f"{rule}, but {path} is no file: correct the path")
+        raise ConfigError(f"{rule}, but {path} is not a file: correct the path")
     try:
-        # Other formats can run code when they are read.
+        # Reading other formats can run code.
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ConfigError(
@@ -153,7 +153,7 @@ def _read_weights(network: Any, name: str, path: Path) -> None:
     remedy = "give a file of this architecture, or choose the backbone that it was made with"
     try:
         result = network.load_state_dict(kept, strict=False)
-    except RuntimeError as error:  # Shapes differ; torch gives a line to each tensor.
+    except RuntimeError as error:  # Shapes differ; torch reports one line per tensor.
         mismatch = str(error).splitlines()[-1].strip().rstrip(".")
         raise ConfigError(f"{rule}, but {path} has a {mismatch}: {remedy}") from error
     if result.missing_keys or result.unexpected_keys:
@@ -162,17 +162,17 @@ def _read_weights(network: Any, name: str, path: Path) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """Returns what an error of another library says, in one line."""
+    """Returns the first line of another library's error."""
     return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 @cache
 def _load_timm() -> ModuleType:
-    """Imports timm when a network is first asked for: it takes seconds, and losses and heads do without.
+    """Imports timm on first use: the import takes seconds, and losses and heads do not need it.
 
-    torchvision's wheel from the registry is built for CUDA. Beside a torch without CUDA its compiled operators do not
-    load, and its import fails at the first that it looks up. raysk uses none of them, so declaring the two that are
-    looked up is enough.
+    torchvision's wheel from the registry is built for CUDA. With a torch without CUDA its compiled operators do not
+    load, and its import fails at the first lookup of one. raysk uses none of them, so it is enough to declare the two
+    that are looked up.
     """
     try:
         import torchvision  # noqa: F401
@@ -192,5 +192,5 @@ def _load_timm() -> ModuleType:
 
 @cache
 def _declarations() -> torch.library.Library:
-    """Returns the holder of the declared operators, and keeps it: they vanish when it is collected."""
+    """Returns the library of the declared operators, and keeps it alive: they vanish when it is collected."""
     return torch.library.Library("torchvision", "FRAGMENT")

@@ -1,4 +1,4 @@
-"""What stands on the features of a backbone: classifiers by name, and the projection of the contrastive losses."""
+"""Heads on the features of a backbone: classifiers by name, and the projection for contrastive losses."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ class Head(Settings, ABC):
 
 
 class FrozenClassifier(nn.Module, ABC):
-    """A classifier that starts from the features of a frozen encoder; before that, all its logits of a row are equal.
+    """A classifier that starts from the features of a frozen encoder; before that, all logits of a row are equal.
 
-    A module without parameters is finished then: it is not trained.
+    A module without parameters needs no training after its start.
     """
 
     @abstractmethod
     def start_from(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> None:
-        """Fills the buffers, which are kept in checkpoints; parameters are left as they are.
+        """Fills the buffers, which checkpoints keep; leaves the parameters unchanged.
 
         Args:
             features: (N, D) of the training rows.
@@ -41,11 +41,11 @@ class FrozenClassifier(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenHead(Head):
-    """Settings of a classifier that only a frozen encoder can have."""
+    """Settings of a classifier that requires a frozen encoder."""
 
     @abstractmethod
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
-        """Returns a module from features (B, in_features) to logits (B, num_classes), yet to be started."""
+        """Returns a module from features (B, in_features) to logits (B, num_classes), before its start."""
 
 
 heads: Registry[type[Head]] = Registry("head")
@@ -64,7 +64,7 @@ class LinearHead(Head):
 @heads.register("mlp")
 @dataclass(frozen=True, kw_only=True)
 class MLPHead(Head):
-    """Dropout and two linear layers with ReLU between: Le et al. 2020, who leave both settings open.
+    """Dropout and two linear layers with ReLU between them: Le et al. 2020, who specify neither setting.
 
     Args:
         hidden: Width between the two layers.
@@ -87,7 +87,7 @@ class MLPHead(Head):
 @heads.register("cosine")
 @dataclass(frozen=True, kw_only=True)
 class CosineHead(Head):
-    """scale times the cosine between the features and a vector per class, so that no class gains by a longer vector.
+    """scale times the cosine between the features and a vector per class, so that a longer vector favours no class.
 
     Args:
         scale: Largest logit. Cao et al. 2019 publish 30.
@@ -103,7 +103,7 @@ class CosineHead(Head):
 class _CosineClassifier(nn.Module):
     def __init__(self, in_features: int, num_classes: int, scale: float) -> None:
         super().__init__()
-        # Only directions count, and those of a normal distribution are uniform.
+        # Only directions count, and a normal distribution has uniform directions.
         self.weight = nn.Parameter(torch.randn(num_classes, in_features))
         self.scale = scale
 
@@ -117,7 +117,7 @@ class ScaledHead(FrozenHead):
     """Learnable weight scaling, (W x + b) s: Kang et al. 2020, section 4. Only s (C,) is trained, from ones."""
 
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
-        """Returns a module from features (B, in_features) to logits (B, num_classes), yet to be started."""
+        """Returns a module from features (B, in_features) to logits (B, num_classes), before its start."""
         return _ScaledClassifier(in_features, num_classes)
 
 
@@ -145,13 +145,13 @@ class TauNormHead(FrozenHead):
     """tau-normalisation, w_k / |w_k|^tau without bias: Kang et al. 2020, section 4. Nothing is trained.
 
     Args:
-        tau: 0 keeps the weights, 1 makes them unit vectors. Kang et al. choose it on held-out rows, so 1 is ours.
+        tau: 0 keeps the weights, 1 makes them unit vectors. Kang et al. choose it on held-out rows; 1 is our choice.
     """
 
     tau: Annotated[float, Between(0.0, 2.0)] = 1.0
 
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
-        """Returns a module from features (B, in_features) to logits (B, num_classes), yet to be started."""
+        """Returns a module from features (B, in_features) to logits (B, num_classes), before its start."""
         return _TauNormClassifier(in_features, num_classes, self.tau)
 
 
@@ -165,7 +165,7 @@ class _TauNormClassifier(FrozenClassifier):
 
     def start_from(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> None:
         lengths = weight.detach().norm(dim=1, keepdim=True)
-        # A vector of zero has no direction: it stays zero.
+        # A zero vector has no direction: it stays zero.
         self.weight.copy_(weight.detach() / torch.where(lengths > 0, lengths, 1) ** self.tau)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -178,16 +178,16 @@ class NearestMeanHead(FrozenHead):
     """Nearest class mean, -scale |x - m_k|^2: Kang et al. 2020, section 4. Nothing is trained.
 
     Features are centred by the mean of the training rows and divided by their length (Wang et al. 2019, SimpleShot,
-    "CL2N"); the class means m_k of these are made unit vectors again, so that no class is near by a short mean.
+    "CL2N"). Their class means m_k are scaled to unit length, too, so that a short mean does not bring a class near.
 
     Args:
-        scale: Sharpness of the probabilities, which is ours; the nearest class does not depend on it.
+        scale: Sharpness of the probabilities, our choice; the nearest class does not depend on it.
     """
 
     scale: Annotated[float, Between(0.0, 1000.0, open_low=True)] = 10.0
 
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
-        """Returns a module from features (B, in_features) to logits (B, num_classes), yet to be started."""
+        """Returns a module from features (B, in_features) to logits (B, num_classes), before its start."""
         return _NearestMean(in_features, num_classes, self.scale)
 
 
@@ -212,17 +212,17 @@ class _NearestMean(FrozenClassifier):
     def forward(self, features: Tensor) -> Tensor:
         directions = unit_length(features - self.centre)
         means = self.means.to(directions)
-        products = F.linear(directions, means)  # (B, C): all differences at once would be (B, C, D)
+        products = F.linear(directions, means)  # (B, C): the differences themselves would be (B, C, D)
         squares = directions.square().sum(dim=1, keepdim=True) + means.square().sum(dim=1)
         return -self.scale * (squares - 2 * products)
 
 
 class ProjectionHead(nn.Module):
-    """Features to the embeddings of stage one: linear, ReLU, linear, unit length; dropped after stage one.
+    """Maps features to the embeddings of stage one: linear, ReLU, linear, unit length; dropped after stage one.
 
     Args:
         in_features: Width of the features.
-        hidden: Width between the two layers; that of the features unless given.
+        hidden: Width between the two layers; the width of the features if None.
         out: Width of the embeddings.
     """
 
@@ -232,16 +232,16 @@ class ProjectionHead(nn.Module):
         self.layers = nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns unit embeddings (..., out), in float32 at least, of features (..., in_features)."""
+        """Returns unit embeddings (..., out), in at least float32, of features (..., in_features)."""
         return unit_length(self.layers(features))
 
 
 def unit_length(vectors: Tensor) -> Tensor:
-    """Returns vectors (..., D) divided by their lengths, in float32 at least; zero has no direction and stays zero.
+    """Returns vectors (..., D) divided by their lengths, in at least float32; zero has no direction and stays zero.
 
     Half precision would round the squares of small numbers to zero.
     """
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     lengths = vectors.norm(dim=-1, keepdim=True)
-    # Divided by a small number instead, as F.normalize does, zero would get a gradient that overflows half precision.
+    # F.normalize divides by a small number instead, and its gradient at zero overflows half precision.
     return vectors / torch.where(lengths > 1e-6, lengths, torch.inf)

@@ -1,4 +1,4 @@
-"""Images mixed with partners from the same batch, and the labels that the mixtures have; for training end to end."""
+"""Ways to mix images and labels with partners from the same batch, for training end to end."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from torch import Tensor
 from raysk.registry import Registry
 from raysk.settings import Between, Settings
 
-# alpha of Beta(alpha, alpha): small values draw shares near 0 and 1, 1 draws all alike, large values draw halves.
+# alpha of Beta(alpha, alpha): small values draw shares near 0 and 1, 1 draws uniformly, large values draw halves.
 Alpha = Annotated[float, Between(0.0, 100.0, open_low=True)]
 
 
 class PairedBatch(NamedTuple):
-    """A batch, and the partner of each of its rows.
+    """A batch with a partner for each row.
 
     Attributes:
         images: (B, V, H, W, 3), uint8.
         labels: (B,).
-        partners: As the images.
+        partners: The image of each row's partner, shaped as `images`.
         partner_labels: (B,).
     """
 
@@ -36,8 +36,8 @@ class Mixed(NamedTuple):
 
     Attributes:
         images: (B, V, H, W, 3), uint8 or float32, both in [0, 255].
-        labels: (B,), which have weight `share`.
-        partner_labels: (B,), which have the rest.
+        labels: (B,), with weight `share`.
+        partner_labels: (B,), with weight 1 - `share`.
         share: In [0, 1].
     """
 
@@ -49,17 +49,17 @@ class Mixed(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing(Settings, ABC):
-    """Settings of one way to mix a batch with partners; who is whose partner is decided by the training loop."""
+    """Settings of one way to mix a batch with partners; the training loop chooses the partners."""
 
     @abstractmethod
     def mix(self, pairs: PairedBatch, counts: Tensor, random: np.random.Generator) -> Mixed:
-        """Mixes each row with its partner; the arguments are left as they are.
+        """Mixes each row with its partner; leaves the arguments unchanged.
 
         Args:
             pairs: The rows and their partners.
             counts: Rows of each class in the training rows of the fold, (C,).
-            random: Seeded alike on every rank. It gives one share and one box for the whole batch, and what it gives
-                does not depend on the rows, so that the ranks stay in step.
+            random: Generator with the same seed on every rank. It draws one share and one box per batch, whatever the
+                rows, so that the ranks stay in step.
         """
 
 
@@ -69,28 +69,28 @@ mixings: Registry[type[Mixing]] = Registry("mixing")
 @mixings.register("none")
 @dataclass(frozen=True, kw_only=True)
 class NoMixing(Mixing):
-    """The images as they are."""
+    """No mixing: the images stay as they are."""
 
     def mix(self, pairs: PairedBatch, counts: Tensor, random: np.random.Generator) -> Mixed:
-        """Returns what was given, with share 1."""
+        """Returns the batch unchanged, with share 1."""
         return Mixed(pairs.images, pairs.labels, pairs.partner_labels, 1.0)
 
 
 @mixings.register("mixup")
 @dataclass(frozen=True, kw_only=True)
 class Mixup(Mixing):
-    """share * x + (1 - share) * x', labels alike, with share ~ Beta(alpha, alpha): Zhang et al. 2018, section 2.
+    """share * x + (1 - share) * x', also for the labels, share ~ Beta(alpha, alpha): Zhang et al. 2018, section 2.
 
-    One share for a batch, as in the released code.
+    A batch has one share, as in the released code.
 
     Args:
-        alpha: How strongly images are mixed. Zhang et al. publish 0.1 to 0.4 for ImageNet.
+        alpha: Strength of the mixing. Zhang et al. publish 0.1 to 0.4 for ImageNet.
     """
 
     alpha: Alpha = 0.2
 
     def mix(self, pairs: PairedBatch, counts: Tensor, random: np.random.Generator) -> Mixed:
-        """Returns sums of images, float32, and the labels as they are."""
+        """Returns mixed images, float32, and unchanged labels."""
         share = float(random.beta(self.alpha, self.alpha))
         images = torch.lerp(pairs.partners.float(), pairs.images.float(), share)
         return Mixed(images, pairs.labels, pairs.partner_labels, share)
@@ -99,10 +99,10 @@ class Mixup(Mixing):
 @mixings.register("cutmix")
 @dataclass(frozen=True, kw_only=True)
 class CutMix(Mixing):
-    """A box of the image is replaced by that of its partner: Yun et al. 2019, section 3.1.
+    """Replaces a box of the image by the same box of its partner: Yun et al. 2019, section 3.1.
 
-    The box has the image's proportions, the area 1 - share with share ~ Beta(alpha, alpha), and a centre that is
-    uniform over the image. What lies outside is cut off; the share of the labels is that of the pixels that stay.
+    The box has the image's proportions, the area 1 - share with share ~ Beta(alpha, alpha), and a centre drawn
+    uniformly over the image. It is clipped at the border; the share of the labels is the share of unreplaced pixels.
 
     Args:
         alpha: As for mixup. Yun et al. publish 1.
@@ -111,9 +111,9 @@ class CutMix(Mixing):
     alpha: Alpha = 1.0
 
     def mix(self, pairs: PairedBatch, counts: Tensor, random: np.random.Generator) -> Mixed:
-        """Returns images with a box of their partners, uint8, and the labels as they are."""
+        """Returns images with a box of their partners, uint8, and unchanged labels."""
         height, width = pairs.images.shape[2:4]
-        side = (1 - random.beta(self.alpha, self.alpha)) ** 0.5  # as a part of the image's
+        side = (1 - random.beta(self.alpha, self.alpha)) ** 0.5  # relative to the image's
         top, bottom = _cut(height, side, random.random())
         left, right = _cut(width, side, random.random())
         images = pairs.images.clone()
@@ -125,20 +125,20 @@ class CutMix(Mixing):
 @mixings.register("remix")
 @dataclass(frozen=True, kw_only=True)
 class Remix(Mixup):
-    """Mixup that gives a mixture of a common and a rare class to the rare one alone: Chou et al. 2020, section 3.
+    """Mixup that labels a mixture of a common and a rare class as the rare one: Chou et al. 2020, section 3.
 
-    With n the rows of a row's class, n' those of its partner's and s the share of the image:
+    With n rows in the row's class, n' rows in its partner's class and s the share of the image:
 
         n / n' >= kappa and s < tau        the partner's label alone
         n / n' <= 1 / kappa and 1 - s < tau        the row's label alone
-        otherwise        both, as mixup
+        otherwise        both, as in mixup
 
-    so the rare class must be in more than 1 - tau of the mixture. A label that stands alone stands in both places.
+    So the rare class must make up more than 1 - tau of the mixture. A label that is used alone fills both fields.
 
     Args:
         alpha: As for mixup; 1 is our choice.
-        kappa: How many times more rows make a class the common one. Chou et al. publish 3.
-        tau: The largest share of the image that a common class loses its label with. Chou et al. publish 0.5.
+        kappa: Least ratio of rows between a common and a rare class. Chou et al. publish 3.
+        tau: Share of the image below which a common class loses its label. Chou et al. publish 0.5.
     """
 
     alpha: Alpha = 1.0
@@ -146,7 +146,7 @@ class Remix(Mixup):
     tau: Annotated[float, Between(0.0, 1.0)] = 0.5
 
     def mix(self, pairs: PairedBatch, counts: Tensor, random: np.random.Generator) -> Mixed:
-        """Returns sums of images, float32, and labels of which one may stand in both places."""
+        """Returns mixed images, float32, and labels, where one label may fill both fields."""
         mixed = super().mix(pairs, counts, random)
         labels, partner_labels = pairs.labels, pairs.partner_labels
         rows, partner_rows = counts[labels], counts[partner_labels]
@@ -159,12 +159,12 @@ class Remix(Mixup):
 
 
 def _cut(length: int, side: float, centre: float) -> tuple[int, int]:
-    """Returns begin and end of a stretch of about `side` x `length` pixels round `centre`, inside of [0, length].
+    """Returns start and end of an interval of about `side` x `length` pixels around `centre`, clipped to [0, length].
 
     Args:
-        length: Pixels of the image in this direction.
-        side: Part of them that the stretch has before it is cut off, in [0, 1].
-        centre: Its middle, in [0, 1).
+        length: Size of the image in this direction, in pixels.
+        side: Length of the interval before clipping, relative to `length`, in [0, 1].
+        centre: Centre of the interval, relative to `length`, in [0, 1).
     """
     begin = round((centre - side / 2) * length)
     return max(begin, 0), min(begin + round(side * length), length)

@@ -1,4 +1,4 @@
-"""Which training rows an epoch visits, in which order: the same on every machine for one seed and epoch."""
+"""The training rows of an epoch and their order: the same on every machine for one seed and epoch."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from raysk.settings import Between, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler(Settings, ABC):
-    """Settings of one sampler; its order is for all ranks together, each of which then takes its share."""
+    """Settings of one sampler; it orders rows for all ranks together, and each rank takes its share."""
 
     @abstractmethod
     def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
-        """Returns positions in `labels`, int64 (length,), which follow from the arguments alone.
+        """Returns positions in `labels`, int64 (length,); they depend on the arguments alone.
 
         Args:
             labels: Class of each training row, (N,).
@@ -28,10 +28,10 @@ class Sampler(Settings, ABC):
         """
 
     def check(self, class_counts: np.ndarray, batch_size: int) -> None:
-        """Refuses training rows and batches that the sampler was not made for.
+        """Refuses training rows and batches that the sampler does not support.
 
         Args:
-            class_counts: Rows of each class of the manifest in the training rows of the fold, (C,).
+            class_counts: Training rows of the fold in each class of the manifest, (C,).
             batch_size: Rows of a global batch.
 
         Raises:
@@ -50,15 +50,15 @@ samplers: Registry[type[Sampler]] = Registry("sampler")
 
 @dataclass(frozen=True, kw_only=True)
 class PowerSampler(Sampler):
-    """Draws a class with p_k proportional to n_k^power, then a row of it: Kang et al. 2020, equation 1.
+    """Draws a class with p_k proportional to n_k^power, then a row of that class: Kang et al. 2020, equation 1.
 
-    A class shows each of its rows once before it shows one again.
+    Each row of a class is drawn once before any is drawn again.
     """
 
     power: ClassVar[float]
 
     def probabilities(self, class_counts: np.ndarray) -> np.ndarray:
-        """Returns the probability of each class, (C,); a class without rows has none.
+        """Returns the probability of each class, (C,); 0 for a class without rows.
 
         Args:
             class_counts: Rows of each class, (C,).
@@ -74,7 +74,7 @@ class PowerSampler(Sampler):
 @samplers.register("instance")
 @dataclass(frozen=True, kw_only=True)
 class InstanceSampler(PowerSampler):
-    """Every row alike: a shuffle of all rows, so that an epoch visits each exactly once; power 1."""
+    """Shuffles all rows, so that an epoch visits each row exactly once; power 1."""
 
     power: ClassVar[float] = 1.0
 
@@ -86,7 +86,7 @@ class InstanceSampler(PowerSampler):
 @samplers.register("square_root")
 @dataclass(frozen=True, kw_only=True)
 class SquareRootSampler(PowerSampler):
-    """Half-way between instance and class-balanced sampling; power 1/2."""
+    """Halfway between instance and class-balanced sampling; power 1/2."""
 
     power: ClassVar[float] = 0.5
 
@@ -94,7 +94,7 @@ class SquareRootSampler(PowerSampler):
 @samplers.register("class_balanced")
 @dataclass(frozen=True, kw_only=True)
 class ClassBalancedSampler(PowerSampler):
-    """Every class alike, as cRT retrains a head (Kang et al. 2020, section 4.2); power 0."""
+    """Draws all classes equally often, as cRT does to retrain a head (Kang et al. 2020, section 4.2); power 0."""
 
     power: ClassVar[float] = 0.0
 
@@ -102,7 +102,7 @@ class ClassBalancedSampler(PowerSampler):
 @samplers.register("reversed")
 @dataclass(frozen=True, kw_only=True)
 class ReversedSampler(PowerSampler):
-    """The rarer a class, the more often: p_k proportional to 1/n_k (Zhou et al. 2020, BBN, section 4.2); power -1."""
+    """Draws rare classes more often: p_k proportional to 1/n_k (Zhou et al. 2020, BBN, section 4.2); power -1."""
 
     power: ClassVar[float] = -1.0
 
@@ -112,11 +112,11 @@ class ReversedSampler(PowerSampler):
 class ProgressiveSampler(Sampler):
     """From instance to class-balanced sampling: (1 - t) n_k/N + t/C with t = epoch/epochs, Kang et al. 2020, eq. 2.
 
-    As in the paper, t is 0 in the first epoch and stays below 1 in the last. Rows are drawn as by `PowerSampler`.
+    As in the paper, t is 0 in the first epoch and stays below 1 in the last. Rows are drawn as in `PowerSampler`.
     """
 
     def probabilities(self, class_counts: np.ndarray, done: float) -> np.ndarray:
-        """Returns the probability of each class, (C,); a class without rows has none.
+        """Returns the probability of each class, (C,); 0 for a class without rows.
 
         Args:
             class_counts: Rows of each class, (C,).
@@ -135,12 +135,12 @@ class ProgressiveSampler(Sampler):
 class PerClassSampler(Sampler):
     """Blocks of P classes x K images, for losses on pairs and triplets: Hermans et al. 2017, section 2 ("batch hard").
 
-    A block holds P different classes, and K different rows of each class that has as many; smaller classes repeat rows
-    as evenly as they can. Classes take turns in rounds of all classes, and so do the rows of a class, which is ours:
-    the paper draws them anew for each batch.
+    A block holds P different classes and K different rows of each; classes with fewer than K rows repeat rows as evenly
+    as possible. Ours: classes take turns in rounds of all classes, and so do the rows of a class; the paper draws both
+    independently for each batch.
 
     Args:
-        classes: P. Where the data has fewer classes, a block of the same size holds all of them.
+        classes: P. If the data has fewer classes, a block of the same size holds all of them.
         images: K. Hermans et al. publish P 18 and K 4; the defaults fill a batch of 64 from few classes.
     """
 
@@ -148,7 +148,7 @@ class PerClassSampler(Sampler):
     images: Annotated[int, Between(1, 4096)] = 16
 
     def check(self, class_counts: np.ndarray, batch_size: int) -> None:
-        """Refuses also blocks that the classes cannot share, and blocks that are not batches; see `Sampler.check`."""
+        """Also refuses blocks that the classes cannot share evenly or that are not batches; see `Sampler.check`."""
         super().check(class_counts, batch_size)
         block = self.classes * self.images
         if self.classes > len(class_counts) and block % len(class_counts):
@@ -163,17 +163,17 @@ class PerClassSampler(Sampler):
             )
 
     def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
-        """Returns positions in `labels`, int64 (length,): blocks of P x K, the last one cut off where it must be.
+        """Returns positions in `labels`, int64 (length,): blocks of P x K, the last one cut short if necessary.
 
-        Within a block the classes alternate, so that each rank's share of it holds all of them: else the batch norm of
-        a rank would see few classes, and tell them apart by that.
+        Within a block the classes alternate, so that each rank's share holds all of them: otherwise the batch norm of a
+        rank would see few classes, and its statistics would tell them apart.
         """
         random = np.random.default_rng((seed, epoch))
         present = np.unique(labels)
         class_deck = _Deck(present, random)
         row_decks = {label: _Deck(np.flatnonzero(labels == label), random) for label in present.tolist()}
         classes = min(self.classes, len(present))
-        # Of a block that is longer than the epoch only the beginning is seen.
+        # Only the beginning of a block that is longer than the epoch is used.
         images = min(self.classes * self.images // classes, max(1, -(-length // classes)))
         order = [np.empty(0, dtype=np.int64)]
         for _ in range(-(-length // (classes * images))):
@@ -183,29 +183,29 @@ class PerClassSampler(Sampler):
 
 
 class _Deck:
-    """Deals cards in rounds: all cards in a random order, then all in another; no hand repeats one that need not."""
+    """Deals cards in rounds of all cards, each in a new random order; a hand repeats a card only if it must."""
 
     def __init__(self, cards: np.ndarray, random: np.random.Generator) -> None:
         self.random = random
         self.cards = cards
-        self.left = np.empty(0, dtype=np.int64)  # places in `cards`: what is still to come in this round
+        self.remaining = np.empty(0, dtype=np.int64)  # indices in `cards`, still to deal in this round
 
     def deal(self, size: int) -> np.ndarray:
-        """Returns the next `size` cards, each of them in the hand floor or ceil (size / number of cards) times."""
-        hand, self.left = self.left[:size], self.left[size:]
+        """Returns the next `size` cards, each of which occurs floor or ceil (size / number of cards) times."""
+        hand, self.remaining = self.remaining[:size], self.remaining[size:]
         while len(hand) < size:
             missing = size - len(hand)
             shuffle = self.random.permutation(len(self.cards))
-            # What the hand has more of than of others goes to the end, where it is not needed; the sort is stable.
+            # Cards that the hand holds more often move to the end, where they are not needed; the sort is stable.
             held = np.bincount(hand, minlength=len(self.cards))
             taken = shuffle[np.argsort(held[shuffle], kind="stable")][:missing]
             hand = np.concatenate([hand, taken])
-            self.left = shuffle[np.isin(shuffle, taken, invert=True)]
+            self.remaining = shuffle[np.isin(shuffle, taken, invert=True)]
         return self.cards[hand]
 
 
 def _power_shares(class_counts: np.ndarray, power: float) -> np.ndarray:
-    """Returns n_k^power, divided by their sum, (C,); 0 for a class without rows."""
+    """Returns n_k^power, divided by its sum over the classes, (C,); 0 for a class without rows."""
     counts = np.asarray(class_counts, dtype=np.float64)
     powers = np.zeros_like(counts)
     np.power(counts, power, out=powers, where=counts > 0)
@@ -213,7 +213,7 @@ def _power_shares(class_counts: np.ndarray, power: float) -> np.ndarray:
 
 
 def _drawn_rows(labels: np.ndarray, probabilities: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
-    """Returns positions in `labels`, int64 (length,), of classes drawn with `probabilities` (C,)."""
+    """Returns positions in `labels`, int64 (length,), for classes drawn with `probabilities` (C,)."""
     classes = random.choice(len(probabilities), size=length, p=probabilities)
     order = np.empty(length, dtype=np.int64)
     for label in np.unique(classes):
@@ -223,6 +223,6 @@ def _drawn_rows(labels: np.ndarray, probabilities: np.ndarray, length: int, rand
 
 
 def _repeated_shuffles(rows: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
-    """Returns `length` rows, int64: all of them in a random order, then all in another, and so on."""
+    """Returns `length` rows, int64: all rows in a random order, then all in another, and so on."""
     shuffles = [random.permutation(rows) for _ in range(-(-length // len(rows)))]
     return np.concatenate([np.empty(0, dtype=np.int64), *shuffles])[:length]

@@ -1,4 +1,4 @@
-"""The broker: the job queue as a Ray actor, found by its name, which trials and lanes talk to."""
+"""The broker: the job queue as a named Ray actor, which trials and lanes call."""
 
 import asyncio
 from typing import Any
@@ -10,19 +10,19 @@ from raysk.search.job_queue import JobQueue
 from raysk.search.jobs import JobEnd, JobProgress, JobRequest, Order, QueueStatus
 
 NAMESPACE = "raysk"
-# Lanes send signs of life so often.
+# Interval of the lanes' heartbeats.
 HEARTBEAT_S = 2.0
-# A lane's question is answered within this time, with "wait" if need be, so that no request is ever left hanging.
+# A lane's request is answered within this time, with "wait" if necessary, so that no request hangs.
 _LONGEST_ANSWER_S = 2.0
-# A trial hears of its job's end, and says what comes next, within a twentieth of a second on an idle machine.
+# On an idle machine a trial receives its job's end and updates its priorities within a twentieth of a second.
 _PATIENCE_S = 0.1
 
 
 class Broker:
-    """Feeds the lanes. Every method runs on one event loop, so the queue needs no lock.
+    """Hands out jobs to the lanes. Every method runs on one event loop, so the queue needs no lock.
 
-    Ray starts a broker that died anew, and makes again whatever call it had not answered. So every call is safe to
-    repeat, and those that wait bring along what the queue needs to know.
+    Ray restarts a broker that died and repeats the calls that it had not answered. So every call is safe to repeat, and
+    the calls that wait carry what a new queue needs to know.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Broker:
         await self._notify()
 
     async def cancel(self, job_ids: list[str]) -> None:
-        """Cancels jobs; those at work end with their present epoch."""
+        """Cancels jobs; running jobs end after their present epoch."""
         for job_id in job_ids:
             self.queue.cancel(job_id)
         await self._notify()
@@ -48,12 +48,12 @@ class Broker:
         await self._notify()
 
     async def close(self) -> None:
-        """Cancels every job and sends the lanes home."""
+        """Cancels every job and tells the lanes to leave."""
         self.queue.close()
         await self._notify()
 
     async def outcome(self, jobs: list[JobRequest]) -> JobEnd:
-        """Queues jobs, and waits until the first of them ends; returns how."""
+        """Queues jobs, waits until the first of them ends, and returns its end."""
         await self.submit(jobs)
         job = self.queue.jobs[jobs[0].id]
         async with self._changed:
@@ -62,42 +62,42 @@ class Broker:
         return JobEnd(outcome=job.outcome, reason=job.reason)
 
     async def take(self, lane: int, incarnation: int) -> tuple[Order, JobRequest | None]:
-        """Gives a lane its next order: work (and the job), wait (ask again), or leave."""
+        """Returns a lane's next order: work (with the job), wait (ask again), or leave."""
         deadline = asyncio.get_running_loop().time() + _LONGEST_ANSWER_S
         while True:
             self.queue.expire()
             order, job = self.queue.take(lane, incarnation)
-            left = deadline - asyncio.get_running_loop().time()
-            if order is not Order.WAIT or left <= 0:
+            remaining = deadline - asyncio.get_running_loop().time()
+            if order is not Order.WAIT or remaining <= 0:
                 return order, job
             async with self._changed:
                 try:
-                    await asyncio.wait_for(self._changed.wait(), min(left, _PATIENCE_S))
+                    await asyncio.wait_for(self._changed.wait(), min(remaining, _PATIENCE_S))
                 except TimeoutError:
                     continue
 
     async def report(self, lane: int, incarnation: int, job: JobRequest, progress: JobProgress) -> Order:
-        """Hears a sign of life; answers "go on" or "stop"."""
+        """Records a lane's heartbeat; returns "go on" or "stop"."""
         return self.queue.report(lane, incarnation, job, progress)
 
     async def finish(self, lane: int, incarnation: int, job: JobRequest, end: JobEnd) -> None:
-        """Hears how a job ended."""
+        """Records the end of a job."""
         self.queue.finish(lane, incarnation, job, end.outcome, end.reason)
         await self._notify()
 
     async def crash(self, lane: int, incarnation: int, job: JobRequest, reason: str) -> None:
-        """Hears that a job ended in an error that takes its lane along."""
+        """Records an error of a job that ends its worker group."""
         self.queue.crash(lane, incarnation, job, reason)
         await self._notify()
 
     async def lose(self, lane: int, incarnation: int, error: str, is_suspect: bool) -> bool:
-        """Hears that a worker group is gone, and whether its job may be why; answers whether the group has worked."""
+        """Records the loss of a worker group, and whether its job may be the cause; returns whether it has worked."""
         has_worked = self.queue.lose(lane, incarnation, error, is_suspect)
         await self._notify()
         return has_worked
 
     async def status(self) -> QueueStatus:
-        """Returns what the display shows."""
+        """Returns the status for the display."""
         return self.queue.status()
 
     async def _notify(self) -> None:
@@ -106,7 +106,7 @@ class Broker:
 
 
 def start_broker(name: str) -> Any:
-    """Starts the broker of a study under a name of its own, on the driver's node: it dies with the driver only."""
+    """Starts the broker of a study as a named actor on the driver's node, so that it dies only with the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(Broker).options(
         name=name,

@@ -1,4 +1,4 @@
-"""What a finished search has to offer: each trial's recipe, and the best that its search of stage two found."""
+"""Candidates of a finished search: each trial's recipe, and the best recipes of its search of stage two."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +18,14 @@ class Candidate:
 
     Args:
         recipe: The recipe.
-        name: What a reader calls it.
+        name: Display name.
         family: The family of its trial; "" for a control.
-        overrides: What sets it apart from the base of its space.
-        chosen_on: The rows that had a say in it.
-        has_row: Whether the leaderboard shows it; the others are there for the ensemble.
-        crossfit: Macro-F1 of the choice among the settings of stage two, each fold scored by what the others choose.
-        seconds: What the search of stage two took, beside the training of this recipe.
+        overrides: How it differs from the base of its space.
+        chosen_on: The rows that influenced its choice.
+        has_row: Whether the leaderboard shows it; the others only enter the ensemble.
+        crossfit: Cross-fitted macro-F1 of the choice among stage-two settings: each fold is scored with the choice of
+            the other folds.
+        seconds: Time of the search of stage two, beyond the training of this recipe.
     """
 
     recipe: Recipe
@@ -38,10 +39,10 @@ class Candidate:
 
 
 def read_candidates(run: Run, trials: Sequence[FrozenTrial]) -> list[Candidate]:
-    """Returns what the trials that have all folds offer, each recipe once, in their order.
+    """Returns the candidates of the trials that have all folds, each recipe once, in the order of the trials.
 
-    Where several trials offer the same recipe, keeps the one that was fixed before any score was seen, else one with a
-    row: searches of stage two on one encoder can find each other's recipes, and the paper's.
+    Searches of stage two on one encoder can find each other's recipes, and the paper's. Of several candidates with one
+    recipe, keeps the one that was fixed before any score was seen, or else one with a row.
     """
     by_key: dict[str, Candidate] = {}
     for trial in trials:
@@ -61,7 +62,7 @@ def _of_trial(run: Run, trial: FrozenTrial) -> Iterator[Candidate]:
     is_drawn, name, family, overrides = record.kind == "drawn", record.point, record.family, record.overrides
     tried = run.recipe(record.recipe)
     if not (is_drawn and record.search):
-        # The search drew its recipes after looking at the folds; a named one was fixed before any score was seen.
+        # Drawn recipes follow from scores on the folds; named recipes were fixed before any score was seen.
         yield Candidate(tried, name, family, overrides, HELD_OUT if is_drawn else chosen_on(tried))
     if record.search is None:
         return
@@ -80,12 +81,12 @@ def _of_trial(run: Run, trial: FrozenTrial) -> Iterator[Candidate]:
             seconds=search.seconds,
         )
     if is_drawn:
-        # Last, since it may be the very one that the search found to be the best.
+        # Last, since the search may have kept this very recipe as its best.
         yield Candidate(tried, name, family, overrides, HELD_OUT, has_row=False)
 
 
 def _texts(path: str, plain: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a configuration as overrides."""
+    """Yields the overrides that a configuration consists of."""
     for name, value in plain.items():
         if isinstance(value, Mapping):
             yield from _texts(f"{path}.{name}", value)

@@ -1,4 +1,4 @@
-"""Ray: an existing cluster, or one on this machine for as long as the study lasts."""
+"""The connection to Ray: an existing cluster, or a Ray on this machine that lasts as long as the study."""
 
 import os
 import socket
@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Read by Ray when it is imported. The run directory records what Tune's own loggers would, at a fraction of the cost.
+# Ray reads these when it is imported. The run directory records what Tune's own loggers would, at a fraction of the
+# cost.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-# A recipe that fails, or is cancelled, before its first fold is done has no score; Tune would end the study over it.
+# A recipe that fails, or is cancelled, before its first fold is done has no score; Tune would end the study for it.
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-# One process a lane fewer: each epoch is kept, so there is nothing to do when a node is about to be taken away.
+# Saves a process per lane: each epoch is kept, so a notice that a node will be taken away requires no action.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-# A lane that finds no room gives up its place in the queue of the cluster, and waits in a way that can be ended.
+# A worker group without room gives up its place in the cluster's queue; its lane then waits in a way that can be ended.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
 
 import ray
@@ -22,25 +23,28 @@ from raysk.errors import ConfigError
 from raysk.search.broker import NAMESPACE
 
 _LONGEST_CONNECT_S = 10.0
-# The smallest share that Ray counts.
+# The smallest share of a resource that Ray counts.
 _SLIVER = 0.0001
 
 
 def _check_reachable(address: str) -> None:
-    """Refuses a host and port where nobody listens, which Ray would try for many minutes."""
+    """Refuses an address at which nothing listens; Ray would retry it for many minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return
     try:
         socket.create_connection((host, int(port)), _LONGEST_CONNECT_S).close()
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"--address must be that of a running Ray cluster, but got {address!r}: {error}") from error
+        raise ConfigError(
+            f"--address must be the address of a running Ray cluster, but got {address!r} ({error}): correct it, "
+            "or leave it out to start Ray here"
+        ) from error
 
 
 def trial_resources() -> PlacementGroupFactory:
-    """Returns what a light Tune trial asks for: a sliver of the driver's node, which need not have any CPU.
+    """Returns the resources of a light Tune trial: a sliver of the driver's node, which may have no CPU.
 
-    Nodes whose addresses are the same have resources of the same name: the label tells them apart.
+    Nodes with the same address have resources with the same name; the label distinguishes them.
     """
     node_id = ray.get_runtime_context().get_node_id()
     (node,) = [node for node in ray.nodes() if node["NodeID"] == node_id]
@@ -50,19 +54,19 @@ def trial_resources() -> PlacementGroupFactory:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Connects to a cluster for the block, or starts Ray on this machine with a temporary folder of its own.
+    """Connects to a cluster for the block, or starts Ray on this machine in its own temporary folder.
 
     Args:
-        address: Of the cluster; a job that `ray job submit` started finds its own without.
+        address: Of the cluster; a job of `ray job submit` finds its cluster without it.
 
     Raises:
         ConfigError: There is no cluster at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        # A short path: Unix sockets lie in it, whose names are limited to about 100 characters.
+        # A short path: it holds Unix sockets, whose names are limited to about 100 characters.
         with tempfile.TemporaryDirectory(prefix="raysk-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-            # Jobs and answers are small: the object store needs no third of the machine's memory.
+            # Jobs and answers are small: the object store needs no third of the machine's memory, Ray's default.
             ray.init(
                 address="local",
                 namespace=NAMESPACE,
@@ -79,7 +83,10 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False)
     except ConnectionError as error:
-        raise ConfigError(f"--address must be that of a running Ray cluster, but got {address!r}: {error}") from error
+        raise ConfigError(
+            f"--address must be the address of a running Ray cluster, but got {address!r} ({error}): correct it, "
+            "or leave it out to start Ray here"
+        ) from error
     try:
         yield
     finally:

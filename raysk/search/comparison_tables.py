@@ -1,9 +1,9 @@
-"""Tables of a study that compare more than rows: families at equal budgets, an ablation, the choice itself."""
+"""Comparison tables of a study: families at equal budgets, the ablation, and the significance of differences."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from raysk.evaluation.comparison import compare, cross_fitted_choice, scores_elsewhere
 from raysk.evaluation.comparison_tables import ComparisonTable, expected_best_table, grid_table, significance_table
@@ -18,13 +18,13 @@ from raysk.spaces.space import Space
 def study_tables(
     run: Run, space: Space, trials: Sequence[FrozenTrial], entries: Sequence[Entry], rows: Sequence[Row]
 ) -> list[ComparisonTable]:
-    """Returns the tables that a space asks for beside those of the rows.
+    """Returns the comparison tables of a study.
 
     Args:
         run: The run directory.
-        space: What was searched.
-        trials: All trials, those that racing stopped included.
-        entries: The candidates that have a row.
+        space: The searched space.
+        trials: All trials, including those that racing stopped.
+        entries: The candidates with a row.
         rows: Their scores.
     """
     tables = []
@@ -44,10 +44,10 @@ def study_tables(
 
 
 def cross_fitted_best(run: Run, trials: Sequence[FrozenTrial]) -> float:
-    """Returns macro-F1 of choosing the best single recipe of the study: each fold by what scores best on the others.
+    """Returns the cross-fitted macro-F1 of choosing the study's best single recipe.
 
-    All that was tried with all folds stands for election, every setting of stage two included. (What Optuna proposed
-    late has seen all folds, so that a little of the choice remains in it.)
+    Each fold is scored with the choice of the other folds, among all recipes and stage-two settings that were tried on
+    all folds. (Optuna's late proposals have seen all folds, so a little of the choice remains in the score.)
     """
     scores, guides = [], []
     for trial in trials:
@@ -64,22 +64,24 @@ def cross_fitted_best(run: Run, trials: Sequence[FrozenTrial]) -> float:
 
 
 def _budgets(run: Run, space: Space, trials: Sequence[FrozenTrial]) -> dict[str, list[float]]:
-    """Returns the scores out of fold of every recipe of each family.
+    """Returns the out-of-fold scores of each family's recipes.
 
-    One that racing stopped enters with the folds that it had: left out, it would flatter its family.
+    A recipe that racing stopped counts with the folds that it had: leaving it out would flatter its family.
     """
     budgets: dict[str, list[float]] = {family.name: [] for family in space.families}
     for trial in trials:
         record = TrialRecord.of(trial)
+        if trial.state is TrialState.FAIL and record.reason is None:
+            continue  # Another trial repeats it, after its driver died.
         if record.family in budgets and trial.intermediate_values:
-            # The best of many settings of stage two flatters; choosing cross-fitted does not.
+            # The best of many settings of stage two is too high; the cross-fitted score is not.
             score = latest(trial) if record.search is None else run.search(record.search).crossfit
             budgets[record.family].append(score)
     return {family: scores for family, scores in budgets.items() if scores}
 
 
 def _winners(space: Space, entries: Sequence[Entry], rows: Mapping[str, Row]) -> dict[str, Entry]:
-    """Returns the best entry of each family on the held-out folds, and the first control, which is no contestant."""
+    """Returns each family's best entry on the held-out folds, and the first control as reference."""
     reference = next(iter(space.controls), "")
     winners: dict[str, Entry] = {}
     for entry in entries:

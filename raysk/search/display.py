@@ -1,4 +1,4 @@
-"""What a person sees of a study: one live panel in a terminal, plain lines elsewhere, Ray's chatter in a file."""
+"""The display of a study: a live panel in a terminal, plain lines elsewhere, and Ray's chatter in a file."""
 
 import os
 import sys
@@ -23,9 +23,9 @@ from raysk.search.searcher import SearchProgress
 
 @contextmanager
 def chatter_to(path: Path) -> Iterator[TextIO]:
-    """Sends all that this process and its children print to a file, and yields the way to the terminal.
+    """Redirects the output of this process and its children to a file; yields a stream to the terminal.
 
-    At the level of file descriptors, since Ray's processes and compiled libraries write past Python's streams.
+    Works on file descriptors, since Ray's processes and compiled libraries bypass Python's streams.
 
     Raises:
         ArtifactError: The file cannot be written.
@@ -56,13 +56,13 @@ def chatter_to(path: Path) -> Iterator[TextIO]:
 
 
 class StudyDisplay:
-    """The study as it runs: trials, folds done, best so far, lanes busy, images per second, time left.
+    """Shows a running study: trials, folds done, best so far, busy lanes, images per second, time left.
 
     Args:
         console: Where to draw.
-        progress: How far the search is; read at every update.
-        num_trials: Recipes in all.
-        num_folds: Folds of each.
+        progress: The state of the search; read at every update.
+        num_trials: Number of recipes.
+        num_folds: Folds of each recipe.
     """
 
     def __init__(self, console: Console, progress: SearchProgress, num_trials: int, num_folds: int) -> None:
@@ -71,7 +71,7 @@ class StudyDisplay:
         self._began = time.monotonic()
         self._live = (
             Live(
-                # Redirected, Ray's chatter would come back from the log to the terminal.
+                # With redirection, Ray's chatter would return from the log to the terminal.
                 console=console,
                 refresh_per_second=4,
                 transient=True,
@@ -92,15 +92,15 @@ class StudyDisplay:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Prints a line that stays."""
+        """Prints a line that stays on the screen."""
         passed = clock(time.monotonic() - self._began)
         self.console.print(f"[dim]{passed:>6}[/dim]  {escape(line)}", highlight=False, soft_wrap=True)
 
     def update(self, status: QueueStatus, pool: LanePool) -> None:
-        """Draws the panel anew.
+        """Redraws the panel.
 
         Args:
-            status: What the broker says of jobs and lanes.
+            status: Jobs and lanes, as the broker reports them.
             pool: The lanes.
         """
         if self._live:
@@ -111,7 +111,7 @@ class StudyDisplay:
         done, all_jobs = status.ended[Outcome.DONE], self.num_trials * self.num_folds
         busy = sum(lane.job is not None for lane in status.lanes)
         best = (
-            f"best macro-F1 [bold]{progress.best[1]:.3f}[/bold] ({progress.best[0]})"
+            f"best macro-F1 [bold]{progress.best[1]:.3f}[/bold] ({escape(progress.best[0])})"
             if progress.best
             else "no recipe complete yet"
         )
@@ -121,7 +121,7 @@ class StudyDisplay:
         )
         images = sum(lane.progress.images / lane.progress.seconds for lane in status.lanes if lane.progress.seconds)
         foot = Text.from_markup(
-            f"lanes busy {busy} of {len(pool.lanes)} · {images:,.0f} images/s · {self._left(done, all_jobs)}"
+            f"lanes busy {busy} of {len(pool.lanes)} · {images:,.0f} images/s · {self._time_left(done, all_jobs)}"
         )
         table = Table.grid(padding=(0, 2))
         working = {(lane.lane, lane.incarnation): lane for lane in status.lanes if not lane.is_lost}
@@ -129,21 +129,21 @@ class StudyDisplay:
             table.add_row(f"lane {lane.number}", *_cells(lane, working.get((lane.number, lane.incarnation)), pool.plan))
         return Group(head, table, foot)
 
-    def _left(self, done: int, all_jobs: int) -> str:
+    def _time_left(self, done: int, all_jobs: int) -> str:
         if not done:
             return "time left: unknown until the first fold is done"
-        # Racing stops some recipes early, so this is the longest that it can take at the present pace.
+        # Racing stops some recipes early, so this is an upper bound at the present pace.
         seconds = (time.monotonic() - self._began) / done * max(0, all_jobs - done)
         return f"at most {seconds / 60:.0f} min left" if seconds > 90 else f"at most {seconds:.0f} s left"
 
 
 def clock(seconds: float) -> str:
-    """Returns a time as minutes and seconds."""
+    """Formats a time as minutes and seconds."""
     return "{}:{:02d}".format(*divmod(int(seconds), 60))
 
 
 def _cells(lane: Lane, working: LaneStatus | None, plan: LanePlan) -> tuple[str | Text, ...]:
-    """Returns what the panel says of a lane, and of its job if the broker knows of its worker group."""
+    """Returns the panel's cells of a lane, with its job if the broker knows its worker group."""
     if lane.failure:
         return (Text(lane.failure, style="bold red"),)
     passed = clock(time.monotonic() - lane.since)
@@ -158,7 +158,7 @@ def _cells(lane: Lane, working: LaneStatus | None, plan: LanePlan) -> tuple[str 
 
 
 def _health(progress: JobProgress) -> Text:
-    """Returns what the probe of stage one says, and its alarm in place of that."""
+    """Returns the scores of stage one's probe, or its alarm instead."""
     if progress.alarm:
         return Text(progress.alarm, style="bold red")
     if progress.probe is None or progress.effective_rank is None:

@@ -1,10 +1,10 @@
-"""The queue of jobs and the leases on them: which lane does what, without Ray in sight.
+"""The job queue and its leases: which lane does which job, without any Ray.
 
-A job is queued once, leased to one lane at a time, and ends as done, failed or cancelled. Each worker group of a lane
-has an incarnation number, and the highest one counts: whatever an earlier group still asks or says is void, and its
-job goes back to the queue. So a request that a killed worker left behind can never swallow a job.
+A job is queued once, leased to one lane at a time, and ends as done, failed, cancelled or broken. Each worker group of
+a lane has an incarnation number, and only the highest counts: requests and reports of earlier groups are void, and
+their jobs return to the queue. So a request that a killed worker left behind can never swallow a job.
 
-The queue lives in memory only. If it is lost, trials queue their jobs again, and lanes bring the jobs that they hold.
+The queue lives in memory only. If it is lost, trials queue their jobs again, and lanes report the jobs that they hold.
 """
 
 import time
@@ -18,14 +18,14 @@ class JobQueue:
     """Hands out jobs, and takes them back from lanes that die.
 
     Args:
-        max_errors: A job that ended so often in an error of its own has failed.
-        max_stuck: A job whose workers died so often in a row at the same point has failed: it kills them.
-        lease_seconds: A lane that was silent for so long loses its job.
-        patience: Seconds after the end of a job in which none of a recipe without a score is begun: whoever waited for
-            that job may have better work.
-        hold: Seconds after its start in which the queue hands out nothing: lanes that were at work before it was
-            started anew bring their jobs first.
-        clock: Seconds, from any start.
+        max_errors: A job fails after this many errors of its own.
+        max_stuck: A job fails after its workers died this many times in a row at the same point: it kills them.
+        lease_seconds: A lane loses its job after this much silence.
+        patience: Seconds after the end of a job in which no recipe without a score begins: the trial that waited for
+            the job may submit better work.
+        hold: Seconds after the start in which no job is handed out: after a restart, lanes at work report their jobs
+            first.
+        clock: Returns seconds, from any origin.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class JobQueue:
         self.is_closed = False
 
     def submit(self, request: JobRequest) -> None:
-        """Queues a job, unless one of that name is queued, at work or done; a cancelled one is queued again.
+        """Queues a job, unless it is queued, at work or ended; a cancelled job is queued again.
 
-        A job that several ask for gets the best of their priorities.
+        A job that is submitted several times has the best of its priorities.
         """
         queued = self.jobs.get(request.id)
         if queued is not None and queued.outcome is not Outcome.CANCELLED:
@@ -67,7 +67,7 @@ class JobQueue:
             self.waiting.append(job)
 
     def cancel(self, job_id: str) -> None:
-        """Takes a job out of the queue, or tells its lane to leave it after the present epoch."""
+        """Removes a job from the queue, or makes its lane stop after the present epoch."""
         job = self.jobs.get(job_id)
         if job is None or job.outcome is not None:
             return
@@ -81,13 +81,13 @@ class JobQueue:
             self.cancel(job_id)
 
     def close(self) -> None:
-        """Cancels everything and sends the lanes home."""
+        """Cancels every job and makes the lanes leave."""
         self.is_closed = True
         self.cancel_all()
 
     def take(self, lane: int, incarnation: int) -> tuple[Order, JobRequest | None]:
-        """Gives a lane the next job, or tells it to wait or to leave."""
-        state = self._speaker(lane, incarnation)
+        """Returns a lane's next order: work (with the job), wait, or leave."""
+        state = self._current_group(lane, incarnation)
         if state is None or self.is_closed:
             return Order.LEAVE, None
         state.has_asked, state.has_worked = True, state.has_worked or state.has_asked
@@ -95,7 +95,7 @@ class JobQueue:
         if self.clock() < self._held_until:
             return Order.WAIT, None
         busy = {other.job.request.encoder for other in self.lanes.values() if other.job} - {None}
-        ready = [job for job in self.waiting if job.request.encoder not in busy and self._has_what_it_needs(job)]
+        ready = [job for job in self.waiting if job.request.encoder not in busy and self._needs_are_done(job)]
         if not ready:
             return Order.WAIT, None
         job = min(ready, key=lambda job: job.priority)
@@ -105,34 +105,36 @@ class JobQueue:
         return Order.WORK, job.request
 
     def report(self, lane: int, incarnation: int, job: JobRequest, progress: JobProgress) -> Order:
-        """Hears a sign of life from a lane, and tells it whether to go on with its job."""
-        state = self._speaker(lane, incarnation, job)
+        """Records a lane's progress; returns whether the lane goes on with its job."""
+        state = self._current_group(lane, incarnation, job)
         if state is None or state.job is None or state.job.id != job.id:
             return Order.STOP
         state.progress = progress
         return Order.STOP if state.job.is_stopping or self.is_closed else Order.GO_ON
 
     def finish(self, lane: int, incarnation: int, job: JobRequest, outcome: Outcome, reason: str = "") -> None:
-        """Hears how a lane's job ended."""
-        state = self._speaker(lane, incarnation, job)
+        """Records the end of a lane's job."""
+        state = self._current_group(lane, incarnation, job)
         if state is None or state.job is None or state.job.id != job.id:
             return
         self._end(self._release(state), outcome, reason)
         self._last_end = self.clock()
 
     def crash(self, lane: int, incarnation: int, job: JobRequest, reason: str) -> None:
-        """Hears that a job ended in an error of its own; it is tried again until it has done so too often."""
-        state = self._speaker(lane, incarnation, job)
+        """Records an error of a job, which is tried again until it has had `max_errors`."""
+        state = self._current_group(lane, incarnation, job)
         if state is None or state.job is None or state.job.id != job.id:
             return
         self._blame(state, reason)
 
     def lose(self, lane: int, incarnation: int, error: str = "", is_suspect: bool = False) -> bool:
-        """Takes back the job of a worker group that is gone; returns whether the group has worked.
+        """Takes back the job of a lost worker group; returns whether the group has worked.
 
         Args:
-            error: What the job did to the group, if it was the job's fault.
-            is_suspect: Whether the job may have been at fault, since its nodes live on.
+            lane: Number of the lane.
+            incarnation: Number of the lost worker group.
+            error: The job's error that ended the group; "" if the job was not at fault.
+            is_suspect: Whether the job may be at fault, since the group's nodes live on.
         """
         state = self.lanes.get(lane)
         if state is not None and state.incarnation > incarnation:
@@ -147,13 +149,13 @@ class JobQueue:
         return has_worked
 
     def expire(self) -> None:
-        """Takes back the jobs of lanes that have gone silent."""
+        """Takes back the jobs of silent lanes."""
         for state in self.lanes.values():
-            if state.job is not None and self.clock() - state.heard > self.lease_seconds:
+            if state.job is not None and self.clock() - state.last_heard > self.lease_seconds:
                 self._take_back(state)
 
     def status(self) -> QueueStatus:
-        """Returns what the display shows."""
+        """Returns the status for the display."""
         now = self.clock()
         lanes = [
             LaneStatus(
@@ -170,10 +172,10 @@ class JobQueue:
         ended = {outcome: outcomes.count(outcome) for outcome in Outcome}
         return QueueStatus(lanes=tuple(lanes), waiting=len(self.waiting), ended=ended)
 
-    def _speaker(self, lane: int, incarnation: int, job: JobRequest | None = None) -> LaneState | None:
-        """Returns the state of a worker group that speaks; None if it is replaced or counts as lost.
+    def _current_group(self, lane: int, incarnation: int, job: JobRequest | None = None) -> LaneState | None:
+        """Returns the state of the worker group that calls; None if it has been replaced or lost.
 
-        A group that is heard for the first time is new, or older than the queue; then it brings the job that it holds.
+        A group that calls for the first time is new, or older than the queue; an older one reports the job it holds.
         """
         state = self.lanes.get(lane)
         if state is None or incarnation > state.incarnation:
@@ -182,12 +184,12 @@ class JobQueue:
                 self._lease(state, self.jobs.setdefault(job.id, QueuedJob(job, job.priority)))
         elif incarnation < state.incarnation or state.is_lost:
             return None
-        state.heard = self.clock()
+        state.last_heard = self.clock()
         state.has_worked = state.has_worked or job is not None
         return state
 
     def _replace(self, lane: int, incarnation: int) -> LaneState:
-        """Puts a worker group in the place of an earlier one, whose job goes back."""
+        """Replaces a lane's worker group; the job of the earlier one returns to the queue."""
         before = self.lanes.get(lane)
         if before is not None:
             self._take_back(before)
@@ -199,7 +201,8 @@ class JobQueue:
             self.waiting.remove(job)
         state.job, state.since, state.progress = job, self.clock(), JobProgress()
 
-    def _has_what_it_needs(self, job: QueuedJob) -> bool:
+    def _needs_are_done(self, job: QueuedJob) -> bool:
+        """Returns whether the jobs that a job needs are done; a job unknown to the queue was done earlier."""
         needed = (self.jobs.get(name) for name in job.request.needs)
         return all(other is None or other.outcome is Outcome.DONE for other in needed)
 
@@ -213,7 +216,7 @@ class JobQueue:
             self.waiting.append(job)
 
     def _blame(self, state: LaneState, reason: str) -> None:
-        """Counts an error of the job that a lane holds; it has failed after so many, and goes back until then."""
+        """Counts an error of a lane's job, which fails after `max_errors` and returns to the queue until then."""
         if state.job is None:
             return
         state.job.errors += 1
@@ -224,7 +227,7 @@ class JobQueue:
             self._take_back(state)
 
     def _suspect(self, state: LaneState, job: QueuedJob) -> None:
-        """Counts a death of a lane at a point of its job; the job has failed after so many at the same one."""
+        """Counts the death of a lane at a point of its job, which fails after `max_stuck` deaths at the same point."""
         point = f"{state.progress.stage} {state.progress.epoch}"
         job.stuck = job.stuck + 1 if point == job.point else 1
         job.point = point

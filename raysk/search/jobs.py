@@ -1,4 +1,4 @@
-"""What trials, broker and lanes tell one another of jobs; light, so that their processes start at once."""
+"""Messages about jobs between trials, broker and lanes; light, so that their processes start fast."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from raysk.records import Record
 
-if TYPE_CHECKING:  # Neither trials nor the broker need torch, which these bring along.
+if TYPE_CHECKING:  # These import torch, which neither trials nor the broker need.
     from raysk.run import Run
     from raysk.training.loop import Report
     from raysk.training.work import Work
     from raysk.training.world import World
 
-# Does a job on every worker of a lane; it leaves the job's predictions and its line of the ledger in the run.
+# Does a job on every worker of a lane, and writes its predictions and its record to the run directory.
 JobRunner = Callable[["Work", "Run", "World", "Report"], None]
 
 
 class Priority(IntEnum):
-    """What comes first; smaller is sooner."""
+    """Priority in the queue; smaller is sooner."""
 
     FIXED = 0
-    """A recipe that runs all its folds, whatever they say."""
+    """A recipe that runs all its folds, whatever their scores."""
     SCORED = 1
-    """One in the race, of which a fold is known."""
+    """A raced recipe with a score."""
     NEW = 2
-    """One in the race, of which nothing is known."""
+    """A raced recipe without a score."""
 
 
 class Outcome(StrEnum):
@@ -35,11 +35,11 @@ class Outcome(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     BROKEN = "broken"
-    """A file could not be read or written: the recipe is not to blame, and the next job would fare no better."""
+    """A file could not be read or written: the recipe is not to blame, and the next job would fail too."""
 
 
 class Order(StrEnum):
-    """What a lane is told when it asks or reports."""
+    """The broker's answer to a lane's request or report."""
 
     WORK = "work"
     WAIT = "wait"
@@ -50,15 +50,15 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class JobRequest(Record):
-    """A job as a trial asks for it, as a lane gets it, and as the lane brings it back.
+    """A job as a trial submits it, as a lane receives it, and as the lane returns it.
 
     Args:
-        id: Its name, made from its content.
-        work: What to do, in its JSON form.
+        id: Its name, derived from its content.
+        work: The work, in its JSON form.
         priority: Smaller is sooner.
-        encoder: Name of the encoder that it trains or reads; two lanes never train the same one at once.
-        title: What a reader calls it.
-        needs: Names of the jobs that must be done before it; one that the queue does not know was done earlier.
+        encoder: Name of the encoder that it trains; two lanes never train the same one at once.
+        title: Display name.
+        needs: Names of the jobs that must be done first; a job unknown to the queue was done earlier.
     """
 
     id: str
@@ -86,8 +86,8 @@ class JobEnd(Record):
     """How a job ended.
 
     Args:
-        outcome: Done, or what else.
-        reason: Why, if it is not done.
+        outcome: Done, failed, cancelled or broken.
+        reason: Why it is not done.
     """
 
     outcome: Outcome
@@ -96,16 +96,16 @@ class JobEnd(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class JobProgress(Record):
-    """What a lane says of the job that it does.
+    """A lane's progress with its job.
 
     Args:
-        stage: What it is at, such as "stage one".
-        epochs: Of that stage.
+        stage: The present stage, such as "stage one".
+        epochs: Epochs of that stage.
         epoch: Epochs done.
-        images: Images pushed through the network.
-        seconds: Spent in training.
-        probe: What the probe of stage one scored last.
-        effective_rank: Directions that the features use.
+        images: Images passed through the network.
+        seconds: Training time.
+        probe: Latest score of stage one's probe.
+        effective_rank: Number of directions that the features use.
         alarm: What is wrong with the features.
     """
 
@@ -127,9 +127,9 @@ class LaneStatus(Record):
         lane: Its number.
         incarnation: Number of its worker group.
         is_lost: Whether that group is gone.
-        job: What a reader calls the job that it holds; None if it holds none.
-        busy_seconds: Time that it has held jobs.
-        progress: What it last said of its job.
+        job: Display name of the job that it holds; None if it holds none.
+        busy_seconds: Time for which it has held jobs.
+        progress: Its latest report on the job.
     """
 
     lane: int
@@ -145,9 +145,9 @@ class QueueStatus(Record):
     """The queue as the display shows it.
 
     Args:
-        lanes: All lanes that were heard.
-        waiting: How many jobs wait.
-        ended: How many jobs ended in which way.
+        lanes: All known lanes.
+        waiting: Number of waiting jobs.
+        ended: Number of ended jobs, by outcome.
     """
 
     lanes: tuple[LaneStatus, ...]
@@ -157,16 +157,16 @@ class QueueStatus(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class LaneSettings:
-    """What the workers of a lane are told.
+    """Settings of a lane's workers.
 
     Args:
-        lane: Its number.
+        lane: Number of the lane.
         incarnation: Number of this worker group.
         broker: Name of the broker.
         run: The run directory.
-        threads: Of torch in each worker; Ray would leave it at one.
-        runner: What it does with a job; None trains, and benchmarks do nothing.
-        loader: Processes that draw views beside each worker; None leaves it to the machine.
+        threads: Torch threads of each worker; Ray's default is one.
+        runner: Does a job; None trains, and benchmarks do nothing.
+        loader: Number of loader processes beside each worker; None leaves it to the machine.
     """
 
     lane: int

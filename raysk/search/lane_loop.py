@@ -1,4 +1,4 @@
-"""What every worker of a lane runs: it asks the broker for a job, does it, says how it ended, and asks again."""
+"""The loop of every worker of a lane: requests a job from the broker, does it, reports its end, and repeats."""
 
 import json
 import logging
@@ -25,12 +25,12 @@ from raysk.training.world import World, is_lost_contact
 logger = logging.getLogger(__name__)
 
 
-class JobStopped(Exception):  # noqa: N818 - leaving a job is no error
-    """The broker wants the job left; raised on all ranks together."""
+class JobStopped(Exception):  # noqa: N818 - stopping a job is no error
+    """The broker stopped the job; raised on all ranks together."""
 
 
 def lane_loop(lane: LaneSettings) -> None:
-    """Does jobs until the broker sends the lane home."""
+    """Does jobs until the broker tells the lane to leave."""
     world = World.current(get_device(), lane.loader)
     run = Run.open(Path(lane.run))
     _log_to(run.folder / "logs" / f"lane{lane.lane}-rank{world.rank}.log")
@@ -46,7 +46,7 @@ def lane_loop(lane: LaneSettings) -> None:
 
 @dataclass
 class BrokerClient:
-    """A rank's side of the talk with the broker: the main rank asks and reports, any rank may say why it fails.
+    """A rank's connection to the broker: the main rank requests and reports, any rank may report an error.
 
     Args:
         broker: Handle of the broker.
@@ -54,7 +54,7 @@ class BrokerClient:
         incarnation: Number of its worker group.
         world: Its workers.
         job: The job that the group holds.
-        progress: What is known of it.
+        progress: The progress with that job.
     """
 
     broker: Any
@@ -65,7 +65,7 @@ class BrokerClient:
     progress: JobProgress = field(default_factory=JobProgress)
 
     def next_order(self) -> tuple[Order, Work | None]:
-        """Asks on the main rank, and tells every rank."""
+        """Requests an order on the main rank, and broadcasts it to all ranks."""
         answer = ""
         if self.world.is_main_rank:
             order, job = ray.get(self.broker.take.remote(self.lane, self.incarnation))
@@ -76,7 +76,7 @@ class BrokerClient:
         return Order(word), work_from_plain(self.job.work) if self.job else None
 
     def report(self, progress: StageProgress) -> None:
-        """Tells the broker of an epoch; raises `JobStopped` on all ranks when the job is to be left."""
+        """Reports an epoch to the broker; raises `JobStopped` on all ranks if the broker stops the job."""
         health = progress.health[-1] if progress.health else None
         self.progress = JobProgress(
             stage=progress.stage,
@@ -92,20 +92,20 @@ class BrokerClient:
             raise JobStopped
 
     def finish(self, end: JobEnd) -> None:
-        """Tells the broker how the job ended."""
-        self._tell("finish", end)
+        """Reports the end of the job to the broker."""
+        self._call("finish", end)
 
     def crash(self, reason: str) -> None:
-        """Tells the broker of an error that takes this worker group along."""
-        self._tell("crash", reason)
+        """Reports an error that ends this worker group to the broker."""
+        self._call("crash", reason)
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:
-        """Sends signs of life from the main rank, in a thread, while the block runs."""
+        """Sends heartbeats from a thread of the main rank while the block runs."""
         over = threading.Event()
 
         def beat() -> None:
-            # A broker that cannot be started anew takes the whole study with it; there is nobody left to tell.
+            # A broker that cannot be restarted ends the whole study; nothing is left to report to.
             with suppress(RayError):
                 while not over.wait(HEARTBEAT_S):
                     self._beat()
@@ -119,14 +119,14 @@ class BrokerClient:
             over.set()
 
     def _beat(self) -> bool:
-        return bool(self._tell("report", self.progress) == Order.STOP)
+        return bool(self._call("report", self.progress) == Order.STOP)
 
-    def _tell(self, what: str, *words: Any) -> Any:
-        return ray.get(getattr(self.broker, what).remote(self.lane, self.incarnation, self.job, *words))
+    def _call(self, method: str, *arguments: Any) -> Any:
+        return ray.get(getattr(self.broker, method).remote(self.lane, self.incarnation, self.job, *arguments))
 
 
 def _do(job: Work, run: Run, client: BrokerClient, runner: JobRunner) -> None:
-    """Does one job on this rank, and tells the broker how it ended."""
+    """Does one job on this rank, and reports its end to the broker."""
     logger.info("begin %s", job.id)
     try:
         with client.heartbeat():
@@ -137,13 +137,13 @@ def _do(job: Work, run: Run, client: BrokerClient, runner: JobRunner) -> None:
         outcome = Outcome.BROKEN if isinstance(error, ArtifactError) else Outcome.FAILED
         end = JobEnd(outcome=outcome, reason=str(error))
         if client.world.size > 1:
-            # Other ranks may be waiting for this one: the group dies, and the next job finds a new one.
+            # Other ranks may be waiting for this one: the group dies, and a new one takes the next job.
             _log_end(job, end)
             client.finish(end)
             raise
     except Exception as error:
         logger.exception("crash %s", job.id)
-        # A rank that has only lost contact is not the one that failed: its job is begun again, however often.
+        # A rank that only lost contact is not the one that failed: its job begins again, however often.
         if not is_lost_contact(error):
             client.crash(f"{type(error).__name__}: {error}")
         raise

@@ -1,8 +1,8 @@
-"""Lanes: long-lived Ray Train worker groups, each doing job after job.
+"""Lanes: long-lived Ray Train worker groups that do job after job.
 
-A worker group is one `TorchTrainer.fit()`. Its train loop asks the broker for the next job, does it, says how it ended,
-and asks again. When a worker dies the whole group ends; its job goes back to the queue, and the lane starts another
-group as soon as the cluster has room for one.
+A worker group is one `TorchTrainer.fit()`. Its train loop requests a job from the broker, does it, reports its end, and
+repeats. When a worker dies the whole group ends; its job returns to the queue, and the lane starts another group as
+soon as the cluster has room for one.
 """
 
 import threading
@@ -28,24 +28,24 @@ from raysk.search.jobs import JobRunner, LaneSettings
 from raysk.search.lane_entry import enter_lane
 from raysk.search.resources import LanePlan, plan_lanes
 
-# A lane whose groups fail so often in a row before they ask for a job will not work.
+# A lane is given up after this many groups in a row that failed before they worked.
 _MAX_FALSE_STARTS = 3
 _POLL_S = 0.5
-# Room that comes within this time, as when a dead group's is given back, is not worth a word.
+# Room that appears within this time, as when a dead group's is released, is not worth a line.
 _BRIEFLY_S = 3.0
-# How often the size of the cluster is looked at.
+# Interval at which the size of the cluster is checked.
 _LOOK_S = 5.0
 
 
 class Phase(StrEnum):
-    """What becomes of a lane."""
+    """The state of a lane."""
 
     UP = "up"
     """Its worker group starts, or works."""
     WAITING = "waiting"
     """The cluster has no room for a worker group."""
     ENDED = "ended"
-    """It was sent home, or given up."""
+    """It has left, or was given up."""
 
 
 @dataclass
@@ -55,8 +55,8 @@ class Lane:
     Args:
         number: From 0.
         incarnation: Number of its worker group, from 1.
-        phase: What becomes of it.
-        since: Since when, on the monotonic clock.
+        phase: Its state.
+        since: When that state began, on the monotonic clock.
         failure: Why it was given up.
     """
 
@@ -67,7 +67,7 @@ class Lane:
     failure: str = ""
 
     def enter(self, phase: Phase) -> None:
-        """Notes what becomes of the lane from now on."""
+        """Sets the state of the lane."""
         if phase is not self.phase:
             self.phase, self.since = phase, time.monotonic()
 
@@ -78,10 +78,10 @@ class LanePool:
     Args:
         run: The run directory.
         broker: Name of the broker.
-        plan: How many lanes of how many workers.
-        say: Takes a line for the user.
-        runner: What they do with a job; None trains.
-        loader: Processes that draw views beside each worker; None leaves it to the machine.
+        plan: Number of lanes, and of workers in each.
+        say: Prints a line for the user.
+        runner: Does a job; None trains.
+        loader: Number of loader processes beside each worker; None leaves it to the machine.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class LanePool:
         self.lanes: list[Lane] = []
         self._threads: list[threading.Thread] = []
         self._is_closed = threading.Event()
-        self._asked: float | None = None
+        self._asked_at: float | None = None
         self.grow(plan)
         threading.Thread(target=self._follow, daemon=True, name="lanes").start()
 
     def grow(self, plan: LanePlan) -> None:
-        """Starts the lanes that a plan has more."""
+        """Starts the lanes that a plan adds."""
         self.plan = plan
         given_up = sum(bool(lane.failure) for lane in self.lanes)
         for number in range(len(self.lanes), plan.lanes + given_up):
@@ -115,30 +115,30 @@ class LanePool:
 
     @property
     def failure(self) -> str:
-        """Why no lane works; empty as long as one may."""
+        """Why no lane works; empty while one may."""
         failed = [lane.failure for lane in self.lanes if lane.failure]
         return failed[0] if len(failed) == len(self.lanes) else ""
 
     @property
     def blocked_since(self) -> float | None:
-        """Since when all lanes wait for room, on the monotonic clock; None while one has it."""
-        left = [lane for lane in self.lanes if not lane.failure]
-        if not left or any(lane.phase is not Phase.WAITING for lane in left):
+        """Since when all lanes have waited for room, on the monotonic clock; None while a lane has room."""
+        lanes = [lane for lane in self.lanes if not lane.failure]
+        if not lanes or any(lane.phase is not Phase.WAITING for lane in lanes):
             return None
-        return max(lane.since for lane in left)
+        return max(lane.since for lane in lanes)
 
     @property
     def silence(self) -> float:
-        """Seconds for which Ray has not said how large the cluster is."""
-        asked = self._asked
-        return time.monotonic() - asked if asked else 0.0
+        """Seconds for which Ray has not reported the size of the cluster."""
+        asked_at = self._asked_at
+        return time.monotonic() - asked_at if asked_at else 0.0
 
     def close(self, timeout: float) -> None:
-        """Sends the lanes home, and waits until they have gone."""
+        """Makes the lanes leave, and waits until they have left."""
         self._is_closed.set()
         deadline = time.monotonic() + timeout
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < deadline:
-            # Said again and again: a broker that has just been started anew does not know.
+            # Repeated, since a broker that has just been restarted does not know that it is closed.
             with suppress(RayError):
                 ray.get(find_broker(self.broker).close.remote(), timeout=_POLL_S)
             time.sleep(_POLL_S)
@@ -146,20 +146,20 @@ class LanePool:
     def _follow(self) -> None:
         """Starts more lanes when nodes have joined."""
         while not self._is_closed.wait(_LOOK_S):
-            self._asked = time.monotonic()
+            self._asked_at = time.monotonic()
             total = ray.cluster_resources()
-            self._asked = None
-            with suppress(ConfigError):  # what is left holds no lane: those that there are wait
+            self._asked_at = None
+            with suppress(ConfigError):  # the remaining nodes have no room for a lane: the lanes wait
                 plan = plan_lanes(
                     total.get("CPU", 0), total.get("GPU", 0), self.plan.workers, self.plan.gpus_per_worker
                 )
                 if plan.lanes > sum(not lane.failure for lane in self.lanes):
                     self.say(f"the cluster has grown: {plan.lanes} lanes, {plan.sum}")
-                    # With the threads of the first lanes, on which the last digits of a result depend.
+                    # The new lanes keep the number of threads, on which the last digits of a score depend.
                     self.grow(replace(plan, threads=self.plan.threads))
 
     def _keep(self, lane: Lane) -> None:
-        """Runs worker groups of a lane, one after the other, until it is sent home."""
+        """Runs the worker groups of a lane, one after another, until the lane leaves."""
         try:
             false_starts = 0
             while false_starts < _MAX_FALSE_STARTS and self._finds_room(lane):
@@ -173,42 +173,42 @@ class LanePool:
                     has_worked = self._lose(lane, error, is_excused)
                     false_starts = 0 if has_worked or is_excused else false_starts + 1
                     lane.failure = _reason(error) if false_starts == _MAX_FALSE_STARTS else ""
-        except Exception as error:  # Whatever it is, the study must hear of it.
+        except Exception as error:  # Any error must reach the study.
             lane.failure = _reason(error)
             raise
         finally:
             lane.enter(Phase.ENDED)
 
     def _finds_room(self, lane: Lane) -> bool:
-        """Waits until the cluster has room for a worker group; returns whether the lane is to use it.
+        """Waits until the cluster has room for a worker group; returns whether to start one.
 
-        A placement group is asked for and given back: that also tells an autoscaler what is wanted. The first worker
-        group of a lane needs no such wait, since the lanes were planned by what is there.
+        Requests a placement group and releases it, which also tells an autoscaler what is needed. The first worker
+        group of a lane does not wait, since the lanes were planned from the cluster's resources.
         """
         if lane.incarnation == 0:
             return True
         room = placement_group([self.plan.worker_resources] * self.plan.workers, strategy="PACK")
         ready = room.ready()
-        began, is_told = time.monotonic(), False
+        began, is_announced = time.monotonic(), False
         try:
             while not self._is_closed.is_set():
                 if ray.wait([ready], timeout=_POLL_S)[0]:
-                    if is_told:
+                    if is_announced:
                         self.say(f"lane {lane.number} has room again, and starts")
                     lane.enter(Phase.UP)
                     return True
                 lane.enter(Phase.WAITING)
-                if not is_told and time.monotonic() - began > _BRIEFLY_S:
-                    is_told = True
+                if not is_announced and time.monotonic() - began > _BRIEFLY_S:
+                    is_announced = True
                     self.say(f"lane {lane.number} waits for room: it needs {self.plan.needs}")
             return False
         finally:
             remove_placement_group(room)
 
     def _lose(self, lane: Lane, error: Exception, is_excused: bool) -> bool:
-        """Gives the job of a worker group back; returns whether the group has worked."""
+        """Returns the job of a lost worker group to the queue; returns whether the group has worked."""
         cause = _cause(error)
-        # The node has killed the worker for what its job took; that is the job's own error, unlike any other death.
+        # The node killed the worker for its job's use of memory: unlike any other death, an error of the job's own.
         fault = "it took more memory than its node has" if isinstance(cause, OutOfMemoryError) else ""
         broker = find_broker(self.broker)
         has_worked = bool(ray.get(broker.lose.remote(lane.number, lane.incarnation, fault, not is_excused)))
@@ -241,7 +241,7 @@ class LanePool:
             run_config=RunConfig(
                 name=f"lane{lane.number}",
                 storage_path=str((self.run.folder / "logs" / "ray").resolve()),
-                # A group that ends is the lane's affair: it gives the job back at once, and knows what it waits for.
+                # The lane handles the end of a group: it gives the job back at once, and knows what it waits for.
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
             ),
         )
@@ -256,7 +256,7 @@ def _has_no_room(error: Exception) -> bool:
 
 
 def _cause(error: Exception) -> Exception:
-    """Returns the error of a worker behind one of Ray Train's: that of a dead one before others, which it caused."""
+    """Returns the worker's error behind an error of Ray Train; a dead worker's before those that its death caused."""
     if isinstance(error, WorkerGroupError):
         failures = [
             failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure

@@ -1,4 +1,4 @@
-"""What happens before the first job: rows are read and divided, images decoded, the run directory made or found."""
+"""The preparation of a study: reads and divides the rows, decodes the images, and opens the run directory."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -25,23 +25,23 @@ from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
 from raysk.spaces.space import Space
 
-# Settings that change nothing that is computed: another machine may need others.
+# Settings that do not affect results: another machine may need others.
 _OF_THE_MACHINE = ("cache=", "stores=", "loader=")
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """A study before its run directory is touched.
+    """A study before its run directory is opened.
 
     Args:
-        folder: Of the run.
-        cache: Of decoded images.
+        folder: The run directory.
+        cache: Folder of decoded images.
         manifest: The rows.
         folds: Their folds.
-        same: Facts that a resumed study must find unchanged.
-        settings: What data and folds were made from.
-        commands: What was typed, and what repeats the study.
-        mirror: Keeps a copy of the run in object storage; None for a run that is a folder only.
+        same: Facts that must not change when a study is resumed.
+        settings: The settings of data and folds.
+        commands: The command as typed, and the command that repeats the study.
+        mirror: The copy of the run in object storage; None if the run is only a folder.
     """
 
     folder: Path
@@ -54,10 +54,10 @@ class Preparation:
     mirror: Mirror | None
 
     def run(self) -> Run:
-        """Opens the run directory, or makes it."""
+        """Opens or creates the run directory."""
         if (self.folder / "run.json").exists():
             facts = Run.open(self.folder).facts
-            # Where images are kept is this machine's affair, which need not be the one that the study was begun on.
+            # The cache belongs to the machine, which may not be the one that began the study.
             here = facts | self.settings | {"cache": str(self.cache)}
             if here != facts:
                 write_json(self.folder / "run.json", here)
@@ -71,7 +71,7 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     """Reads and divides the rows, decodes the images, and checks the run directory.
 
     Raises:
-        ArtifactError: The folder has a study that is not to be resumed, or one of other rows or settings.
+        ArtifactError: The folder has a study and `resume` is off, or a study of other rows or settings.
     """
     folder = request.folder(space, config.cache_folder)
     mirror = Mirror(folder, str(request.run)) if request.is_mirrored else None
@@ -80,13 +80,13 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     exists = (folder / "run.json").exists()
     if exists and not request.resume:
         raise ArtifactError(
-            f"--run must be a new folder, but {request.run or folder} has a study: add --resume to go on with it"
+            f"--run must be a new folder, but {request.run or folder} has a study: add --resume to continue it"
         )
-    # What is wrong with any named point is refused now rather than after an hour.
+    # Errors in any named point are reported now rather than after an hour.
     named = [space.config(point).recipe for point in space.named_points()]
     model = config.recipe.model
     if model.checkpoint is not None or model.pooling != "avg":
-        # Built once here: what is missing or does not fit is refused before every trial fails for it.
+        # Built once here, so that a missing or incompatible file is refused before every trial fails for it.
         create_backbone(model.backbone, model.pretrained, model.checkpoint, config.recipe.image_size, model.pooling)
     on_all = request.address is not None and config.stores is not None
     spread = on_cluster(request.address) if on_all else in_threads
@@ -100,7 +100,7 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         "pixels": data_digest(manifest, store),
         "folds": folds.digest,
         "space": request.space,
-        "overrides": [one for one in request.overrides if not one.startswith(_OF_THE_MACHINE)],
+        "overrides": [override for override in request.overrides if not override.startswith(_OF_THE_MACHINE)],
         "content of the space": space.digest,
         "initial weights": _digest_of_file(model.checkpoint),
     }
@@ -116,7 +116,7 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
 
 
 def _digest_of_file(path: str | None) -> str | None:
-    """Returns the name of a file's content; None where there is no file."""
+    """Returns the digest of a file's content; None without a file."""
     if path is None:
         return None
     with Path(path).open("rb") as file:
@@ -124,10 +124,9 @@ def _digest_of_file(path: str | None) -> str | None:
 
 
 def on_cluster(address: str | None) -> Spread:
-    """Returns what has chunks decoded on every CPU of a cluster.
+    """Returns a function that decodes chunks on every CPU of a cluster.
 
-    It connects only when there is something to decode, and leaves the cluster again: a study with nothing to decode
-    must not wait for it.
+    It connects to the cluster only while there are chunks to decode, so that a study without any does not wait for it.
 
     Args:
         address: Of the cluster.

@@ -1,4 +1,4 @@
-"""What the queue knows of its jobs and of the lanes."""
+"""Entries of the job queue: jobs and lanes with their states."""
 
 from dataclasses import dataclass, field
 
@@ -7,17 +7,17 @@ from raysk.search.jobs import JobProgress, JobRequest, Outcome
 
 @dataclass
 class QueuedJob:
-    """A job and what has become of it; it never leaves the queue.
+    """A job and its state; it never leaves the queue.
 
     Args:
-        request: What was asked for.
-        priority: The best that anyone has asked for.
-        errors: How often it ended in an error of its own; a lane that was lost does not count.
-        stuck: How often in a row its workers died at one point of it, on nodes that live on.
+        request: The request.
+        priority: The best priority of all its requests.
+        errors: Number of its own errors; lost lanes do not count.
+        stuck: Number of successive deaths of its workers at the same point, on nodes that live on.
         point: That point.
-        is_stopping: Whether its lane is to leave it.
+        is_stopping: Whether its lane must stop it.
         outcome: How it ended; None until then.
-        reason: Why, if it is not done.
+        reason: Why it is not done.
     """
 
     request: JobRequest
@@ -31,7 +31,7 @@ class QueuedJob:
 
     @property
     def id(self) -> str:
-        """Its name."""
+        """Name of the job."""
         return self.request.id
 
 
@@ -42,18 +42,18 @@ class LaneState:
     Args:
         incarnation: Number of its worker group.
         job: The job that it holds.
-        heard: When its main rank last spoke.
+        last_heard: When its main rank last called.
         since: When it took the job.
-        progress: What it last said of its job.
-        busy_seconds: Time that it has held jobs, the present one not counted.
+        progress: Its latest report on the job.
+        busy_seconds: Time for which it has held jobs, without the present one.
         is_lost: Whether this worker group is gone.
         has_asked: Whether it has asked for a job.
-        has_worked: Whether it ever said how a job goes, or asked a second time.
+        has_worked: Whether it has reported progress, or asked for a second time.
     """
 
     incarnation: int
     job: QueuedJob | None = None
-    heard: float = 0.0
+    last_heard: float = 0.0
     since: float = 0.0
     progress: JobProgress = field(default_factory=JobProgress)
     busy_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""What a study is asked to do, and when it is to end."""
+"""The request for a study, and the signals and the deadline that end it."""
 
 import os
 import shlex
@@ -15,26 +15,25 @@ from raysk.errors import ConfigError
 from raysk.search.mirror import workplace
 from raysk.spaces.space import Space
 
-# Signals that follow one another so soon are one wish.
+# Signals that follow one another within this time are one request.
 _ECHO_S = 1.0
 
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """What the command line asks for.
+    """The command line of a study.
 
     Args:
-        space: Name of a space, or its file.
-        overrides: KEY=VALUE, over the space.
-        run: The run directory, or s3://bucket/prefix to which it is copied; a new one by name of space and date unless
-            given.
-        resume: Whether to go on with what is there.
-        trials: Recipes in all; None leaves it to the space.
+        space: Name or file of a space.
+        overrides: KEY=VALUE, applied after the space.
+        run: The run directory, or s3://bucket/prefix of its copy; by default a new one named by the space and the date.
+        resume: Whether to continue an existing run.
+        trials: Total number of recipes; None leaves it to the space.
         time_budget: Seconds after which no epoch begins; None for no limit.
         address: Of an existing cluster; None starts Ray on this machine.
         workers: DDP workers per lane.
-        gpus_per_worker: 0 trains on CPUs; None takes one where the cluster has any.
-        words: What was typed behind `raysk`.
+        gpus_per_worker: 0 trains on CPUs; None takes one if the cluster has any.
+        words: The words typed after `raysk`.
     """
 
     space: str
@@ -51,7 +50,7 @@ class StudyRequest:
     def __post_init__(self) -> None:
         if self.trials is not None and self.trials < 1:
             raise ConfigError(f"--trials must be >= 1, but got {self.trials}: give the number of recipes to try")
-        if self.time_budget is not None and not self.time_budget > 0:  # neither is nan
+        if self.time_budget is not None and not self.time_budget > 0:  # also refuses nan
             raise ConfigError(
                 f"--time-budget must be > 0 seconds, but got {self.time_budget:g}: leave it out for no limit"
             )
@@ -66,12 +65,12 @@ class StudyRequest:
 
     @property
     def command(self) -> str:
-        """What was typed."""
+        """The command as typed."""
         return shlex.join(["raysk", *self.words])
 
     @property
     def repeating_command(self) -> str:
-        """What repeats the study in a run directory of its own."""
+        """The command that repeats the study in a new run directory."""
         words = iter(self.words)
         kept = []
         for word in words:
@@ -90,27 +89,27 @@ class StudyRequest:
         """Returns the run directory: as given, or the newest of the space to resume, or a new one.
 
         Args:
-            space: What is searched.
-            cache: Where this machine works on a run that is kept in object storage.
+            space: The searched space.
+            cache: Where this machine keeps its working folder of a run in object storage.
 
         Raises:
-            ConfigError: There is none to resume.
+            ConfigError: There is no run to resume.
         """
         if self.run is not None:
             return workplace(cache, self.run) if self.is_mirrored else Path(self.run)
         if not self.resume:
             return Path("runs") / f"{space.name}-{datetime.now():%Y-%m-%d-%H%M%S}"
-        found = sorted(Path("runs").glob(f"{space.name}-*/run.json"))
-        if not found:
+        runs = sorted(Path("runs").glob(f"{space.name}-*/run.json"))
+        if not runs:
             raise ConfigError(
                 f"--resume must find a run of the space, but runs/{space.name}-* does not exist: give --run DIR"
             )
-        return found[-1].parent
+        return runs[-1].parent
 
 
 @dataclass
 class Interrupt:
-    """Whether the study is to end, and why.
+    """Whether the study must end, and why.
 
     Args:
         deadline: Seconds on the monotonic clock.
@@ -122,17 +121,17 @@ class Interrupt:
 
     @property
     def is_due(self) -> bool:
-        """Whether the user asked for the end, or time is up."""
+        """Whether the user interrupted the study, or its time is up."""
         return self.asked.is_set() or (self.deadline is not None and time.monotonic() > self.deadline)
 
     @contextmanager
-    def heeds(self, number: signal.Signals) -> Iterator[None]:
-        """Takes the first signal of a kind as a wish to end in order; the second one ends at once.
+    def catches(self, number: signal.Signals) -> Iterator[None]:
+        """Takes the first signal as a request to end in order; a second one ends at once.
 
-        Whoever signals all processes of a job reaches this one twice, since its parent passes signals on.
+        A signal to all processes of a job arrives here twice, since the parent process passes signals on.
         """
 
-        def wish(*_: object) -> None:
+        def interrupt(*_: object) -> None:
             now = time.monotonic()
             if self.asked.is_set() and now - self.asked_at > _ECHO_S:
                 raise KeyboardInterrupt
@@ -140,7 +139,7 @@ class Interrupt:
                 self.asked_at = now
             self.asked.set()
 
-        before = signal.signal(number, wish)
+        before = signal.signal(number, interrupt)
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""How many lanes a cluster has room for, and the sum that shows it."""
+"""The number of lanes that fit a cluster, and the sum that shows it."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ class LanePlan:
     """The lanes of a study.
 
     Args:
-        lanes: How many.
-        workers: DDP workers of each.
+        lanes: Number of lanes.
+        workers: DDP workers of each lane.
         gpus_per_worker: 0 trains on CPUs.
-        threads: Of torch in each worker.
-        sum: How the number came about, to be printed.
+        threads: Torch threads of each worker.
+        sum: The sum that gives the number of lanes, for printing.
     """
 
     lanes: int
@@ -25,30 +25,30 @@ class LanePlan:
 
     @property
     def worker_resources(self) -> dict[str, float]:
-        """What one worker reserves."""
+        """Resources of one worker."""
         return {"CPU": 1.0} | ({"GPU": self.gpus_per_worker} if self.gpus_per_worker else {})
 
     @property
     def needs(self) -> str:
-        """What a lane takes, for a reader."""
+        """Resources of one lane, for printing."""
         return _resources(self.workers, self.workers * self.gpus_per_worker)
 
 
 def plan_lanes(cpus: float, gpus: float, workers: int, gpus_per_worker: float) -> LanePlan:
-    """Fills a cluster with lanes.
+    """Plans as many lanes as a cluster has room for.
 
     Args:
-        cpus: Of the cluster.
-        gpus: Of the cluster.
+        cpus: CPUs of the cluster.
+        gpus: GPUs of the cluster.
         workers: DDP workers per lane.
         gpus_per_worker: 0 trains on CPUs.
 
     Raises:
-        ConfigError: Not even one lane fits; the message shows the sum.
+        ConfigError: No lane fits; the message shows the sum.
     """
     if workers < 1:
         raise ConfigError(f"--workers must be >= 1, but got {workers}: give the number of DDP workers per lane")
-    if not gpus_per_worker >= 0:  # nor is nan
+    if not gpus_per_worker >= 0:  # also refuses nan
         raise ConfigError(f"--gpus-per-worker must be >= 0, but got {gpus_per_worker:g}: give 0 to train on CPUs")
     lanes = int(cpus / workers)
     if gpus_per_worker:

@@ -1,4 +1,4 @@
-"""The end of a study: the ensemble, the locked test part, the leaderboard."""
+"""The results of a study: the ensemble, the predictions of the locked test part, and the leaderboard."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from raysk.search.candidates import Candidate
 
 @dataclass(frozen=True)
 class Entry:
-    """A candidate with a row, and what it said of every row.
+    """A candidate with a row, and its predictions.
 
     Args:
-        candidate: The recipe, and where it came from.
-        held_out: Its predictions out of fold.
-        test: Its predictions of the locked test part, fold models averaged.
+        candidate: The candidate.
+        held_out: Its out-of-fold predictions.
+        test: Its predictions of the locked test part, averaged over the fold models.
     """
 
     candidate: Candidate
@@ -34,17 +34,19 @@ class Entry:
 
 
 def read_entries(run: Run, candidates: Sequence[Candidate]) -> list[Entry]:
-    """Reads the predictions of every candidate that has a row."""
+    """Reads the predictions of all candidates that have a row."""
     shown = [candidate for candidate in candidates if candidate.has_row]
-    return [Entry(one, read_held_out(run, one.recipe), read_test(run, one.recipe)) for one in shown]
+    return [
+        Entry(candidate, read_held_out(run, candidate.recipe), read_test(run, candidate.recipe)) for candidate in shown
+    ]
 
 
 def select_ensemble(run: Run, held_out: Sequence[OutOfFold]) -> tuple[Ensemble, np.ndarray]:
-    """Selects the ensemble on the held-out rows alone, and keeps it, before the test part is looked at.
+    """Selects the ensemble on the held-out rows alone and writes it, before the test part is opened.
 
     Returns:
-        The ensemble, and its cross-fitted predictions (N, C): what chose the weights cannot score them, so that each
-        fold is predicted with the weights that the other folds choose.
+        The ensemble, and its cross-fitted predictions (N, C): the rows that chose the weights cannot score them, so
+        each fold is predicted with the weights that the other folds choose.
     """
     labels = run.manifest.labels[held_out[0].rows]
     ensemble = Ensemble.select(held_out, labels)
@@ -54,26 +56,19 @@ def select_ensemble(run: Run, held_out: Sequence[OutOfFold]) -> tuple[Ensemble, 
 
 
 def result_rows(run: Run, entries: Sequence[Entry], ensemble: Ensemble, crossed: np.ndarray) -> list[Row]:
-    """Scores recipes and ensembles."""
+    """Returns the rows of all recipes and ensembles."""
     rows = [_recipe_row(run, entry) for entry in entries]
     held_out = member_probabilities([entry.held_out for entry in entries])
     tests = member_probabilities([entry.test for entry in entries])
-    everything = Ensemble(tuple(held_out), (1,) * len(held_out), (), 0.0, run.folds.digest)
-    everything.write(run.ensemble_file(AVERAGE))
+    average = Ensemble(tuple(held_out), (1,) * len(held_out), (), 0.0, run.folds.digest)
+    average.write(run.ensemble_file(AVERAGE))
     picked = dict.fromkeys(member.recipe_key for member in ensemble.members)
-    of_picked = member_probabilities([read_test(run, run.recipe(key)) for key in picked])
+    picked_tests = member_probabilities([read_test(run, run.recipe(key)) for key in picked])
     where = entries[0].held_out
     return [
         *rows,
-        _ensemble_row(run, where, GREEDY, ensemble, crossed, ensemble.combine(of_picked)),
-        _ensemble_row(
-            run,
-            where,
-            AVERAGE,
-            everything,
-            everything.combine(held_out),
-            everything.combine(tests),
-        ),
+        _ensemble_row(run, where, GREEDY, ensemble, crossed, ensemble.combine(picked_tests)),
+        _ensemble_row(run, where, AVERAGE, average, average.combine(held_out), average.combine(tests)),
     ]
 
 
@@ -133,6 +128,6 @@ def _ensemble_row(
 
 
 def command(run: Run, candidate: Candidate) -> str:
-    """Returns the command lines that repeat a row, and nothing else, from its run."""
+    """Returns the command line that repeats one row from its run."""
     folder = shlex.quote(str(run.folder))
     return f"raysk recipe {folder} {candidate.recipe.key} > recipe.yaml && raysk train recipe.yaml"

@@ -1,9 +1,9 @@
-"""The searcher: asks Optuna for recipes on Tune's behalf, and tells it how they did.
+"""The searcher: asks Optuna for recipes on behalf of Tune, and reports their scores to Optuna.
 
-Optuna's storage lies in the run directory and is the memory of the study: a trial ends there as COMPLETE with its mean
-over all folds, PRUNED with the folds that it had, or FAIL with a reason. A driver that died leaves trials RUNNING,
-and so does one whose files could not be read or written; the next driver fails those and asks for the same points
-again, whose finished jobs are found and not repeated.
+Optuna's journal in the run directory is the memory of the study: a trial ends there as COMPLETE with its mean over all
+folds, PRUNED with the folds that it had, or FAIL with a reason. Trials of a driver that died stay RUNNING, and so do
+trials whose files could not be read or written. The next driver fails them and proposes the same points again; their
+finished jobs are found and not repeated.
 """
 
 import json
@@ -28,14 +28,14 @@ from raysk.spaces.stage_two_search import StageTwoSearch
 
 @dataclass
 class SearchProgress:
-    """How far the search is, for whoever watches.
+    """The progress of the search, for the display.
 
     Args:
-        say: Takes a line for the user.
-        begun: Recipes proposed.
-        complete: Recipes with all folds.
-        stopped: Recipes that racing stopped.
-        failed: Recipes that failed.
+        say: Prints a line for the user.
+        begun: Number of proposed recipes.
+        complete: Number of recipes with all folds.
+        stopped: Number of recipes that racing stopped.
+        failed: Number of failed recipes.
         best: (name, mean macro-F1 over folds) of the best recipe with all folds.
     """
 
@@ -49,14 +49,14 @@ class SearchProgress:
 
 @dataclass
 class Trial:
-    """A trial that Tune has at work.
+    """A trial that runs in Tune.
 
     Args:
-        asked: Optuna's side of it.
-        point: Where in the space it is.
-        recipe: What it tries.
-        search: What it tries of stage two afterwards.
-        steps: How many reports it has made.
+        asked: Its trial in Optuna.
+        point: Its point in the space.
+        recipe: Its recipe.
+        search: Its search of stage two, which follows the folds.
+        steps: Number of its reports.
         is_beaten: Whether it has lost its race.
     """
 
@@ -68,25 +68,24 @@ class Trial:
     is_beaten: bool = False
 
     def work(self, num_folds: int) -> list[Job | StageTwoSearch]:
-        """Returns its jobs, in their order."""
+        """Returns its jobs, in order."""
         jobs = [Job(self.recipe, fold) for fold in range(num_folds)]
         return [*jobs, self.search] if self.search else [*jobs]
 
 
 class StudySearcher(Searcher):
-    """Feeds Tune with the recipes of a space.
+    """Proposes the recipes of a space to Tune.
 
     Args:
-        space: What to search.
+        space: The space to search.
         run: The run directory.
-        num_trials: How many recipes the study tries in all, those of earlier drivers counted; None leaves it to the
-            space.
+        num_trials: Total number of recipes, including those of earlier drivers; None leaves it to the space.
         broker: Name of the broker, for the trials.
-        progress: How far it is; kept up to date.
-        num_lanes: How many jobs are done at a time; it changes with the cluster.
+        progress: The progress of the search; kept up to date.
+        num_lanes: Number of lanes; it changes with the cluster.
 
     Attributes:
-        broken: Why the study cannot go on, once a file could not be read or written: its trials stay RUNNING.
+        broken: Why the study cannot continue, once a file could not be read or written: its trials stay RUNNING.
     """
 
     def __init__(
@@ -101,21 +100,22 @@ class StudySearcher(Searcher):
         self.trials: dict[str, Trial] = {}
         self.is_closed = False
         self.broken: str | None = None
-        asked = {TrialRecord.of(trial).point for trial in self.study.get_trials(deepcopy=False)}
+        proposed = {TrialRecord.of(trial).point for trial in self.study.get_trials(deepcopy=False)}
         self.num_trials = space.num_trials(num_trials)
-        # Also those that an earlier driver, with fewer trials or a short life, did not come to.
+        # Includes points that an earlier driver, with fewer trials or a short life, did not reach.
         for point in space.named_points(self.num_trials):
-            if point.name not in asked:
+            if point.name not in proposed:
                 self.study.enqueue_trial(point.values, TrialRecord(point=point.name).attributes)
-        for zombie in self.study.get_trials(states=(TrialState.RUNNING,)):
-            values = zombie.system_attrs.get("fixed_params", {}) | zombie.params
-            self.study.enqueue_trial(values, replace(TrialRecord.of(zombie), origin=origin(zombie)).attributes)
-            self.study.tell(zombie.number, state=TrialState.FAIL)
+        for unfinished in self.study.get_trials(states=(TrialState.RUNNING,)):
+            values = unfinished.system_attrs.get("fixed_params", {}) | unfinished.params
+            record = replace(TrialRecord.of(unfinished), origin=origin(unfinished))
+            self.study.enqueue_trial(values, record.attributes)
+            self.study.tell(unfinished.number, state=TrialState.FAIL)
         self._count()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Proposes the next recipe, as the configuration of a `RecipeTrial`; None while enough are at work."""
-        # One more than there are lanes, so that no lane waits for a trial to begin.
+        """Returns the next recipe as the configuration of a `RecipeTrial`; None while enough trials run."""
+        # One trial more than there are lanes, so that no lane waits for a trial to begin.
         if len(self.trials) > self.num_lanes and not self.is_closed:
             return None
         while not self.is_closed:
@@ -128,26 +128,26 @@ class StudySearcher(Searcher):
             try:
                 trial = self._begin(asked)
             except ConfigError as error:
-                # A point where settings that are right alone do not go together: the search learns and goes on.
+                # A point whose settings are valid alone but not together: the search learns from it and goes on.
                 self._fail(asked, str(error))
                 continue
             self.trials[trial_id] = trial
-            # As text, since Tune would search mappings and lists for parameters of its own.
+            # As text, since Tune would search mappings and lists for its own parameters.
             return {"order": json.dumps(self._order(trial).to_plain())}
         return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Keeps the score of the folds so far."""
+        """Records the score of the folds so far."""
         report = TrialReport.of_result(result)
         if report.outcome is Outcome.DONE:
-            self._hear(self.trials[trial_id], report)
+            self._record_score(self.trials[trial_id], report)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna how the trial ended; one that was interrupted stays RUNNING, to be asked for again."""
+        """Reports to Optuna how the trial ended; an interrupted trial stays RUNNING, and is proposed again later."""
         trial = self.trials.pop(trial_id)
         report = None if error or result is None else TrialReport.of_result(result)
         if report is None:
-            # Left as RUNNING, as by a driver that died: the recipe is not to blame, and --resume asks for it again.
+            # Left as RUNNING, as by a driver that died: the recipe is not to blame, and --resume proposes it again.
             self.progress.say(f"{trial.point.name}: its process died, see logs/ray.log: --resume tries it again")
         elif report.outcome is Outcome.BROKEN:
             self.broken = report.reason
@@ -155,7 +155,7 @@ class StudySearcher(Searcher):
         elif report.outcome is Outcome.FAILED:
             self._fail(trial.asked, report.reason, trial.point.name)
         elif report.outcome is Outcome.DONE:
-            self._hear(trial, report)
+            self._record_score(trial, report)
             if report.is_complete:
                 if trial.search is not None:
                     replace(TrialRecord.of(trial.asked), search=trial.search.id).keep(trial.asked)
@@ -167,60 +167,60 @@ class StudySearcher(Searcher):
         self._count()
 
     def complete(self) -> list[FrozenTrial]:
-        """Returns the trials that have all folds, the best first; of one, the search of stage two may not be done."""
+        """Returns the trials that have all folds, the best first; some may lack their search of stage two."""
         k = len(self.run.folds)
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
         complete = [trial for trial in trials if k in trial.intermediate_values]
         return sorted(complete, key=lambda trial: -latest(trial))
 
     def rival(self, trial: Trial) -> tuple[str, int] | None:
-        """Returns the recipe that a drawn one races with, and how many folds both have; None if none leads.
+        """Returns the rival of a drawn recipe, and how many folds both have; None if no recipe leads.
 
-        The rival is the recipe of the same family that leads by most on these folds and is still in the race. Folds
+        The rival is the recipe of the same family that leads by most on these folds and is still in the race. Scores
         count as they are before stage two is searched, so no race waits for a search. The paper's setting and the
         controls have no rival, since a comparison needs them.
         """
         if trial.point.kind != "drawn":
             return None
         tried = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
-        ours = next(other.intermediate_values for other in tried if other.number == trial.asked.number)
-        rival, most = None, 0.0
+        scores = next(other.intermediate_values for other in tried if other.number == trial.asked.number)
+        rival, largest_lead = None, 0.0
         for other in tried:
-            theirs = other.intermediate_values
+            other_scores = other.intermediate_values
             record = TrialRecord.of(other)
-            if record.family == trial.point.family and ours and theirs:
-                shared = min(len(self.run.folds), max(ours), max(theirs))
-                lead = theirs[shared] - ours[shared]
-                if lead > most:
-                    rival, most = (record.recipe, shared), lead
+            if record.family == trial.point.family and scores and other_scores:
+                shared = min(len(self.run.folds), max(scores), max(other_scores))
+                lead = other_scores[shared] - scores[shared]
+                if lead > largest_lead:
+                    rival, largest_lead = (record.recipe, shared), lead
         return rival
 
     def close(self) -> None:
-        """Proposes nothing more."""
+        """Ends the proposals."""
         self.is_closed = True
 
     def save(self, checkpoint_path: str) -> None:
-        """Does nothing: Optuna's storage in the run directory is the state."""
+        """Does nothing: Optuna's journal in the run directory is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Does nothing: Optuna's storage in the run directory is the state."""
+        """Does nothing: Optuna's journal in the run directory is the state."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves everything out: Tune pickles its tuner to restore it, but raysk resumes from the run directory."""
+        """Returns an empty state: Tune pickles its tuner to restore it, but raysk resumes from the run directory."""
         return {}
 
     def _begin(self, asked: optuna.Trial) -> Trial:
-        """Finds the point of a trial, and keeps its recipe."""
+        """Finds the point of a trial, and keeps its recipe in the run directory."""
         record = TrialRecord.of(asked)
         point = self.named.get(record.point)
         if point is None or point.kind == "start":
-            # A start was queued with its values, so Optuna draws these very ones and learns from them.
+            # A start was queued with its values, so Optuna draws exactly these and learns from them.
             family = self.space.family(point.family if point else record.family) or self._next_family(asked)
-            # Before it is drawn, so that one that ends halfway is of its family all the same.
+            # Before the draw, so that a trial that ends halfway still counts for its family.
             record = replace(record, family=family.name)
             record.keep(asked)
             drawn = self.space.draw(asked, family, point)
-            # One that an earlier driver did not end keeps its name.
+            # A trial that an earlier driver left unfinished keeps its name.
             point = replace(drawn, name=record.point or drawn.name)
             record = replace(record, point=point.name)
             record.keep(asked)
@@ -232,14 +232,14 @@ class StudySearcher(Searcher):
         return Trial(asked, point, recipe, self.space.stage_two_search(point))
 
     def _next_family(self, asked: optuna.Trial) -> Family:
-        """Returns the family that has had the fewest trials, so that all have the same budget."""
-        others = [t for t in self.study.get_trials(deepcopy=False) if t.number != asked.number]
-        records = [TrialRecord.of(trial) for trial in others]
-        had = Counter(record.family for record in records if record.origin is None)
-        return min(self.space.families, key=lambda family: had[family.name])
+        """Returns the family with the fewest trials, so that all families have the same budget."""
+        others = [other for other in self.study.get_trials(deepcopy=False) if other.number != asked.number]
+        records = [TrialRecord.of(other) for other in others]
+        num_trials = Counter(record.family for record in records if record.origin is None)
+        return min(self.space.families, key=lambda family: num_trials[family.name])
 
     def _order(self, trial: Trial) -> TrialOrder:
-        """Returns what a trial is to do."""
+        """Returns the work of a trial."""
         return TrialOrder(
             broker=self.broker,
             number=trial.asked.number,
@@ -250,7 +250,7 @@ class StudySearcher(Searcher):
         )
 
     def _steps(self, trial: Trial) -> Iterator[Step]:
-        """Yields the work of a trial, each with the file that says that it is done."""
+        """Yields the steps of a trial, each with the file that exists once it is done."""
         number, name = trial.asked.number, trial.point.name
         work = trial.work(len(self.run.folds))
         folds = tuple(job.id for job in work if isinstance(job, Job))
@@ -263,7 +263,7 @@ class StudySearcher(Searcher):
                 record = self.run.search_file(piece.id)
             yield Step(request=request, record=str(record.resolve()))
 
-    def _hear(self, trial: Trial, report: TrialReport) -> None:
+    def _record_score(self, trial: Trial, report: TrialReport) -> None:
         steps = report.folds + report.is_searched
         if report.score is not None and steps > trial.steps:
             trial.steps = steps
@@ -284,7 +284,7 @@ class StudySearcher(Searcher):
         self._count()
 
     def _count(self) -> None:
-        trials = [t for t in self.study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
+        trials = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state is not TrialState.WAITING]
         progress = self.progress
         progress.begun = len({origin(trial) for trial in trials})
         states = [trial.state for trial in trials]

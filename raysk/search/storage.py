@@ -1,4 +1,4 @@
-"""Optuna's side of a study: its journal in the run directory, and what draws the values of a proposal."""
+"""Optuna's side of a study: its journal in the run directory, and the sampler of each proposal."""
 
 import os
 import warnings
@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 
 
 def open_study(path: Path) -> optuna.Study:
-    """Opens, or begins, the Optuna study of a run."""
+    """Opens or creates the Optuna study of a run."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     _cut_torn_line(path)
     storage = JournalStorage(JournalFileBackend(str(path)))
@@ -19,7 +19,7 @@ def open_study(path: Path) -> optuna.Study:
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Takes away the line that a full disk or a power cut left unfinished: what follows it would be glued to it."""
+    """Removes a last line that a full disk or a power cut left unfinished: the next line would be glued to it."""
     if not path.exists():
         return
     content = path.read_bytes()
@@ -28,13 +28,14 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def create_sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
-    """Returns what draws the values of one proposal, from the seed and the proposal's number.
+    """Returns the sampler of one proposal, seeded with the study's seed and the proposal's number.
 
-    So a study that goes on draws as one that was never left, and as one that searches stage two otherwise.
+    So a resumed study draws the same recipes as an uninterrupted one, and the same encoders whether or not stage two
+    has a search of its own.
     """
     mixed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
     with warnings.catch_warnings():
-        # Grouped, multivariate TPE with a constant liar is marked experimental; it is what conditional spaces with
-        # several trials at work need.
+        # Grouped, multivariate TPE with a constant liar is marked experimental; conditional spaces with several trials
+        # at work need it.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=mixed)

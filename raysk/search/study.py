@@ -43,18 +43,18 @@ _POLL_S = 0.25
 _SILENCE_S = 10.0
 _MAX_DEATHS = 3
 _LONGEST_STATUS_S = 5.0
-# What is said of lanes that wait is said first after the one, and then each time that twice as long has gone by.
-_FIRST_WORD_S = 5.0
+# The first line about waiting lanes is printed after this time, each next one after twice the time.
+_FIRST_NOTICE_S = 5.0
 
 
 def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     """Searches a space, and writes the leaderboard.
 
     Returns:
-        The leaderboard; None when the user ended the study before its end.
+        The leaderboard; None if the user ended the study early.
 
     Raises:
-        RayskError: Whatever the user can mend.
+        RayskError: An error that the user can mend.
     """
     space = load_space(request.space, request.overrides)
     config = space.config()
@@ -62,24 +62,24 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     copied = f", copied to {prepared.mirror.address}" if prepared.mirror else ""
     console.print(f"run directory: {prepared.folder}{copied}", markup=False, highlight=False)
     interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
-    # Asked now: inside the block, the standard streams are a file.
+    # Read now: inside the block, the standard streams are a file.
     is_terminal, width = console.is_terminal, console.width
     log = prepared.folder / "logs" / "ray.log"
     with (
         Run.reserved(prepared.folder),
         prepared.mirror.kept() if prepared.mirror else nullcontext(),
         chatter_to(log) as stream,
-        interrupt.heeds(signal.SIGINT),
+        interrupt.catches(signal.SIGINT),
     ):
         tell_log(log)
         terminal = Console(file=stream, force_terminal=is_terminal, width=width)
         try:
-            # Ray takes SIGTERM for itself when it starts.
-            with connected(request.address), interrupt.heeds(signal.SIGTERM):
+            # Ray takes over SIGTERM when it starts.
+            with connected(request.address), interrupt.catches(signal.SIGTERM):
                 total = ray.cluster_resources()
                 cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
-                asked = request.gpus_per_worker
-                plan = plan_lanes(cpus, gpus, request.workers, float(gpus >= 1) if asked is None else asked)
+                requested = request.gpus_per_worker
+                plan = plan_lanes(cpus, gpus, request.workers, float(gpus >= 1) if requested is None else requested)
                 return _Study(request.trials, space, prepared.run(), plan, interrupt, terminal).conduct()
         except RayskError:
             raise
@@ -89,7 +89,7 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
 
 
 class _Study:
-    """A study under way."""
+    """A running study."""
 
     def __init__(
         self, num_trials: int | None, space: Space, run: Run, plan: LanePlan, interrupt: Interrupt, console: Console
@@ -102,11 +102,11 @@ class _Study:
         self.display = StudyDisplay(console, self.progress, self.searcher.num_trials, len(run.folds))
         self.pool = LanePool(run, name, plan, self.display.say, loader=space.config().loader)
         self._status: QueueStatus = ray.get(self.broker.status.remote())
-        self._next_word = _FIRST_WORD_S
+        self._next_notice = _FIRST_NOTICE_S
         self._is_silent = False
 
     def conduct(self) -> Leaderboard | None:
-        """Searches, then scores."""
+        """Searches the space, then scores the results."""
         self.console.print(f"{self.plan.lanes} lanes: {self.plan.sum}", highlight=False)
         with self.display:
             try:
@@ -121,11 +121,11 @@ class _Study:
                     return None
                 raise
             finally:
-                # Also those that are still coming up: Ray ends a process without a word whose threads outlive it.
+                # Includes lanes that are still starting: Ray ends a process silently if its threads outlive it.
                 self.pool.close(timeout=60)
 
     def _watch(self, work: Callable[[], Any]) -> Any:
-        """Runs a part of the study in a thread, while this one draws, and heeds Ctrl-C and the clock."""
+        """Runs a part of the study in a thread, while this thread draws and watches for Ctrl-C and the deadline."""
         outcome: dict[str, Any] = {}
 
         def body() -> None:
@@ -138,7 +138,7 @@ class _Study:
         thread.start()
         while thread.is_alive():
             thread.join(_POLL_S)
-            self._look()
+            self._refresh()
             if self.interrupt.is_due and work == self._search:
                 self._end_search()
             elif self.interrupt.asked.is_set():
@@ -154,29 +154,29 @@ class _Study:
             raise outcome["error"]
         return outcome["result"]
 
-    def _look(self) -> None:
-        """Shows how lanes and jobs are, and says it when no lane has room, or Ray is silent."""
-        # A broker that is started anew takes seconds to answer: the last answer stands.
+    def _refresh(self) -> None:
+        """Draws the lanes and jobs, and prints a line if no lane has room, or if Ray is silent."""
+        # A restarted broker takes seconds to answer; until then the last status stands.
         with suppress(GetTimeoutError):
             self._status = ray.get(self.broker.status.remote(), timeout=_LONGEST_STATUS_S)
         self.searcher.num_lanes = len(self.pool.lanes)
         self.display.update(self._status, self.pool)
         since = self.pool.blocked_since
         blocked = time.monotonic() - since if since else 0.0
-        if blocked > self._next_word:
-            self._next_word = 2 * blocked
+        if blocked > self._next_notice:
+            self._next_notice = 2 * blocked
             self.display.say(
                 f"no lane has room: waiting for a node with {self.pool.plan.needs}, {clock(blocked)} so far"
             )
         elif not blocked:
-            self._next_word = _FIRST_WORD_S
+            self._next_notice = _FIRST_NOTICE_S
         is_silent = self.pool.silence > _SILENCE_S
         if is_silent and not self._is_silent:
             self.display.say("Ray's GCS does not answer: if it stays away, Ray ends this process after a minute")
         self._is_silent = is_silent
 
     def _end_search(self) -> None:
-        """Ends the search; called again until it has ended, since a trial may just have queued its jobs."""
+        """Ends the search; called repeatedly until it has ended, since a trial may just have queued its jobs."""
         if not self.searcher.is_closed:
             why = "ending after the present epochs" if self.interrupt.asked.is_set() else "the time budget is spent"
             self.display.say(f"{why}: what is finished is kept")
@@ -217,11 +217,13 @@ class _Study:
         return write_results(run, rows, notes | self._loose_ends(), tables)
 
     def _predict_test(self, jobs: list[Job]) -> None:
-        left = [job for job in jobs if not self.run.is_done(job)]
+        remaining = [job for job in jobs if not self.run.is_done(job)]
         self.display.say(f"scoring {len(jobs)} fold models on the locked test part")
-        requests = [JobRequest.of(job, Priority.FIXED, number, title="test part") for number, job in enumerate(left)]
+        requests = [
+            JobRequest.of(job, Priority.FIXED, number, title="test part") for number, job in enumerate(remaining)
+        ]
         answers = [self.broker.outcome.remote([request]) for request in requests]
-        for job, answer in zip(left, answers, strict=True):
+        for job, answer in zip(remaining, answers, strict=True):
             end: JobEnd = ray.get(answer)
             if end.outcome is not Outcome.DONE:
                 raise TrainingError(
@@ -229,7 +231,7 @@ class _Study:
                 )
 
     def _loose_ends(self) -> dict[str, str]:
-        """Returns what became of the recipes that have no row, or not the one that they were to have."""
+        """Returns notes on the recipes that have no row, or not the row that they should have."""
         notes = {}
         for trial in self.searcher.study.get_trials(deepcopy=False):
             record = TrialRecord.of(trial)
@@ -237,11 +239,9 @@ class _Study:
             if record.reason is not None:
                 notes[f"not ranked: {name}"] = f"failed: {record.reason}"
             elif trial.state.name == "RUNNING" and len(self.run.folds) in trial.intermediate_values:
-                notes[f"ranked as it was drawn: {name}"] = (
-                    "its search of stage two is not done: --resume goes on with it"
-                )
+                notes[f"ranked without its search of stage two: {name}"] = "--resume goes on with the search"
             elif trial.state.name == "RUNNING":
-                notes[f"not ranked: {name}"] = "not at its end: --resume goes on with it"
+                notes[f"not ranked: {name}"] = "unfinished: --resume goes on with it"
             elif trial.state.name == "PRUNED":
                 done = f"{len(trial.intermediate_values)} of {len(self.run.folds)} folds"
                 notes[f"not ranked: {name}"] = f"stopped after {done}, another recipe is better"
@@ -249,7 +249,7 @@ class _Study:
 
 
 def make_tuner(searcher: StudySearcher, run: Run) -> Tuner:
-    """Returns the tuner that tries what a searcher proposes, in light trials on the lanes."""
+    """Returns the tuner that tries a searcher's recipes in light trials; the lanes do their jobs."""
     return Tuner(
         tune.with_resources(RecipeTrial, trial_resources()),
         tune_config=TuneConfig(
@@ -266,7 +266,7 @@ def make_tuner(searcher: StudySearcher, run: Run) -> Tuner:
             storage_path=str((run.folder / "logs" / "ray").resolve()),
             verbose=0,
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            # A trial whose process dies begins again in another; the folds that it had are found at once.
+            # A trial whose process dies starts again in another process, and finds its finished folds.
             failure_config=FailureConfig(max_failures=_MAX_DEATHS),
         ),
     )

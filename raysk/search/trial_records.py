@@ -1,4 +1,4 @@
-"""What a trial is told, what it reports, and what Optuna's journal keeps of it; light, without torch."""
+"""The orders, reports and journal records of trials; light, without torch."""
 
 import json
 from dataclasses import dataclass, fields
@@ -13,11 +13,11 @@ from raysk.search.jobs import JobRequest, Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class Step(Record):
-    """A piece of work of a trial: a fold, or the search of stage two.
+    """A step of a trial: a fold, or the search of stage two.
 
     Args:
         request: The job.
-        record: The file that says that it is done.
+        record: The file that exists once the job is done.
     """
 
     request: JobRequest
@@ -26,15 +26,15 @@ class Step(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialOrder(Record):
-    """What a trial is to do.
+    """The work of a trial.
 
     Args:
         broker: Name of the broker.
-        number: Of the trial.
-        num_folds: How many of its steps are folds; one that follows them is the search of stage two.
-        num_lanes: How many jobs are done at a time.
+        number: Number of the trial.
+        num_folds: Number of steps that are folds; a step after them is the search of stage two.
+        num_lanes: Number of lanes.
         is_raced: Whether the trial can be stopped between folds.
-        steps: Its work, in its order.
+        steps: Its steps, in order.
     """
 
     broker: str
@@ -47,15 +47,15 @@ class TrialOrder(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialReport(Record):
-    """What a trial reports after a step.
+    """A trial's report after a step.
 
     Args:
         outcome: How the step ended.
-        folds: How many folds are done.
-        is_searched: Whether the search of stage two is done too.
+        folds: Number of finished folds.
+        is_searched: Whether the search of stage two is done.
         is_complete: Whether all steps are done.
-        score: Mean macro-F1 of the folds, or of the best setting that the search found; None if the step failed.
-        reason: Why it failed.
+        score: Mean macro-F1 of the folds, or macro-F1 of the search's best setting; None if the step failed.
+        reason: Why the step failed.
     """
 
     outcome: Outcome
@@ -66,9 +66,9 @@ class TrialReport(Record):
     reason: str = ""
 
     def to_result(self) -> dict[str, Any]:
-        """Returns what Tune takes: the report, its metric, and whether the trial is over.
+        """Returns the result for Tune: the report, its metric, and whether the trial is over.
 
-        The report goes as text, since Tune takes mappings apart.
+        The report is text, since Tune takes mappings apart.
         """
         over = self.is_complete or self.outcome is not Outcome.DONE
         metric = {} if self.score is None else {"score": self.score}
@@ -76,22 +76,22 @@ class TrialReport(Record):
 
     @classmethod
     def of_result(cls, result: dict[str, Any]) -> Self:
-        """Reads what Tune passes on."""
+        """Reads the report in a result from Tune."""
         return cls.from_plain(json.loads(result["report"]), "the report of a trial")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord(Record):
-    """What Optuna's journal keeps of a trial beside its values and scores.
+    """A trial's attributes in Optuna's journal, beside its values and scores.
 
     Args:
         point: Name of its point in the space.
         family: Its family; "" for a control.
         kind: Where the point comes from.
         recipe: Key of its recipe.
-        overrides: What sets the recipe apart from the base of its space.
+        overrides: How the recipe differs from the base of its space.
         search: Name of its search of stage two, once that is done.
-        origin: Number under which it was first proposed, if an earlier driver did not end it.
+        origin: Number under which it was first proposed, if an earlier driver left it unfinished.
         reason: Why it failed.
     """
 
@@ -109,29 +109,29 @@ class TrialRecord(Record):
         """Reads the attributes of a trial.
 
         Raises:
-            ArtifactError: Another version has written them.
+            ArtifactError: Another version wrote them.
         """
         return cls.from_plain(trial.user_attrs, f"trial {trial.number} of study.journal")
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What differs from an empty record, as attributes of a trial."""
+        """The fields that differ from an empty record, as attributes of a trial."""
         plain, empty = self.to_plain(), type(self)().to_plain()
         return {field.name: plain[field.name] for field in fields(self) if plain[field.name] != empty[field.name]}
 
     def keep(self, trial: optuna.Trial) -> None:
-        """Writes to the journal what the trial does not have yet."""
+        """Writes to the journal the attributes that the trial does not have yet."""
         for name, value in self.attributes.items():
             if trial.user_attrs.get(name) != value:
                 trial.set_user_attr(name, value)
 
 
 def origin(trial: FrozenTrial) -> int:
-    """Returns the number under which a trial was first proposed; a repeated one was asked for by an earlier driver."""
+    """Returns the number under which a trial was first proposed; a later driver repeats unfinished trials."""
     first = TrialRecord.of(trial).origin
     return trial.number if first is None else first
 
 
 def latest(trial: FrozenTrial) -> float:
-    """Returns the last score of a trial: the mean of its folds, or the best that its search of stage two has found."""
+    """Returns the last score of a trial: the mean of its folds, or the best of its search of stage two."""
     return trial.intermediate_values[max(trial.intermediate_values)]

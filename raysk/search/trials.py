@@ -1,6 +1,6 @@
-"""A Tune trial: a light actor that asks for one recipe, one fold after the other.
+"""A Tune trial: a light actor that submits the jobs of one recipe, and reports one fold after another.
 
-It imports neither torch nor any part, so that its process starts at once and stays small.
+It imports neither torch nor any part, so that its process starts fast and stays small.
 """
 
 import json
@@ -18,19 +18,19 @@ from raysk.search.broker import find_broker
 from raysk.search.jobs import JobEnd, JobRequest, Outcome, Priority
 from raysk.search.trial_records import TrialOrder, TrialReport
 
-# After which a file that was written ought to be seen everywhere.
+# A file that one node has written should be visible on all nodes within this time.
 _LATEST_S = 90.0
 
 
 class RecipeTrial(Trainable):
-    """Submits the work of a recipe and reports step by step; the lanes do it.
+    """Submits the jobs of a recipe to the lanes, and reports step by step.
 
-    It queues all its work at once, so that a lane that would be idle works ahead; what racing makes needless is
-    cancelled. A search of stage two follows the folds.
+    It queues all jobs at once, so that an idle lane works ahead; racing cancels the jobs that become needless. A search
+    of stage two follows the folds.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Finds the broker and queues the jobs that have no record yet."""
+        """Finds the broker, and queues the jobs without a record."""
         self._order = TrialOrder.from_plain(json.loads(config["order"]), "the order of a trial")
         self._broker = find_broker(self._order.broker)
         self._scores: list[float] = []
@@ -38,7 +38,7 @@ class RecipeTrial(Trainable):
         self._submit()
 
     def step(self) -> dict[str, Any]:
-        """Waits for the next fold, or the search; returns the mean macro-F1 of the folds so far, or the best found."""
+        """Waits for the next fold, or the search; returns the mean macro-F1 of the folds, or the best of the search."""
         order = self._order
         record = Path(order.steps[self._done].record)
         requests = self._submit()
@@ -61,45 +61,45 @@ class RecipeTrial(Trainable):
             return SearchRecord.read(path).score
         record = JobRecord.read(path)
         if record.macro_f1 is None:
-            raise ValueError("the record of a fold has its score")
+            raise ValueError("the record of a fold must have a score")
         self._scores.append(record.macro_f1)
         return sum(self._scores) / len(self._scores)
 
     def _submit(self) -> list[JobRequest]:
-        """Queues what is left, and returns it; what is queued already gets the place that it has now."""
+        """Queues the remaining jobs with their present priorities, and returns them."""
         order = self._order
-        left = []
+        remaining = []
         for number, step in enumerate(order.steps):
             if number >= self._done and not Path(step.record).exists():
                 place = place_in_queue(order.number, number, order.is_raced, self._scores, order.num_lanes)
-                left.append(replace(step.request, priority=place))
-        if left:
-            ray.get(self._broker.submit.remote(left))
-        return left
+                remaining.append(replace(step.request, priority=place))
+        if remaining:
+            ray.get(self._broker.submit.remote(remaining))
+        return remaining
 
     def cleanup(self) -> None:
-        """Cancels what is still queued, or at work, of a trial that was stopped."""
+        """Cancels the jobs of a stopped trial."""
         ray.get(self._broker.cancel.remote([step.request.id for step in self._order.steps]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Becomes the next trial without a new process."""
+        """Switches to the next trial without a new process."""
         self.cleanup()
         self.setup(new_config)
         return True
 
 
 def place_in_queue(number: int, step: int, is_raced: bool, scores: Sequence[float], lanes: int) -> tuple[float, ...]:
-    """Returns the priority of a step of a trial, so that a study can end at any time with its best recipes done.
+    """Returns the priority of a trial's step, so that a study that ends at any time has its best recipes done.
 
-    Recipes that run all folds come first; then those that have a score, the best first. Of those without, as many begin
-    as there are lanes before any works ahead.
+    Recipes that run all folds come first, then those with a score, the best first. Among those without a score, as many
+    begin as there are lanes before any works ahead.
 
     Args:
-        number: Of the trial.
-        step: A fold; past the last of them the search of stage two.
+        number: Number of the trial.
+        step: A fold; after the last fold, the search of stage two.
         is_raced: Whether the trial can be stopped between folds.
-        scores: Of the folds that it has.
-        lanes: How many there are.
+        scores: Scores of its finished folds.
+        lanes: Number of lanes.
     """
     if not is_raced:
         return Priority.FIXED, number, step
@@ -109,7 +109,7 @@ def place_in_queue(number: int, step: int, is_raced: bool, scores: Sequence[floa
 
 
 def _wait_for(path: Path) -> None:
-    """Waits for a file that another node has written: a network file system may show it a minute late."""
+    """Waits for a file from another node: a network file system may show it a minute late."""
     deadline = time.monotonic() + _LATEST_S
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Where the files of search spaces are, and what they say of themselves; light, so that a list answers at once."""
+"""Finds and reads the files of search spaces. Imports little, so that `raysk spaces` answers at once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,40 +11,40 @@ from raysk.errors import ConfigError, in_one_line
 from raysk.registry import unknown_name
 
 _SECTIONS = ("about", "settings", "search", "starts", "controls", "grid", "families", "include")
-# Pieces that several spaces share.
+# Sections that several spaces share.
 _FRAGMENTS = Path(raysk.__file__).parent / "conf" / "fragments"
 
 
 def spaces_folder() -> Path:
-    """Returns where the shipped spaces are: inside an installed package, beside it in a source tree."""
+    """Returns the folder of the shipped spaces: inside an installed package, beside it in a source tree."""
     package = Path(raysk.__file__).parent
     inside = package / "search_spaces"
     return inside if inside.is_dir() else package.parent / "search_spaces"
 
 
 def list_spaces() -> Iterator[tuple[str, str]]:
-    """Yields the name and the sentence of every shipped space."""
+    """Yields the name and the `about` sentence of every shipped space."""
     for path in sorted(spaces_folder().glob("*.yaml")):
         yield path.stem, " ".join(read_space_file(path)["about"].split())
 
 
 def find_space(name: str) -> Path:
-    """Returns the file of a space: of a shipped one by its name, or the file that is named.
+    """Returns the file of a space, given the name of a shipped space or a path.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: The file does not exist.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else spaces_folder() / f"{name}.yaml"
     if not path.is_file():
-        raise unknown_name("a search space", name, [known for known, _ in list_spaces()])
+        raise unknown_name("a search space", name, [shipped for shipped, _ in list_spaces()])
     return path
 
 
 def show_space(name: str) -> str:
-    """Returns the file of a space, and the fragments that it includes.
+    """Returns the text of a space and of the fragments that it includes.
 
     Raises:
-        ConfigError: There is no such space.
+        ConfigError: The space does not exist.
     """
     path = find_space(name)
     included = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("include", [])
@@ -58,7 +58,7 @@ def read_space_file(path: Path) -> dict[str, Any]:
     """Reads the file of a space.
 
     Raises:
-        ConfigError: It is not YAML, says nothing of itself, or has a section that means nothing.
+        ConfigError: It is not YAML, has no `about`, or has an unknown section.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -75,10 +75,10 @@ def read_space_file(path: Path) -> dict[str, Any]:
 
 
 def _included(path: Path, name: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Lays a space over the searched settings and controls of a fragment."""
-    known = {found.stem: found for found in sorted(_FRAGMENTS.glob("*.yaml"))}
-    if name not in known:
-        raise unknown_name(f"a fragment that {path} includes", name, list(known))
-    fragment = yaml.safe_load(known[name].read_text(encoding="utf-8"))
+    """Adds the searched settings and controls of a fragment to a space; the space takes precedence."""
+    fragments = {file.stem: file for file in sorted(_FRAGMENTS.glob("*.yaml"))}
+    if name not in fragments:
+        raise unknown_name(f"a fragment that {path} includes", name, list(fragments))
+    fragment = yaml.safe_load(fragments[name].read_text(encoding="utf-8"))
     shared = {section: {**entries, **(content.get(section) or {})} for section, entries in fragment.items()}
     return {**content, **shared}

@@ -1,4 +1,4 @@
-"""What a space asks of a frozen encoder: the search of stage two, as a value."""
+"""The search of stage two on a frozen encoder, as a value."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +9,19 @@ from raysk.artifacts import digest_of
 from raysk.recipe import Recipe
 from raysk.spaces.sweeps import Parameter, assigned, values_of
 
-# Of what a search writes and how it chooses: one of another version is searched anew.
+# Raise it when a search writes or chooses differently: searches of another version are repeated.
 _VERSION = 3
 
 
 @dataclass(frozen=True)
 class StageTwoSearch:
-    """The unit of work beside the job: the search of stage two on the encoders of one recipe, whose folds are done.
+    """A unit of work beside the job: the search of stage two on the finished encoders of one recipe.
 
     Args:
-        recipe: Its stage one gives the encoders; its stage two is the base, and the first setting that is tried as
-            far as the search reaches its values.
-        parameters: What is searched of stage two.
-        num_settings: How many settings are tried.
+        recipe: Its stage one gives the encoders. Its stage two is the base; values of the base that the search covers
+            are tried first.
+        parameters: The searched settings of stage two.
+        num_settings: Number of settings to try.
     """
 
     recipe: Recipe
@@ -36,7 +36,7 @@ class StageTwoSearch:
 
     @property
     def trained_encoder(self) -> None:
-        """None: a search trains no encoder, and those that it reads are done."""
+        """None: a search trains no encoder, and the encoders that it reads are finished."""
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -57,7 +57,7 @@ class StageTwoSearch:
         """Returns the recipe of a setting that Optuna proposes.
 
         Raises:
-            ConfigError: Values that are right alone do not go together.
+            ConfigError: The values are valid alone but not together.
         """
         plain = self.recipe.to_plain()
         for parameter in self.parameters:
@@ -66,11 +66,11 @@ class StageTwoSearch:
         return Recipe.from_plain(plain)
 
     def base(self) -> dict[str, Any]:
-        """Returns the values of the searched parameters in the recipe itself, by their names."""
-        found = {}
+        """Returns the recipe's values of the searched parameters, by parameter name."""
+        base = {}
         plain = self.recipe.to_plain()
         for parameter in self.parameters:
             values = values_of([parameter], plain)
             if parameter.key in values and parameter.allows(values[parameter.key]):
-                found[parameter.name] = values[parameter.key]
-        return found
+                base[parameter.name] = values[parameter.key]
+        return base

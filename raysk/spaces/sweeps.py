@@ -1,4 +1,4 @@
-"""Sweeps: settings that are searched, in Hydra's grammar, and points drawn from them through Optuna."""
+"""Sweeps: searched settings in Hydra's grammar, and the values that Optuna draws from them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -28,7 +28,7 @@ class Parameter:
         key: Its dotted path in the configuration.
         distribution: Its values.
         when: (key, values) of the choices that it exists for; None if it always exists.
-        name: What Optuna calls it: two parameters of one key, for different choices, are two to Optuna.
+        name: Its name in Optuna; parameters of one key for different choices have different names.
     """
 
     key: str
@@ -40,15 +40,15 @@ class Parameter:
         object.__setattr__(self, "name", self.name or self.key)
 
     def exists(self, plain: Mapping[str, Any]) -> bool:
-        """Returns whether the parameter means something in a composed configuration: what it is part of is there."""
-        # The name of a part says which part there is, where there may be none so far.
+        """Returns whether the parameter applies to a composed configuration: its parent exists and `when` holds."""
+        # The name of a part may create the part, so only the part's parent must exist.
         parent = self.key.removesuffix(".name").rpartition(".")[0]
         if parent and lookup(plain, parent) is None:
             return False
         return self.when is None or str(lookup(plain, self.when[0])) in self.when[1]
 
     def allows(self, value: Any) -> bool:
-        """Returns whether a value is among those that are searched."""
+        """Returns whether the search covers a value."""
         match self.distribution:
             case CategoricalDistribution(choices=choices):
                 return value in choices
@@ -57,7 +57,7 @@ class Parameter:
         return False
 
     def draw(self, trial: optuna.Trial) -> Any:
-        """Returns the value that a trial proposes."""
+        """Draws a value for a trial."""
         match self.distribution:
             case FloatDistribution(low=low, high=high, log=log):
                 return trial.suggest_float(self.name, low, high, log=log)
@@ -65,7 +65,7 @@ class Parameter:
                 return trial.suggest_int(self.name, low, high, log=log)
             case CategoricalDistribution(choices=choices):
                 return trial.suggest_categorical(self.name, choices)
-        raise TypeError(f"no way to draw from {self.distribution}")
+        raise TypeError(f"cannot draw from {self.distribution}")
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the JSON form."""
@@ -85,19 +85,19 @@ class Parameter:
 
 
 def read_parameters(where: str, key: str, entry: Any) -> list[Parameter]:
-    """Reads one line of a space: a sweep, a sweep with a condition, or a list of these for different choices.
+    """Reads an entry of `search`: a sweep, a sweep with a condition, or a list of these for different choices.
 
     Raises:
-        ConfigError: It is no sweep.
+        ConfigError: It is not a sweep.
     """
-    entries = entry if isinstance(entry, list) else [entry]
-    found = []
-    for one in entries:
-        text, condition = (one["sweep"], one.get("when")) if isinstance(one, dict) else (one, None)
+    sweeps = entry if isinstance(entry, list) else [entry]
+    parameters = []
+    for sweep in sweeps:
+        text, condition = (sweep["sweep"], sweep.get("when")) if isinstance(sweep, dict) else (sweep, None)
         (item,) = parse_overrides([f"{key}={text}"])
-        name = key if len(entries) == 1 else f"{key} when {condition}"
-        found.append(Parameter(key, distribution(where, item), _condition(condition), name))
-    return found
+        name = key if len(sweeps) == 1 else f"{key} when {condition}"
+        parameters.append(Parameter(key, distribution(where, item), _condition(condition), name))
+    return parameters
 
 
 def _condition(text: str | None) -> tuple[str, tuple[str, ...]] | None:
@@ -107,14 +107,14 @@ def _condition(text: str | None) -> tuple[str, tuple[str, ...]] | None:
     (item,) = parse_overrides([text])
     value = item.value()
     values = value.list if isinstance(value, ChoiceSweep) else [value]
-    return item.key_or_group, tuple(str(one) for one in values)
+    return item.key_or_group, tuple(map(str, values))
 
 
 def distribution(where: str, item: Override) -> BaseDistribution:
     """Returns Optuna's form of a sweep.
 
     Raises:
-        ConfigError: It is none, or has no values.
+        ConfigError: It is not a sweep, or has no values.
     """
     try:
         return _optuna_form(where, item)
@@ -140,7 +140,7 @@ def _optuna_form(where: str, item: Override) -> BaseDistribution:
 
 
 def as_choice(value: Any) -> bool | int | float | str:
-    """Returns a value as Optuna keeps it: plain, so a list goes as its text, which parses back."""
+    """Returns a value in a form that Optuna can keep: a list becomes its text, which parses back."""
     if isinstance(value, list):
         return f"[{','.join(str(item) for item in value)}]"
     return value if isinstance(value, bool | int | float) else str(value)
@@ -152,13 +152,13 @@ def override_texts(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def values_of(parameters: Iterable[Parameter], plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads off a composed configuration what the parameters that exist are."""
-    found = {p.key: lookup(plain, p.key) for p in parameters if p.exists(plain)}
-    return {key: as_choice(value) for key, value in found.items() if value is not None}
+    """Returns the values of the existing parameters in a composed configuration, by key."""
+    values = {p.key: lookup(plain, p.key) for p in parameters if p.exists(plain)}
+    return {key: as_choice(value) for key, value in values.items() if value is not None}
 
 
 def lookup(plain: Any, key: str) -> Any:
-    """Returns the value at a dotted path, None where the path ends early."""
+    """Returns the value at a dotted path, None if the path does not exist."""
     for name in key.split("."):
         if not isinstance(plain, Mapping) or name not in plain:
             return None
@@ -167,10 +167,10 @@ def lookup(plain: Any, key: str) -> Any:
 
 
 def assigned(plain: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Returns a configuration with one setting changed; a part that is exchanged leaves what the new one has too.
+    """Returns a configuration with one setting changed. A new part keeps the settings that the old part shares with it.
 
-    Only settings that had been chosen stay: a default of the old part is not one of the new part.
-    It does for one value what composing the whole tree anew does, a thousand times as fast.
+    It keeps only settings that were chosen, since a default of the old part need not be a default of the new part.
+    For one value, this gives the same result as composing the whole tree again, a thousand times as fast.
     """
     name, _, rest = key.partition(".")
     if not rest:
@@ -178,6 +178,6 @@ def assigned(plain: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     node = plain.get(name) or {}
     if rest == "name" and name in PART_NODES and "name" in node:
         defaults = {field.name: field.default for field in fields(PART_NODES[name][node["name"]])}
-        known = [field.name for field in fields(PART_NODES[name][value])]
-        node = {kept: chosen for kept, chosen in node.items() if kept in known and chosen != defaults.get(kept)}
+        shared = [field.name for field in fields(PART_NODES[name][value])]
+        node = {kept: chosen for kept, chosen in node.items() if kept in shared and chosen != defaults.get(kept)}
     return {**plain, name: assigned(node, rest, value)}

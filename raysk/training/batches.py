@@ -16,11 +16,11 @@ from raysk.training.world import World
 
 
 class Batches(Protocol):
-    """What the training loop reads."""
+    """The batches that the training loop reads."""
 
     @property
     def num_batches(self) -> int:
-        """Batches of one epoch."""
+        """Number of batches in an epoch."""
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields this rank's share of each global batch: inputs (B/W, …) and labels (B/W,), on the device."""
@@ -28,17 +28,17 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which rows this rank shows in each batch of each epoch.
+    """The rows of this rank in each batch of each epoch.
 
-    A global batch is a run of the epoch's order, and a rank's share a run of the batch, so that joining the shares of
-    all ranks gives the batch of one worker. What is left over at the end of an epoch is dropped; the next epoch's order
-    is another one.
+    A global batch is a slice of the epoch's order, and a rank's share is a slice of the batch, so that joining the
+    shares of all ranks gives the batch of one worker. Remaining rows at the end of an epoch are dropped; the next epoch
+    has another order.
 
     Args:
         labels: (N,) labels of the training rows.
         stage: Batch size and sampler.
-        seed: Of the order.
-        world: Who shares a batch.
+        seed: Seed of the order.
+        world: The workers that share a batch.
     """
 
     labels: np.ndarray
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def batch_size(self) -> int:
-        """Rows of a global batch: the recipe's, or all rows when there are fewer.
+        """Rows of a global batch: the recipe's number, or all rows if there are fewer.
 
         Raises:
             ConfigError: The workers and pieces cannot share it evenly.
@@ -63,11 +63,11 @@ class Plan:
 
     @property
     def num_batches(self) -> int:
-        """Batches of one epoch."""
+        """Number of batches in an epoch."""
         return max(1, len(self.labels) // self.batch_size)
 
     def shares(self, epoch: int) -> list[np.ndarray]:
-        """Returns, for each batch, the positions (B/W,) among the training rows that this rank shows."""
+        """Returns, for each batch, this rank's positions (B/W,) among the training rows."""
         size = self.batch_size
         order = self.stage.sampler.epoch_order(
             self.labels, epoch, self.stage.epochs, self.seed, length=self.num_batches * size
@@ -82,7 +82,7 @@ class ImageBatches:
         store: Pixels of all rows.
         rows: (N,) the training rows.
         views: The training view of each copy.
-        plan: Which of them when.
+        plan: The rows of each batch.
     """
 
     def __init__(self, store: ImageStore, rows: np.ndarray, views: tuple[str, ...], plan: Plan) -> None:
@@ -91,7 +91,7 @@ class ImageBatches:
 
     @property
     def num_batches(self) -> int:
-        """Batches of one epoch."""
+        """Number of batches in an epoch."""
         return self.plan.num_batches
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -104,11 +104,11 @@ class ImageBatches:
 
 
 class FeatureBatches:
-    """Batches of features that a frozen encoder gave once.
+    """Batches of the kept features of a frozen encoder.
 
     Args:
-        features: (P, N, D) one feature of each row and pass; epochs take the passes in turn.
-        plan: Which of them when.
+        features: (P, N, D) features of each row and pass; epochs use the passes in turn.
+        plan: The rows of each batch.
     """
 
     def __init__(self, features: Tensor, plan: Plan) -> None:
@@ -117,13 +117,13 @@ class FeatureBatches:
 
     @property
     def num_batches(self) -> int:
-        """Batches of one epoch."""
+        """Number of batches in an epoch."""
         return self.plan.num_batches
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields features (B/W, D) and labels (B/W,)."""
         features = self.features[epoch % len(self.features)]
-        # Moved at once: a copy for each of these small batches would take longer than the step.
+        # Moved in one copy: a copy per small batch would take longer than the step.
         shares = torch.from_numpy(np.stack(self.plan.shares(epoch))).to(features.device)
         for share in shares:
             yield features[share], self._labels[share]

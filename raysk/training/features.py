@@ -1,4 +1,4 @@
-"""Features: what a frozen encoder says of rows. Computed once for each encoder, fold and view, and kept in the run."""
+"""Features of rows from a frozen encoder, computed once per encoder, fold and view, and kept in the run."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -23,12 +23,12 @@ _BATCH = 256
 
 
 def encode(encoder: Encoder, rows: np.ndarray, images: Images, world: World) -> Tensor:
-    """Encodes rows with an encoder as it stands: evaluation mode, no gradient, nothing of it changes.
+    """Encodes rows in evaluation mode, without gradient; leaves the encoder unchanged.
 
     Args:
-        encoder: Images to features.
+        encoder: Maps images to features.
         rows: (N,).
-        images: Gives (B, H, W, 3) of each batch of rows.
+        images: Returns the images (B, H, W, 3) of each batch of rows.
         world: Each rank encodes its share.
 
     Returns:
@@ -36,7 +36,7 @@ def encode(encoder: Encoder, rows: np.ndarray, images: Images, world: World) -> 
     """
     was_training = encoder.training
     encoder.eval()
-    # Shares of equal size, so that they can be gathered: the last rows are encoded twice where N does not divide.
+    # Shares must have equal size to be gathered: if N does not divide, the first rows are encoded again at the end.
     padded = np.resize(rows, -(-len(rows) // world.size) * world.size)
     share = np.split(padded, world.size)[world.rank]
     batches = [share[start : start + _BATCH] for start in range(0, len(share), _BATCH)]
@@ -46,7 +46,7 @@ def encode(encoder: Encoder, rows: np.ndarray, images: Images, world: World) -> 
             features.append(encoder(batch.to(world.device, non_blocking=True)).float())
         gathered = world.gather(torch.cat(features))[: len(rows)]
     encoder.train(was_training)
-    # A plain tensor again: heads are trained on it.
+    # A clone is not an inference tensor, so heads can be trained on it.
     return gathered.clone()
 
 
@@ -54,29 +54,29 @@ class FrozenFeatures:
     """The features of a job's frozen encoder on its fold.
 
     Args:
-        job: Whose encoder and fold.
-        run: Where they are kept.
-        world: The workers that encode together; each of them asks for the same.
-        load: Reads the encoder, when a file is missing.
+        job: Names the encoder and the fold.
+        run: Keeps the files.
+        world: The workers that encode together; all of them must make the same calls.
+        load: Reads the encoder if a file is missing.
     """
 
     def __init__(self, job: Job, run: Run, world: World, load: Callable[[Job, Run], Encoder]) -> None:
         self.job, self.run, self.world, self._load = job, run, world, load
 
     def training(self, view: str, passes: int) -> Tensor:
-        """Returns the training rows in so many drawn views, (P, N, D)."""
+        """Returns the features of the training rows in `passes` drawn views, (P, N, D)."""
         rows = self.run.folds.train_rows(self.job.fold)
         return torch.stack(
-            [self._one(f"train-{view}-{number}", rows, self._drawn(view, number)) for number in range(passes)]
+            [self._features(f"train-{view}-{number}", rows, self._drawn(view, number)) for number in range(passes)]
         )
 
     def part(self, part: Part) -> Tensor:
-        """Returns the rows of a part in every test-time view of the recipe, (V, N, D)."""
+        """Returns the features of a part's rows in every test-time view of the recipe, (V, N, D)."""
         rows = self.run.folds.test_rows if part == "test" else self.run.folds.held_out_rows(self.job.fold)
         views = view_names(self.job.recipe.test_views)
-        return torch.stack([self._one(f"{part}-{view}", rows, turned_images(self._store, view)) for view in views])
+        return torch.stack([self._features(f"{part}-{view}", rows, turned_images(self._store, view)) for view in views])
 
-    def _one(self, name: str, rows: np.ndarray, images: Images) -> Tensor:
+    def _features(self, name: str, rows: np.ndarray, images: Images) -> Tensor:
         path = self.run.features_file(self.job, name)
         key = str(self.job.recipe.encoder_key)
         if not self.world.agree(path.exists()):

@@ -1,8 +1,8 @@
-"""The health of a representation: numbers that can be compared where contrastive losses cannot.
+"""The health of a representation: measures that are comparable where contrastive losses are not.
 
-A temperature or a number of views changes the scale of a contrastive loss, so that the losses of two recipes say
-nothing about each other. How well the class means sort rows that the encoder has not seen says it, and how the
-features lie on the sphere says why.
+Temperature and number of views change the scale of a contrastive loss, so that the losses of two recipes are not
+comparable. The macro-F1 of class means on held-out rows is, and the distribution of the features on the sphere
+explains it.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from raysk.evaluation.metrics import macro_f1_score
 from raysk.parts.heads import NearestMeanHead, unit_length
 from raysk.records import Health
 
-# Of unit features in single precision, what is smaller than this is rounding and not a difference.
+# Smaller differences of unit features in single precision are rounding errors.
 _ROUNDING = 1e-6
 # Rows whose similarities to all others are held at a time.
 _BLOCK_ROWS = 1024
-# Two classes closer than half a standard deviation overlap so far that the best border between them puts 60 % of the
-# rows on the right side, where guessing has 50 %. The constant is our choice.
+# Two classes closer than half a standard deviation overlap so much that the best border between them puts 60 % of the
+# rows on the correct side, where guessing has 50 %. The constant is our choice.
 _LEAST_SEPARATION = 0.5
 
 
@@ -32,48 +32,50 @@ def measure(
     held_out_labels: np.ndarray,
     class_names: Sequence[str],
 ) -> Health:
-    """Returns the health of an encoder, from the features that it gives.
+    """Returns the health of an encoder from its features.
 
     Args:
         train_features: Features of training rows, (N, D).
         train_labels: Their classes, (N,), each class at least once.
-        held_out_features: Features of rows that were not trained on, (M, D).
+        held_out_features: Features of held-out rows, (M, D).
         held_out_labels: Their classes, (M,).
         class_names: Names of the classes, C.
 
     Raises:
-        DataError: There are no rows.
+        DataError: A part has no rows.
         TrainingError: A feature is not a number.
     """
     if not len(train_labels) or not len(held_out_labels):
         raise DataError(
-            "health is measured on training and held-out rows, "
+            "health must be measured on training and held-out rows, "
             f"but got {len(train_labels)} and {len(held_out_labels)}: use fewer folds"
         )
     train_features, held_out_features = train_features.detach().double(), held_out_features.detach().double()
     if not (torch.isfinite(train_features).all() and torch.isfinite(held_out_features).all()):
         raise TrainingError("features must be numbers, but some are not: choose a smaller learning rate")
-    labels, unseen_labels = (
-        torch.from_numpy(of_part).to(train_features.device) for of_part in (train_labels, held_out_labels)
+    device, num_classes = train_features.device, len(class_names)
+    train_classes, held_out_classes = (
+        torch.from_numpy(labels).to(device) for labels in (train_labels, held_out_labels)
     )
-    known, unseen = unit_length(train_features), unit_length(held_out_features)
-    collapsed = [class_names[k] for k in collapsed_classes(known, labels, unseen, unseen_labels, len(class_names))]
-    rank = effective_rank(known)
+    train, held_out = unit_length(train_features), unit_length(held_out_features)
+    classes = collapsed_classes(train, train_classes, held_out, held_out_classes, num_classes)
+    collapsed = [class_names[k] for k in classes]
+    rank = effective_rank(train)
     return Health(
-        probe=_probe(train_features, labels, held_out_features, held_out_labels, len(class_names)),
-        alignment=alignment(known, labels),
-        uniformity=uniformity(known),
+        probe=_probe(train_features, train_classes, held_out_features, held_out_labels, num_classes),
+        alignment=alignment(train, train_classes),
+        uniformity=uniformity(train),
         effective_rank=rank,
         collapsed=tuple(collapsed),
-        alarm=_alarm(rank, collapsed, len(class_names)),
+        alarm=_alarm(rank, collapsed, num_classes),
     )
 
 
 def _alarm(rank: float, collapsed: Sequence[str], num_classes: int) -> str | None:
-    """Returns one line on what has gone wrong, or None.
+    """Returns a warning in one line, or None.
 
-    C classes that are all apart alike, as contrastive losses would have them, span C - 1 directions. Fewer than half of
-    these is the alarm: our choice.
+    C classes at equal distances, the optimum of contrastive losses, span C - 1 directions. The alarm is raised below
+    half of these: our choice.
     """
     if rank < (num_classes - 1) / 2:
         return (
@@ -81,7 +83,7 @@ def _alarm(rank: float, collapsed: Sequence[str], num_classes: int) -> str | Non
             f"where {num_classes} classes need {num_classes - 1}"
         )
     if collapsed:
-        return f"classes have collapsed onto others that have as many rows or more: {', '.join(collapsed)}"
+        return f"classes have collapsed onto others with at least as many rows: {', '.join(collapsed)}"
     return None
 
 
@@ -92,7 +94,7 @@ def probe_rows(labels: np.ndarray, rows: np.ndarray, per_class: int, seed: int) 
         labels: Classes of the rows, (N,).
         rows: Row numbers, (N,).
         per_class: Most rows of a class.
-        seed: Names the choice.
+        seed: Seed of the choice.
     """
     order = np.random.default_rng(seed).permutation(len(rows))
     chosen = [order[labels[order] == label][:per_class] for label in np.unique(labels)]
@@ -101,8 +103,8 @@ def probe_rows(labels: np.ndarray, rows: np.ndarray, per_class: int, seed: int) 
 
 def alignment(directions: Tensor, labels: Tensor) -> float:
     """Returns the mean of |z_i - z_j|^2 over pairs of one class, for z (N, D) and classes (N,); 0 without a pair."""
-    # The sum over the pairs of n rows is n sum |z|^2 - |sum z|^2, whose difference keeps no digits near 0; about the
-    # class mean the second term is gone.
+    # The sum over the pairs of n rows is n sum |z|^2 - |sum z|^2, a difference that keeps no digits near 0; about the
+    # class mean the second term is zero.
     num_rows = torch.bincount(labels)
     num_pairs = (num_rows * (num_rows - 1)).sum() / 2
     squares = (directions - _class_means(directions, labels, len(num_rows))[labels]).square().sum(dim=1)
@@ -119,14 +121,14 @@ def uniformity(directions: Tensor) -> float:
     for block in torch.arange(num_rows, device=directions.device).split(_BLOCK_ROWS):
         distances = squares[block, None] + squares - 2 * directions[block] @ directions.T
         total += float(torch.exp(-2 * distances).sum())
-    # Every pair was counted twice, and every row with itself.
+    # The total counts every pair twice, and every row with itself.
     return float(np.log((total - num_rows) / (num_rows * (num_rows - 1))))
 
 
 def effective_rank(directions: Tensor) -> float:
     """Returns the effective rank of unit vectors (N, D) about their mean; 0 if they are all equal."""
     centred = directions - directions.mean(dim=0)
-    # Of the two products the smaller one; squaring costs only digits that are below the rounding of the features.
+    # The smaller of the two products; squaring costs only digits below the rounding of the features.
     product = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
     values = torch.linalg.eigvalsh(product).clamp_min(0).sqrt()
     values = values[values > _ROUNDING * len(centred) ** 0.5]
@@ -137,48 +139,50 @@ def effective_rank(directions: Tensor) -> float:
 
 
 def collapsed_classes(
-    known: Tensor, known_labels: Tensor, unseen: Tensor, unseen_labels: Tensor, num_classes: int
+    train: Tensor, train_labels: Tensor, held_out: Tensor, held_out_labels: Tensor, num_classes: int
 ) -> list[int]:
-    """Returns the classes that lie on the nearest class of at least as many training rows.
+    """Returns the classes that have collapsed onto their rival: the nearest class with at least as many training rows.
 
-    A class does so when its held-out rows and those of the other have means that are less than half a standard
-    deviation within classes (pooled) apart, along the line that joins the means of the training rows. The training rows
-    themselves are apart along it even without any difference of the classes: in many dimensions, the means of few rows
-    differ by chance.
+    A class has collapsed if, along the line through the two training means, the two held-out means are less than half a
+    pooled within-class standard deviation apart. The training rows are always apart along this line, even if the
+    classes do not differ: in many dimensions, the means of few rows differ by chance.
 
     Args:
-        known: Unit features of training rows, (N, D).
-        known_labels: Their classes, (N,).
-        unseen: Unit features of held-out rows, (M, D).
-        unseen_labels: Their classes, (M,). A class without rows in one of the parts is not judged.
+        train: Unit features of training rows, (N, D).
+        train_labels: Their classes, (N,).
+        held_out: Unit features of held-out rows, (M, D).
+        held_out_labels: Their classes, (M,). A class without rows in one of the parts is not judged.
         num_classes: C.
     """
-    num_rows = torch.bincount(known_labels, minlength=num_classes)
-    is_judged = (num_rows > 0) & (torch.bincount(unseen_labels, minlength=num_classes) > 0)
-    is_rival = is_judged & is_judged[:, None] & (num_rows >= num_rows[:, None])  # (C, C), of the class in the row
-    means = _class_means(known, known_labels, num_classes)
+    num_rows = torch.bincount(train_labels, minlength=num_classes)
+    is_judged = (num_rows > 0) & (torch.bincount(held_out_labels, minlength=num_classes) > 0)
+    is_rival = is_judged & is_judged[:, None] & (num_rows >= num_rows[:, None])  # (C, C), of the class in each row
+    means = _class_means(train, train_labels, num_classes)
     distances = torch.cdist(means, means).masked_fill(~is_rival, torch.inf).fill_diagonal_(torch.inf)
     least, nearest = distances.min(dim=1)
 
     lines = unit_length(means[nearest] - means)  # (C, D), from each class to its rival
-    places = unseen @ lines.T  # (M, C), of each row on each line
-    centres = _class_means(places, unseen_labels, num_classes)  # (C, C)
-    freedom = max(len(unseen) - len(unseen_labels.unique()), 1)
-    spreads = ((places - centres[unseen_labels]).square().sum(dim=0) / freedom).sqrt()  # (C,)
-    own = torch.arange(num_classes, device=known.device)
-    gaps = centres[nearest, own] - centres[own, own]  # (C,)
-    lies_on_rival = gaps <= (_LEAST_SEPARATION * spreads).clamp_min(_ROUNDING)
-    return torch.nonzero(torch.isfinite(least) & lies_on_rival).flatten().tolist()
+    positions = held_out @ lines.T  # (M, C), of each row on each line
+    centres = _class_means(positions, held_out_labels, num_classes)  # (C, C)
+    freedom = max(len(held_out) - len(held_out_labels.unique()), 1)
+    spreads = ((positions - centres[held_out_labels]).square().sum(dim=0) / freedom).sqrt()  # (C,)
+    classes = torch.arange(num_classes, device=train.device)
+    gaps = centres[nearest, classes] - centres[classes, classes]  # (C,)
+    has_collapsed = gaps <= (_LEAST_SEPARATION * spreads).clamp_min(_ROUNDING)
+    return torch.nonzero(torch.isfinite(least) & has_collapsed).flatten().tolist()
 
 
 def _class_means(directions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Returns (C, D), 0 for a class without rows."""
+    """Returns the class means, (C, D); 0 for a class without rows."""
     sums = directions.new_zeros(num_classes, directions.shape[1]).index_add_(0, labels, directions)
     return sums / torch.bincount(labels, minlength=num_classes).clamp_min(1)[:, None]
 
 
-def _probe(known: Tensor, known_labels: Tensor, unseen: Tensor, unseen_labels: np.ndarray, num_classes: int) -> float:
-    width = known.shape[1]
-    head = NearestMeanHead().build(width, num_classes).to(known)
-    head.start_from(known, known_labels, known.new_zeros(num_classes, width), known.new_zeros(num_classes))
-    return macro_f1_score(head(unseen).cpu().numpy(), unseen_labels)
+def _probe(
+    train: Tensor, train_labels: Tensor, held_out: Tensor, held_out_labels: np.ndarray, num_classes: int
+) -> float:
+    """Returns the macro-F1 of class means on held-out rows."""
+    width = train.shape[1]
+    head = NearestMeanHead().build(width, num_classes).to(train)
+    head.start_from(train, train_labels, train.new_zeros(num_classes, width), train.new_zeros(num_classes))
+    return macro_f1_score(head(held_out).cpu().numpy(), held_out_labels)

@@ -1,4 +1,4 @@
-"""The images of rows, batch by batch: as they are stored, turned, or freshly drawn."""
+"""The images of rows in batches: as stored, in a test-time view, or in drawn training views."""
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,64 +14,64 @@ from raysk.data.store.image_store import ImageStore
 from raysk.data.views import BatchView, TrainingView, test_time_views, view_seed
 from raysk.training.world import World
 
-# Batches of rows, each (B,), to their images, each (B, ..., H, W, 3), uint8.
+# Maps batches of rows, each (B,), to their images, each (B, ..., H, W, 3), uint8.
 Images = Callable[[Sequence[np.ndarray]], Iterable[Tensor]]
 
 
 def plain_images(store: ImageStore) -> Images:
-    """Returns the images of rows as they are stored."""
+    """Returns the function from rows to their stored images."""
     return turned_images(store, "identity")
 
 
 def turned_images(store: ImageStore, view: str) -> Images:
-    """Returns the images of rows in a test-time view."""
+    """Returns the function from rows to their images in a test-time view."""
     turn: BatchView = test_time_views[view]
     return lambda batches: (torch.from_numpy(np.ascontiguousarray(turn(store.pixels[rows]))) for rows in batches)
 
 
 class DrawnViews:
-    """Draws training views: in this process on a CPU, in processes beside it where a GPU would wait for them.
+    """Draws training views: in this process on a CPU, in loader processes if a GPU would wait for them.
 
     Args:
         store: Pixels of all rows.
         views: The training view of each copy.
-        seed: Of the views; with it, epoch, row and copy determine a view, whoever draws it.
-        world: Says how many processes there are to be.
+        seed: Seed of the views; seed, epoch, row and copy determine a view in any process.
+        world: Sets the number of loader processes.
     """
 
     def __init__(self, store: ImageStore, views: tuple[str, ...], seed: int, world: World) -> None:
         self.dataset = _Views(store, views, seed)
         self.world = world
-        self._asked: list[tuple[int, np.ndarray]] = []
+        self._requests: list[tuple[int, np.ndarray]] = []
         self._loader: DataLoader[Tensor] | None = None
 
     def __call__(self, epoch: int, batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
         """Yields the views (B, V, H, W, 3), uint8, of every batch of rows (B,)."""
-        self._asked[:] = [(epoch, rows) for rows in batches]
+        self._requests[:] = [(epoch, rows) for rows in batches]
         if self._loader is None:
             processes = min(self.world.loader_workers, len(batches))
             self._loader = DataLoader(
                 self.dataset,
-                sampler=self._asked,
-                batch_size=None,  # The dataset gives whole batches: to stack single images would copy them again.
+                sampler=self._requests,
+                batch_size=None,  # The dataset returns whole batches: stacking single images would copy them again.
                 num_workers=processes,
                 persistent_workers=processes > 0,
                 pin_memory=self.world.device.type == "cuda",
                 prefetch_factor=4 if processes else None,
                 multiprocessing_context=_fork_server() if processes else None,
-                # The views have seeds of their own: what a loader draws must not shift the numbers that dropout gets.
+                # The views have their own seeds: the loader must not consume the random numbers of dropout.
                 generator=torch.Generator(),
             )
         yield from self._loader
 
 
 class _Views(Dataset[Tensor]):
-    """Draws the views of a batch, which is asked for as (epoch, rows), so that loader processes keep no state."""
+    """Draws the views of a batch, indexed by (epoch, rows), so that loader processes keep no state."""
 
     def __init__(self, store: ImageStore, views: tuple[str, ...], seed: int) -> None:
         self.store = store
         size = store.pixels.shape[1]
-        # The plain view of a stored image, which has the size already, is the image: None skips the pipeline.
+        # A stored image already has the size, so its plain view is the image itself: None skips the pipeline.
         self.views = [None if name == "none" else TrainingView(name, size) for name in views]
         self.seed = seed
 
@@ -87,10 +87,10 @@ class _Views(Dataset[Tensor]):
 
 @cache
 def _fork_server() -> ForkServerContext:
-    """Returns what starts loader processes.
+    """Returns the context that starts loader processes.
 
-    A fork of this process would inherit threads and a CUDA context; a fresh interpreter imports torch for seconds, in
-    every job anew. The server imports once, as long as this process lives, and forks.
+    A fork of this process would inherit threads and a CUDA context; a fresh interpreter would import torch for seconds
+    in every job. The server imports once in the life of this process, and forks.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])

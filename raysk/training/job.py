@@ -1,4 +1,4 @@
-"""One job, from the images to predictions: what a lane does, and what a debugger can step through without Ray."""
+"""One job, from images to predictions; lanes run it, and a debugger can step through it without Ray."""
 
 from time import perf_counter
 
@@ -17,16 +17,16 @@ from raysk.training.world import World
 
 
 def run_job(job: Job, run: Run, world: World, report: Report) -> None:
-    """Does a job, or what is left of it: whatever an earlier attempt has finished is found and kept.
+    """Runs a job, or the rest of it: results of an earlier attempt are kept.
 
     Args:
-        job: What to do.
-        run: Where its files are.
-        world: The workers that do it together; each of them calls this.
-        report: Told of every epoch on every rank; it may raise to leave the job.
+        job: The job to run.
+        run: Holds its files.
+        world: The workers that run it together; each of them calls this function.
+        report: Called after every epoch on every rank; it may raise to stop the job.
 
     Raises:
-        TrainingError: The training cannot go on.
+        TrainingError: The training cannot continue.
     """
     if world.agree(run.is_done(job)):
         return

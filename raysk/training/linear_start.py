@@ -16,10 +16,10 @@ _NAME = "linear-start"
 
 
 def linear_start(job: Job, run: Run, world: World) -> tuple[Tensor, Tensor]:
-    """Returns weight (C, D) and bias (C,): of the classifier that stage one learnt, or one fitted to its features.
+    """Returns weight (C, D) and bias (C,) of stage one's classifier, or of a classifier fitted to its features.
 
-    Kang et al. 2020 rescale the classifier of stage one. Where stage one learnt none (our choice), it is the logistic
-    regression of the plain training rows, kept beside the features.
+    Kang et al. 2020 rescale the classifier of stage one. If stage one learnt none, our choice is a logistic regression
+    on the plain training rows, kept beside the features.
     """
     key = str(job.recipe.encoder_key)
     encoder = EncoderCheckpoint.read(run.encoder_file(job), key, job.fold)
@@ -39,12 +39,12 @@ def linear_start(job: Job, run: Run, world: World) -> tuple[Tensor, Tensor]:
 
 
 def _logistic_regression(features: Tensor, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Fits features of unit variance, which the penalty wants, and returns weights for the features as they are."""
-    # The bias is not penalised: to centre changes nothing but the number of iterations.
+    """Fits features scaled to unit variance, as the penalty requires, and returns weights for the unscaled features."""
+    # The bias is not penalised: centring changes only the number of iterations.
     centre, scale = features.mean(dim=0), features.std(dim=0).clamp_min(1e-6)
     fitted = LogisticRegression(max_iter=200).fit(((features - centre) / scale).numpy(), labels)
     weight, bias = torch.from_numpy(fitted.coef_).float(), torch.from_numpy(fitted.intercept_).float()
-    if len(weight) == 1:  # Of two classes scikit-learn gives the difference only.
+    if len(weight) == 1:  # For two classes scikit-learn returns the difference only.
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     weight = weight / scale
     return weight, bias - weight @ centre

@@ -1,7 +1,7 @@
-"""The one training loop, which both stages use.
+"""The training loop of both stages.
 
 Each epoch is a pure function of the state before it: the order of the rows, the views, the learning rate and the seed
-of dropout all follow from (seed, epoch, step). So a checkpoint after each epoch is enough to go on bit for bit.
+of dropout all follow from (seed, epoch, step). So a checkpoint after each epoch is enough to resume bit for bit.
 """
 
 import math
@@ -32,16 +32,16 @@ from raysk.training.world import World
 
 @dataclass
 class StageProgress:
-    """How far a stage has come.
+    """The progress of a stage.
 
     Args:
         stage: "stage one" or "stage two".
-        epochs: Of the whole stage.
+        epochs: Epochs of the whole stage.
         epoch: Epochs done.
-        images: Images pushed through the network, each view counted, over all workers.
-        seconds: Spent in training, over all attempts.
+        images: Images passed through the network, counting every view, over all workers.
+        seconds: Seconds of training, over all attempts.
         losses: Mean loss of each epoch done.
-        health: What was measured after each epoch (see `health`), if anything was.
+        health: Health after each epoch (see `health`), if it was measured.
         is_over: Whether the stage ended before its last epoch.
     """
 
@@ -55,17 +55,17 @@ class StageProgress:
     is_over: bool = False
 
     def record(self) -> StageRecord:
-        """Returns what is kept of a stage that is done."""
+        """Returns the record of a finished stage."""
         return StageRecord(
             seconds=self.seconds, images=self.images, losses=tuple(self.losses), health=tuple(self.health)
         )
 
 
-# Called on every rank, at the same points; it may raise to leave the job.
+# Called on every rank, at the same points; it may raise to stop the job.
 Report = Callable[[StageProgress], None]
-# Outputs of a whole batch to its loss, with the labels known.
+# Maps the outputs of a whole batch, with given labels, to its loss.
 Criterion = Callable[[Tensor], Tensor]
-# Called on every rank after each epoch; it may note what it measures, and end the stage.
+# Called on every rank after each epoch; it may record measurements and end the stage.
 Observe = Callable[[StageProgress], None]
 
 
@@ -74,14 +74,14 @@ class Trainer:
     """Fits one model with one loss.
 
     Args:
-        model: Inputs of a batch to what the loss reads.
-        loss: Outputs (B, …) and labels (B,) to a scalar.
+        model: Maps the inputs of a batch to the input of the loss.
+        loss: Maps outputs (B, …) and labels (B,) to a scalar.
         stage: Epochs, optimizer, accumulation and averaging.
-        seed: Of dropout.
+        seed: Seed of dropout.
         world: The workers that train together.
-        job: (key, fold) of what is trained, to name the progress file.
-        progress_file: Where the state after each epoch is kept; removed by the caller when the result is written. None
-            keeps nothing: a training of seconds is done again sooner than it is written.
+        job: (key, fold) of the training, to identify the progress file.
+        progress_file: Keeps the state after each epoch; the caller removes it when the result is written. None keeps
+            nothing: repeating a training of seconds is faster than writing its state.
         mixer: Mixes the images of a batch; None for plain ones.
     """
 
@@ -107,16 +107,16 @@ class Trainer:
             self.network = DistributedDataParallel(self.model, [device] if device.type == "cuda" else None)
 
     def fit(self, batches: Batches, name: str, report: Report, observe: Observe | None = None) -> StageProgress:
-        """Trains all epochs that are still to do, and leaves the model with the weights to keep.
+        """Trains all remaining epochs, and leaves the final weights in the model.
 
         Args:
-            batches: What to train on.
-            name: Of the stage, for reports and errors.
-            report: Told of every epoch.
-            observe: Looks at the model after every epoch.
+            batches: Training batches.
+            name: Name of the stage, for reports and errors.
+            report: Called at the start and after every epoch.
+            observe: Called after every epoch, before its state is saved.
 
         Returns:
-            Cost and loss curve of the stage, earlier attempts included.
+            Cost and loss curve of the stage, including earlier attempts.
 
         Raises:
             TrainingError: The loss is not a number.
@@ -152,7 +152,7 @@ class Trainer:
                 mixed = self.mixer.mix(inputs, labels, epoch, number)
                 inputs, criterion = mixed.images, self._mixed_criterion(mixed)
             total += self._step(inputs, criterion)
-            # The views of an image (B, V, H, W, 3) are each pushed through the network.
+            # Each view of an image (B, V, H, W, 3) passes through the network.
             copies = inputs.shape[1] if inputs.dim() == 5 else 1
             progress.images += len(inputs) * copies * self.world.size
         mean = (total / batches.num_batches).item()
@@ -167,16 +167,16 @@ class Trainer:
         progress.seconds += perf_counter() - began
 
     def _criterion(self, labels: Tensor) -> Criterion:
-        every_label = self.world.gather(labels)
-        return lambda outputs: self.loss(outputs, every_label)
+        all_labels = self.world.gather(labels)
+        return lambda outputs: self.loss(outputs, all_labels)
 
     def _mixed_criterion(self, mixed: Mixed) -> Criterion:
-        """Returns the loss of both labels of a mixed image, in the shares of their images."""
-        ours, partners = self._criterion(mixed.labels), self._criterion(mixed.partner_labels)
-        return lambda outputs: mixed.share * ours(outputs) + (1 - mixed.share) * partners(outputs)
+        """Returns the loss of mixed images: the sum over both labels, weighted by their shares."""
+        row_loss, partner_loss = self._criterion(mixed.labels), self._criterion(mixed.partner_labels)
+        return lambda outputs: mixed.share * row_loss(outputs) + (1 - mixed.share) * partner_loss(outputs)
 
     def _step(self, inputs: Tensor, criterion: Criterion) -> Tensor:
-        """Takes one optimizer step on a global batch, of which this rank holds a share; returns the batch's loss."""
+        """Takes one optimizer step on this rank's share of a global batch; returns the loss of the whole batch."""
         pieces = inputs.chunk(self.stage.accumulate)
         if len(pieces) == 1:
             with autocast(self.world.device):
@@ -197,7 +197,7 @@ class Trainer:
 
         The loss of a batch is not the mean of the losses of its pieces: a contrastive loss compares all images, a
         weighted mean divides by the weights of all. So the outputs of all pieces are computed without gradient, the
-        loss gives the gradient of each output, and every piece is run once more to carry it back (Gao et al. 2021,
+        loss gives the gradient of each output, and every piece runs again to propagate it back (Gao et al. 2021,
         "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3.2).
         """
         device = self.world.device
@@ -217,8 +217,8 @@ class Trainer:
             _set_random_state(device, state)
             is_last = number == len(pieces) - 1
             # Ranks exchange gradients once, with the last piece.
-            apart = isinstance(self.network, DistributedDataParallel) and not is_last
-            with self.network.no_sync() if apart else nullcontext():  # type: ignore[operator]
+            is_local = isinstance(self.network, DistributedDataParallel) and not is_last
+            with self.network.no_sync() if is_local else nullcontext():  # type: ignore[operator]
                 with autocast(device):
                     output = self.network(piece)
                 output.backward(grad.to(output.dtype))
@@ -238,7 +238,7 @@ class Trainer:
         self.world.barrier()
 
     def _restore(self, fresh: StageProgress) -> StageProgress:
-        """Goes on from the progress file, where there is one."""
+        """Restores the state from the progress file, if it exists."""
         if self.progress_file is None or not self.world.agree(self.progress_file.exists()):
             return fresh
         saved = ProgressCheckpoint.read(self.progress_file, *self.job)
@@ -248,7 +248,7 @@ class Trainer:
         if self.average is not None:
             load_weights(self.average, unpack("average", saved.tensors), self.progress_file)
         self.scaler.load_state_dict(saved.facts.pop("scaler"))
-        self.world.barrier()  # After the last epoch the main rank goes straight on to remove the file.
+        self.world.barrier()  # After the last epoch the main rank soon removes the file.
         health = [Health.from_plain(measured, self.progress_file) for measured in saved.facts.pop("health")]
         return StageProgress(**saved.facts, health=health)
 
@@ -263,7 +263,7 @@ def hash_seed(*numbers: int) -> int:
 
 
 class _statistics_kept:  # noqa: N801 - reads as a statement
-    """Keeps batch norm from counting a batch in its running statistics, which the second run will count."""
+    """Keeps batch norm from updating its running statistics; the second run of the batch updates them."""
 
     def __init__(self, model: nn.Module) -> None:
         layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]

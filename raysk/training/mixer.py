@@ -1,4 +1,4 @@
-"""Mixed batches: which row is mixed with which, the same for any number of workers."""
+"""Mixes batches in pairs that are the same for any number of workers."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from raysk.training.world import World
 
 @dataclass(frozen=True)
 class Mixer:
-    """Mixes the images of a global batch in pairs, of which each rank makes its share.
+    """Mixes the images of a global batch in pairs; each rank mixes its share.
 
     Args:
-        mixing: How a pair is mixed.
+        mixing: Mixes a pair.
         counts: Rows of each class in the training rows, (C,).
-        seed: Of pairs, shares and boxes.
-        world: Who shares the batch.
+        seed: Seed of pairs, shares and boxes.
+        world: The workers that share the batch.
     """
 
     mixing: Mixing
@@ -27,10 +27,10 @@ class Mixer:
     world: World
 
     def mix(self, images: Tensor, labels: Tensor, epoch: int, number: int) -> Mixed:
-        """Mixes this rank's share of the batch `number` of an epoch, images (B/W, V, H, W, 3) and labels (B/W,)."""
+        """Mixes this rank's share of batch `number` of an epoch: images (B/W, V, H, W, 3) and labels (B/W,)."""
         random = np.random.default_rng((self.seed, epoch, number))
-        every_image, every_label = self.world.gather(images), self.world.gather(labels)
-        partners = torch.from_numpy(random.permutation(len(every_label)))
-        mine = partners.chunk(self.world.size)[self.world.rank].to(images.device)
-        pairs = PairedBatch(images, labels, every_image[mine], every_label[mine])
+        all_images, all_labels = self.world.gather(images), self.world.gather(labels)
+        partners = torch.from_numpy(random.permutation(len(all_labels)))
+        local_partners = partners.chunk(self.world.size)[self.world.rank].to(images.device)
+        pairs = PairedBatch(images, labels, all_images[local_partners], all_labels[local_partners])
         return self.mixing.mix(pairs, self.counts, random)

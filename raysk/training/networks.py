@@ -1,4 +1,4 @@
-"""The networks of the two stages, and how images enter them."""
+"""The networks of the two stages, from images to embeddings or logits."""
 
 from dataclasses import replace
 
@@ -12,10 +12,10 @@ from raysk.recipe import Model
 
 
 class Encoder(nn.Module):
-    """Images to features: a timm backbone behind the normalisation that its weights expect.
+    """Maps images to features: a timm backbone after the normalisation that its weights expect.
 
     Args:
-        model: Which backbone, and which weights to start from.
+        model: The backbone and its initial weights.
         image_size: Side of the images, in pixels.
     """
 
@@ -25,7 +25,7 @@ class Encoder(nn.Module):
     def __init__(self, model: Model, image_size: int) -> None:
         super().__init__()
         backbone = create_backbone(model.backbone, model.pretrained, model.checkpoint, image_size, model.pooling)
-        # Channels last in memory, as the images are: what convolutions are fastest on.
+        # Channels last in memory, as in the images: convolutions are fastest on this layout.
         self.backbone: nn.Module = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_features = backbone.num_features
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
@@ -33,7 +33,7 @@ class Encoder(nn.Module):
 
     @classmethod
     def blank(cls, model: Model, image_size: int) -> "Encoder":
-        """Returns an encoder whose weights are about to be loaded: nothing is fetched for it."""
+        """Returns an encoder to load weights into; fetches nothing."""
         return cls(replace(model, pretrained=False, checkpoint=None), image_size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -51,12 +51,12 @@ class Encoder(nn.Module):
 
 
 class StageOneNetwork(nn.Module):
-    """The network of stage one: an encoder, and what its losses read.
+    """The network of stage one: an encoder, and the outputs for its losses.
 
     Args:
-        encoder: What is kept afterwards.
+        encoder: Kept after stage one.
         projection: Width E of the embedding; None without a loss on embeddings.
-        num_classes: C of the classifier that learns beside; None without one. It is kept with the encoder.
+        num_classes: C of the classifier that is trained and kept with the encoder; None without one.
     """
 
     def __init__(self, encoder: Encoder, projection: int | None, num_classes: int | None = None) -> None:
@@ -72,8 +72,8 @@ class StageOneNetwork(nn.Module):
             images: (B, V, H, W, 3), uint8.
 
         Returns:
-            Unit embeddings and logits side by side, (B, V, E + C) in float32 at least; one of them where the other has
-            no loss. One tensor, so that what gathers or recomputes it need not know.
+            Unit embeddings and logits side by side, (B, V, E + C), in at least float32; only those that have a loss.
+            One tensor, so that gathering and recomputing treat all cases alike.
         """
         features = self.encoder(images.flatten(0, 1))
         outputs = [] if self.projection is None else [self.projection(features)]
@@ -83,12 +83,12 @@ class StageOneNetwork(nn.Module):
 
 
 class StageOneLoss(nn.Module):
-    """The loss of stage one: weight L(embeddings) + CE(logits), of what `StageOneNetwork` gives.
+    """The loss of stage one: weight L(embeddings) + CE(logits), on the output of `StageOneNetwork`.
 
     Args:
-        on_embeddings: None without one.
-        weight: Of the loss on embeddings.
-        on_logits: None without one.
+        on_embeddings: Loss on embeddings; None without one.
+        weight: Weight of the loss on embeddings.
+        on_logits: Loss on logits; None without one.
         width: E; 0 without embeddings.
     """
 
@@ -97,7 +97,7 @@ class StageOneLoss(nn.Module):
         self.on_embeddings, self.weight, self.on_logits, self.width = on_embeddings, weight, on_logits, width
 
     def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Returns the loss of outputs (B, V, E + C) and labels (B,); each view counts as a row of the classifier."""
+        """Returns the loss of outputs (B, V, E + C) and labels (B,); each view counts as a row for the classifier."""
         terms = []
         if self.on_embeddings is not None:
             terms.append(self.weight * self.on_embeddings(outputs[..., : self.width], labels))
@@ -111,8 +111,8 @@ class Classifier(nn.Module):
     """The network of stage two: an encoder and a head.
 
     Args:
-        encoder: Images to features.
-        head: Features to logits.
+        encoder: Maps images to features.
+        head: Maps features to logits.
         num_classes: C.
     """
 

@@ -1,4 +1,4 @@
-"""Optimizer, learning rate and averaged weights, as a recipe's stage asks for them."""
+"""Optimizer, learning rate and averaged weights of a stage, from its recipe."""
 
 import math
 from collections.abc import Iterable
@@ -18,12 +18,12 @@ def create_optimizer(settings: Optimizer, parameters: Iterable[nn.Parameter]) ->
 
 
 def learning_rate(settings: Optimizer, step: int, num_steps: int) -> float:
-    """Returns the learning rate of one step: a pure function, so that resuming needs no scheduler's state.
+    """Returns the learning rate of one step: a pure function, so that resuming needs no scheduler state.
 
     Args:
         settings: Peak, schedule and warm-up.
-        step: From 0.
-        num_steps: Of the whole stage.
+        step: Number of the step, from 0.
+        num_steps: Steps of the whole stage.
     """
     warmup_steps = round(settings.warmup * num_steps)
     if step < warmup_steps:

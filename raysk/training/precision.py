@@ -1,4 +1,4 @@
-"""Mixed precision where the device has it."""
+"""Mixed precision on devices that support it."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,7 +6,7 @@ import torch
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """Returns bfloat16 on GPUs that have it, float16 on older ones, float32 on a CPU."""
+    """Returns bfloat16 on GPUs that support it, float16 on older GPUs, float32 on a CPU."""
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -24,7 +24,7 @@ def gradient_scaler(device: torch.device) -> torch.amp.GradScaler:
 
 
 def sum_in_one_order() -> None:
-    """Has cuDNN take sums in the same order each time, without which a row would not come back digit for digit.
+    """Makes cuDNN sum in the same order each time, so that results repeat digit for digit.
 
     It costs no measurable time.
     """

@@ -1,4 +1,4 @@
-"""Probabilities of rows that are not trained on."""
+"""Predicted probabilities of held-out and test rows."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ def predict(job: Job, run: Run, world: World) -> None:
     """Predicts one part of a job's fold with its classifier, in every test-time view, and writes the probabilities.
 
     Raises:
-        ArtifactError: The classifier is missing, broken or another's.
+        ArtifactError: The classifier is missing, broken or from another job.
     """
     stage = job.recipe.stage_two
     rows = run.folds.test_rows if job.part == "test" else run.folds.held_out_rows(job.fold)
@@ -40,23 +40,23 @@ def predict(job: Job, run: Run, world: World) -> None:
 
 
 def log_shares(class_counts: np.ndarray) -> Tensor:
-    """Returns log(n_k / N), (C,): what post-hoc logit adjustment takes out, tau times."""
+    """Returns log(n_k / N), (C,); post-hoc logit adjustment subtracts it tau times."""
     counts = torch.from_numpy(class_counts).double()
     return (counts / counts.sum()).log()
 
 
 def probabilities_of(head: nn.Module, features: Tensor, shift: Tensor) -> np.ndarray:
-    """Returns class probabilities (V, N, C), float32, of features (V, N, D), with `shift` (C,) taken off the logits."""
+    """Returns class probabilities (V, N, C), float32, of features (V, N, D); subtracts `shift` (C,) from the logits."""
     head.eval()
     with torch.inference_mode():
-        # View by view: what a head makes of a row must not depend on how many views there are.
+        # View by view: the logits of a row must not depend on the number of views.
         logits = torch.stack([head(view) for view in features]).double() - shift.to(features.device)
         probabilities: np.ndarray = logits.softmax(dim=2).float().cpu().numpy()
     return probabilities
 
 
 def _frozen(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
-    """Returns the head, and the features (V, N, D) that the encoder of stage one gave once."""
+    """Returns the head, and the kept features (V, N, D) of the encoder of stage one."""
     features = FrozenFeatures(job, run, world, load_encoder).part(job.part)
     head = job.recipe.stage_two.head.build(features.shape[2], len(run.manifest.class_names))
     _load(job, run, head)
@@ -64,7 +64,7 @@ def _frozen(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Modu
 
 
 def _end_to_end(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
-    """Returns the head, and the features (V, N, D) of the encoder that was trained along."""
+    """Returns the head, and the features (V, N, D) of the encoder that was trained with it."""
     encoder = Encoder.blank(job.recipe.model, job.recipe.image_size)
     classifier = Classifier(encoder, job.recipe.stage_two.head, len(run.manifest.class_names))
     _load(job, run, classifier)

@@ -26,7 +26,7 @@ _PROBE_ROWS_PER_CLASS = 100
 
 
 def fresh_encoder(job: Job, world: World) -> Encoder:
-    """Returns the encoder that every training of this job starts from: equal on all ranks, given by the seed."""
+    """Returns the initial encoder of a job: the seed determines it, and it is equal on all ranks."""
     if not world.is_main_rank:
         world.barrier()  # The main rank fetches published weights; the others find them in its cache.
     torch.manual_seed(hash_seed(job.recipe.seed, job.fold))
@@ -37,10 +37,10 @@ def fresh_encoder(job: Job, world: World) -> Encoder:
 
 
 def load_encoder(job: Job, run: Run) -> Encoder:
-    """Returns the encoder that stage one of this job left.
+    """Returns the encoder that stage one of this job saved.
 
     Raises:
-        ArtifactError: Its file is missing, broken or another's.
+        ArtifactError: Its file is missing, broken or from another job.
     """
     path = run.encoder_file(job)
     encoder = Encoder.blank(job.recipe.model, job.recipe.image_size)
@@ -50,10 +50,10 @@ def load_encoder(job: Job, run: Run) -> Encoder:
 
 
 def train_stage_one(job: Job, run: Run, world: World, report: Report) -> StageRecord:
-    """Trains the encoder of a job, unless a recipe with the same stage one has done so on this fold.
+    """Trains the encoder of a job, unless a recipe with the same stage one already has on this fold.
 
     Returns:
-        Cost, loss curve and health, of whoever trained it.
+        Cost, loss curve and health of its training.
 
     Raises:
         TrainingError: The loss is not a number.
@@ -87,7 +87,7 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> StageRe
 
 
 def _record(path: Path, key: str, fold: int) -> StageRecord:
-    """Reads what the encoder's training cost; the file is read whole, so that a broken one is found here."""
+    """Reads the record of the encoder's training; reads the whole file, so that a broken file fails here."""
     return StageRecord.from_plain(EncoderCheckpoint.read(path, key, fold).facts, path)
 
 
@@ -103,10 +103,10 @@ def _loss(stage: StageOne, counts: Tensor) -> nn.Module:
 
 
 class _Probe:
-    """Looks at the encoder after every epoch, on a few rows of each class, and ends a stage that learns no more.
+    """Measures the encoder's health after every epoch, on a few rows of each class; ends a stage that stops learning.
 
-    The losses of two recipes are not comparable, since a temperature changes their scale; how well class means sort
-    rows that the encoder has not seen is.
+    The losses of two recipes are not comparable, since a temperature changes their scale; the macro-F1 of class means
+    on held-out rows is.
     """
 
     def __init__(self, job: Job, run: Run, encoder: Encoder, world: World, patience: int) -> None:
@@ -118,13 +118,13 @@ class _Probe:
         self.rows = [probe_rows(self.labels[rows], rows, _PROBE_ROWS_PER_CLASS, job.recipe.seed) for rows in parts]
 
     def observe(self, progress: StageProgress) -> None:
-        """Notes the health of an epoch, and whether the stage is over."""
-        known, held_out = self.rows
+        """Adds the health of an epoch, and sets whether the stage is over."""
+        train, held_out = self.rows
         features = encode(self.encoder, np.concatenate(self.rows), self.images, self.world).cpu()
         health = measure(
-            features[: len(known)],
-            self.labels[known],
-            features[len(known) :],
+            features[: len(train)],
+            self.labels[train],
+            features[len(train) :],
             self.labels[held_out],
             self.class_names,
         )

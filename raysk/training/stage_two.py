@@ -44,12 +44,12 @@ def train_stage_two(job: Job, run: Run, world: World, report: Report) -> StageRe
 
 
 def _record(path: Path, job: Job) -> StageRecord:
-    """Reads what the classifier's training cost; the file is read whole, so that a broken one is found here."""
+    """Reads the record of the classifier's training; reads the whole file, so that a broken file fails here."""
     return StageRecord.from_plain(ClassifierCheckpoint.read(path, job.recipe.key, job.fold).facts, path)
 
 
 def _fit_on_features(job: Job, run: Run, world: World, report: Report) -> tuple[StageProgress, nn.Module]:
-    """Fits the head alone; the encoder stays in its own file, exactly as it was."""
+    """Fits the head alone; the encoder stays unchanged in its own file."""
     stage = job.recipe.stage_two
     plan = _plan(job, run, world)
     frozen = FrozenFeatures(job, run, world, load_encoder)

@@ -1,4 +1,4 @@
-"""What a lane is handed: a job, or the search of stage two on the encoders that jobs have left."""
+"""The work of a lane: a job, or a search of stage two on the encoders of finished jobs."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ Work = Job | StageTwoSearch
 
 
 def work_from_plain(plain: dict[str, Any]) -> Work:
-    """Reads the JSON form of either, which says its kind."""
+    """Reads a job or a search from its JSON form, which names the kind."""
     kinds: dict[str, type[Work]] = {"job": Job, "stage-two search": StageTwoSearch}
     return kinds[plain["kind"]].from_plain(plain)
 
 
 def do_work(work: Work, run: Run, world: World, report: Report) -> None:
-    """Does it, or what is left of it; arguments and errors as for `run_job`."""
+    """Does the work, or the rest of it; arguments and errors as for `run_job`."""
     if isinstance(work, StageTwoSearch):
         search_stage_two(work, run, world, report)
     else:

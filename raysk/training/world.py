@@ -1,4 +1,4 @@
-"""The workers that train one job together, as seen from one of them."""
+"""The workers that train one job together, from the view of one of them."""
 
 import os
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from torch import Tensor
 class _Gather(torch.autograd.Function):
     """Concatenates every rank's tensor along the first axis, with gradient.
 
-    Every rank computes the same loss of the gathered tensor, so the gradient of its own slice is already whole;
-    `DistributedDataParallel` then averages over ranks what ought to be summed, hence the factor.
+    Every rank computes the same loss of the gathered tensor, so the gradient of its own slice is already complete.
+    `DistributedDataParallel` then averages over the ranks instead of summing, hence the factor.
     """
 
     @staticmethod
@@ -29,24 +29,24 @@ class _Gather(torch.autograd.Function):
         return grad[0].chunk(size)[rank] * size
 
 
-# What gloo and NCCL say when another process is gone; both raise errors of a general type.
+# Error texts of gloo and NCCL when another process is gone; both raise errors of a general type.
 _LOST_CONTACT = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused", "ncclRemoteError")
 
 
 def is_lost_contact(error: Exception) -> bool:
-    """Whether an error says that another worker of the group is gone, and nothing of this one."""
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _LOST_CONTACT)
+    """Returns whether an error reports that another worker of the group is gone, and no fault of this worker."""
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST_CONTACT)
 
 
 @dataclass(frozen=True)
 class World:
-    """Where this worker stands among those that train the same job.
+    """The place of this worker among those that train the same job.
 
     Args:
-        rank: Of this worker, from 0.
+        rank: Rank of this worker, from 0.
         size: Number of workers.
-        device: Where this worker computes.
-        loader: Processes that draw views beside this one; None leaves it to the machine.
+        device: Device of this worker.
+        loader: Number of processes that draw views beside this one; None derives it from the machine.
     """
 
     rank: int
@@ -56,7 +56,7 @@ class World:
 
     @classmethod
     def current(cls, device: torch.device | None = None, loader: int | None = None) -> "World":
-        """Returns the world of the process group, or a world of one where there is none."""
+        """Returns the world of the process group, or a world of one worker without a group."""
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size(), device, loader)
@@ -64,12 +64,12 @@ class World:
 
     @property
     def is_main_rank(self) -> bool:
-        """Whether this worker is the one that writes files and talks."""
+        """Whether this worker writes files and reports."""
         return self.rank == 0
 
     @property
     def loader_workers(self) -> int:
-        """Processes that draw views beside this one: none on a CPU, whose cores train; else this GPU's share."""
+        """Number of processes that draw views: none on a CPU, whose cores train; else this GPU's share of the cores."""
         if self.loader is not None:
             return self.loader
         if self.device.type != "cuda":
@@ -79,7 +79,7 @@ class World:
     def gather(self, local: Tensor) -> Tensor:
         """Concatenates every rank's tensor (B/W, …) to (B, …), with gradient.
 
-        The loss computed from it must be the same on every rank, and its gradients must go through
+        The loss computed from it must be the same on every rank, and its gradients must pass through
         `DistributedDataParallel`.
         """
         if self.size == 1:

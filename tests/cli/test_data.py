@@ -37,7 +37,7 @@ def ham(tmp_path):
     return root
 
 
-def test_show_tells_classes_groups_sizes_and_draws_sheets(ham, tmp_path, capfd):
+def test_show_prints_classes_groups_and_sizes_and_draws_sheets(ham, tmp_path, capfd):
     words = ["data=ham10000", f"data.path={ham}", f"cache={tmp_path / 'cache'}"]
     assert run("show", *words, "--out", str(tmp_path / "out")) == 0
     lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
@@ -49,10 +49,10 @@ def test_show_tells_classes_groups_sizes_and_draws_sheets(ham, tmp_path, capfd):
     sheets = sorted((tmp_path / "out").rglob("*"))
     assert [path.name for path in sheets] == ["sheets", "00-mel.png", "01-nv.png"]
     assert all(f"contact sheet of {path.stem[3:]}: {path}" in lines for path in sheets[1:])
-    assert not (tmp_path / "cache").exists(), "looking decodes nothing"
+    assert not (tmp_path / "cache").exists(), "show decodes nothing"
 
 
-def test_show_prints_values_as_they_are_and_counts_those_that_are_no_text(tmp_path, capfd):
+def test_show_prints_values_unchanged_and_counts_values_without_text(tmp_path, capfd):
     for number in range(4):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     columns = {
@@ -66,7 +66,7 @@ def test_show_prints_values_as_they_are_and_counts_those_that_are_no_text(tmp_pa
     assert {"[/x] 2 2 50.00%", "[nv] 2 2 50.00%", "[/y] 4 1 [/z] (4)", "bytes 3", "list 4"} <= set(lines)
 
 
-def test_prepare_writes_the_manifest_and_says_what_is_next(ham, tmp_path, capfd):
+def test_prepare_writes_the_manifest_and_prints_the_next_command(ham, tmp_path, capfd):
     (ham / "HAM10000_images_part_1" / "ISIC_19.jpg").write_bytes(b"broken")
     words = ["data=ham10000", f"data.path={ham}", f"cache={tmp_path / 'cache'}", "data.on_error=skip"]
     assert run("prepare", *words, "image_size=16", "--out", str(tmp_path / "out")) == 0
@@ -82,7 +82,7 @@ def test_prepare_writes_the_manifest_and_says_what_is_next(ham, tmp_path, capfd)
     assert load_manifest(again, tmp_path / "cache").digest == manifest.digest
 
 
-def test_a_command_can_be_pasted_into_a_shell(ham, tmp_path, capfd):
+def test_the_next_command_can_be_pasted_into_a_shell(ham, tmp_path, capfd):
     spaced = ham.rename(tmp_path / "my images")
     words = [f"data.path='{spaced}'", f"cache={tmp_path / 'cache'}"]
     assert run("prepare", "data=ham10000", *words, "--out", str(tmp_path / "out")) == 0
@@ -93,10 +93,10 @@ def test_a_command_can_be_pasted_into_a_shell(ham, tmp_path, capfd):
 def test_every_source_has_its_settings_in_the_tree():
     keys = None
     for name in sources:
-        found = compose_plain(f"data={name}")["data"]
-        assert found["source"] == name
-        keys = keys or set(found)
-        assert set(found) == keys
+        node = compose_plain(f"data={name}")["data"]
+        assert node["source"] == name
+        keys = keys or set(node)
+        assert set(node) == keys
     assert keys == {*DataSettings().to_plain()} - {"name", "collections"}
 
 
@@ -116,7 +116,7 @@ def test_several_collections_have_settings_of_their_own():
     ("words", "message"),
     [
         (["data=[ham1000,csv]"], "did you mean ham10000"),
-        (["data=[csv,csv]"], "no other and no setting has, but got 'csv': write"),
+        (["data=[csv,csv]"], "another collection or of a setting, but got 'csv': write"),
         (["data=[path:csv,folder]"], "but got 'path'"),
         (["data=[csv,folder]", "data.csv.pth=x"], "did you mean data.path"),
         (["data=csv", "data.folder.path=x"], "the key of an override must be a known name, but got 'data.folder.path'"),
@@ -124,6 +124,6 @@ def test_several_collections_have_settings_of_their_own():
         (["data=[csv,folder]", "data.csv.classes_map=[a]"], r"data.collections.classes_map must be a mapping"),
     ],
 )
-def test_a_wrong_choice_of_collections_is_refused(words, message):
+def test_an_invalid_choice_of_collections_is_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         read_config(compose_plain(*words))

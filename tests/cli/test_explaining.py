@@ -6,20 +6,20 @@ from raysk.cli.explaining import explain
 from raysk.config import compose_plain, read_config
 
 
-def test_what_is_printed_is_the_configuration():
+def test_the_printed_yaml_is_the_configuration():
     plain = yaml.safe_load(explain(compose_plain()))
     assert read_config(plain) == read_config(compose_plain())
     assert plain["stage_one"]["loss"] == {"name": "supcon", "temperature": 0.07}
 
 
-def test_every_line_says_what_it_is_and_what_it_may_be():
+def test_every_line_describes_its_setting_and_its_range():
     lines = explain(compose_plain()).splitlines()
     bare = [line for line in lines if not re.search(r"  # \S", line)]
     assert not bare, bare
-    assert re.search(r"k: 3 +# Number of folds. \[in \[2, 100\]\]", "\n".join(lines))
+    assert re.search(r"k: 3 +# The number of folds. \[in \[2, 100\]\]", "\n".join(lines))
     assert re.search(r"frozen: true +# Whether .* \[true or false\]", "\n".join(lines))
 
 
-def test_settings_of_a_part_are_those_of_the_part_that_is_named():
+def test_a_node_has_the_settings_of_its_named_part():
     text = explain(compose_plain("stage_two.head.name=cosine", "stage_two.head.scale=7"), "stage_two.head")
     assert [line.partition("#")[0].split() for line in text.splitlines()] == [["name:", "cosine"], ["scale:", "7"]]

@@ -54,7 +54,7 @@ class Tune:
                 *data, *words]  # fmt: skip
 
     def refused(self, *words, **where):
-        """Returns the one line that says why; checks that nothing was written."""
+        """Returns the error line; checks that nothing was written."""
         self.capfd.readouterr()
         run = where.get("run") or self.run
         before = {path: path.stat().st_mtime_ns for path in run.rglob("*")} if run.is_dir() else None
@@ -78,7 +78,7 @@ def of(table, *words):
     return {"data": ["data=csv", f"data.path={table}", *words]}
 
 
-def test_a_missing_column_is_named_with_those_that_there_are(tune, table):
+def test_a_missing_column_is_named_with_the_existing_ones(tune, table):
     line = tune.refused(**of(table, "data.label=lable"))
     assert "'lable'" in line
     assert "label" in line.partition("'lable'")[2]
@@ -104,7 +104,7 @@ def test_a_missing_image_is_named(tune, table):
     assert "data.on_error=skip" in line
 
 
-def test_images_that_cannot_be_read_are_left_out_when_asked_and_said_so(table, tmp_path, capfd):
+def test_unreadable_images_are_left_out_on_request_and_reported(table, tmp_path, capfd):
     from rich.console import Console
 
     from raysk.config import compose_plain, read_config
@@ -137,25 +137,25 @@ def test_a_class_with_fewer_groups_than_folds_is_named(tune, table):
     assert "a group for each of the 4 parts (the folds and the test part), but 'rare' has 2" in line
 
 
-def test_an_override_that_does_not_exist_is_answered_with_the_nearest(tune):
+def test_an_unknown_override_suggests_the_nearest_key(tune):
     assert "did you mean stage_one.epochs" in tune.refused("stage_one.epoch=5")
 
 
-def test_an_unknown_loss_or_backbone_is_answered_with_the_nearest(tune):
+def test_an_unknown_loss_or_backbone_suggests_the_nearest_name(tune):
     assert "'supcom'; did you mean supcon" in tune.refused("stage_one.loss.name=supcom")
     assert "'resnett18'; did you mean resnet18" in tune.refused("model.backbone=resnett18")
 
 
-def test_an_unknown_source_is_answered_with_the_nearest(tune):
+def test_an_unknown_source_suggests_the_nearest_name(tune):
     assert "data source must be a known name, but got 'cvs'; did you mean csv" in tune.refused("data.source=cvs")
 
 
-def test_an_unknown_space_is_answered_with_the_nearest(tune):
+def test_an_unknown_space_suggests_the_nearest_name(tune):
     line = tune.refused(space="supercon")
     assert "a search space must be a known name, but got 'supercon'; did you mean supcon?" in line
 
 
-def test_a_space_whose_controls_cannot_be_is_refused_before_any_work(tune, tmp_path):
+def test_a_space_with_invalid_controls_is_refused_before_any_work(tune, tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text("about: Wrong.\ncontrols: {wrong: [stage_one=null]}\n")
     assert "stage_two.frozen must be false without a stage one" in tune.refused(space=str(path))
@@ -174,7 +174,7 @@ def test_a_start_that_cannot_train_on_a_fold_is_refused_before_ray_starts(tune, 
     assert "stage_one.sampler.classes must be at most the 2 classes of the manifest" in line
 
 
-def test_no_trials_at_all_are_refused(tune):
+def test_zero_trials_are_refused(tune):
     assert "--trials must be >= 1, but got 0" in tune.refused("--trials", "0")
 
 
@@ -183,7 +183,7 @@ def test_a_sweep_with_a_wrong_value_is_refused(tune):
 
 
 @pytest.mark.parametrize("what", ["run", "cache"])
-def test_a_folder_that_cannot_be_written_is_named(what, tune, photographs, tmp_path):
+def test_an_unwritable_folder_is_named(what, tune, photographs, tmp_path):
     (tmp_path / "file").write_text("no folder")
     if what == "run":
         line = tune.refused(run=tmp_path / "file" / "run", **of(photographs / "table.csv"))
@@ -195,35 +195,34 @@ def test_a_folder_that_cannot_be_written_is_named(what, tune, photographs, tmp_p
 
 
 @pytest.fixture
-def begun(tune, photographs):
-    """A study that was begun on the photographs, as `prepare` leaves it."""
+def prepared(tune, photographs):
+    """A study on the photographs, as `prepare` leaves it."""
     settings = DataSettings(source="csv", path=str(photographs / "table.csv"))
     manifest = load_manifest(settings, tune.cache)
     store, _ = build_store(manifest, SIZE, tune.cache)
-    same = FoldSettings()
-    folds = make_folds(manifest, same)
+    folds = make_folds(manifest, FoldSettings())
     overrides = tune.words(**of(photographs / "table.csv"))[5:]
     facts = {"manifest": manifest.digest, "pixels": data_digest(manifest, store), "folds": folds.digest}
     of_space = {"space": "supcon", "content of the space": load_space("supcon", overrides).digest}
-    of_study = [one for one in overrides if not one.startswith("cache=")]
-    own = {"overrides": of_study, "initial weights": None}
-    return Run.create(tune.run, tune.cache, manifest, folds, facts | of_space | own)
+    recorded = [text for text in overrides if not text.startswith("cache=")]
+    of_study = {"overrides": recorded, "initial weights": None}
+    return Run.create(tune.run, tune.cache, manifest, folds, facts | of_space | of_study)
 
 
-def test_a_folder_with_a_study_is_not_written_over(begun, tune, photographs):
+def test_a_folder_with_a_study_is_not_overwritten(prepared, tune, photographs):
     line = tune.refused(**of(photographs / "table.csv"))
-    assert f"{begun.folder} has a study: add --resume" in line
+    assert f"{prepared.folder} has a study: add --resume" in line
 
 
-def test_a_study_is_not_resumed_with_other_rows(begun, tune, photographs, table):
+def test_a_study_is_not_resumed_with_other_rows(prepared, tune, photographs, table):
     table.write_text(
         table.read_text().replace("3.png,benign", "3.png,malignant").replace("2.png,benign", "2.png,malignant")
     )
     line = tune.refused("--resume", **of(table))
-    assert f"--resume must find the manifest that {begun.folder} was begun with" in line
+    assert f"--resume must find the manifest that {prepared.folder} was started with" in line
 
 
-def test_a_study_is_not_resumed_with_other_pixels_settings_or_folds(begun, tune, photographs, table):
+def test_a_study_is_not_resumed_with_other_pixels_settings_or_folds(prepared, tune, photographs, table):
     Image.new("RGB", (SIZE, SIZE)).save(table.parent / "0.png")
     assert "--resume must find the pixels" in tune.refused("--resume", **of(table))
     assert "--resume must find the folds" in tune.refused("--resume", "folds.seed=5", **of(photographs / "table.csv"))
@@ -231,30 +230,32 @@ def test_a_study_is_not_resumed_with_other_pixels_settings_or_folds(begun, tune,
     assert "--resume must find the overrides" in line
 
 
-def test_a_study_is_not_resumed_with_another_space_or_other_weights(begun, tune, photographs):
-    facts = read_json(begun.folder / "run.json")
+def test_a_study_is_not_resumed_with_another_space_or_other_weights(prepared, tune, photographs):
+    facts = read_json(prepared.folder / "run.json")
     for noun in ("content of the space", "initial weights"):
-        write_json(begun.folder / "run.json", facts | {noun: "0123456789abcdef"})
+        write_json(prepared.folder / "run.json", facts | {noun: "0123456789abcdef"})
         line = tune.refused("--resume", **of(photographs / "table.csv"))
-        assert f"--resume must find the {noun} that {begun.folder} was begun with, 0123456789abcdef, but got" in line
+        assert (
+            f"--resume must find the {noun} that {prepared.folder} was started with, 0123456789abcdef, but got" in line
+        )
 
 
-def test_an_address_where_nobody_listens_is_refused(begun, tune, photographs):
+def test_an_address_without_a_cluster_is_refused(prepared, tune, photographs):
     words = tune.words("--resume", "--address", "127.0.0.1:1", **of(photographs / "table.csv"))
     assert main(words) == 2
     errors = tune.capfd.readouterr().err
-    assert errors.startswith("raysk: --address must be that of a running Ray cluster, but got '127.0.0.1:1'")
+    assert errors.startswith("raysk: --address must be the address of a running Ray cluster, but got '127.0.0.1:1'")
     assert len(errors.splitlines()) == 1
 
 
-def test_more_workers_than_the_cluster_has_are_refused_with_the_sum(tune, photographs):
-    """The only one of these that needs Ray: only the cluster knows what it has."""
+def test_more_workers_than_the_cluster_can_run_are_refused_with_the_sum(tune, photographs):
+    """The only test of this file that needs Ray: only the cluster knows its resources."""
     words = tune.words("--workers", "999", **of(photographs / "table.csv"))
     done = subprocess.run([sys.executable, "-m", "raysk.cli", *words], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert done.stderr.startswith("raysk: a lane must fit the cluster, but 999 workers x 1 CPU = 999 CPU is more")
-    left = [path.name for path in tune.run.rglob("*") if path.is_file()]
-    assert left == ["ray.log"], "no study was begun, so the right number of workers needs no --resume"
+    files = [path.name for path in tune.run.rglob("*") if path.is_file()]
+    assert files == ["ray.log"], "no study was started, so a second attempt needs no --resume"
 
 
 def test_debug_shows_the_traceback():
@@ -265,18 +266,18 @@ def test_debug_shows_the_traceback():
     assert "ConfigError: a search space must be a known name" in done.stderr
 
 
-def test_a_folder_that_is_no_run_has_no_leaderboard(tmp_path, capfd):
+def test_a_folder_that_is_not_a_run_has_no_leaderboard(tmp_path, capfd):
     assert main(["leaderboard", str(tmp_path)]) == 2
     assert capfd.readouterr().err == (
-        f"raysk: {tmp_path / 'leaderboard.json'} must exist, but does not: is this the folder of a run?\n"
+        f"raysk: {tmp_path / 'leaderboard.json'} must exist, but does not: check that this is a run directory\n"
     )
 
 
 @pytest.mark.parametrize("words", [["leaderboard"], ["recipe"], ["train", "recipe.yaml", "--run"]])
 @pytest.mark.parametrize("folder", ["s3://bucket/study", ""])
-def test_what_reads_a_run_wants_a_folder(words, folder, capfd):
+def test_commands_that_read_a_run_refuse_other_than_local_folders(words, folder, capfd):
     assert main([*words, folder, *["1"] * (words == ["recipe"])]) == 2
-    assert capfd.readouterr().err.startswith(f"raysk: a run directory must be a folder here, but got {folder!r}: ")
+    assert capfd.readouterr().err.startswith(f"raysk: a run directory must be a local folder, but got {folder!r}: ")
 
 
 def test_a_broken_leaderboard_is_named(tmp_path, capfd):
@@ -288,13 +289,13 @@ def test_a_broken_leaderboard_is_named(tmp_path, capfd):
         assert len(errors.splitlines()) == 1
 
 
-def test_an_unknown_leaderboard_format_is_answered_with_the_known(tmp_path, capfd):
+def test_an_unknown_leaderboard_format_lists_the_known_formats(tmp_path, capfd):
     assert main(["leaderboard", str(tmp_path), "--format", "pdf"]) == 2
     line = capfd.readouterr().err
     assert line.startswith("raysk: leaderboard format must be a known name, but got 'pdf'; known: csv, html, json, md")
 
 
-def test_overrides_may_stand_on_both_sides_of_an_option(tune):
+def test_overrides_may_be_on_both_sides_of_an_option(tune):
     assert "did you mean stage_one.epochs" in tune.refused("--trials", "3", "stage_one.epoch=5")
     assert "did you mean stage_one.epochs" in tune.refused("stage_one.epoch=5", "--trials", "3", "seed=1")
 
@@ -302,14 +303,14 @@ def test_overrides_may_stand_on_both_sides_of_an_option(tune):
 @pytest.mark.parametrize(
     "words", [[], ["tune"], ["tune", "--space", "supcon", "--trails", "3"], ["spaces", "x", "y"], ["tnue"]]
 )
-def test_what_is_no_command_is_answered_with_the_usage(words, capfd):
+def test_an_unknown_command_prints_the_usage(words, capfd):
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
     assert "usage: raysk" in capfd.readouterr().err
 
 
-def test_the_spaces_are_listed_with_their_sentences(capfd):
+def test_the_spaces_are_listed_with_their_descriptions(capfd):
     assert main(["spaces"]) == 0
     assert "supcon: SuperCon (Chen, Zhuang, Chang 2022)" in capfd.readouterr().out
 
@@ -342,13 +343,13 @@ def test_one_space_part_or_node_is_shown(words, part, capfd):
         (["config", "folds.kk=3"], "'folds.kk'; did you mean folds.k"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_in_one_line(words, message, capfd):
+def test_a_request_that_cannot_be_shown_is_refused_in_one_line(words, message, capfd):
     assert main(words) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert message in line
 
 
-def test_the_version_is_told(capfd):
+def test_the_version_is_printed(capfd):
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0

@@ -35,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _rules(member: type[Settings]) -> Iterator[tuple[str, Any]]:
-    """Yields each field with its Between, or with the list of what it may be."""
+    """Yields each field with its Between or the list of its values."""
     hints = get_type_hints(member, include_extras=True)
     for field in fields(member):
         hint = hints[field.name]

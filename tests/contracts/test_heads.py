@@ -1,4 +1,4 @@
-"""What holds of every head, whatever it computes."""
+"""The contract of every head."""
 
 import pytest
 import torch
@@ -24,11 +24,11 @@ def build(head: Head, in_features: int, num_classes: int) -> nn.Module:
     return module
 
 
-def test_a_head_for_frozen_encoders_says_so(head):
+def test_a_frozen_head_builds_a_frozen_classifier(head):
     assert isinstance(head, FrozenHead) == isinstance(head.build(6, 3), FrozenClassifier)
 
 
-def test_logits_are_finite_before_a_start_and_others_after_it(head):
+def test_logits_are_finite_before_the_start_and_change_with_it(head):
     """A network is built before its weights are loaded."""
     logits = head.build(6, 3).eval()(features_of(4))
     assert torch.isfinite(logits).all()
@@ -38,7 +38,7 @@ def test_logits_are_finite_before_a_start_and_others_after_it(head):
 
 
 @pytest.mark.parametrize("name", [name for name in heads if issubclass(heads[name], FrozenHead)])
-def test_a_start_leaves_parameters_and_arguments_as_they_are(name):
+def test_the_start_leaves_parameters_and_arguments_unchanged(name):
     module = heads[name]().build(6, 3)
     before = [values.detach().clone() for values in module.parameters()]
     arguments = features_of(9), torch.arange(3).repeat(3), features_of(3), torch.ones(3)
@@ -48,7 +48,7 @@ def test_a_start_leaves_parameters_and_arguments_as_they_are(name):
         assert torch.equal(values, copy)
     logits = module(features_of(4))
     arguments[2].zero_()
-    assert torch.equal(module(features_of(4)), logits)  # what was given may be reused
+    assert torch.equal(module(features_of(4)), logits)  # the arguments may be reused
 
 
 @pytest.mark.parametrize("num_rows", [1, 4])
@@ -60,7 +60,7 @@ def test_a_row_of_features_becomes_a_row_of_logits(head, num_rows, num_classes):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_is_finite_also_for_features_of_zero(head, dtype):
+def test_half_precision_is_finite_even_for_zero_features(head, dtype):
     features = torch.cat([features_of(3, dtype), torch.zeros(1, 6, dtype=dtype)]).requires_grad_()
     logits = build(head, 6, 3).to(dtype).eval()(features)
     F.cross_entropy(logits.float(), torch.tensor([0, 1, 2, 0])).backward()
@@ -78,14 +78,14 @@ def test_gradient_reaches_features_and_all_parameters(head):
         assert values.grad.abs().max() > 0, name
 
 
-def test_rows_do_not_see_each_other(head):
+def test_rows_are_independent(head):
     module = build(head, 6, 3).eval()
     features = features_of(4)
     torch.testing.assert_close(module(features.flip(0)), module(features).flip(0))
     torch.testing.assert_close(module(features[:1]), module(features)[:1])
 
 
-def test_weights_come_back(head):
+def test_weights_survive_a_state_dict(head):
     first, second = build(head, 6, 3).eval(), head.build(6, 3).eval()
     second.load_state_dict(first.state_dict())
     assert torch.equal(first(features_of(4)), second(features_of(4)))

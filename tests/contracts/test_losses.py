@@ -1,4 +1,4 @@
-"""What holds of every loss, whatever it computes; a new loss is tested here as soon as it is registered."""
+"""The contract of every loss; a new loss is tested here as soon as it is registered."""
 
 import inspect
 import pkgutil
@@ -24,7 +24,7 @@ SINGLE = torch.tensor([3])
 
 
 def input_of(loss: Loss, labels: Tensor, dtype: torch.dtype, scale: float = 3.0, seed: int = 0) -> Tensor:
-    """Returns a leaf that the loss reads, with as few views as it can learn from."""
+    """Returns a leaf input of the loss, with the fewest views that it can learn from."""
     random = torch.Generator().manual_seed(seed)
     if isinstance(loss, EmbeddingLoss):
         shape = (len(labels), loss.least_views, WIDTH)
@@ -38,9 +38,9 @@ def build(loss: Loss, counts: Tensor = COUNTS) -> nn.Module:
     return loss.build(counts, WIDTH) if isinstance(loss, EmbeddingLoss) else loss.build(counts)
 
 
-def test_no_loss_is_forgotten():
+def test_every_loss_is_registered():
     """A file that `losses/__init__.py` does not import, or a class without its decorator, would not be tested."""
-    modules = [found.name for found in pkgutil.iter_modules(raysk.parts.losses.__path__)]
+    modules = [module.name for module in pkgutil.iter_modules(raysk.parts.losses.__path__)]
     assert [name for name in modules if not hasattr(raysk.parts.losses, name)] == []
     registered = {losses[name] for name in losses}
     pending, concrete = [*Loss.__subclasses__()], set()
@@ -67,7 +67,7 @@ def test_loss_and_gradient_are_finite(loss, labels, dtype):
 @pytest.mark.parametrize("scale", [0.0, 1e4])
 def test_equal_and_huge_inputs_are_finite(loss, scale):
     values = input_of(loss, MIXED, torch.float16, scale)
-    if isinstance(loss, EmbeddingLoss):  # their length is one: equal, or each opposite to the next
+    if isinstance(loss, EmbeddingLoss):  # unit length: all equal, or each opposite to the next
         signs = torch.ones(len(MIXED)) if scale == 0 else torch.tensor([1.0, -1.0]).repeat(len(MIXED) // 2)
         values = (values.detach()[:1] * signs.half()[:, None, None]).requires_grad_()
     result = build(loss)(values, MIXED)
@@ -105,7 +105,7 @@ def test_building_twice_gives_the_same_loss(loss):
 
 
 def test_autocast_does_not_change_the_loss(loss):
-    """Inside of automatic mixed precision a matrix product would otherwise be made in half precision."""
+    """Automatic mixed precision would otherwise compute matrix products in half precision."""
     values = input_of(loss, MIXED, torch.float32)
     module = build(loss)
     with torch.autocast("cpu", torch.bfloat16):
@@ -119,7 +119,7 @@ def test_half_precision_loses_no_more_than_its_input_did(loss):
     torch.testing.assert_close(module(values, MIXED).double(), module(values.double(), MIXED), rtol=1e-4, atol=1e-4)
 
 
-def test_inputs_are_left_as_they_are(loss):
+def test_inputs_stay_unchanged(loss):
     values, labels = input_of(loss, MIXED, torch.float32), MIXED.clone()
     before = values.detach().clone()
     build(loss)(values, labels).backward()
@@ -134,8 +134,8 @@ def test_two_classes_are_enough(loss):
     assert torch.isfinite(build(loss, torch.tensor([982, 18]))(values, labels))
 
 
-def test_many_heads_at_once_have_the_losses_and_gradients_of_each_alone(logit_losses):
-    """What two modules of one class differ in must be buffers, which one forward reads for all heads."""
+def test_stacked_losses_equal_the_losses_and_gradients_of_each_alone(logit_losses):
+    """Two modules of one class must differ in buffers only, which one forward reads for all heads."""
     modules = [build(loss) for loss in logit_losses]
     for module in modules:
         if isinstance(module, ScheduledLoss):
@@ -145,8 +145,8 @@ def test_many_heads_at_once_have_the_losses_and_gradients_of_each_alone(logit_lo
     logits = [input_of(loss, MIXED, torch.float64, seed=seed) for seed, loss in enumerate(logit_losses)]
     heads = torch.stack([leaf.detach() for leaf in logits]).requires_grad_()  # (M, B, C)
 
-    def loss_of(own: dict[str, Tensor], of_head: Tensor) -> Tensor:
-        return functional_call(modules[0], own, (of_head, MIXED))
+    def loss_of(values: dict[str, Tensor], head_logits: Tensor) -> Tensor:
+        return functional_call(modules[0], values, (head_logits, MIXED))
 
     together = torch.vmap(loss_of)(buffers, heads)  # (M,)
     alone = torch.stack([module(leaf, MIXED) for module, leaf in zip(modules, logits, strict=True)])

@@ -1,4 +1,4 @@
-"""What holds of every mixing, whatever it mixes."""
+"""The contract of every mixing."""
 
 import random
 
@@ -23,7 +23,7 @@ def mix(mixing: Mixing, pairs: PairedBatch, seed: int = 0) -> Mixed:
 
 
 @pytest.mark.parametrize("num_rows", [1, 6])
-def test_a_mixture_is_a_batch_like_the_first(mixing, num_rows):
+def test_a_mixture_keeps_shapes_and_ranges(mixing, num_rows):
     images, labels, _, partner_labels = pairs = batch(num_rows)
     for seed in range(10):
         mixed = mix(mixing, pairs, seed)
@@ -37,7 +37,7 @@ def test_a_mixture_is_a_batch_like_the_first(mixing, num_rows):
         assert isinstance(mixed.share, float) and 0 <= mixed.share <= 1
 
 
-def test_arguments_are_left_as_they_are(mixing):
+def test_arguments_stay_unchanged(mixing):
     pairs = batch(5)
     copies = [values.clone() for values in pairs]
     mix(mixing, pairs)
@@ -59,7 +59,7 @@ def test_global_generators_are_not_used(mixing):
 
 
 def test_ranks_stay_in_step(mixing):
-    """Each rank mixes its own rows, with a generator seeded alike: together they give the batch of one worker."""
+    """Each rank mixes its rows with the same seed: together they give the batch of one worker."""
     pairs = batch(6)
     generators = [np.random.default_rng(4) for _ in range(3)]
     for _ in range(3):

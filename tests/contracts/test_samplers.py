@@ -1,4 +1,4 @@
-"""What holds of every sampler, whatever it prefers."""
+"""The contract of every sampler."""
 
 import random
 
@@ -11,7 +11,7 @@ LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 4], [60, 9, 1,
 
 
 @pytest.mark.parametrize("length", [0, 1, 50, 100, 250])
-def test_an_order_has_the_asked_length_and_holds_rows(sampler, length):
+def test_an_order_has_the_requested_length_and_holds_rows(sampler, length):
     order = sampler.epoch_order(LABELS, epoch=0, epochs=9, seed=0, length=length)
     assert order.shape == (length,)
     assert order.dtype == np.int64
@@ -33,14 +33,14 @@ def test_global_generators_are_not_used(sampler):
     assert python_before == random.getstate()
 
 
-def test_labels_are_left_as_they_are(sampler):
+def test_labels_stay_unchanged(sampler):
     labels = LABELS.copy()
     labels.setflags(write=False)
     sampler.epoch_order(labels, epoch=0, epochs=9, seed=0, length=100)
     assert np.array_equal(labels, LABELS)
 
 
-def test_positions_follow_from_the_labels_and_not_from_their_kind(sampler):
+def test_positions_do_not_depend_on_the_dtype_of_the_labels(sampler):
     order = sampler.epoch_order(LABELS, epoch=1, epochs=9, seed=0, length=100)
     assert np.array_equal(order, sampler.epoch_order(LABELS.astype(np.int32), epoch=1, epochs=9, seed=0, length=100))
 

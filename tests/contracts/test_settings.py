@@ -1,4 +1,4 @@
-"""What holds of the settings of every loss, sampler and head."""
+"""The contract of the settings of every part."""
 
 import json
 import pickle
@@ -9,14 +9,14 @@ import pytest
 from raysk.errors import ConfigError
 
 
-def test_settings_come_back_from_json(part):
+def test_settings_survive_json(part):
     text = json.dumps(part.to_plain(), allow_nan=False)
     rebuilt = type(part).from_plain(json.loads(text))
     assert rebuilt == part
     assert json.dumps(rebuilt.to_plain()) == text
 
 
-def test_settings_come_back_from_pickle(part):
+def test_settings_survive_pickle(part):
     rebuilt = pickle.loads(pickle.dumps(part))
     assert rebuilt == part
     assert hash(rebuilt) == hash(part)

@@ -1,4 +1,4 @@
-"""Tables as people bring them: each gives the right labels, or an error that names the row; none a wrong label."""
+"""Users' tables: each gives the right labels or an error that names the row, and never a wrong label."""
 
 import csv
 import io
@@ -57,7 +57,7 @@ LABELS = st.text(string.ascii_letters + string.digits + " ,;'\"äéß病.-", min
     suffix=st.booleans(),
     absolute=st.booleans(),
 )
-def test_right_rows_come_out_of_every_dialect(
+def test_every_dialect_gives_the_right_rows(
     folder: Path,
     labels: list[str],
     delimiter: str,
@@ -75,19 +75,19 @@ def test_right_rows_come_out_of_every_dialect(
     writer.writerow(["image", "label", "note"])
     for row, (image, label) in enumerate(zip(images, labels, strict=True)):
         writer.writerow([f" {image} " if spaces else image, f"{label} " if spaces else label, row or "x"])
-    found = read(folder, ("\ufeff" if mark else "") + text.getvalue())
-    assert [path.resolve() for path in found.paths] == [folder.resolve() / "data" / f"{name}.png" for name in NAMES]
-    assert found.table.column("label").to_pylist() == [label.strip() for label in labels]
+    manifest = read(folder, ("\ufeff" if mark else "") + text.getvalue())
+    assert [path.resolve() for path in manifest.paths] == [folder.resolve() / "data" / f"{name}.png" for name in NAMES]
+    assert manifest.table.column("label").to_pylist() == [label.strip() for label in labels]
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([*NAMES, "absent", ""]), st.sampled_from(["nv", "mel", "", "NaN"])), min_size=2)
 )
-def test_rows_come_out_as_they_are_or_not_at_all(folder: Path, rows: list[tuple[str, str]]) -> None:
+def test_rows_are_read_as_written_or_refused(folder: Path, rows: list[tuple[str, str]]) -> None:
     lines = [f"{name}.png,{label}" if name else f",{label}" for name, label in rows]
     try:
-        found = read(folder, "image,label\n" + "\n".join(lines) + "\n")
+        manifest = read(folder, "image,label\n" + "\n".join(lines) + "\n")
     except DataError as error:
         assert "\n" not in str(error)
         images = [name for name, _ in rows]
@@ -95,7 +95,7 @@ def test_rows_come_out_as_they_are_or_not_at_all(folder: Path, rows: list[tuple[
         wrong = len(set(images)) < len(images) or {"", "absent"} & set(images) or classes != {"nv", "mel"}
         assert wrong, f"refused for no reason: {error}"
     else:
-        assert rows_of(found) == [(f"{name}.png", label) for name, label in rows]
+        assert rows_of(manifest) == [(f"{name}.png", label) for name, label in rows]
 
 
 @pytest.mark.parametrize(
@@ -108,31 +108,31 @@ def test_rows_come_out_as_they_are_or_not_at_all(folder: Path, rows: list[tuple[
         ("image,label\na.png,nv\n,mel\n", "row 1"),
         ("image,label\na.png,nv\nabsent.png,mel\n", "absent.png of row 1 is not"),
         ("image,label\na.png,nv,3\n01.png,mel\n", "must be a CSV or Parquet table"),
-        ("image,label,label\na.png,nv,mel\n", "two are 'label'"),
+        ("image,label,label\na.png,nv,mel\n", "two are called 'label'"),
         ("Image,label\na.png,nv\n", "data.image must be a column .* nearest first: Image"),
         ("image,label\na.png,nv\n01.png,nv\n", "at least two classes"),
         ("", "must be a CSV or Parquet table"),
         (b"image,label\n\xff\xfe.png,nv\n", "must be a CSV or Parquet table"),
     ],
 )
-def test_what_cannot_be_right_names_its_row(folder: Path, content: str | bytes, message: str) -> None:
+def test_an_error_names_the_invalid_row(folder: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(folder, content)
 
 
-def test_a_path_may_leave_the_folder_of_the_table(folder: Path) -> None:
-    found = read(folder, "image,label\na.png,nv\n../outside.png,mel\n")
-    assert [label for _, label in rows_of(found)] == ["nv", "mel"]
-    assert found.paths[1].samefile(folder / "outside.png")
+def test_an_image_may_be_outside_the_folder_of_the_table(folder: Path) -> None:
+    manifest = read(folder, "image,label\na.png,nv\n../outside.png,mel\n")
+    assert [label for _, label in rows_of(manifest)] == ["nv", "mel"]
+    assert manifest.paths[1].samefile(folder / "outside.png")
 
 
-def test_codes_stay_as_they_are_written(folder: Path) -> None:
-    found = read(folder, "image,label,group\n01,010,1\n1e5,1e1,01\n")
-    assert rows_of(found) == [("01.png", "010"), ("1e5.png", "1e1")]
-    assert found.table.column("group").to_pylist() == ["1", "01"]
+def test_codes_are_read_as_text(folder: Path) -> None:
+    manifest = read(folder, "image,label,group\n01,010,1\n1e5,1e1,01\n")
+    assert rows_of(manifest) == [("01.png", "010"), ("1e5.png", "1e1")]
+    assert manifest.table.column("group").to_pylist() == ["1", "01"]
 
 
-def test_mixed_types_of_a_parquet_table(folder: Path) -> None:
+def test_missing_numeric_labels_in_parquet_are_refused(folder: Path) -> None:
     table = pa.table({"image": ["a.png", "01.png", "c d.png"], "label": pa.array([1.0, 2.0, None])})
     pq.write_table(table, folder / "data" / "t.parquet")
     with pytest.raises(DataError, match=r"row 2 .*c d.png"):
@@ -143,7 +143,7 @@ def test_mixed_types_of_a_parquet_table(folder: Path) -> None:
         load_manifest(DataSettings(source="csv", path=str(folder / "data" / "t.parquet")), folder)
 
 
-def test_links_within_and_out_of_the_folder_are_files(folder: Path) -> None:
+def test_links_count_as_files(folder: Path) -> None:
     link = folder / "data" / "link.png"
     if not link.is_symlink():
         link.symlink_to(folder / "outside.png")

@@ -29,17 +29,17 @@ def test_codes_follow_class_names_and_groups_follow_first_appearance() -> None:
     assert manifest(class_names=("nv", "mel", "bkl")).labels.tolist() == [0, 1, 0, 2]
 
 
-def test_absolute_paths_do_not_move_with_the_root() -> None:
+def test_absolute_paths_do_not_depend_on_the_root() -> None:
     assert manifest(images=["/x/a.png", *IMAGES[1:]]).paths[:2] == [Path("/x/a.png"), Path("/data/b.png")]
 
 
-def test_without_groups_each_row_is_its_own() -> None:
+def test_without_groups_each_row_is_its_own_group() -> None:
     plain = manifest(groups=None)
     assert not plain.grouped
     assert plain.groups.tolist() == [0, 1, 2, 3]
 
 
-def test_digest_is_of_the_content_only() -> None:
+def test_the_digest_depends_on_the_content_only() -> None:
     digest = manifest().digest
     assert manifest(root=Path("/elsewhere"), attributes={"age": [1, 2, 3, 4]}).digest == digest
     others = [
@@ -55,7 +55,7 @@ def test_digest_is_of_the_content_only() -> None:
     assert len({digest, *(other.digest for other in others)}) == 1 + len(others)
 
 
-def test_without_keeps_order_and_refuses_to_empty_a_class() -> None:
+def test_removing_rows_keeps_the_order_and_must_not_empty_a_class() -> None:
     fewer = manifest(attributes={"age": [10, 20, 30, 40]}).without([0])
     assert fewer.table.column("image").to_pylist() == IMAGES[1:]
     assert fewer.table.column("age").to_pylist() == [20, 30, 40]
@@ -64,7 +64,7 @@ def test_without_keeps_order_and_refuses_to_empty_a_class() -> None:
         manifest().without([1])
 
 
-def test_written_and_read_is_the_same(tmp_path: Path) -> None:
+def test_a_written_manifest_is_read_back(tmp_path: Path) -> None:
     before = manifest(
         root=tmp_path, class_names=("nv", "mel", "bkl"), attributes={"age": pa.array([1, None, 3, 4], pa.int64())}
     )
@@ -76,7 +76,7 @@ def test_written_and_read_is_the_same(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "sub").iterdir() if path.name != "manifest.parquet"]
 
 
-def test_read_refuses_what_is_no_manifest(tmp_path: Path) -> None:
+def test_read_refuses_other_files(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="missing"):
         Manifest.read(tmp_path / "missing.parquet")
     (tmp_path / "text.parquet").write_text("no table")
@@ -103,7 +103,7 @@ def test_read_refuses_what_is_no_manifest(tmp_path: Path) -> None:
         ({"images": [], "labels": [], "groups": []}, "at least two classes, but got none"),
     ],
 )
-def test_what_cannot_be_right_is_refused_in_one_line(changes: dict[str, object], message: str) -> None:
+def test_invalid_columns_are_refused_in_one_line(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         manifest(**changes)
     assert "\n" not in str(caught.value)

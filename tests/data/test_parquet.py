@@ -6,16 +6,16 @@ from raysk.errors import ArtifactError
 from tests.replacing import replaced_in_turns
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_a_table_and_its_facts_are_read_back(tmp_path):
     table = pa.table({"row": [1, 2], "name": ["a", None]})
     write_parquet(tmp_path / "file", "rows", table, {"digest": "x"})
-    found, facts = read_parquet(tmp_path / "file", "rows")
-    assert found.to_pydict() == table.to_pydict() and facts == {"digest": "x"}
+    copy, facts = read_parquet(tmp_path / "file", "rows")
+    assert copy.to_pydict() == table.to_pydict() and facts == {"digest": "x"}
     with pytest.raises(ArtifactError, match="must hold folds, but it is another Parquet file"):
         read_parquet(tmp_path / "file", "folds")
 
 
-def test_a_file_that_is_replaced_meanwhile_is_one_or_the_other(tmp_path):
+def test_a_file_replaced_during_reading_gives_one_version_whole(tmp_path):
     path, files = tmp_path / "file", [tmp_path / "short", tmp_path / "long"]
     for file, number in zip([path, *files], (1, 1, 5000), strict=True):
         write_parquet(file, "rows", pa.table({"row": list(range(number))}), {"rows": number})

@@ -33,7 +33,7 @@ def load(path: Path, **settings: object) -> object:
     return load_manifest(DataSettings(source="csv", path=str(path), **settings), path.parent / "cache")
 
 
-def test_labels_and_groups_are_names_and_not_numbers(tmp_path: Path) -> None:
+def test_labels_and_groups_are_read_as_text_not_numbers(tmp_path: Path) -> None:
     manifest = load(write_dataset(tmp_path, HEADER, ROWS))
     assert manifest.class_names == ("01", "1")
     assert manifest.table.column("label").to_pylist() == ["01", "1", "01"]
@@ -43,7 +43,7 @@ def test_labels_and_groups_are_names_and_not_numbers(tmp_path: Path) -> None:
     assert manifest.root == tmp_path
 
 
-def test_all_forms_of_one_table_are_one_manifest(tmp_path: Path) -> None:
+def test_every_form_of_a_table_gives_the_same_manifest(tmp_path: Path) -> None:
     plain = load(write_dataset(tmp_path / "comma", HEADER, ROWS))
     semicolon = load(write_dataset(tmp_path / "semicolon", HEADER, ROWS, ";"))
     marked = write_dataset(tmp_path / "marked", HEADER, ROWS)
@@ -54,13 +54,13 @@ def test_all_forms_of_one_table_are_one_manifest(tmp_path: Path) -> None:
     assert {plain.digest} == {semicolon.digest, load(marked).digest, load(parquet).digest}
 
 
-def test_parquet_numbers_become_names(tmp_path: Path) -> None:
+def test_numbers_in_parquet_become_text(tmp_path: Path) -> None:
     table = write_dataset(tmp_path, HEADER, ROWS).with_suffix(".parquet")
     pq.write_table(pa.table({"image": ["i/1.png", "i/2.png"], "label": [0, 1], "group": [None, 3]}), table)
     assert load(table).table.column("label").to_pylist() == ["0", "1"]
 
 
-def test_columns_by_other_names(tmp_path: Path) -> None:
+def test_settings_name_the_columns(tmp_path: Path) -> None:
     header = ["file", "dx", "lesion_id", "split", "image", "label"]
     rows = [["1.png", "nv", "a", "train", "x", "u"], ["2.png", "mel", "b", "test", "y", "v"]]
     manifest = load(write_dataset(tmp_path, header, rows), image="file", label="dx", group="lesion_id", role="split")
@@ -74,7 +74,7 @@ def test_without_a_group_column_nothing_is_grouped(tmp_path: Path) -> None:
     assert not manifest.grouped and manifest.groups.tolist() == [0, 1]
 
 
-def test_rows_of_unknown_group_are_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_without_a_group_are_their_own_group(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [["1.png", "a", "", ""], ["2.png", "b", "", ""], ["3.png", "b", "g", ""]]
     with caplog.at_level(logging.WARNING):
         manifest = load(write_dataset(tmp_path, HEADER, rows))
@@ -82,7 +82,7 @@ def test_rows_of_unknown_group_are_their_own(tmp_path: Path, caplog: pytest.LogC
     assert "2 rows have no value of 'group'" in caplog.text
 
 
-def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
+def test_a_missing_column_error_lists_the_columns(tmp_path: Path) -> None:
     table = write_dataset(tmp_path, ["image", "dx", "lesion"], [["1.png", "a", "g"]])
     with pytest.raises(DataError, match=r"data.label must be a column of table.csv, but got 'label'; .*dx"):
         load(table)
@@ -96,11 +96,11 @@ def test_an_unknown_label_names_row_value_and_nearest_class(tmp_path: Path) -> N
         load(table, classes=("mel", "nv", "nevus"))
 
 
-def test_classes_give_the_order(tmp_path: Path) -> None:
+def test_setting_classes_fixes_their_order(tmp_path: Path) -> None:
     assert load(write_dataset(tmp_path, HEADER, ROWS), classes=("1", "01")).labels.tolist() == [1, 0, 1]
 
 
-def test_blank_labels_and_strange_roles_are_refused(tmp_path: Path) -> None:
+def test_blank_labels_and_invalid_roles_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 1 .'2.png'. has none"):
         load(write_dataset(tmp_path / "a", HEADER, [["1.png", "nv", "", ""], ["2.png", " ", "", ""]]))
     table = write_dataset(tmp_path / "b", ["image", "label", "role"], [["1.png", "a", "train"], ["2.png", "b", "val"]])
@@ -111,7 +111,7 @@ def test_blank_labels_and_strange_roles_are_refused(tmp_path: Path) -> None:
 def test_missing_files_are_refused_or_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = write_dataset(tmp_path, HEADER, [*ROWS, ["i/4.png", "1", "8", "5"]])
     (tmp_path / "i" / "2.png").unlink()
-    with pytest.raises(DataError, match=r"i/2.png of row 1 is not, as 1 in all: .*data.on_error=skip"):
+    with pytest.raises(DataError, match=r"i/2.png of row 1 is not \(1 in all\): .*data.on_error=skip"):
         load(table)
     with caplog.at_level(logging.WARNING):
         manifest = load(table, on_error="skip")
@@ -127,17 +127,17 @@ def test_a_broken_table_is_a_data_error(tmp_path: Path, text: str) -> None:
         load(tmp_path / "table.csv")
 
 
-def test_paths_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a file"):
         load(tmp_path / "none.csv")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         load_manifest(DataSettings(source="folder", path=str(tmp_path / "none")), tmp_path)
     for source in ("csv", "folder"):
         with pytest.raises(ConfigError, match=r"data.path must be given"):
             load_manifest(DataSettings(source=source), tmp_path)
 
 
-def test_settings_that_cannot_be_right() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"on_error must be .* got 'ignore'; .* skip"):
         DataSettings(on_error="ignore")
     with pytest.raises(ConfigError, match="size must be"):
@@ -147,7 +147,7 @@ def test_settings_that_cannot_be_right() -> None:
     assert {"csv", "folder", "synthetic"} <= set(sources)
 
 
-def test_a_folder_of_class_folders(tmp_path: Path) -> None:
+def test_class_folders_give_labels(tmp_path: Path) -> None:
     for name in ("nv/2.JPG", "nv/sub/1.png", "mel/a.tiff", "mel/notes.txt", ".hidden/x.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")

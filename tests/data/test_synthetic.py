@@ -33,7 +33,7 @@ def test_classes_are_as_unbalanced_as_in_ham10000(drawn: Path) -> None:
             assert counts[name] == round(300 * count / 10015)
 
 
-def test_a_lesion_is_of_one_class_and_has_up_to_three_photographs(drawn: Path) -> None:
+def test_a_lesion_has_one_class_and_up_to_three_photographs(drawn: Path) -> None:
     rows = rows_of(drawn)
     labels = {(row["group"], row["label"]) for row in rows}
     sizes = Counter(row["group"] for row in rows)
@@ -47,7 +47,7 @@ def test_photographs_of_a_lesion_differ(drawn: Path) -> None:
     assert len(pixels) == len(rows)
 
 
-def test_masks_and_boxes_show_the_lesion(drawn: Path) -> None:
+def test_masks_and_boxes_enclose_the_lesion(drawn: Path) -> None:
     contrasts = []
     for row in rows_of(drawn):
         image = np.asarray(Image.open(drawn / row["file"])).astype(float)
@@ -64,7 +64,7 @@ def test_masks_and_boxes_show_the_lesion(drawn: Path) -> None:
     assert np.mean(np.array(contrasts) > 5) > 0.8  # a lesion is darker than skin, but not always
 
 
-def test_the_seed_alone_decides(tmp_path: Path) -> None:
+def test_a_dataset_depends_on_its_seed_alone(tmp_path: Path) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         make_synthetic(tmp_path / name, num_images=84, size=16, seed=seed)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
@@ -74,7 +74,7 @@ def test_the_seed_alone_decides(tmp_path: Path) -> None:
     assert all((tmp_path / "a" / file).read_bytes() != (tmp_path / "c" / file).read_bytes() for file in images)
 
 
-def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
+def test_too_few_or_too_small_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 84, but got 83"):
         make_synthetic(tmp_path / "few", num_images=83, size=16, seed=0)
     with pytest.raises(ConfigError, match="at least 16 pixels wide, but got 15"):

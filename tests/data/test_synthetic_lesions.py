@@ -32,14 +32,14 @@ def inside(lesion: Lesion) -> np.ndarray:
     return lesion.colour[:, lesion.opacity > 0.9]
 
 
-def test_values_are_colours_and_shares() -> None:
+def test_colours_and_opacity_are_within_their_ranges() -> None:
     lesion = draw(variegation=1.0, veil=1.5, network=1.5, dots=9, asymmetry=0.9)
     assert lesion.colour.shape == (3, 128, 128) and lesion.colour.dtype == np.float32
     assert lesion.colour.min() >= 0 and lesion.colour.max() <= 255
     assert lesion.opacity.min() >= 0 and lesion.opacity.max() <= 1
 
 
-def test_radius_is_the_size() -> None:
+def test_the_area_grows_with_the_radius() -> None:
     areas = [float((draw(radius=radius).opacity > 0.5).mean()) for radius in (0.3, 0.5, 0.7)]
     np.testing.assert_allclose(areas, np.pi / 4 * np.array([0.3, 0.5, 0.7]) ** 2, rtol=0.25)
 
@@ -58,7 +58,7 @@ def test_radius_is_the_size() -> None:
     ],
 )
 def test_each_trait_shows_in_its_colour(trait: str, amount: float, channel: int, sign: int) -> None:
-    # An absent structure takes no random numbers for its place, so that only its colour can differ before it.
+    # An absent structure draws no random numbers for its place, so that everything drawn before it stays the same.
     change = inside(draw(**{trait: amount}))[channel].mean() - inside(draw())[channel].mean()
     assert sign * change > 1
 

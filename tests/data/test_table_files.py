@@ -24,7 +24,7 @@ def read(path: Path, content: bytes, *texts: str) -> pa.Table:
         b'\n code, note,age \n007,"a; b, c",3\n010,,\n',
     ],
 )
-def test_dialects_of_csv(tmp_path: Path, content: bytes) -> None:
+def test_every_dialect_of_csv_is_read(tmp_path: Path, content: bytes) -> None:
     table = read(tmp_path / "t.csv", content, "code", "absent")
     assert table.to_pydict() == {"code": ["007", "010"], "note": ["a; b, c", ""], "age": [3, None]}
 
@@ -64,28 +64,28 @@ def test_a_stray_quote_is_refused_and_swallows_no_row(tmp_path: Path, content: b
         assert "\n" not in str(caught.value)
 
 
-def test_quotes_that_belong_to_a_value_and_line_breaks_within_quotes_stay(tmp_path: Path) -> None:
+def test_quotes_within_values_and_line_breaks_within_quotes_are_kept(tmp_path: Path) -> None:
     content = with_lines(
         line4=b'im/2.png,mel,"left\n\narm, or\nso"', line5=b'im/3.png,nv,"a ""b"", c"', line6=b'x,y,5" z'
     )
-    found = read(tmp_path / "t.csv", content).column("site").to_pylist()
-    assert found[2:5] == ["left\n\narm, or\nso", 'a "b", c', '5" z'] and len(found) == 12
-    assert read_list(tmp_path / "t.csv").columns["site"] == found
+    sites = read(tmp_path / "t.csv", content).column("site").to_pylist()
+    assert sites[2:5] == ["left\n\narm, or\nso", 'a "b", c', '5" z'] and len(sites) == 12
+    assert read_list(tmp_path / "t.csv").columns["site"] == sites
 
 
-def test_columns_that_hold_no_text_are_refused_where_text_is_needed(tmp_path: Path) -> None:
+def test_columns_without_text_are_refused_as_labels(tmp_path: Path) -> None:
     table = pa.table({"a": [["x"]], "b": [b"\xff"]})
     for name in table.column_names:
         with pytest.raises(DataError, match=f"data.label must be a column of text or numbers, but '{name}'"):
             strings_of(table, name, "data.label", tmp_path)
 
 
-def test_a_late_line_in_latin_1_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_a_late_line_in_latin_1_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be a CSV or Parquet table, but 'utf-8' codec"):
         read(tmp_path / "t.csv", b"a,b\n" + b"1,%s\n" % (b"x" * 2000) * 800 + b"2,caf\xe9\n")
 
 
-def test_strings_are_blank_where_there_is_no_value(tmp_path: Path) -> None:
+def test_missing_values_become_blank_strings(tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"a": pa.array([1, None]), "b": pa.array(["x", None]).dictionary_encode()}), tmp_path / "t.parquet"
     )
@@ -94,12 +94,12 @@ def test_strings_are_blank_where_there_is_no_value(tmp_path: Path) -> None:
     assert strings_of(table, "b", "data.label", tmp_path) == ["x", ""]
 
 
-def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="two are 'a'"):
+def test_two_columns_with_the_same_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two are called 'a'"):
         read(tmp_path / "t.csv", b"a,b,a\n1,2,3\n")
 
 
-def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_file_without_a_table_is_refused_in_one_line(tmp_path: Path) -> None:
     for name, content in {"t.parquet": b"text", "t.csv": b"\xff\xfe\x00", "e.csv": b"", "r.csv": b"a,b\n1\n"}.items():
         with pytest.raises(DataError, match="must be a CSV or Parquet table") as caught:
             read(tmp_path / name, content)

@@ -14,7 +14,7 @@ RANDOM = sorted(set(training_views) - {"none"})
 
 
 @pytest.mark.parametrize("name", list(training_views))
-def test_the_seed_alone_decides(name: str) -> None:
+def test_a_view_depends_on_its_seed_alone(name: str) -> None:
     view, other = TrainingView(name, 32), TrainingView(name, 32)
     before = IMAGE.copy()
     seeds = [view_seed(0, 1, row, 0) for row in range(20)]
@@ -29,7 +29,7 @@ def test_the_seed_alone_decides(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(training_views))
 @pytest.mark.parametrize("shape", [(32, 32, 3), (48, 48, 3), (20, 20, 3)])
-def test_a_view_has_the_size_that_was_asked_for(name: str, shape: tuple[int, int, int]) -> None:
+def test_a_view_has_the_requested_size(name: str, shape: tuple[int, int, int]) -> None:
     image = np.full(shape, 128, np.uint8)
     for seed in range(5):
         view = TrainingView(name, 32)(image, seed)
@@ -47,7 +47,7 @@ def test_none_is_the_plain_image() -> None:
     np.testing.assert_array_equal(TrainingView("none", 48)(IMAGE, 5), IMAGE)
 
 
-def test_pipelines_keep_the_colour_that_they_say_they_keep() -> None:
+def test_light_views_keep_colours_and_supercon_views_change_their_share() -> None:
     plain = np.full((32, 32, 3), (200, 120, 90), np.uint8)
     light = TrainingView("light", 32)
     assert all((light(plain, seed) == plain).all() for seed in range(50))
@@ -56,7 +56,7 @@ def test_pipelines_keep_the_colour_that_they_say_they_keep() -> None:
     assert 0.40 < changed < 0.48  # jitter .3 or grey .2: 1 - .7 × .8 = .44
 
 
-def test_focal_views_turn_and_cut_out_but_keep_colours() -> None:
+def test_focal_views_cut_holes_but_keep_colours() -> None:
     plain = np.full((40, 40, 3), (200, 120, 90), np.uint8)
     view = TrainingView("focal", 40)
     views = np.array([view(plain, view_seed(1, 0, row, 0)) for row in range(400)])
@@ -75,7 +75,7 @@ def test_heavy_views_change_more_than_medium_ones() -> None:
     assert colours["heavy"] > 1.3 * colours["medium"]
 
 
-def test_pickled_views_are_the_same() -> None:
+def test_a_pickled_view_gives_the_same_pixels() -> None:
     view = TrainingView("medium", 32)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(view))(IMAGE, 9), view(IMAGE, 9))
 
@@ -89,15 +89,15 @@ def test_unknown_names_are_refused() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 2**31)] * 4), min_size=2, max_size=20, unique=True))
-def test_seeds_are_64_bits_and_differ(numbers: list[tuple[int, int, int, int]]) -> None:
-    seeds = [view_seed(*four) for four in numbers]
+def test_seeds_have_64_bits_and_differ(numbers: list[tuple[int, int, int, int]]) -> None:
+    seeds = [view_seed(*key) for key in numbers]
     assert all(0 <= seed < 2**64 for seed in seeds)
     assert len(set(seeds)) == len(seeds)
 
 
-def test_neighbouring_seeds_are_unlike() -> None:
+def test_neighbouring_seeds_are_unrelated() -> None:
     numbers = [(0, epoch, row, view) for epoch in range(4) for row in range(50) for view in (0, 1)]
-    seeds = np.array([view_seed(*four) for four in numbers], np.uint64)
+    seeds = np.array([view_seed(*key) for key in numbers], np.uint64)
     bits = np.unpackbits(seeds.view(np.uint8).reshape(-1, 8), axis=1)
     assert np.abs(bits.mean(axis=0) - 0.5).max() < 0.12
     assert view_seed(1, 0, 0, 0) != view_seed(0, 1, 0, 0) != view_seed(0, 0, 1, 0) != view_seed(0, 0, 0, 1)
@@ -115,7 +115,7 @@ def test_dihedral_views_are_the_eight_symmetries_of_the_square() -> None:
         assert composed == {view.tobytes() for view in views.values()}
 
 
-def test_each_image_of_a_batch_is_turned_by_itself() -> None:
+def test_each_image_of_a_batch_is_transformed_separately() -> None:
     batch = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     oracles = {
         "rot90": lambda image: np.rot90(image),

@@ -1,4 +1,4 @@
-"""Pictures of scores: where the dots and the lines are."""
+"""Charts of scores: the positions of dots and lines."""
 
 from xml.etree import ElementTree
 
@@ -17,12 +17,12 @@ def make_row(name: str, **scores: float) -> Row:
     )  # fmt: skip
 
 
-def drawn(*rows: Row) -> ElementTree.Element:
+def chart_of(*rows: Row) -> ElementTree.Element:
     return ElementTree.fromstring(score_chart(rows, "test_macro_f1", "macro-F1"))
 
 
 def positions(picture: ElementTree.Element, path: str, name: str) -> list[float]:
-    return [float(found.attrib[name]) for found in picture.iterfind(path)]
+    return [float(element.attrib[name]) for element in picture.iterfind(path)]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
@@ -36,8 +36,8 @@ def test_an_axis_holds_all_values_on_few_ticks(values: list[float]) -> None:
     assert axis.x(axis.ticks[-1]) == pytest.approx(WIDTH - RIGHT)
 
 
-def test_dots_and_lines_stand_where_the_axis_says() -> None:
-    picture = drawn(
+def test_dots_and_lines_have_their_positions_on_the_axis() -> None:
+    picture = chart_of(
         make_row("a", test_macro_f1=0.6, test_macro_f1_low=0.5, test_macro_f1_high=0.8),
         make_row("b", test_macro_f1=0.4, test_macro_f1_sd=0.1),
         make_row("c", test_macro_f1=0.3),
@@ -53,15 +53,15 @@ def test_dots_and_lines_stand_where_the_axis_says() -> None:
     assert [group[-1].text for group in picture.iterfind("g")] == ["0.600", "0.400", "0.300"]
 
 
-def test_a_spread_ends_where_scores_end() -> None:
-    picture = drawn(make_row("a", test_macro_f1=0.9, test_macro_f1_sd=0.3))
+def test_a_spread_is_cut_at_the_range_of_scores() -> None:
+    picture = chart_of(make_row("a", test_macro_f1=0.9, test_macro_f1_sd=0.3))
     expected = Axis.around([0.6, 1.0]).x(1.0)
     assert positions(picture, ".//line[@class='span']", "x2") == pytest.approx([expected], abs=0.06)
 
 
-def test_names_are_escaped_and_long_ones_whole_in_the_title_only() -> None:
+def test_names_are_escaped_and_long_ones_are_shortened_outside_the_title() -> None:
     name = "</svg><script>&" + "x" * 60
-    group = drawn(make_row(name, test_macro_f1=0.5)).find("g")
+    group = chart_of(make_row(name, test_macro_f1=0.5)).find("g")
     assert group is not None
     title, label = group[0].text, group[1].text
     assert title == name

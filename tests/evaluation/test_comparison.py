@@ -1,4 +1,4 @@
-"""Comparisons against oracles by hand, and what a p-value promises against simulated worlds."""
+"""Comparisons against oracles by hand, and p-values against simulated worlds."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -25,7 +25,7 @@ Contestants = dict[str, np.ndarray]
 
 
 def make_task(seed: int, skills: tuple[float, ...], num_rows: int = 60) -> tuple[Contestants, np.ndarray, np.ndarray]:
-    """Returns contestants called a, b, ... of the skills given, labels of 3 classes, and groups of up to 3 rows."""
+    """Returns contestants named a, b, ... with the given skills, labels of 3 classes, and small groups of rows."""
     random = np.random.default_rng(seed)
     labels, groups = random.integers(3, size=num_rows), random.integers(num_rows // 2, size=num_rows)
     contestants = {
@@ -45,18 +45,18 @@ def difference(first: str, second: str, value: float, p_holm: float) -> Differen
 def test_a_comparison_agrees_with_resampling_rows_by_hand() -> None:
     contestants, labels, groups = make_task(3, (0.5, 0.3))
     names, random = np.unique(groups), np.random.default_rng(5)
-    seen = macro_f1_score(contestants["a"], labels) - macro_f1_score(contestants["b"], labels)
+    observed = macro_f1_score(contestants["a"], labels) - macro_f1_score(contestants["b"], labels)
     resampled = []
     for _ in range(200):
         drawn = names[random.integers(len(names), size=len(names))]
         rows = np.concatenate([np.flatnonzero(groups == name) for name in drawn])
-        ours, theirs = (macro_f1_score(contestants[name][rows], labels[rows]) for name in "ab")
-        resampled.append(ours - theirs)
-    as_large = sum(abs(value - seen) >= abs(seen) - 1e-12 for value in resampled)
-    (found,) = compare(contestants, labels, groups, num_samples=200, seed=5, level=0.8)
-    assert found.difference == pytest.approx(seen)
-    np.testing.assert_allclose((found.low, found.high), np.quantile(resampled, [0.1, 0.9]))
-    assert found.p == found.p_holm == (1 + as_large) / 201
+        first, second = (macro_f1_score(contestants[name][rows], labels[rows]) for name in "ab")
+        resampled.append(first - second)
+    as_large = sum(abs(value - observed) >= abs(observed) - 1e-12 for value in resampled)
+    (result,) = compare(contestants, labels, groups, num_samples=200, seed=5, level=0.8)
+    assert result.difference == pytest.approx(observed)
+    np.testing.assert_allclose((result.low, result.high), np.quantile(resampled, [0.1, 0.9]))
+    assert result.p == result.p_holm == (1 + as_large) / 201
 
 
 @settings(max_examples=25, deadline=None)
@@ -64,48 +64,48 @@ def test_a_comparison_agrees_with_resampling_rows_by_hand() -> None:
 def test_p_values_are_probabilities_and_the_correction_keeps_their_order(
     task: tuple[Contestants, np.ndarray, np.ndarray],
 ) -> None:
-    found = compare(*task, num_samples=150)
-    assert [(one.first, one.second) for one in found] == list(combinations(task[0], 2))
-    for one in found:
-        assert 0 < one.p <= one.p_holm <= 1
-        assert one.low <= one.high
-        for other in found:
-            assert one.p > other.p or one.p_holm <= other.p_holm
+    results = compare(*task, num_samples=150)
+    assert [(result.first, result.second) for result in results] == list(combinations(task[0], 2))
+    for result in results:
+        assert 0 < result.p <= result.p_holm <= 1
+        assert result.low <= result.high
+        for other in results:
+            assert result.p > other.p or result.p_holm <= other.p_holm
 
 
 @settings(max_examples=25, deadline=None)
 @given(tasks, st.integers(0, 100))
-def test_neither_the_order_of_rows_nor_that_of_contestants_matters(
+def test_the_order_of_rows_and_of_contestants_does_not_matter(
     task: tuple[Contestants, np.ndarray, np.ndarray], seed: int
 ) -> None:
     contestants, labels, groups = task
-    before = {(one.first, one.second): one for one in compare(*task, num_samples=150)}
+    before = {(pair.first, pair.second): pair for pair in compare(*task, num_samples=150)}
     random = np.random.default_rng(seed)
     rows, names = random.permutation(len(labels)), random.permutation(list(contestants)).tolist()
     shuffled = {name: contestants[name][rows] for name in names}
-    for one in compare(shuffled, labels[rows], groups[rows], num_samples=150):
-        turned = Difference(one.second, one.first, -one.difference, -one.high, -one.low, one.p, one.p_holm)
-        found = one if (one.first, one.second) in before else turned
-        expected = before[found.first, found.second]
+    for pair in compare(shuffled, labels[rows], groups[rows], num_samples=150):
+        turned = Difference(pair.second, pair.first, -pair.difference, -pair.high, -pair.low, pair.p, pair.p_holm)
+        result = pair if (pair.first, pair.second) in before else turned
+        expected = before[result.first, result.second]
         for name in ("difference", "low", "high", "p", "p_holm"):
-            assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-12)
+            assert getattr(result, name) == pytest.approx(getattr(expected, name), abs=1e-12)
 
 
 def test_equal_contestants_do_not_differ() -> None:
     contestants, labels, groups = make_task(0, (0.5, 1.0))
     twice = {"a": contestants["a"], "again": contestants["a"].copy(), "b": contestants["b"]}
-    found = compare(twice, labels, groups, num_samples=200)[0]
-    assert found == Difference("a", "again", 0, 0, 0, 1, 1)
+    result = compare(twice, labels, groups, num_samples=200)[0]
+    assert result == Difference("a", "again", 0, 0, 0, 1, 1)
 
 
-def test_a_clear_difference_holds_after_the_correction() -> None:
-    found = compare(*make_task(1, (2.0, 0.0, 0.0), num_rows=200), num_samples=1000)
-    assert [one.p_holm < 0.05 for one in found] == [True, True, False]
-    assert found[0].low > 0
+def test_a_clear_difference_is_significant_after_the_correction() -> None:
+    results = compare(*make_task(1, (2.0, 0.0, 0.0), num_rows=200), num_samples=1000)
+    assert [result.p_holm < 0.05 for result in results] == [True, True, False]
+    assert results[0].low > 0
 
 
 def rejection_rate(groups: np.ndarray, rows_per_noise: int, num_worlds: int = 400) -> float:
-    """Returns how often p <= .05 for two contestants with errors drawn alike, each for `rows_per_noise` rows."""
+    """Returns how often p <= .05 for two equally good contestants whose errors are shared by `rows_per_noise` rows."""
     random, num_rejected = np.random.default_rng(0), 0
     labels = np.repeat(np.arange(len(groups) // rows_per_noise) % 3, rows_per_noise)
     for world in range(num_worlds):
@@ -115,32 +115,32 @@ def rejection_rate(groups: np.ndarray, rows_per_noise: int, num_worlds: int = 40
     return num_rejected / num_worlds
 
 
-def test_alike_contestants_are_told_apart_as_rarely_as_promised() -> None:
+def test_equally_good_contestants_differ_as_rarely_as_the_level_promises() -> None:
     assert 0.02 < rejection_rate(np.arange(180), rows_per_noise=1) < 0.085
 
 
-def test_only_whole_groups_keep_the_promise_when_rows_of_a_group_are_alike() -> None:
+def test_only_whole_groups_keep_the_level_when_rows_of_a_group_are_alike() -> None:
     assert 0.02 < rejection_rate(np.repeat(np.arange(180), 4), rows_per_noise=4) < 0.085
     assert rejection_rate(np.arange(720), rows_per_noise=4) > 0.2
 
 
 def test_any_score_can_be_compared() -> None:
     contestants, labels, groups = make_task(2, (1.0, 0.0))
-    (found,) = compare(contestants, labels, groups, macro_auc_score, num_samples=40)
-    assert found.difference == macro_auc_score(contestants["a"], labels) - macro_auc_score(contestants["b"], labels)
-    assert found.p == 1 / 41
+    (result,) = compare(contestants, labels, groups, macro_auc_score, num_samples=40)
+    assert result.difference == macro_auc_score(contestants["a"], labels) - macro_auc_score(contestants["b"], labels)
+    assert result.p == 1 / 41
 
 
 def test_resamples_without_a_score_are_left_out() -> None:
     probabilities, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])
     both = {"right": probabilities, "wrong": probabilities[::-1]}
-    (found,) = compare(both, labels, np.arange(2), macro_auc_score, num_samples=50)
-    assert (found.low, found.high) == (1, 1)
+    (result,) = compare(both, labels, np.arange(2), macro_auc_score, num_samples=50)
+    assert (result.low, result.high) == (1, 1)
     with pytest.raises(DataError, match="'right' is not defined"):
         compare(both, np.zeros(2, dtype=int), np.arange(2), macro_auc_score)
 
 
-def test_comparisons_that_could_show_nothing_are_refused() -> None:
+def test_too_few_resamples_or_contestants_are_refused() -> None:
     contestants, labels, groups = make_task(0, (0.0, 0.0, 0.0))
     with pytest.raises(ConfigError, match="3 comparisons at the 95% level need at least 60 resamples, but got 59"):
         compare(contestants, labels, groups, num_samples=59)
@@ -156,27 +156,27 @@ def test_holm_by_hand() -> None:
     np.testing.assert_allclose(holm(np.array([0.6, 0.7])), [1, 1])
 
 
-def test_the_sentence_names_what_holds_from_the_better_side() -> None:
-    found = sentence([difference("a", "b", -0.031, 0.001), difference("a", "c", 0.01, 0.4)])
-    assert found == (
-        "In 1 of 2 comparisons a difference holds at the 95% level after Holm's correction for all of them: "
+def test_the_sentence_names_the_better_contestant_first() -> None:
+    text = sentence([difference("a", "b", -0.031, 0.001), difference("a", "c", 0.01, 0.4)])
+    assert text == (
+        "In 1 of 2 comparisons the difference is significant at the 95% level after Holm's correction for all of them: "
         "b over a by 0.031 (0.011 to 0.041). The rows do not decide the other 1, which does not make those equal."
     )
 
 
 def test_the_sentence_cuts_a_long_list_and_keeps_the_clearest() -> None:
-    many = [difference(f"first {place}", "second", 0.1, 0.04 - place / 1000) for place in range(8)]
-    found = sentence(many)
-    assert found.startswith("In 8 of 8 comparisons")
-    assert found.index("first 7 over") < found.index("first 3 over")
-    assert found.endswith("and 3 more.")
-    assert "first 2" not in found
+    differences = [difference(f"first {place}", "second", 0.1, 0.04 - place / 1000) for place in range(8)]
+    text = sentence(differences)
+    assert text.startswith("In 8 of 8 comparisons")
+    assert text.index("first 7 over") < text.index("first 3 over")
+    assert text.endswith("and 3 more.")
+    assert "first 2" not in text
 
 
-def test_the_sentence_does_not_call_equal_what_it_cannot_tell_apart() -> None:
+def test_the_sentence_does_not_call_insignificant_differences_equal() -> None:
     close = difference("a", "b", 0.01, 0.04)
-    assert sentence([close, replace(close, second="c")], level=0.99).startswith("In none of 2 comparisons does a")
-    assert "does not show that they score alike" in sentence([replace(close, p_holm=0.06)])
+    assert sentence([close, replace(close, second="c")], level=0.99).startswith("In none of 2 comparisons is the")
+    assert "does not show equal scores" in sentence([replace(close, p_holm=0.06)])
 
 
 @settings(max_examples=60, deadline=None)
@@ -196,9 +196,9 @@ def test_the_expected_best_of_many_scores_keeps_its_digits() -> None:
         assert expected_best(np.arange(1.0, num_scores + 1), k) == pytest.approx(expected, rel=1e-10)
 
 
-def test_the_expected_best_refuses_what_cannot_be_drawn() -> None:
+def test_the_expected_best_refuses_impossible_budgets_and_undefined_scores() -> None:
     for k in (0, 4):
-        with pytest.raises(ConfigError, match=f"1 to the 3 scores known, but got {k}"):
+        with pytest.raises(ConfigError, match=f"1 to the 3 scores, but got {k}"):
             expected_best(np.ones(3), k)
     with pytest.raises(DataError, match="not defined"):
         expected_best(np.array([0.1, np.nan]), 1)
@@ -211,7 +211,7 @@ def test_the_cross_fitted_choice_by_hand() -> None:
     np.testing.assert_array_equal(cross_fitted_choice(fold_scores, 3), [0.1, 0.5, 0.5])
 
 
-def test_the_choice_for_a_fold_sees_no_other_division_of_the_same_rows() -> None:
+def test_the_choice_for_a_fold_ignores_other_divisions_of_the_rows() -> None:
     first = np.array([[0.9, 0.5, 0.5], [0.6, 0.7, 0.6], [0.1, 0.9, 0.7]])
     second = first[::-1]
     both = cross_fitted_choice(np.hstack([first, second]), 3)
@@ -225,9 +225,9 @@ def test_of_equal_candidates_the_first_is_chosen_whatever_the_rounding() -> None
     assert cross_fitted_choice(fold_scores, 4)[0] == 5
 
 
-def test_the_cross_fitted_choice_among_noise_is_not_too_good() -> None:
+def test_the_cross_fitted_choice_among_noise_gains_nothing() -> None:
     fold_scores = np.random.default_rng(0).normal(size=(300, 50, 5))
-    crossed = np.mean([cross_fitted_choice(one, 5).mean() for one in fold_scores])
+    crossed = np.mean([cross_fitted_choice(scores, 5).mean() for scores in fold_scores])
     assert fold_scores.mean(axis=2).max(axis=1).mean() > 0.9
     assert abs(crossed) < 0.08
 
@@ -242,13 +242,13 @@ def test_a_choice_without_candidates_or_other_folds_is_refused(shape: tuple[int,
 
 def test_scores_elsewhere_are_means_of_the_other_folds_of_a_division():
     fold_scores = np.random.default_rng(0).random((4, 6))
-    found = scores_elsewhere(fold_scores, 3)
+    elsewhere = scores_elsewhere(fold_scores, 3)
     for fold in range(6):
         others = [other for other in range(fold // 3 * 3, fold // 3 * 3 + 3) if other != fold]
-        np.testing.assert_allclose(found[:, fold], fold_scores[:, others].mean(axis=1))
+        np.testing.assert_allclose(elsewhere[:, fold], fold_scores[:, others].mean(axis=1))
 
 
-def test_a_guide_takes_the_place_of_the_mean():
+def test_guides_replace_the_mean_over_the_other_folds():
     fold_scores = np.array([[0.1, 0.9], [0.5, 0.6]])
     guides = np.array([[1.0, 0.0], [0.0, 1.0]])
     np.testing.assert_array_equal(cross_fitted_choice(fold_scores, 2, guides), [0.1, 0.6])

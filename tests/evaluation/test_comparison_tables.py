@@ -1,4 +1,4 @@
-"""Tables beside those of the rows."""
+"""Comparison tables of a leaderboard."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -40,7 +40,7 @@ def test_the_published_ablation_is_printed_row_for_row() -> None:
     assert table.cells == expected
 
 
-def test_an_ablation_keeps_its_order_and_shows_what_failed() -> None:
+def test_an_ablation_keeps_its_order_and_shows_failed_rows() -> None:
     table = grid_table({"z": row_scores(12.34, 5, 100, 99.96), "failed": {}, "a": row_scores(1, 2, 3, 4)})
     assert table.cells[:2] == (("z", "12.3", "5.0", "100.0", "100.0"), ("failed", None, None, None, None))
     assert table.cells[2][0] == "a"
@@ -70,7 +70,7 @@ def test_a_family_without_recipes_is_refused(scores: dict[str, list[float]]) -> 
         expected_best_table(scores)
 
 
-def test_differences_are_shown_with_words() -> None:
+def test_the_significance_table_has_a_summary_in_words() -> None:
     clear = Difference("a", "b", 0.1, 0.05, 0.15, 0.0001, 0.0002)
     unclear = replace(clear, second="c", difference=-0.01, low=float("nan"), high=float("nan"), p=0.6, p_holm=1.0)
     table = significance_table([clear, unclear], level=0.9)
@@ -79,12 +79,12 @@ def test_differences_are_shown_with_words() -> None:
         ("a", "b", 0.1, 0.05, 0.15, "<0.001", "<0.001"),
         ("a", "c", -0.01, None, None, "0.600", "1.000"),
     )
-    assert table.note.startswith("In 1 of 2 comparisons a difference holds at the 90% level")
+    assert table.note.startswith("In 1 of 2 comparisons the difference is significant at the 90% level")
     assert table.num_text == 2
 
 
 @pytest.mark.parametrize("cell", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_that_are_none_are_refused(cell: Cell) -> None:
+def test_numbers_that_are_not_finite_are_refused(cell: Cell) -> None:
     with pytest.raises(ArtifactError, match="write None"):
         replace(TABLE, cells=(("a", cell),))
 
@@ -96,6 +96,6 @@ def test_a_line_of_another_length_is_refused(line: tuple[Cell, ...]) -> None:
 
 
 @pytest.mark.parametrize("label", ["", "Label", "a b", "a}", "1st", "ä"])
-def test_a_label_that_a_format_could_break_on_is_refused(label: str) -> None:
-    with pytest.raises(ArtifactError, match="small letters"):
+def test_a_label_with_other_characters_is_refused(label: str) -> None:
+    with pytest.raises(ArtifactError, match="lowercase letters"):
         replace(TABLE, label=label)

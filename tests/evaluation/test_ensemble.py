@@ -33,7 +33,7 @@ def make_ensemble() -> Ensemble:
     return Ensemble(members, (3, 1), (0.5, 0.6, 0.7, 0.8), 0.65, "folds")
 
 
-def test_the_selection_weighs_recipes_and_views() -> None:
+def test_the_selection_weights_recipes_and_views() -> None:
     ensemble = Ensemble.select(RESULTS, LABELS, num_picks=10)
     candidates = member_probabilities(RESULTS)
     assert set(ensemble.members) <= set(candidates)
@@ -55,11 +55,12 @@ def test_candidates_are_all_recipes_in_all_views() -> None:
 def test_combining_is_the_weighted_mean_of_its_members_alone() -> None:
     rows = np.arange(5)
     results = [
-        FoldAverage(rows, ("identity", "rot90"), one.probabilities[:, :5], one.recipe_key, "folds") for one in RESULTS
+        FoldAverage(rows, ("identity", "rot90"), result.probabilities[:, :5], result.recipe_key, "folds")
+        for result in RESULTS
     ]
-    found = make_ensemble().combine(member_probabilities(results))
+    combined = make_ensemble().combine(member_probabilities(results))
     expected = (3 * RESULTS[1].probabilities[1, :5] + RESULTS[0].probabilities[0, :5]) / 4
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(combined, expected, rtol=1e-6)
     with pytest.raises(ArtifactError, match="no 'rot90' view of recipe b"):
         make_ensemble().combine(member_probabilities(results[:1]))
 
@@ -70,12 +71,12 @@ def test_results_of_other_folds_or_rows_are_refused(change: dict[str, Any]) -> N
         Ensemble.select([RESULTS[0], replace(RESULTS[1], **change)], LABELS)
 
 
-def test_a_recipe_that_is_there_twice_is_refused() -> None:
+def test_a_recipe_that_occurs_twice_is_refused() -> None:
     with pytest.raises(ArtifactError, match="a candidate once"):
         Ensemble.select([RESULTS[0], RESULTS[0]], LABELS)
 
 
-def test_a_selection_from_nothing_is_refused() -> None:
+def test_a_selection_without_results_is_refused() -> None:
     with pytest.raises(DataError, match="got none"):
         Ensemble.select([], LABELS)
 
@@ -89,12 +90,12 @@ def test_a_selection_from_nothing_is_refused() -> None:
         {"members": (), "weights": ()},
     ],
 )
-def test_weights_that_cannot_be_right_are_refused(change: dict[str, Any]) -> None:
+def test_invalid_members_or_weights_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ArtifactError, match="positive weight"):
         replace(make_ensemble(), **change)
 
 
-def test_a_file_gives_back_the_same_ensemble(tmp_path: Path) -> None:
+def test_a_written_ensemble_is_read_back_unchanged(tmp_path: Path) -> None:
     make_ensemble().write(tmp_path / "ensemble.json")
     assert Ensemble.read(tmp_path / "ensemble.json") == make_ensemble()
 
@@ -106,7 +107,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, spoiled: object) ->
         Ensemble.read(tmp_path / "ensemble.json")
 
 
-def test_a_file_that_lost_a_score_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_the_cross_fitted_score_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ensemble.json"
     make_ensemble().write(path)
     write_json(path, {name: value for name, value in read_json(path).items() if name != "cross_fitted_score"})

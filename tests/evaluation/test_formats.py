@@ -1,4 +1,4 @@
-"""Every format of the leaderboard, with names that try to break out of it."""
+"""Every format of the leaderboard, with names that try to break it."""
 
 import csv
 import io
@@ -71,15 +71,15 @@ def test_csv_has_the_exact_values() -> None:
     assert rows[0]["command"] == BOARD.rows[0].command
 
 
-def test_parquet_has_types_and_what_holds_for_all_rows(tmp_path: Path) -> None:
+def test_parquet_has_types_and_metadata(tmp_path: Path) -> None:
     write_leaderboard(BOARD, tmp_path)
     table = pq.read_table(tmp_path / "leaderboard.parquet")
     assert table.drop_columns([]).to_pydict() == BOARD.to_table().to_pydict()
-    known = json.loads(table.schema.metadata[b"raysk.leaderboard"])
-    assert known == {"class_names": list(CLASSES), "meta": dict(BOARD.meta)}
+    metadata = json.loads(table.schema.metadata[b"raysk.leaderboard"])
+    assert metadata == {"class_names": list(CLASSES), "meta": dict(BOARD.meta)}
 
 
-def test_md_tables_have_as_many_cells_in_every_line() -> None:
+def test_md_tables_have_equally_many_cells_in_every_line() -> None:
     blocks = [block.splitlines() for block in text("md").split("\n\n") if block.startswith("|")]
     assert len(blocks) >= 4
     for place, block in enumerate(blocks, start=1):
@@ -89,20 +89,18 @@ def test_md_tables_have_as_many_cells_in_every_line() -> None:
 
 
 def test_md_shows_further_tables_after_the_others() -> None:
-    found = text("md")
-    assert "| --- | ---: | ---: |\n" in found
-    assert (
-        found.index("## F1 of each class") < found.index("## Ablation of R&D_50%") < found.index("## What the scores")
-    )
-    assert "| none | – | 0.500 |\n\np \\< 0.05 & \\[so\\] \\*on\\*\n" in found
+    page = text("md")
+    assert "| --- | ---: | ---: |\n" in page
+    assert page.index("## F1 of each class") < page.index("## Ablation of R&D_50%") < page.index("## What the scores")
+    assert "| none | – | 0.500 |\n\np \\< 0.05 & \\[so\\] \\*on\\*\n" in page
 
 
 def test_tex_shows_further_tables_whole() -> None:
-    found = text("tex").split("\\begin{table}")[-1]
-    assert "\\label{tab:leaderboard-ablation}" in found
-    assert "{@{}lrr@{}}" in found
-    assert "90.0 & $-$0.012 \\\\\n    none & -- & 0.500 \\\\" in found
-    assert "\\caption{Ablation of R\\&D\\_50\\%. p \\textless{} 0.05" in found
+    table = text("tex").split("\\begin{table}")[-1]
+    assert "\\label{tab:leaderboard-ablation}" in table
+    assert "{@{}lrr@{}}" in table
+    assert "90.0 & $-$0.012 \\\\\n    none & -- & 0.500 \\\\" in table
+    assert "\\caption{Ablation of R\\&D\\_50\\%. p \\textless{} 0.05" in table
 
 
 def test_md_summary_shows_scores_and_cost() -> None:
@@ -113,19 +111,19 @@ def test_md_summary_shows_scores_and_cost() -> None:
     assert last == ["3", "plain", "two-stage", "0.880 [0.300, 0.950]", "**0.500** ± 0.012", "1.0 h", "1,234,567"]
 
 
-def test_md_says_what_each_row_rests_on_and_how_to_repeat_it() -> None:
-    found = text("md")
+def test_md_has_the_origin_and_the_command_of_each_row() -> None:
+    page = text("md")
     for row in BOARD.rows:
-        assert f"- key `{row.key}`, commit `abc1234`\n\n```bash\n{row.command}\n```" in found
-    assert found.count("- chosen on: out-of-fold rows & 3 folds") == 3
+        assert f"- key `{row.key}`, commit `abc1234`\n\n```bash\n{row.command}\n```" in page
+    assert page.count("- chosen on: out-of-fold rows & 3 folds") == 3
 
 
 def test_tex_cuts_long_leaderboards_and_says_so() -> None:
     board = Leaderboard(tuple(make_row(place, f"recipe {place}") for place in range(25)), CLASSES)
-    found = text("tex", board)
-    assert "% The 20 best of 25 rows" in found
-    assert "recipe 19 &" in found
-    assert "recipe 20 &" not in found
+    content = text("tex", board)
+    assert "% The 20 best of 25 rows" in content
+    assert "recipe 19 &" in content
+    assert "recipe 20 &" not in content
 
 
 def test_tex_comments_stay_on_their_lines() -> None:

@@ -1,4 +1,4 @@
-"""The tables that people read, in a style of their own."""
+"""The tables that people read, in a style for tests."""
 
 from dataclasses import replace
 from string import Template
@@ -35,9 +35,9 @@ def test_a_cell_has_its_value_its_interval_and_the_mark_of_the_best() -> None:
     assert [line[2] for line in means.cells] == ["<0.610>", "0.600", "none"]
 
 
-def test_classes_stand_in_their_order_with_their_mean() -> None:
-    found = {"test_macro_f1": 0.5, "test_f1_z": 0.25, "test_f1_a": 0.75, "test_recall_a": 1, "test_precision_z": 0.125}
-    grids = leaderboard_grids(Leaderboard((make_row("r", **found),), ("z", "a")), STYLE)
+def test_classes_keep_their_order_and_have_their_mean() -> None:
+    scores = {"test_macro_f1": 0.5, "test_f1_z": 0.25, "test_f1_a": 0.75, "test_recall_a": 1, "test_precision_z": 0.125}
+    grids = leaderboard_grids(Leaderboard((make_row("r", **scores),), ("z", "a")), STYLE)
     by_label = {grid.label: grid for grid in grids}
     assert list(by_label) == ["scores", "f1", "recall", "precision"]
     assert by_label["f1"].headings == ["", "name", "Z", "A", "mean"]
@@ -47,15 +47,15 @@ def test_classes_stand_in_their_order_with_their_mean() -> None:
 
 
 def test_without_test_scores_all_tables_are_out_of_fold() -> None:
-    found = {"oof_macro_f1": 0.5, "oof_macro_f1_sd": 0.1, "oof_f1_a": 0.3}
-    summary, classes = leaderboard_grids(Leaderboard((make_row("r", **found),), ("a",)), STYLE)
+    scores = {"oof_macro_f1": 0.5, "oof_macro_f1_sd": 0.1, "oof_f1_a": 0.3}
+    summary, classes = leaderboard_grids(Leaderboard((make_row("r", **scores),), ("a",)), STYLE)
     assert summary.title == "Scores out of fold"
     assert summary.cells == [["1", "R", "one-stage", "0.500 +- 0.100"]]
     assert classes.title == "F1 of each class out of fold"
     assert classes.cells == [["1", "R", "0.300", "0.500"]]
 
 
-def test_the_cross_fitted_score_has_a_column_behind_the_score_and_a_note() -> None:
+def test_the_cross_fitted_score_has_a_column_after_the_score_and_a_note() -> None:
     chosen = make_row("a", oof_macro_f1=0.61, oof_macro_f1_sd=0.1, oof_macro_f1_crossfit=0.55, oof_accuracy=0.5)
     plain = make_row("b", oof_macro_f1=0.5)
     summary = leaderboard_grids(Leaderboard((chosen, plain), ()), STYLE)[0]
@@ -69,7 +69,7 @@ def test_the_cross_fitted_score_has_a_column_behind_the_score_and_a_note() -> No
     assert "CROSS-FITTED" in folds.note
 
 
-def test_further_tables_follow_in_their_order_and_in_the_style() -> None:
+def test_further_tables_follow_in_order_and_in_the_style() -> None:
     cells = (("full", 0.12345, "90.0"), ("less", -0.0321, None), ("same", -0.0001, "8"))
     table = ComparisonTable("What if", "what", ("", "change", "percent"), 1, cells, "read it so")
     board = Leaderboard((make_row("r", oof_macro_f1=0.5),), (), {}, (table, replace(table, label="more")))

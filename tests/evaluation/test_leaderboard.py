@@ -48,8 +48,8 @@ def test_rows_are_sorted_by_test_score_then_out_of_fold_then_key() -> None:
         make_row("b", test_macro_f1=0.5, oof_macro_f1=0.6),
         make_row("a", test_macro_f1=0.7, oof_macro_f1=0.1),
     ]
-    found = [row.key for row in Leaderboard(tuple(rows), NAMES).rows]
-    assert found == ["a", "b", "c", "d", "untested", "failed"]
+    keys = [row.key for row in Leaderboard(tuple(rows), NAMES).rows]
+    assert keys == ["a", "b", "c", "d", "untested", "failed"]
 
 
 def test_two_rows_with_one_key_are_refused() -> None:
@@ -61,7 +61,7 @@ def test_two_rows_with_one_key_are_refused() -> None:
 @pytest.mark.parametrize(
     "scores", [{"test_macro_f1": float("nan")}, {"test_macro_f1": float("inf")}, {"macro_f1": 0.5}]
 )
-def test_scores_that_cannot_be_right_are_refused(scores: dict[str, float]) -> None:
+def test_invalid_scores_are_refused(scores: dict[str, float]) -> None:
     with pytest.raises(ArtifactError, match="macro_f1="):
         make_row("a", **scores)
 
@@ -74,32 +74,32 @@ def test_an_unknown_kind_is_refused() -> None:
 
 def test_out_of_fold_scores_are_means_and_spread_over_folds() -> None:
     probabilities, labels, folds = make_task()
-    found = scores_out_of_fold(probabilities, labels, folds, NAMES)
-    assert {f"oof_{name}" for name in scores(probabilities, labels, NAMES)} < set(found)
+    summary = scores_out_of_fold(probabilities, labels, folds, NAMES)
+    assert {f"oof_{name}" for name in scores(probabilities, labels, NAMES)} < set(summary)
     for name, score in (("macro_f1", macro_f1_score), ("macro_auc", macro_auc_score)):
         by_fold = [score(probabilities[folds == fold], labels[folds == fold]) for fold in range(3)]
-        assert found[f"oof_{name}"] == pytest.approx(np.mean(by_fold))
-        assert found[f"oof_{name}_sd"] == pytest.approx(np.std(by_fold, ddof=1))
+        assert summary[f"oof_{name}"] == pytest.approx(np.mean(by_fold))
+        assert summary[f"oof_{name}_sd"] == pytest.approx(np.std(by_fold, ddof=1))
 
 
 def test_one_fold_has_no_spread() -> None:
     probabilities, labels, _ = make_task()
-    found = scores_out_of_fold(probabilities, labels, np.zeros(90, dtype=int), NAMES)
-    assert not [name for name in found if name.endswith("_sd")]
+    summary = scores_out_of_fold(probabilities, labels, np.zeros(90, dtype=int), NAMES)
+    assert not [name for name in summary if name.endswith("_sd")]
 
 
 def test_test_scores_have_intervals_over_groups() -> None:
     probabilities, labels, _ = make_task()
     groups = np.arange(90) // 3
-    found = scores_on_test(probabilities, labels, groups, NAMES)
+    test_scores = scores_on_test(probabilities, labels, groups, NAMES)
     for name, score in (("macro_f1", macro_f1_score), ("balanced_accuracy", balanced_accuracy_score)):
-        ends = found[f"test_{name}_low"], found[f"test_{name}_high"]
+        ends = test_scores[f"test_{name}_low"], test_scores[f"test_{name}_high"]
         assert ends == bootstrap_interval(score, probabilities, labels, groups)
-        assert ends[0] < found[f"test_{name}"] < ends[1]
-    make_row("a", **found)
+        assert ends[0] < test_scores[f"test_{name}"] < ends[1]
+    make_row("a", **test_scores)
 
 
-def test_the_table_has_a_column_a_score_and_null_where_there_is_none() -> None:
+def test_the_table_has_a_column_per_score_and_null_for_missing_scores() -> None:
     first = make_row("a", test_macro_f1=0.6, test_macro_f1_high=0.7, test_macro_f1_low=0.5, oof_f1_nv=0.1)
     second = make_row("b", oof_macro_f1=0.4, oof_macro_f1_sd=0.1, oof_accuracy=0.5)
     table = Leaderboard((second, first), NAMES).to_table()
@@ -115,23 +115,23 @@ def test_the_table_has_a_column_a_score_and_null_where_there_is_none() -> None:
     assert table.column("images").to_pylist() == [300, 300]
 
 
-def test_the_cross_fitted_score_stands_behind_the_score_and_has_no_say_in_the_order() -> None:
+def test_the_cross_fitted_score_follows_the_score_and_does_not_affect_the_order() -> None:
     first = make_row("a", oof_macro_f1=0.6, oof_macro_f1_sd=0.1, oof_macro_f1_crossfit=0.2, oof_accuracy=0.5)
     board = Leaderboard((make_row("b", oof_macro_f1=0.5, oof_macro_f1_crossfit=0.5), first), NAMES)
     assert [row.key for row in board.rows] == ["a", "b"]
     assert board.score_columns == ("oof_macro_f1", "oof_macro_f1_sd", "oof_macro_f1_crossfit", "oof_accuracy")
 
 
-def test_tables_are_kept_in_their_order(tmp_path: Path) -> None:
+def test_tables_keep_their_order(tmp_path: Path) -> None:
     board = Leaderboard((make_row("a"),), NAMES, {"data": "x"}, (TABLE, replace(TABLE, label="again", cells=())))
     write_json(tmp_path / "leaderboard.json", board.to_json())
     assert Leaderboard.read(tmp_path / "leaderboard.json") == board
 
 
-def test_a_leaderboard_from_before_there_were_tables_is_read(tmp_path: Path) -> None:
+def test_a_leaderboard_of_an_older_version_without_tables_is_read(tmp_path: Path) -> None:
     board = Leaderboard((make_row("a"),), NAMES)
-    known = {name: value for name, value in board.to_json().items() if name != "tables"}
-    write_json(tmp_path / "leaderboard.json", known)
+    content = {name: value for name, value in board.to_json().items() if name != "tables"}
+    write_json(tmp_path / "leaderboard.json", content)
     assert Leaderboard.read(tmp_path / "leaderboard.json") == board
 
 

@@ -69,12 +69,12 @@ def test_scores_of_each_class_agree_with_scikit_learn_where_they_are_defined(tas
     classes = np.arange(probabilities.shape[1])
     expected = reference.precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
     labelled, seen = np.isin(classes, labels), np.isin(classes, np.union1d(labels, predicted))
-    for found, wanted, defined in (
+    for actual, wanted, defined in (
         (precision_scores(probabilities, labels), expected[0], seen),
         (recall_scores(probabilities, labels), expected[1], labelled),
         (f1_scores(probabilities, labels), expected[2], seen),
     ):
-        np.testing.assert_allclose(found, np.where(defined, wanted, np.nan))
+        np.testing.assert_allclose(actual, np.where(defined, wanted, np.nan))
 
 
 @settings(max_examples=80, deadline=None)
@@ -117,7 +117,7 @@ def test_auc_sees_an_order_that_predicted_classes_hide() -> None:
 
 
 @pytest.mark.parametrize("name", list(metrics))
-def test_every_metric_is_one_for_certain_and_right(name: str) -> None:
+def test_every_metric_is_one_for_certain_and_correct_predictions(name: str) -> None:
     labels = np.array([0, 1, 2, 2, 1, 0, 0])
     assert metrics[name](np.eye(3)[labels], labels) == 1
 
@@ -126,17 +126,17 @@ def test_every_metric_is_one_for_certain_and_right(name: str) -> None:
 def test_every_metric_ignores_the_order_of_rows(name: str) -> None:
     probabilities, labels = make_task(60, 4, seed=1, decimals=1)
     order = np.random.default_rng(0).permutation(60)
-    found = metrics[name](probabilities[order], labels[order])
-    assert found == pytest.approx(metrics[name](probabilities, labels), abs=1e-12)
+    reordered = metrics[name](probabilities[order], labels[order])
+    assert reordered == pytest.approx(metrics[name](probabilities, labels), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", list(metrics))
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [([0, 1], "shapes"), ([0, 1, 3], "0 to 2, but got 0 to 3"), ([-1, 1, 2], "but got -1 to 2")],
 )
-def test_every_metric_refuses_labels_of_something_else(name: str, labels: list[int], told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_every_metric_refuses_labels_that_do_not_match(name: str, labels: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         metrics[name](np.eye(3), np.array(labels))
 
 
@@ -147,21 +147,21 @@ def test_an_unknown_metric_names_the_nearest() -> None:
 
 def test_scores_hold_every_metric_and_class() -> None:
     probabilities, labels = make_task(200, 3, seed=5)
-    found = scores(probabilities, labels, ("mel", "nv", "vasc"))
+    by_name = scores(probabilities, labels, ("mel", "nv", "vasc"))
     classes = {f"{score}_{name}" for score in ("precision", "recall", "f1") for name in ("mel", "nv", "vasc")}
-    assert set(found) == set(metrics) | classes
-    assert found["recall_nv"] == pytest.approx(recall_scores(probabilities, labels)[1])
-    assert found["macro_f1"] == pytest.approx(np.mean([found[f"f1_{name}"] for name in ("mel", "nv", "vasc")]))
+    assert set(by_name) == set(metrics) | classes
+    assert by_name["recall_nv"] == pytest.approx(recall_scores(probabilities, labels)[1])
+    assert by_name["macro_f1"] == pytest.approx(np.mean([by_name[f"f1_{name}"] for name in ("mel", "nv", "vasc")]))
 
 
-def test_scores_leave_out_what_is_not_defined() -> None:
-    found = scores(np.array([[0.8, 0.2, 0.0], [0.3, 0.7, 0.0]]), np.array([0, 0]), ("a", "b", "c"))
-    assert {"recall_b", "recall_c", "f1_c", "precision_c", "macro_auc"}.isdisjoint(found)
-    assert found["recall_a"] == 0.5
-    assert found["f1_b"] == 0
+def test_undefined_scores_are_left_out() -> None:
+    by_name = scores(np.array([[0.8, 0.2, 0.0], [0.3, 0.7, 0.0]]), np.array([0, 0]), ("a", "b", "c"))
+    assert {"recall_b", "recall_c", "f1_c", "precision_c", "macro_auc"}.isdisjoint(by_name)
+    assert by_name["recall_a"] == 0.5
+    assert by_name["f1_b"] == 0
 
 
-def test_counts_of_many_candidates_are_those_of_each() -> None:
+def test_counts_of_many_candidates_equal_the_counts_of_each() -> None:
     random = np.random.default_rng(0)
     labels, predicted = random.integers(4, size=30), random.integers(4, size=(2, 3, 30))
     together = count_classes(predicted, labels, 4)
@@ -184,11 +184,11 @@ def test_bootstrap_agrees_with_resampling_rows_by_hand(score: Score) -> None:
         drawn = names[random.integers(len(names), size=len(names))]
         rows = np.concatenate([np.flatnonzero(groups == name) for name in drawn])
         values.append(score(probabilities[rows], labels[rows]))
-    found = bootstrap_interval(score, probabilities, labels, groups, num_samples=50, seed=7, level=0.8)
-    np.testing.assert_allclose(found, np.nanquantile(values, [0.1, 0.9]))
+    interval = bootstrap_interval(score, probabilities, labels, groups, num_samples=50, seed=7, level=0.8)
+    np.testing.assert_allclose(interval, np.nanquantile(values, [0.1, 0.9]))
 
 
-def test_bootstrap_of_whole_groups_is_wider_than_of_rows() -> None:
+def test_bootstrap_intervals_are_wider_over_groups_than_over_rows() -> None:
     probabilities, labels = make_task(60, 2, seed=4)
     repeated, groups = np.repeat(np.arange(60), 10), np.repeat(np.arange(60), 10)
     low, high = bootstrap_interval(macro_f1_score, probabilities[repeated], labels[repeated], groups)
@@ -205,27 +205,27 @@ def test_bootstrap_depends_on_the_seed_only() -> None:
     assert first != bootstrap_interval(macro_f1_score, probabilities, labels, names, seed=2)
 
 
-def test_resampled_scores_of_two_recipes_are_pairs() -> None:
+def test_resampled_scores_of_two_recipes_are_paired() -> None:
     probabilities, labels = make_task(60, 3, seed=8)
     groups = np.arange(60) // 2
     better = probabilities + 0.05 * np.eye(3)[labels]
-    ours = resampled_scores(accuracy_score, better, labels, groups, num_samples=200)
-    theirs = resampled_scores(accuracy_score, probabilities, labels, groups, num_samples=200)
-    assert ours.shape == (200,)
-    assert (ours >= theirs).all()
-    assert (ours > theirs).any()
+    better_scores = resampled_scores(accuracy_score, better, labels, groups, num_samples=200)
+    worse_scores = resampled_scores(accuracy_score, probabilities, labels, groups, num_samples=200)
+    assert better_scores.shape == (200,)
+    assert (better_scores >= worse_scores).all()
+    assert (better_scores > worse_scores).any()
 
 
-def test_resamples_in_blocks_are_those_that_one_after_the_other_would_be() -> None:
+def test_resamples_in_blocks_equal_resamples_one_by_one() -> None:
     probabilities, labels = make_task(40, 3, seed=9)
     groups, num_samples = np.arange(40), 2 * BLOCK_DRAWS // 40
 
     def row_by_row(probabilities: np.ndarray, labels: np.ndarray) -> float:
         return macro_f1_score(probabilities, labels)
 
-    found = resampled_scores(macro_f1_score, probabilities, labels, groups, num_samples, seed=1)
+    in_blocks = resampled_scores(macro_f1_score, probabilities, labels, groups, num_samples, seed=1)
     np.testing.assert_array_equal(
-        found, resampled_scores(row_by_row, probabilities, labels, groups, num_samples, seed=1)
+        in_blocks, resampled_scores(row_by_row, probabilities, labels, groups, num_samples, seed=1)
     )
 
 

@@ -1,4 +1,4 @@
-"""The page for a browser: whole, readable by any XML reader, and nothing that a name could start."""
+"""The page for a browser: whole, readable by any XML reader, and safe against any name."""
 
 import re
 from dataclasses import replace
@@ -31,13 +31,13 @@ def parsed(leaderboard: Leaderboard) -> ElementTree.Element:
     return ElementTree.fromstring(html_page(leaderboard))
 
 
-def test_the_page_is_whole_and_shows_names_as_they_are() -> None:
+def test_the_page_is_whole_and_shows_names_unchanged() -> None:
     page = parsed(BOARD)
     assert not list(page.iter("script"))
     texts = ["".join(cell.itertext()) for cell in page.iter("td")]
     assert texts.count(NASTY) == 3  # two tables of rows, and the further one
-    assert next(found.text for found in page.iter("dd")) == NASTY
-    assert [found.text for found in page.iter("pre")] == [BOARD.rows[0].command] * 2
+    assert next(element.text for element in page.iter("dd")) == NASTY
+    assert [element.text for element in page.iter("pre")] == [BOARD.rows[0].command] * 2
 
 
 def test_the_page_loads_nothing() -> None:
@@ -48,33 +48,33 @@ def test_the_page_loads_nothing() -> None:
     assert not re.search(r"@import|url\(|https?:", html_page(BOARD))
 
 
-def test_there_is_a_picture_for_each_headline_score_that_a_row_has() -> None:
+def test_each_headline_score_has_a_chart() -> None:
     figures = list(parsed(BOARD).iter("figure"))
-    assert ["".join(found[0].itertext()) for found in figures] == ["macro-F1", "accuracy"]
-    assert [len(list(found.iter("circle"))) for found in figures] == [2, 1]
+    assert ["".join(figure[0].itertext()) for figure in figures] == ["macro-F1", "accuracy"]
+    assert [len(list(figure.iter("circle"))) for figure in figures] == [2, 1]
 
 
 @pytest.mark.parametrize(
-    ("scores", "told"),
+    ("scores", "beginning"),
     [
         ({"test_macro_f1_low": 0.5, "test_macro_f1_high": 0.95}, "macro-F1; lines: 95% interval"),
         ({"test_macro_f1_sd": 0.1}, "macro-F1; lines: standard deviation over the folds"),
     ],
 )
-def test_a_picture_says_what_its_lines_are(scores: dict[str, float], told: str) -> None:
+def test_the_caption_of_a_chart_explains_its_lines(scores: dict[str, float], beginning: str) -> None:
     caption = next(parsed(Leaderboard((make_row(0, "a", **scores),), ())).iter("figcaption")).text
     assert caption is not None
-    assert caption.startswith(told)
+    assert caption.startswith(beginning)
 
 
-def test_without_test_scores_the_pictures_are_out_of_fold() -> None:
+def test_without_test_scores_the_charts_are_out_of_fold() -> None:
     rows = tuple(replace(row, scores={"oof_macro_f1": 0.5, "oof_macro_f1_crossfit": 0.4}) for row in BOARD.rows)
     page = parsed(replace(BOARD, rows=rows))
-    assert [found.text for found in page.iter("figcaption")] == ["macro-F1"]
-    assert "macro-F1, cross-fitted" in [found.text for found in page.iter("th")]
+    assert [element.text for element in page.iter("figcaption")] == ["macro-F1"]
+    assert "macro-F1, cross-fitted" in [element.text for element in page.iter("th")]
 
 
-def test_a_long_leaderboard_has_short_pictures_and_long_tables() -> None:
+def test_a_long_leaderboard_has_short_charts_and_long_tables() -> None:
     rows = tuple(make_row(place, f"row {place}") for place in range(MOST_CHART_ROWS + 5))
     page = parsed(Leaderboard(rows, ()))
     assert len(list(page.iter("circle"))) == MOST_CHART_ROWS
@@ -82,6 +82,6 @@ def test_a_long_leaderboard_has_short_pictures_and_long_tables() -> None:
     assert "the 30 best of 35 rows" in html_page(Leaderboard(rows, ()))
 
 
-def test_each_table_has_as_many_cells_in_every_line() -> None:
+def test_all_lines_of_a_table_have_equally_many_cells() -> None:
     for table in parsed(BOARD).iter("table"):
         assert len({len(line) for line in table.iter("tr")}) == 1

@@ -1,4 +1,4 @@
-"""Predictions: what is refused, what comes back from a file, and how folds are put together."""
+"""Predictions: what is refused, what is read back from a file, and how folds are combined."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,15 +33,15 @@ def with_rows(predictions: Predictions, rows: np.ndarray) -> Predictions:
     return replace(predictions, rows=rows, probabilities=make_probabilities(rows))
 
 
-def test_a_file_gives_back_all_bits(tmp_path: Path) -> None:
+def test_written_predictions_are_read_back_exactly(tmp_path: Path) -> None:
     predictions = make_predictions(1)
     predictions.write(tmp_path / "a.parquet")
-    found = Predictions.read(tmp_path / "a.parquet")
-    np.testing.assert_array_equal(found.rows, predictions.rows)
-    np.testing.assert_array_equal(found.probabilities, predictions.probabilities)
-    assert found.probabilities.dtype == np.float32
+    reread = Predictions.read(tmp_path / "a.parquet")
+    np.testing.assert_array_equal(reread.rows, predictions.rows)
+    np.testing.assert_array_equal(reread.probabilities, predictions.probabilities)
+    assert reread.probabilities.dtype == np.float32
     for name in ("views", "recipe_key", "fold", "folds_digest", "part"):
-        assert getattr(found, name) == getattr(predictions, name)
+        assert getattr(reread, name) == getattr(predictions, name)
 
 
 def test_predictions_of_no_row_keep_their_shape(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def spoil(value: float) -> Callable[[Predictions], dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (spoil(np.nan), "row 8, view 'rot90' are .nan"),
         (spoil(np.inf), "sum to 1"),
@@ -74,7 +74,7 @@ def spoil(value: float) -> Callable[[Predictions], dict[str, Any]]:
         (lambda p: {"probabilities": p.probabilities - np.array([0.5, -0.5, 0, 0], np.float32)}, "0 or more"),
         (lambda p: {"probabilities": p.probabilities.astype(np.float16)}, "float32, but got int64 and float16"),
         (lambda p: {"rows": p.rows.astype(np.int32)}, "but got int32"),
-        (lambda p: {"rows": np.array([0, 4, 0])}, "row 0 is there 2 times"),
+        (lambda p: {"rows": np.array([0, 4, 0])}, "row 0 occurs 2 times"),
         (lambda p: {"rows": p.rows[:2]}, "2 views and 2 rows"),
         (lambda p: {"probabilities": p.probabilities[0]}, "shape"),
         (lambda p: {"views": ()}, "shape"),
@@ -82,9 +82,9 @@ def spoil(value: float) -> Callable[[Predictions], dict[str, Any]]:
         (lambda p: {"part": "train"}, "but got 'train'"),
     ],
 )
-def test_what_cannot_be_right_is_refused(change: Callable[[Predictions], dict[str, Any]], told: str) -> None:
+def test_invalid_predictions_are_refused(change: Callable[[Predictions], dict[str, Any]], message: str) -> None:
     predictions = make_predictions(0)
-    with pytest.raises(ArtifactError, match=told):
+    with pytest.raises(ArtifactError, match=message):
         replace(predictions, **change(predictions))
 
 
@@ -112,37 +112,37 @@ def test_predictions_on_other_folds_are_refused() -> None:
 def test_out_of_fold_has_each_row_once_in_order() -> None:
     shuffled = make_predictions(0)
     shuffled = with_rows(shuffled, shuffled.rows[::-1].copy())
-    found = OutOfFold.from_folds([make_predictions(2), shuffled, make_predictions(1)], FOLDS)
-    np.testing.assert_array_equal(found.rows, [0, 1, 3, 4, 6, 7, 8])
-    np.testing.assert_array_equal(found.fold_of_row, [0, 1, 2, 0, 1, 2, 0])
-    np.testing.assert_array_equal(found.probabilities, make_probabilities(found.rows))
-    assert (found.views, found.recipe_key, found.folds_digest) == (VIEWS, "recipe", FOLDS.digest)
+    out_of_fold = OutOfFold.from_folds([make_predictions(2), shuffled, make_predictions(1)], FOLDS)
+    np.testing.assert_array_equal(out_of_fold.rows, [0, 1, 3, 4, 6, 7, 8])
+    np.testing.assert_array_equal(out_of_fold.fold_of_row, [0, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(out_of_fold.probabilities, make_probabilities(out_of_fold.rows))
+    assert (out_of_fold.views, out_of_fold.recipe_key, out_of_fold.folds_digest) == (VIEWS, "recipe", FOLDS.digest)
 
 
-def test_with_repeats_a_row_is_the_mean_of_the_models_that_did_not_learn_from_it() -> None:
+def test_with_repeats_a_row_has_the_mean_of_the_models_that_did_not_learn_from_it() -> None:
     division = np.array([0, 1, TEST, 0, 1])
     folds = Folds(np.stack([division, np.where(division == TEST, TEST, 1 - division)]), 2, 0, "manifest")
     random = np.random.default_rng(0)
 
-    def one(fold: int) -> Predictions:
+    def of_fold(fold: int) -> Predictions:
         rows = folds.held_out_rows(fold)
         probabilities = random.dirichlet(np.ones(3), size=(2, len(rows))).astype(np.float32)
         return Predictions(rows, VIEWS[:2], probabilities, "recipe", fold, folds.digest, "held_out")
 
-    predictions = [one(fold) for fold in (3, 0, 2, 1)]
-    found = OutOfFold.from_folds(predictions, folds)
-    np.testing.assert_array_equal(found.rows, [0, 1, 3, 4])
-    np.testing.assert_array_equal(found.fold_of_row, [0, 1, 0, 1])
-    for place, row in enumerate(found.rows):
-        said = [p.probabilities[:, p.rows.tolist().index(row)] for p in predictions if row in p.rows]
-        assert len(said) == 2
-        np.testing.assert_allclose(found.probabilities[:, place], np.mean(said, axis=0), rtol=1e-6)
+    predictions = [of_fold(fold) for fold in (3, 0, 2, 1)]
+    out_of_fold = OutOfFold.from_folds(predictions, folds)
+    np.testing.assert_array_equal(out_of_fold.rows, [0, 1, 3, 4])
+    np.testing.assert_array_equal(out_of_fold.fold_of_row, [0, 1, 0, 1])
+    for place, row in enumerate(out_of_fold.rows):
+        of_models = [p.probabilities[:, p.rows.tolist().index(row)] for p in predictions if row in p.rows]
+        assert len(of_models) == 2
+        np.testing.assert_allclose(out_of_fold.probabilities[:, place], np.mean(of_models, axis=0), rtol=1e-6)
     with pytest.raises(ArtifactError, match="from 0 to 3 once"):
         OutOfFold.from_folds(predictions[1:], folds)
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "told"),
+    ("spoiled", "message"),
     [
         (lambda ps: ps[:2], r"got \[0, 1\]"),
         (lambda ps: [*ps, ps[0]], r"got \[0, 0, 1, 2\]"),
@@ -155,21 +155,21 @@ def test_with_repeats_a_row_is_the_mean_of_the_models_that_did_not_learn_from_it
         (lambda ps: [replace(ps[0], fold=1), ps[1], ps[2]], "model of fold 1"),
     ],
 )
-def test_folds_that_do_not_make_a_whole_are_refused(
-    spoiled: Callable[[list[Predictions]], list[Predictions]], told: str
+def test_incomplete_or_mixed_folds_are_refused(
+    spoiled: Callable[[list[Predictions]], list[Predictions]], message: str
 ) -> None:
-    with pytest.raises(ArtifactError, match=told):
+    with pytest.raises(ArtifactError, match=message):
         OutOfFold.from_folds(spoiled([make_predictions(fold) for fold in range(3)]), FOLDS)
 
 
 def test_the_fold_average_is_the_mean_over_models_row_by_row() -> None:
     parts = [make_predictions(fold, "test", seed=fold) for fold in range(3)]
     swapped = replace(parts[1], rows=parts[1].rows[::-1].copy(), probabilities=parts[1].probabilities[:, ::-1])
-    found = fold_average([parts[0], swapped, parts[2]], FOLDS)
-    np.testing.assert_array_equal(found.rows, [2, 9])
+    average = fold_average([parts[0], swapped, parts[2]], FOLDS)
+    np.testing.assert_array_equal(average.rows, [2, 9])
     expected = np.mean([make_probabilities(FOLDS.test_rows, seed) for seed in range(3)], axis=0)
-    np.testing.assert_allclose(found.probabilities, expected, rtol=1e-6)
-    np.testing.assert_allclose(found.mean().sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(average.probabilities, expected, rtol=1e-6)
+    np.testing.assert_allclose(average.mean().sum(axis=1), 1, rtol=1e-6)
 
 
 def test_the_fold_average_needs_every_model_and_row() -> None:

@@ -1,4 +1,4 @@
-"""Greedy selection against the same written as plain loops, and its honest score."""
+"""Greedy selection against plain loops, and its cross-fitted score."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def make_members(num_members: int, num_rows: int, num_classes: int, seed: int) -
 
 
 def select_by_loops(probabilities: np.ndarray, labels: np.ndarray, num_picks: int) -> tuple[list[int], list[float]]:
-    """Returns picks and scores as the paper says it, one average after another."""
+    """Returns picks and scores as in the paper, one average after another."""
     picks: list[int] = []
     scores: list[float] = []
     for _ in range(num_picks):
@@ -44,14 +44,14 @@ def select_by_loops(probabilities: np.ndarray, labels: np.ndarray, num_picks: in
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(4, 30), st.integers(2, 4), st.integers(0, 1000))
-def test_the_picks_are_those_of_plain_loops(num_members: int, num_rows: int, num_classes: int, seed: int) -> None:
+def test_the_picks_agree_with_plain_loops(num_members: int, num_rows: int, num_classes: int, seed: int) -> None:
     probabilities, labels = make_members(num_members, num_rows, num_classes, seed)
     picks, scores = select_by_loops(probabilities, labels, 6)
-    found = greedy_selection(probabilities, labels, 6)
-    assert list(found.picks) == picks
-    np.testing.assert_allclose(found.scores, scores, atol=1e-9)
+    selected = greedy_selection(probabilities, labels, 6)
+    assert list(selected.picks) == picks
+    np.testing.assert_allclose(selected.scores, scores, atol=1e-9)
     kept = picks[: scores.index(max(scores)) + 1]
-    np.testing.assert_array_equal(found.weights, [kept.count(member) for member in range(num_members)])
+    np.testing.assert_array_equal(selected.weights, [kept.count(member) for member in range(num_members)])
 
 
 def test_blocks_of_members_do_not_change_the_picks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,16 +64,16 @@ def test_blocks_of_members_do_not_change_the_picks(monkeypatch: pytest.MonkeyPat
 def test_the_best_member_comes_first_and_the_ensemble_is_no_worse() -> None:
     probabilities, labels = make_members(8, 200, 4, seed=2)
     singles = [f1_score(labels, member.argmax(axis=1), average="macro") for member in probabilities]
-    found = greedy_selection(probabilities, labels)
-    assert found.picks[0] == np.argmax(singles)
-    assert found.scores[0] == pytest.approx(max(singles))
-    assert max(found.scores) > max(singles)
-    assert len(found.scores) == 25
-    average = np.tensordot(found.weights / found.weights.sum(), probabilities, axes=1)
-    assert f1_score(labels, average.argmax(axis=1), average="macro") == pytest.approx(max(found.scores))
+    selected = greedy_selection(probabilities, labels)
+    assert selected.picks[0] == np.argmax(singles)
+    assert selected.scores[0] == pytest.approx(max(singles))
+    assert max(selected.scores) > max(singles)
+    assert len(selected.scores) == 25
+    average = np.tensordot(selected.weights / selected.weights.sum(), probabilities, axes=1)
+    assert f1_score(labels, average.argmax(axis=1), average="macro") == pytest.approx(max(selected.scores))
 
 
-def test_equal_scores_are_decided_by_the_lower_log_loss_then_by_the_place() -> None:
+def test_ties_go_to_the_lower_log_loss_then_to_the_earlier_member() -> None:
     labels = np.array([0, 1])
     unsure, sure = np.array([[0.6, 0.4], [0.4, 0.6]]), np.array([[0.9, 0.1], [0.1, 0.9]])
     probabilities = np.stack([unsure, sure, sure]).astype(np.float32)
@@ -83,17 +83,17 @@ def test_equal_scores_are_decided_by_the_lower_log_loss_then_by_the_place() -> N
 def test_a_perfect_member_is_kept_alone() -> None:
     probabilities, labels = make_members(4, 40, 3, seed=3)
     probabilities[2] = np.eye(3)[labels]
-    found = greedy_selection(probabilities, labels, 5)
-    np.testing.assert_array_equal(found.weights, [0, 0, 1, 0])
-    assert found.num_kept == 1
+    selected = greedy_selection(probabilities, labels, 5)
+    np.testing.assert_array_equal(selected.weights, [0, 0, 1, 0])
+    assert selected.num_kept == 1
 
 
-def test_members_that_are_certain_and_wrong_do_not_break_the_ties() -> None:
+def test_ties_between_certain_and_wrong_members_go_to_the_earlier_one() -> None:
     labels = np.array([0, 1, 0])
     wrong = np.eye(2)[1 - labels]
-    found = greedy_selection(np.stack([wrong, wrong]).astype(np.float32), labels, 3)
-    assert found.picks == (0, 0, 0)
-    assert found.scores == (0, 0, 0)
+    selected = greedy_selection(np.stack([wrong, wrong]).astype(np.float32), labels, 3)
+    assert selected.picks == (0, 0, 0)
+    assert selected.scores == (0, 0, 0)
 
 
 def test_a_selection_without_picks_or_rows_is_refused() -> None:
@@ -109,18 +109,18 @@ def test_a_selection_without_picks_or_rows_is_refused() -> None:
 def test_cross_fitting_selects_on_the_other_folds() -> None:
     probabilities, labels = make_members(5, 90, 3, seed=4)
     fold_of_row = np.random.default_rng(0).permutation(np.arange(90) % 3)
-    found = cross_fitted_predictions(probabilities, labels, fold_of_row, 6)
+    predicted = cross_fitted_predictions(probabilities, labels, fold_of_row, 6)
     for fold in range(3):
         held_out = fold_of_row == fold
         picks, scores = select_by_loops(probabilities[:, ~held_out], labels[~held_out], 6)
         kept = picks[: scores.index(max(scores)) + 1]
         expected = np.mean([probabilities[pick][held_out] for pick in kept], axis=0)
-        np.testing.assert_allclose(found[held_out], expected, rtol=1e-5)
-    expected_score = f1_score(labels, found.argmax(axis=1), average="macro")
+        np.testing.assert_allclose(predicted[held_out], expected, rtol=1e-5)
+    expected_score = f1_score(labels, predicted.argmax(axis=1), average="macro")
     assert cross_fitted_score(probabilities, labels, fold_of_row, 6) == pytest.approx(expected_score)
 
 
-def test_labels_of_a_fold_have_no_say_in_its_own_predictions() -> None:
+def test_labels_of_a_fold_do_not_affect_its_own_predictions() -> None:
     probabilities, labels = make_members(6, 60, 3, seed=5)
     fold_of_row = np.arange(60) % 2
     before = cross_fitted_predictions(probabilities, labels, fold_of_row)
@@ -129,8 +129,8 @@ def test_labels_of_a_fold_have_no_say_in_its_own_predictions() -> None:
     np.testing.assert_array_equal(before[fold_of_row == 0], after[fold_of_row == 0])
 
 
-def test_cross_fitting_takes_away_the_gain_of_chance() -> None:
-    # Forty members that know nothing: what the selection gains on its own rows, it does not gain on others.
+def test_cross_fitting_removes_the_gain_of_chance() -> None:
+    # Forty members without skill: the selection gains on its own rows, but not on others.
     random = np.random.default_rng(6)
     probabilities = random.dirichlet(np.ones(2), size=(40, 100)).astype(np.float32)
     labels = random.integers(2, size=100)

@@ -5,7 +5,7 @@ from raysk.evaluation.smoothing import LEAST_SETTINGS, smoothed
 
 
 def draw(rng, num_settings):
-    """Settings of a head and its rate, of which one head has none, and how good they are."""
+    """Returns settings of a head and its rate, which one head lacks, and their true scores."""
     heads = rng.choice(["linear", "cosine", "ncm"], num_settings)
     rates = 10 ** rng.uniform(-4, -1, num_settings)
     passes = rng.choice([1, 2, 4], num_settings)
@@ -17,7 +17,7 @@ def draw(rng, num_settings):
     return values, truth
 
 
-def test_what_is_chosen_by_it_is_better_than_the_best_score():
+def test_the_smoothed_choice_is_better_than_that_of_the_best_score():
     luck, guided = [], []
     for seed in range(30):
         rng = np.random.default_rng(seed)
@@ -28,7 +28,7 @@ def test_what_is_chosen_by_it_is_better_than_the_best_score():
     assert np.mean(guided) < 0.9 * np.mean(luck)
 
 
-def test_without_noise_it_keeps_the_order_of_good_and_bad():
+def test_without_noise_smoothing_keeps_the_order_of_settings():
     values, truth = draw(np.random.default_rng(0), 200)
     assert np.corrcoef(smoothed(values, truth), truth)[0, 1] > 0.9
 
@@ -39,15 +39,15 @@ def test_few_settings_keep_their_scores(num_settings):
     assert smoothed(values, truth) is truth
 
 
-def test_what_diverged_stays_zero_and_teaches_nothing():
+def test_diverged_settings_stay_zero_and_do_not_affect_others():
     rng = np.random.default_rng(0)
     values, truth = draw(rng, 100)
     diverged = [{"head": "linear", "passes": 1, "lr": 100.0 + number} for number in range(20)]
-    found = smoothed(values + diverged, np.concatenate([truth, np.zeros(20)]))
-    assert (found[100:] == 0).all() and (found[:100] > 0.3).all()
+    expected = smoothed(values + diverged, np.concatenate([truth, np.zeros(20)]))
+    assert (expected[100:] == 0).all() and (expected[:100] > 0.3).all()
 
 
-def test_the_same_settings_are_expected_to_score_the_same_each_time():
+def test_smoothing_is_deterministic():
     values, truth = draw(np.random.default_rng(0), 60)
     before = np.random.get_state()[1].copy()
     np.testing.assert_array_equal(smoothed(values, truth), smoothed(values, truth))

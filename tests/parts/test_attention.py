@@ -55,7 +55,7 @@ def test_the_loss_is_its_formula_for_every_box(boxes, seed, threshold):
         assert torch.all(torch.isclose(total, torch.ones(())) | (total == 0))
 
 
-def test_beyond_the_threshold_the_inside_has_no_gradient_and_the_outside_has():
+def test_above_the_threshold_only_the_outside_has_a_gradient():
     attention = torch.full((1, 224, 224), 0.6, requires_grad=True)
     inside, outside = region_masks(BOX, 224, 224)
     attention_loss(attention, inside, outside).sum().backward()

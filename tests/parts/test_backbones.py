@@ -37,7 +37,7 @@ def test_the_width_is_that_of_the_features(name, image_size):
         ("test_mambaout", 64),
     ],  # the last is NHWC
 )
-def test_without_pooling_every_place_of_the_maps_is_kept(name, image_size):
+def test_without_pooling_every_position_of_the_maps_is_kept(name, image_size):
     torch.manual_seed(0)
     whole = create_backbone(name, False, None, image_size, pooling="none")
     assert whole.training and all(module.training for module in whole.modules())
@@ -45,7 +45,7 @@ def test_without_pooling_every_place_of_the_maps_is_kept(name, image_size):
     pooled.load_state_dict(whole.state_dict())
     for key, value in pooled.named_buffers():
         if key.endswith("num_batches_tracked"):
-            assert value == 0  # to measure the width has not trained the batch norms
+            assert value == 0  # measuring the width has not trained the batch norms
     images = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = whole.eval()(images)
@@ -53,7 +53,7 @@ def test_without_pooling_every_place_of_the_maps_is_kept(name, image_size):
     assert whole.num_features == pooled.num_features * (image_size // 32) ** 2
 
 
-def test_the_mean_of_the_whole_maps_is_what_pooling_gives():
+def test_the_mean_of_the_maps_equals_the_pooled_features():
     torch.manual_seed(0)
     whole = create_backbone("test_resnet", False, None, 96, pooling="none").eval()
     pooled = create_backbone("test_resnet", False, None, 96).eval()
@@ -76,7 +76,7 @@ def test_a_network_without_maps_is_refused_without_pooling(name):
         create_backbone(name, pretrained=False, checkpoint=None, image_size=64, pooling="none")
 
 
-def test_an_unknown_name_shows_the_nearest():
+def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(ConfigError, match=r"'resnet81'; did you mean resnet18"):
         check_backbone("resnet81")
     with pytest.raises(ConfigError, match=r"weights of resnet18 .* 'a9_in1k'; did you mean .*a1_in1k"):
@@ -84,8 +84,8 @@ def test_an_unknown_name_shows_the_nearest():
     check_backbone("resnet18.a1_in1k")
 
 
-def test_a_network_without_published_weights_is_not_asked_for_them():
-    with pytest.raises(ConfigError, match=r"none of lcnet_035: set model.pretrained=false"):
+def test_pretrained_is_refused_without_published_weights():
+    with pytest.raises(ConfigError, match=r"none for lcnet_035: set model.pretrained=false"):
         create_backbone("lcnet_035", pretrained=True, checkpoint=None)
 
 
@@ -95,7 +95,7 @@ def test_a_checkpoint_fills_the_network_and_its_classifier_is_left_out(tmp_path)
     weights = {**source.network.state_dict(), "fc.weight": torch.ones(3, width), "fc.bias": torch.ones(3)}
     path = tmp_path / "weights.safetensors"
     save_file(weights, path)
-    # pretrained asks for a fetch, which the file makes unnecessary.
+    # pretrained requests a fetch, which the file makes unnecessary.
     filled = create_backbone("test_resnet", pretrained=True, checkpoint=str(path))
     for key, value in source.state_dict().items():
         assert torch.equal(filled.state_dict()[key], value), key
@@ -130,7 +130,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change, message):
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "missing.pth"])
-def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path, name):
+def test_a_broken_or_missing_checkpoint_is_refused_in_one_line(tmp_path, name):
     if not name.startswith("missing"):
         (tmp_path / name).write_bytes(b"not weights")
     with pytest.raises(ConfigError, match=name) as caught:
@@ -149,7 +149,7 @@ def test_a_pickle_is_refused_unread(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_failed_fetch_names_both_ways_out(tmp_path):
+def test_a_failed_fetch_names_both_remedies(tmp_path):
     program = (
         "from raysk.errors import TrainingError\n"
         "from raysk.parts.backbones import create_backbone\n"

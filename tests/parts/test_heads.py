@@ -33,7 +33,7 @@ def test_cosine_logits_are_scaled_cosines(features):
             torch.testing.assert_close(logits[i, k], 8 * cosine)
 
 
-def test_cosine_logits_do_not_change_with_the_length_of_anything(features):
+def test_cosine_logits_do_not_depend_on_any_length(features):
     head = heads["cosine"]().build(5, 3)
     expected = head(features)
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_a_head_without_parameters_needs_no_training(name):
     assert list(heads[name]().build(5, 3).parameters()) == []
 
 
-def test_projections_have_length_one_and_the_published_widths(features):
+def test_projections_have_unit_length_and_the_published_widths(features):
     projection = ProjectionHead(5)
     assert projection(features.reshape(3, 2, 5)).shape == (3, 2, 128)
     torch.testing.assert_close(projection(features).norm(dim=1), torch.ones(6))

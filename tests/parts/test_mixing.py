@@ -20,7 +20,7 @@ def mix(mixing, pairs, seed=0):
     return mixing.mix(pairs, COUNTS, np.random.default_rng(seed))
 
 
-def test_none_gives_back_what_it_got():
+def test_none_returns_the_batch_unchanged():
     pairs = batch()
     mixed = mix(mixings["none"](), pairs)
     assert mixed.images is pairs.images and mixed.labels is pairs.labels and mixed.share == 1
@@ -111,7 +111,7 @@ def test_remix_gives_the_label_to_the_rare_class(kappa, tau):
             np.testing.assert_allclose(result, target)
 
 
-def test_three_times_as_many_rows_are_enough_and_less_are_not():
+def test_a_class_is_common_from_kappa_times_as_many_rows():
     labels, partner_labels = torch.tensor([0, 0]), torch.tensor([1, 2])  # 900 to 300, 900 to 301
     images = torch.zeros(2, 1, 1, 1, 3, dtype=torch.uint8)
     shares = set()

@@ -51,7 +51,7 @@ def test_an_epoch_of_instance_sampling_visits_every_row_once():
 
 @settings(max_examples=25, deadline=None)
 @given(num_rows=st.integers(1, 12), length=st.integers(0, 40), seed=st.integers(0, 9))
-def test_a_longer_epoch_of_instance_sampling_begins_anew_only_after_all_rows(num_rows, length, seed):
+def test_instance_sampling_repeats_a_row_only_after_all_rows(num_rows, length, seed):
     order = samplers["instance"]().epoch_order(np.zeros(num_rows, dtype=np.int64), 0, 1, seed, length)
     for start in range(0, length, num_rows):
         part = order[start : start + num_rows]
@@ -59,7 +59,7 @@ def test_a_longer_epoch_of_instance_sampling_begins_anew_only_after_all_rows(num
 
 
 @pytest.mark.parametrize("name", ["square_root", "class_balanced", "reversed"])
-def test_classes_are_drawn_as_often_as_they_should(name):
+def test_class_frequencies_match_the_probabilities(name):
     sampler = samplers[name]()
     labels = np.repeat(np.arange(7), HAM)
     length = 20_000
@@ -88,13 +88,13 @@ def test_a_class_repeats_a_row_only_after_all_its_rows(name):
         ("class_balanced", [7, 4, 1, 2, 5, 6, 7, 0, 3, 5, 1, 3]),
     ],
 )
-def test_a_recipe_keeps_its_orders(name, expected):
-    """Where this must change, RECIPE_SCHEMA must too: the same key would stand for other weights."""
+def test_the_order_of_a_recipe_never_changes(name, expected):
+    """If this changes, RECIPE_SCHEMA must too: else the same key would name other weights."""
     labels = np.array([0, 0, 0, 0, 0, 1, 1, 2])
     assert samplers[name]().epoch_order(labels, epoch=1, epochs=9, seed=7, length=12).tolist() == expected
 
 
-def test_progressive_sampling_goes_from_the_rows_shares_towards_equal_ones():
+def test_progressive_sampling_moves_from_row_shares_to_equal_shares():
     labels = np.repeat(np.arange(7), HAM)
     length = 20_000
     for epoch in (0, 5, 9):
@@ -127,7 +127,7 @@ def test_a_block_holds_p_classes_and_k_rows_of_each(counts, data, images, seed):
             least, rest = divmod(images, counts[label])
             assert set(times.values()) <= ({least, least + 1} if rest else {least})
             assert len(times) == min(images, counts[label])
-        for share in np.split(batch, images):  # as small a share as holds all classes
+        for share in np.split(batch, images):  # the smallest share that holds all classes
             assert set(labels[share]) == set(rows_of)
     # Classes take turns: after any number of blocks none is more than a block's turn ahead of another.
     times = Counter(turns)
@@ -142,7 +142,7 @@ def test_the_rows_of_a_class_take_turns_over_the_blocks():
         assert times.max() - times.min() <= 1
 
 
-def test_a_last_block_is_cut_off():
+def test_the_last_block_is_cut_to_the_epoch():
     sampler = samplers["per_class"](classes=2, images=4)
     labels = np.repeat([0, 1, 2], 6)
     whole = sampler.epoch_order(labels, 0, 1, 0, 24)
@@ -162,7 +162,7 @@ def test_blocks_that_cannot_be_batches_are_refused(classes, images, message):
     samplers["per_class"](classes=4, images=32).check(HAM, 128)
 
 
-def test_a_block_of_more_classes_than_there_are_holds_all_of_them_alike():
+def test_with_fewer_classes_than_p_a_block_holds_all_classes_equally():
     sampler = samplers["per_class"](classes=4, images=16)
     sampler.check(np.array([982, 18]), 64)
     labels = np.repeat([0, 1], [90, 10])

@@ -1,4 +1,4 @@
-"""Runs of the tests' tiny dataset with three folds, and the facts that `raysk tune` writes down."""
+"""Runs of the tests' tiny dataset with three folds, and with the facts that `raysk tune` records."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ def other_run(tmp_path, new_run):
 
 @dataclass
 class FinishedSearch:
-    """What is there when a search is over: the files of all jobs, and Optuna's trials.
+    """A finished search: the files of all jobs, and Optuna's trials.
 
     Trials by name: "cross_entropy", a control; "decouple: crt", whose search kept three recipes; "decouple: trial 3",
     whose search found nothing better than the trial's own recipe; "focal: paper"; "focal: trial 5"; and
@@ -48,7 +48,7 @@ class FinishedSearch:
 
     @property
     def complete(self):
-        """As `StudySearcher.complete` gives them."""
+        """The complete trials, as from `StudySearcher.complete`."""
         done = [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
         return sorted(done, key=lambda trial: -trial.value)
 
@@ -78,7 +78,7 @@ def finished_search(tmp_path_factory, new_run, small_recipe):
         "decouple: trial 3": ["decouple: trial 3", "decouple: trial 3, kept 2"],
     }
     for name, kept in searches.items():
-        elsewhere = scores_elsewhere(np.array([scores[one] for one in kept]), run.folds.k).tolist()
+        elsewhere = scores_elsewhere(np.array([scores[setting] for setting in kept]), run.folds.k).tolist()
         tried = tuple(
             TriedSetting(
                 recipe=recipes[setting].key,
@@ -108,8 +108,8 @@ def pretend(run, job, accuracy):
     rows = run.folds.test_rows if job.part == "test" else run.folds.held_out_rows(job.fold)
     labels, num_classes = run.manifest.labels[rows], len(run.manifest.class_names)
     rng = np.random.default_rng((job.recipe.seed, job.fold))
-    said = np.where(rng.random(len(rows)) < accuracy, labels, (labels + 1) % num_classes)
-    probabilities = (0.8 * np.eye(num_classes)[said] + 0.2 / num_classes).astype(np.float32)
+    predicted = np.where(rng.random(len(rows)) < accuracy, labels, (labels + 1) % num_classes)
+    probabilities = (0.8 * np.eye(num_classes)[predicted] + 0.2 / num_classes).astype(np.float32)
     Predictions(rows, ("identity",), probabilities[None], job.recipe.key, job.fold, run.folds.digest, job.part).write(
         run.predictions_file(job.recipe.key, job.fold, job.part)
     )

@@ -1,4 +1,4 @@
-"""The broker as a Ray actor, and a lane's talk with it; one Ray session for all of them."""
+"""The broker as a Ray actor, and a lane's client; one Ray session for all tests."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def submit(broker, *jobs):
     ray.get(broker.submit.remote([queued(job) for job in jobs]))
 
 
-def test_who_waits_for_an_outcome_hears_of_it(broker):
+def test_a_call_that_waits_for_an_outcome_returns_it(broker):
     waits = broker.outcome.remote([queued(JOBS[0])])
     order, job = ray.get(broker.take.remote(0, 1))
     assert (order, Job.from_plain(job.work)) == (Order.WORK, JOBS[0])
@@ -52,17 +52,17 @@ def test_who_waits_for_an_outcome_hears_of_it(broker):
     assert ray.get(waits, timeout=10) == JobEnd(outcome=Outcome.FAILED, reason="the loss is nan")
 
 
-def test_a_waiting_lane_gets_the_job_as_soon_as_there_is_one(broker):
+def test_a_waiting_lane_gets_a_job_as_soon_as_it_is_submitted(broker):
     asks = broker.take.remote(0, 1)
     submit(broker, JOBS[1])
     assert ray.get(asks, timeout=10)[0] == Order.WORK
 
 
-def test_a_lane_that_asks_for_nothing_is_told_to_ask_again(broker):
+def test_a_lane_is_told_to_ask_again_when_there_is_no_job(broker):
     assert ray.get(broker.take.remote(0, 1), timeout=10) == (Order.WAIT, None)
 
 
-def test_requests_that_a_killed_worker_left_behind_swallow_no_job(broker):
+def test_requests_of_a_killed_worker_swallow_no_job(broker):
     left_behind = [broker.take.remote(0, 1) for _ in range(3)]
     ray.get(broker.lose.remote(0, 1, "", False))
     submit(broker, *JOBS)
@@ -72,11 +72,11 @@ def test_requests_that_a_killed_worker_left_behind_swallow_no_job(broker):
     assert (status.waiting, [lane.job for lane in status.lanes]) == (2, [JOBS[0].id])
 
 
-def test_a_broker_that_was_killed_comes_back_and_no_job_is_begun_twice(broker):
+def test_a_killed_broker_restarts_and_no_job_begins_twice(broker):
     waits = broker.outcome.remote([queued(job) for job in JOBS])
     _, job = ray.get(broker.take.remote(0, 1))
     os.kill(ray.get(broker.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
-    # Lane 0 goes on with its job and says so; lane 1 asks before that.
+    # Lane 0 goes on with its job and reports it; lane 1 asks before that.
     asks = broker.take.remote(1, 1)
     assert ray.get(broker.report.remote(0, 1, job, JobProgress(epoch=5)), timeout=60) == Order.GO_ON
     order, other = ray.get(asks, timeout=60)
@@ -97,7 +97,7 @@ def test_two_recipes_of_one_encoder_are_never_trained_at_once(broker):
     assert orders == [Order.WORK, Order.WAIT]
 
 
-def test_the_status_counts_jobs_and_shows_what_lanes_say(broker):
+def test_the_status_counts_jobs_and_shows_the_progress_of_lanes(broker):
     submit(broker, *JOBS)
     _, job = ray.get(broker.take.remote(4, 1))
     ray.get(broker.report.remote(4, 1, job, JobProgress(stage="stage one", epoch=3)))
@@ -110,7 +110,7 @@ def test_the_status_counts_jobs_and_shows_what_lanes_say(broker):
     assert shown.busy_seconds >= 0
 
 
-def test_a_closed_broker_ends_all_waiting_and_sends_lanes_home(broker):
+def test_a_closed_broker_ends_all_waiting_calls_and_makes_lanes_leave(broker):
     waits = [broker.outcome.remote([queued(job)]) for job in JOBS]
     ray.get(broker.status.remote())
     ray.get(broker.close.remote())
@@ -119,14 +119,14 @@ def test_a_closed_broker_ends_all_waiting_and_sends_lanes_home(broker):
 
 
 def the_client(broker):
-    """Returns how the main rank talks with a broker, with JOBS[0] at work."""
+    """Returns the client of a main rank, with JOBS[0] at work."""
     submit(broker, JOBS[0])
     client = BrokerClient(broker, 0, 1, World(0, 1, torch.device("cpu")))
     assert client.next_order() == (Order.WORK, JOBS[0])
     return client
 
 
-def test_a_cancelled_job_is_left_with_its_next_report(broker):
+def test_a_cancelled_job_stops_at_its_next_report(broker):
     client = the_client(broker)
     client.report(StageProgress("stage one", 5, 1))
     ray.get(broker.cancel.remote([JOBS[0].id]))
@@ -137,7 +137,7 @@ def test_a_cancelled_job_is_left_with_its_next_report(broker):
 
 
 @pytest.mark.parametrize("end", [None, JobStopped, ValueError])
-def test_the_heartbeat_ends_with_its_job_however_that_ends(broker, end):
+def test_the_heartbeat_ends_with_its_job_however_the_job_ends(broker, end):
     client = the_client(broker)
     before = set(threading.enumerate())
     try:

@@ -2,29 +2,32 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from raysk.recipe import Job
 from raysk.scoring import read_held_out
 from raysk.search.candidates import read_candidates
 from raysk.search.comparison_tables import cross_fitted_best, study_tables
 from raysk.search.results import read_entries, result_rows, select_ensemble
+from raysk.search.trial_records import TrialRecord
 
 
 @pytest.fixture(scope="module")
 def ended(finished_search):
-    """The candidates with a row, and all rows."""
+    """The candidates with a row, and all rows of the leaderboard."""
     run = finished_search.run
     candidates = read_candidates(run, finished_search.complete)
-    ensemble, crossed = select_ensemble(run, [read_held_out(run, one.recipe) for one in candidates])
+    ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe) for candidate in candidates])
     entries = read_entries(run, candidates)
     return entries, result_rows(run, entries, ensemble, crossed)
 
 
 @pytest.fixture(scope="module")
 def tables(finished_search, ended):
-    found = study_tables(finished_search.run, finished_search.space, finished_search.trials, *ended)
-    return {table.label: table for table in found}
+    all_tables = study_tables(finished_search.run, finished_search.space, finished_search.trials, *ended)
+    return {table.label: table for table in all_tables}
 
 
 def test_every_row_has_its_scores_its_cost_and_its_command(finished_search, ended):
@@ -34,7 +37,7 @@ def test_every_row_has_its_scores_its_cost_and_its_command(finished_search, ende
     # Three folds of two stages, and what the search took.
     assert (best.seconds, alone.seconds) == (3 * 4.0 + 7.0, 3 * 4.0)
     assert best.images == 600
-    # What sets the row apart is the stage two that was found, beside what the trial itself drew.
+    # The settings of a row are the stage two that the search found, and what the trial itself drew.
     assert best.settings.startswith("seed=1, stage_two.")
     assert f"stage_two.epochs={finished_search.run.recipe(best.key).stage_two.epochs}, " in best.settings
     search = finished_search.run.search("search of decouple: crt")
@@ -44,7 +47,7 @@ def test_every_row_has_its_scores_its_cost_and_its_command(finished_search, ende
     assert best.command.startswith(f"raysk recipe {finished_search.run.folder} {best.key} > ")
 
 
-def test_the_budget_table_counts_every_trial_the_stopped_one_too(finished_search, tables):
+def test_the_budget_table_counts_every_trial_including_stopped_ones(finished_search, tables):
     table = tables["expected-best"]
     assert table.headings == ("family", "recipes", "k = 1", "k = 2")
     lines = {line[0]: line[1:] for line in table.cells}
@@ -57,7 +60,17 @@ def test_the_budget_table_counts_every_trial_the_stopped_one_too(finished_search
         assert lines[family] == (str(len(scores)), pytest.approx(np.mean(scores)), pytest.approx(np.mean(pairs)))
 
 
-def test_the_winners_of_the_families_meet_each_other_and_the_first_control(ended, tables):
+def test_a_trial_that_a_later_driver_repeats_counts_once(finished_search, ended, tables):
+    repeated = optuna.trial.create_trial(
+        state=TrialState.FAIL,
+        user_attrs=TrialRecord(point="focal: paper", family="focal", kind="start").attributes,
+        intermediate_values={1: 0.9},
+    )
+    again = study_tables(finished_search.run, finished_search.space, [*finished_search.trials, repeated], *ended)
+    assert {table.label: table for table in again}["expected-best"] == tables["expected-best"]
+
+
+def test_the_winners_of_the_families_are_compared_with_each_other_and_the_first_control(ended, tables):
     rows = {row.name: row for row in ended[1]}
     winners = {
         "decouple": "decouple: crt + stage two 1",
@@ -72,8 +85,8 @@ def test_the_winners_of_the_families_meet_each_other_and_the_first_control(ended
         assert low <= high
 
 
-def test_a_winner_is_who_holds_what_its_choice_promised(finished_search, ended):
-    """Of two rows of a family the one with the better score of the choice wins, not the one with the luckier best."""
+def test_the_cross_fitted_score_decides_the_winner_of_a_family(finished_search, ended):
+    """Of two rows of a family, the better cross-fitted score wins, not the luckier best."""
     entries, rows = ended
     lucky = "decouple: crt + stage two 1"
     rows = [
@@ -91,12 +104,12 @@ def test_a_winner_is_who_holds_what_its_choice_promised(finished_search, ended):
     assert abs(line[2]) == pytest.approx(abs(winner["test_macro_f1"] - control["test_macro_f1"]))
 
 
-def test_one_family_alone_has_no_contest(finished_search, ended):
+def test_a_single_family_has_no_comparison_tables(finished_search, ended):
     alone = replace(finished_search.space, families=finished_search.space.families[:1])
     assert study_tables(finished_search.run, alone, finished_search.trials, *ended) == []
 
 
-def test_a_grid_is_a_table_in_its_order_with_a_gap_for_what_failed(finished_search, ended):
+def test_a_grid_is_a_table_in_order_with_gaps_for_failed_rows(finished_search, ended):
     names = ("focal: trial 5", "no such row", "focal: paper")
     space = replace(finished_search.space, families=(), grid=names)
     (table,) = study_tables(finished_search.run, space, finished_search.trials, *ended)
@@ -106,7 +119,7 @@ def test_a_grid_is_a_table_in_its_order_with_a_gap_for_what_failed(finished_sear
     assert table.cells[2][-1] == f"{100 * rows['focal: paper'].scores['test_macro_f1']:.1f}"
 
 
-def test_choosing_the_best_is_scored_by_folds_that_did_not_choose(finished_search):
+def test_the_choice_of_the_best_is_scored_on_folds_that_did_not_choose(finished_search):
     run = finished_search.run
     scores = []
     for trial in finished_search.complete:
@@ -116,6 +129,8 @@ def test_choosing_the_best_is_scored_by_folds_that_did_not_choose(finished_searc
             scores += [setting.scores for setting in run.search(trial.user_attrs["search"]).tried]
     expected = []
     for fold in range(3):
-        others = [np.mean([score for place, score in enumerate(one) if place != fold]) for one in scores]
+        others = [
+            np.mean([score for place, score in enumerate(fold_scores) if place != fold]) for fold_scores in scores
+        ]
         expected.append(scores[int(np.argmax(others))][fold])
     assert cross_fitted_best(run, finished_search.complete) == pytest.approx(np.mean(expected))

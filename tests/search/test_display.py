@@ -16,7 +16,7 @@ from raysk.search.searcher import SearchProgress
 
 
 class Pool:
-    """Lanes of a pool: one that works, an idle one, one that starts, one that waits, and one that was given up."""
+    """A pool with a working lane, an idle one, a starting one, a waiting one, and one that was given up."""
 
     plan = plan_lanes(4, 0, 1, 0)
 
@@ -30,7 +30,7 @@ COLLAPSED = replace(WORKING, probe=0.2, effective_rank=1.3, alarm="the embedding
 
 
 def the_status(progress):
-    """Lanes with a job, without one, and of a worker group that is gone."""
+    """Returns lanes with a job, without a job, and with a lost worker group."""
     busy = LaneStatus(
         lane=0, incarnation=1, is_lost=False, job="abc-fold1-held_out", busy_seconds=2.0, progress=progress
     )
@@ -70,13 +70,13 @@ def test_a_study_without_a_score_yet_says_so():
     assert "no recipe complete yet" in displayed(True, best=None)
 
 
-def test_an_alarm_stands_in_red_in_place_of_the_probe():
+def test_an_alarm_in_red_replaces_the_probe():
     shown = displayed(True, working=COLLAPSED)
     assert "\x1b[1;31mthe embedding has collapsed" in shown
     assert "probe" not in shown
 
 
-def test_an_idle_lane_has_no_health():
+def test_an_idle_lane_shows_no_probe():
     assert displayed(True).count("probe") == 1
 
 
@@ -99,7 +99,7 @@ def test_chatter_of_this_process_and_its_children_goes_to_the_file(tmp_path):
     assert sorted((tmp_path / "logs" / "ray.log").read_text().split()) == ["child", "descriptor", "error", "python"]
 
 
-def test_the_terminal_comes_back_after_an_error(tmp_path, capfd):
+def test_the_terminal_is_restored_after_an_error(tmp_path, capfd):
     with pytest.raises(ValueError, match="inside"), chatter_to(tmp_path / "log"):
         raise ValueError("inside")
     os.write(1, b"here again\n")

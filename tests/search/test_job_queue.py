@@ -14,7 +14,7 @@ from raysk.training.work import work_from_plain
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self):
         self.now = 0.0
@@ -46,72 +46,72 @@ def taken(queue, lane, incarnation):
     return job.id
 
 
-def say(queue, what, lane, incarnation, name, *words):
-    """Has a lane speak of a job by its name."""
+def call(queue, method, lane, incarnation, name, *arguments):
+    """Calls a method of the queue for a lane and the name of its job."""
     job = queue.jobs[name].request if name in queue.jobs else a_job(name)
-    return getattr(queue, what)(lane, incarnation, job, *words)
+    return getattr(queue, method)(lane, incarnation, job, *arguments)
 
 
-def test_the_smallest_priority_is_taken_first_and_equal_ones_in_their_order(queue):
+def test_the_smallest_priority_is_taken_first_and_equal_ones_in_order(queue):
     for job in (a_job("late", 1, 0), a_job("first", 0, 2), a_job("second", 0, 2), a_job("soonest", 0, 1)):
         queue.submit(job)
     order = []
     for _ in range(4):
         order.append(taken(queue, 0, FIRST))
-        say(queue, "finish", 0, FIRST, order[-1], Outcome.DONE)
+        call(queue, "finish", 0, FIRST, order[-1], Outcome.DONE)
     assert order == ["soonest", "first", "second", "late"]
     assert queue.take(0, FIRST) == (Order.WAIT, None)
 
 
-def test_a_job_is_with_one_lane_only_and_queued_once(queue):
+def test_a_job_is_queued_once_and_leased_to_one_lane(queue):
     queue.submit(a_job("one"))
     queue.submit(a_job("one"))
     assert taken(queue, 0, FIRST) == "one"
     queue.submit(a_job("one"))
     assert queue.take(1, FIRST) == (Order.WAIT, None)
-    say(queue, "finish", 0, FIRST, "one", Outcome.DONE)
+    call(queue, "finish", 0, FIRST, "one", Outcome.DONE)
     queue.submit(a_job("one"))
-    assert queue.take(1, FIRST) == (Order.WAIT, None), "what is done is done"
+    assert queue.take(1, FIRST) == (Order.WAIT, None), "a finished job is not repeated"
 
 
-def test_a_job_that_is_submitted_again_comes_as_soon_as_any_wants_it(queue):
+def test_a_job_that_is_submitted_again_has_the_best_of_its_priorities(queue):
     for job in (a_job("one", Priority.NEW, 0), a_job("other", Priority.SCORED, 5), a_job("one", Priority.SCORED, 0)):
         queue.submit(job)
     queue.submit(a_job("one", Priority.NEW, 9))
     assert taken(queue, 0, FIRST) == "one"
 
 
-def test_who_waited_for_a_job_may_say_what_comes_next_before_a_recipe_without_a_score_is_begun():
+def test_after_a_job_its_trial_can_submit_work_before_a_recipe_without_a_score_begins():
     now = [0.0]
     queue = JobQueue(patience=0.2, clock=lambda: now[0])
     for job in (a_job("fold 1", Priority.NEW, 0), a_job("fold 2", Priority.NEW, 3), a_job("other", Priority.NEW, 1)):
         queue.submit(job)
     assert taken(queue, 0, FIRST) == "fold 1", "nothing has ended yet"
-    say(queue, "finish", 0, FIRST, "fold 1", Outcome.DONE)
+    call(queue, "finish", 0, FIRST, "fold 1", Outcome.DONE)
     assert queue.take(0, FIRST) == (Order.WAIT, None)
     queue.submit(a_job("fold 2", Priority.SCORED, -0.5))
     assert taken(queue, 0, FIRST) == "fold 2"
-    say(queue, "finish", 0, FIRST, "fold 2", Outcome.DONE)
+    call(queue, "finish", 0, FIRST, "fold 2", Outcome.DONE)
     now[0] += 0.3
     assert taken(queue, 0, FIRST) == "other"
 
 
-def test_a_job_waits_for_those_that_it_needs(queue):
+def test_a_job_waits_for_the_jobs_that_it_needs(queue):
     search = a_job("search", 0, needs=("earlier", "fold"))
     for job in (search, a_job("fold", 1), a_job("other", 2)):
         queue.submit(job)
     assert taken(queue, 0, FIRST) == "fold", "the search needs it"
-    say(queue, "finish", 0, FIRST, "fold", Outcome.DONE)
+    call(queue, "finish", 0, FIRST, "fold", Outcome.DONE)
     assert taken(queue, 0, FIRST) == "search", "what the queue does not know was done by an earlier driver"
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.CANCELLED])
-def test_a_job_whose_need_came_to_nothing_is_not_handed_out(queue, outcome):
+def test_a_job_is_not_handed_out_if_a_job_that_it_needs_was_not_done(queue, outcome):
     search = a_job("search", 0, needs=("fold",))
     queue.submit(a_job("fold", 1))
     queue.submit(search)
     assert taken(queue, 0, FIRST) == "fold"
-    say(queue, "finish", 0, FIRST, "fold", outcome)
+    call(queue, "finish", 0, FIRST, "fold", outcome)
     assert queue.take(0, FIRST) == (Order.WAIT, None)
 
 
@@ -120,48 +120,48 @@ def test_two_lanes_never_train_one_encoder_at_once(queue):
         queue.submit(job)
     assert taken(queue, 0, FIRST) == "a"
     assert taken(queue, 1, FIRST) == "c", "b would train the encoder that a trains"
-    say(queue, "finish", 1, FIRST, "c", Outcome.DONE)
+    call(queue, "finish", 1, FIRST, "c", Outcome.DONE)
     assert taken(queue, 1, FIRST) == "d", "a job without an encoder is never held back"
-    say(queue, "finish", 0, FIRST, "a", Outcome.DONE)
+    call(queue, "finish", 0, FIRST, "a", Outcome.DONE)
     assert taken(queue, 0, FIRST) == "b"
 
 
-def test_a_new_incarnation_voids_what_the_old_one_still_says(queue):
+def test_a_new_incarnation_voids_the_calls_of_the_old_one(queue):
     old, new = 4, 5
     queue.submit(a_job("one"))
     queue.submit(a_job("two", 1))
     taken(queue, 0, old)
     assert taken(queue, 0, new) == "one", "the job of the old one went back"
     assert queue.take(0, old) == (Order.LEAVE, None), "a request that a dead worker left must not swallow a job"
-    assert say(queue, "report", 0, old, "one", JobProgress(epoch=9)) is Order.STOP
-    say(queue, "finish", 0, old, "one", Outcome.DONE)
-    say(queue, "crash", 0, old, "one", "long ago")
+    assert call(queue, "report", 0, old, "one", JobProgress(epoch=9)) is Order.STOP
+    call(queue, "finish", 0, old, "one", Outcome.DONE)
+    call(queue, "crash", 0, old, "one", "long ago")
     assert (queue.jobs["one"].outcome, queue.jobs["one"].errors) == (None, 0)
     assert queue.lanes[0].job.id == "one"
     assert queue.lanes[0].progress == JobProgress()
-    say(queue, "finish", 0, new, "one", Outcome.DONE)
+    call(queue, "finish", 0, new, "one", Outcome.DONE)
     assert queue.jobs["one"].outcome is Outcome.DONE
 
 
-def test_a_lost_lane_gives_its_job_back_at_once_and_says_nothing_more(queue):
+def test_a_lost_lane_returns_its_job_at_once_and_is_ignored_afterwards(queue):
     queue.submit(a_job("one"))
     assert taken(queue, 0, FIRST) == "one"
-    assert not queue.lose(0, FIRST), "it has said nothing of its job yet"
+    assert not queue.lose(0, FIRST), "it has not reported yet"
     assert taken(queue, 1, FIRST) == "one"
     assert queue.take(0, FIRST) == (Order.LEAVE, None)
-    say(queue, "finish", 0, FIRST, "one", Outcome.DONE)
+    call(queue, "finish", 0, FIRST, "one", Outcome.DONE)
     assert queue.jobs["one"].outcome is None
     assert queue.take(0, FIRST + 1) == (Order.WAIT, None), "its next worker group works"
 
 
-def test_the_loss_of_an_earlier_worker_group_costs_the_present_one_nothing(queue):
+def test_the_loss_of_an_earlier_worker_group_does_not_affect_the_present_one(queue):
     queue.submit(a_job("one"))
     assert taken(queue, 0, FIRST + 1) == "one"
     assert queue.lose(0, FIRST)
     assert queue.lanes[0].job.id == "one"
 
 
-def test_a_worker_group_that_never_spoke_is_known_as_such(queue):
+def test_a_worker_group_that_never_called_has_not_worked(queue):
     assert not queue.lose(0, FIRST)
     assert queue.take(0, FIRST) == (Order.LEAVE, None)
     assert queue.take(0, FIRST + 1) == (Order.WAIT, None)
@@ -174,55 +174,55 @@ def test_an_idle_worker_group_that_asks_again_has_worked(queue):
     assert queue.lose(0, FIRST)
 
 
-def test_a_queue_that_is_started_anew_hears_from_lanes_what_they_do(clock):
+def test_a_restarted_queue_learns_from_lanes_which_jobs_they_hold(clock):
     queue = JobQueue(hold=4.0, clock=clock)
     for name in ("at work", "other"):
         queue.submit(a_job(name))
-    assert queue.take(1, FIRST) == (Order.WAIT, None), "nothing is handed out that a lane may be at"
+    assert queue.take(1, FIRST) == (Order.WAIT, None), "no job is handed out that a lane may hold"
     assert queue.report(0, FIRST, a_job("at work"), JobProgress(epoch=3)) is Order.GO_ON
     assert queue.report(2, FIRST, a_job("not yet queued"), JobProgress()) is Order.GO_ON
     clock.now += 4.0
     assert taken(queue, 1, FIRST) == "other"
     queue.submit(a_job("not yet queued"))
-    assert queue.take(3, FIRST) == (Order.WAIT, None), "each is with the lane that does it"
+    assert queue.take(3, FIRST) == (Order.WAIT, None), "each job is with the lane that does it"
     queue.finish(0, FIRST, a_job("at work"), Outcome.DONE)
     assert queue.jobs["at work"].outcome is Outcome.DONE
 
 
-def test_a_queue_that_is_started_anew_hears_of_an_end_that_it_missed(queue):
+def test_a_restarted_queue_records_the_end_of_a_job_that_it_did_not_know(queue):
     queue.finish(0, FIRST, a_job("one"), Outcome.DONE)
     queue.submit(a_job("one"))
     assert queue.jobs["one"].outcome is Outcome.DONE
     assert queue.take(1, FIRST) == (Order.WAIT, None)
 
 
-def test_a_closed_queue_tells_a_lane_that_it_did_not_know_to_stop(queue):
+def test_a_closed_queue_stops_a_lane_that_it_did_not_know(queue):
     queue.close()
     assert queue.report(0, FIRST, a_job("one"), JobProgress()) is Order.STOP
     queue.finish(0, FIRST, a_job("one"), Outcome.CANCELLED)
     assert queue.take(0, FIRST) == (Order.LEAVE, None)
 
 
-def test_a_silent_lane_loses_its_job_and_a_speaking_one_does_not(queue, clock):
+def test_a_silent_lane_loses_its_job_and_a_reporting_lane_does_not(queue, clock):
     queue.submit(a_job("one"))
     queue.submit(a_job("two", 1))
     taken(queue, 0, FIRST)
     taken(queue, 1, FIRST)
     for _ in range(3):
         clock.now += 4.0
-        assert say(queue, "report", 1, FIRST, "two", JobProgress(epoch=1)) is Order.GO_ON
+        assert call(queue, "report", 1, FIRST, "two", JobProgress(epoch=1)) is Order.GO_ON
         queue.expire()
     assert queue.lanes[0].job is None
     assert queue.lanes[1].job.id == "two"
-    assert say(queue, "report", 0, FIRST, "one", JobProgress()) is Order.STOP, (
+    assert call(queue, "report", 0, FIRST, "one", JobProgress()) is Order.STOP, (
         "it must leave what another lane may take now"
     )
-    say(queue, "finish", 0, FIRST, "one", Outcome.DONE)
+    call(queue, "finish", 0, FIRST, "one", Outcome.DONE)
     assert queue.jobs["one"].outcome is None
-    assert taken(queue, 0, FIRST) == "one", "a lane that speaks again is trusted again"
+    assert taken(queue, 0, FIRST) == "one", "a lane that calls again is trusted again"
 
 
-def test_a_lease_ends_after_its_seconds_and_not_with_them(queue, clock):
+def test_a_lease_ends_after_its_last_second_and_not_at_it(queue, clock):
     queue.submit(a_job("one"))
     taken(queue, 0, FIRST)
     clock.now += 10.0
@@ -238,13 +238,13 @@ def test_a_job_fails_after_three_errors_of_its_own_with_the_reason(queue):
     for errors in range(3):
         assert (queue.jobs["one"].errors, queue.jobs["one"].outcome) == (errors, None)
         assert taken(queue, 0, FIRST) == "one"
-        say(queue, "crash", 0, FIRST, "one", "ValueError: 40")
+        call(queue, "crash", 0, FIRST, "one", "ValueError: 40")
     assert queue.take(0, FIRST) == (Order.WAIT, None)
     job = queue.jobs["one"]
     assert (job.outcome, job.reason) == (Outcome.FAILED, "given up after 3 errors: ValueError: 40")
 
 
-def test_a_job_that_takes_too_much_memory_fails_though_its_lane_is_lost_with_it(queue):
+def test_a_job_that_takes_too_much_memory_fails_although_its_lane_is_lost(queue):
     queue.submit(a_job("one"))
     for incarnation in range(3):
         assert taken(queue, 0, incarnation) == "one"
@@ -257,23 +257,23 @@ def test_a_job_that_kills_its_workers_at_one_point_again_and_again_fails(queue):
     queue.submit(a_job("one"))
     for incarnation in range(10):
         assert taken(queue, 0, incarnation) == "one"
-        assert say(queue, "report", 0, incarnation, "one", JobProgress(stage="stage one", epoch=3)) is Order.GO_ON
+        assert call(queue, "report", 0, incarnation, "one", JobProgress(stage="stage one", epoch=3)) is Order.GO_ON
         assert queue.lose(0, incarnation, is_suspect=True)
     job = queue.jobs["one"]
     assert (job.outcome, job.reason) == (Outcome.FAILED, "given up after its workers died 10 times at stage one 3")
 
 
-def test_a_job_that_gets_on_is_not_suspected_however_often_its_workers_die(queue):
+def test_a_job_that_makes_progress_does_not_fail_however_often_its_workers_die(queue):
     queue.submit(a_job("one"))
     for incarnation in range(50):
         assert taken(queue, 0, incarnation) == "one"
-        say(queue, "report", 0, incarnation, "one", JobProgress(stage="stage one", epoch=incarnation // 5))
+        call(queue, "report", 0, incarnation, "one", JobProgress(stage="stage one", epoch=incarnation // 5))
         queue.lose(0, incarnation, is_suspect=True)
     assert queue.jobs["one"].outcome is None
 
 
 @pytest.mark.parametrize("end", ["lost", "replaced", "silent", "asks for another"])
-def test_a_lane_that_is_lost_does_not_count_against_its_job_however_often(queue, clock, end):
+def test_lost_lanes_do_not_count_as_errors_of_their_job(queue, clock, end):
     queue.submit(a_job("one"))
     incarnation = FIRST
     for _ in range(20):
@@ -287,10 +287,10 @@ def test_a_lane_that_is_lost_does_not_count_against_its_job_however_often(queue,
     assert (queue.jobs["one"].errors, queue.jobs["one"].outcome) == (0, None)
 
 
-def test_a_failure_that_a_lane_reports_is_final_and_keeps_its_reason(queue):
+def test_a_reported_failure_is_final_and_keeps_its_reason(queue):
     queue.submit(a_job("one"))
     taken(queue, 0, FIRST)
-    say(queue, "finish", 0, FIRST, "one", Outcome.FAILED, "the loss is nan")
+    call(queue, "finish", 0, FIRST, "one", Outcome.FAILED, "the loss is nan")
     assert (queue.jobs["one"].outcome, queue.jobs["one"].reason) == (Outcome.FAILED, "the loss is nan")
     queue.submit(a_job("one"))
     assert queue.take(0, FIRST) == (Order.WAIT, None)
@@ -303,17 +303,17 @@ def test_a_waiting_job_is_cancelled_at_once_and_can_be_queued_again(queue):
     assert queue.take(0, FIRST) == (Order.WAIT, None)
     queue.submit(a_job("one"))
     assert taken(queue, 0, FIRST) == "one"
-    assert say(queue, "report", 0, FIRST, "one", JobProgress()) is Order.GO_ON
+    assert call(queue, "report", 0, FIRST, "one", JobProgress()) is Order.GO_ON
 
 
-def test_a_job_at_work_is_cancelled_with_its_lanes_next_word(queue):
+def test_a_job_at_work_is_cancelled_at_its_lanes_next_report(queue):
     queue.submit(a_job("one"))
     taken(queue, 0, FIRST)
-    assert say(queue, "report", 0, FIRST, "one", JobProgress(epoch=1)) is Order.GO_ON
+    assert call(queue, "report", 0, FIRST, "one", JobProgress(epoch=1)) is Order.GO_ON
     queue.cancel("one")
     assert queue.jobs["one"].outcome is None
-    assert say(queue, "report", 0, FIRST, "one", JobProgress(epoch=2)) is Order.STOP
-    say(queue, "finish", 0, FIRST, "one", Outcome.CANCELLED)
+    assert call(queue, "report", 0, FIRST, "one", JobProgress(epoch=2)) is Order.STOP
+    call(queue, "finish", 0, FIRST, "one", Outcome.CANCELLED)
     assert queue.jobs["one"].outcome is Outcome.CANCELLED
 
 
@@ -325,26 +325,26 @@ def test_a_cancelled_job_whose_lane_dies_is_not_tried_again(queue):
     assert queue.jobs["one"].outcome is Outcome.CANCELLED
 
 
-def test_cancelling_what_has_ended_or_is_unknown_changes_nothing(queue):
+def test_cancelling_an_ended_or_unknown_job_changes_nothing(queue):
     queue.submit(a_job("one"))
     taken(queue, 0, FIRST)
-    say(queue, "finish", 0, FIRST, "one", Outcome.DONE)
+    call(queue, "finish", 0, FIRST, "one", Outcome.DONE)
     queue.cancel("one")
     queue.cancel("nobody")
     assert queue.jobs["one"].outcome is Outcome.DONE
     assert list(queue.jobs) == ["one"]
 
 
-def test_a_closed_queue_cancels_all_and_sends_everybody_home(queue):
+def test_a_closed_queue_cancels_all_jobs_and_makes_lanes_leave(queue):
     for name in ("at work", "waiting"):
         queue.submit(a_job(name))
     taken(queue, 0, FIRST)
     queue.close()
     assert queue.jobs["waiting"].outcome is Outcome.CANCELLED
-    assert say(queue, "report", 0, FIRST, "one", JobProgress()) is Order.STOP
+    assert call(queue, "report", 0, FIRST, "one", JobProgress()) is Order.STOP
     assert queue.take(0, FIRST) == (Order.LEAVE, None)
     queue.submit(a_job("too late"))
-    assert queue.jobs["too late"].outcome is Outcome.CANCELLED, "who waits for it must not wait for ever"
+    assert queue.jobs["too late"].outcome is Outcome.CANCELLED, "its trial must not wait for ever"
     assert queue.take(1, FIRST) == (Order.LEAVE, None)
 
 
@@ -353,7 +353,7 @@ def test_busy_seconds_count_the_time_with_jobs_only(queue, clock):
     clock.now = 5.0
     taken(queue, 0, FIRST)
     clock.now = 7.5
-    say(queue, "finish", 0, FIRST, "one", Outcome.DONE)
+    call(queue, "finish", 0, FIRST, "one", Outcome.DONE)
     clock.now = 100.0
     queue.take(0, FIRST)
     assert queue.lanes[0].busy_seconds == 2.5
@@ -363,7 +363,7 @@ NAMES = st.sampled_from([f"job{number}" for number in range(6)])
 LANES = st.sampled_from([0, 1, 2])
 
 
-def test_only_what_trains_an_encoder_keeps_others_from_it():
+def test_only_jobs_that_train_an_encoder_exclude_others_from_it():
     job = Job(Recipe(), 2)
     control = Recipe.from_plain({"stage_one": None, "stage_two": {"frozen": False}})
     request = JobRequest.of(job, 2, 7)
@@ -375,7 +375,7 @@ def test_only_what_trains_an_encoder_keeps_others_from_it():
 
 
 class Lanes(RuleBasedStateMachine):
-    """Lanes that work, fall silent and die in any order, some of whose words arrive late."""
+    """Lanes that work, fall silent and die in any order, with calls that arrive late."""
 
     @initialize()
     def begin(self):
@@ -394,11 +394,11 @@ class Lanes(RuleBasedStateMachine):
     @rule(lane=LANES, late=st.integers(0, 1))
     def take(self, lane, late):
         void = late and self.incarnations[lane] > 1
-        had = self.queue.lanes[lane].job
+        held = self.queue.lanes[lane].job
         order, job = self.queue.take(lane, self.incarnations[lane] - void)
         if void:
             assert order is Order.LEAVE
-            assert self.queue.lanes[lane].job is had
+            assert self.queue.lanes[lane].job is held
         if order is Order.WORK:
             assert self.queue.lanes[lane].job.request is job
 
@@ -407,22 +407,22 @@ class Lanes(RuleBasedStateMachine):
         held = self.queue.lanes[lane].job
         counts = held is not None and held.id == name and not late
         before = self.queue.jobs[name].outcome if name in self.queue.jobs else None
-        say(self.queue, "finish", lane, self.incarnations[lane] - late, name, outcome)
+        call(self.queue, "finish", lane, self.incarnations[lane] - late, name, outcome)
         if counts:
             self.done[name] += outcome is Outcome.DONE
             assert self.queue.jobs[name].outcome is outcome
         elif name in self.queue.jobs:
             assert self.queue.jobs[name].outcome is before
 
-    @rule(lane=LANES, is_told=st.booleans())
-    def die(self, lane, is_told):
-        if is_told:
+    @rule(lane=LANES, is_reported=st.booleans())
+    def die(self, lane, is_reported):
+        if is_reported:
             self.queue.lose(lane, self.incarnations[lane])
         self.incarnations[lane] += 1
         self.queue.take(lane, self.incarnations[lane])
 
     @rule()
-    def start_the_queue_anew(self):
+    def restart_the_queue(self):
         before, self.queue = self.queue, JobQueue(max_errors=3, lease_seconds=10.0, clock=self.clock)
         for lane, state in before.lanes.items():
             if state.job:
@@ -441,7 +441,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(lane=LANES)
     def report(self, lane):
         held = self.queue.lanes[lane].job
-        order = say(self.queue, "report", lane, self.incarnations[lane], held.id if held else "job0", JobProgress())
+        order = call(self.queue, "report", lane, self.incarnations[lane], held.id if held else "job0", JobProgress())
         assert order is (Order.GO_ON if held is not None and not held.is_stopping else Order.STOP)
 
     @rule(name=NAMES)

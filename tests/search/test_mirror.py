@@ -22,14 +22,14 @@ def fill(folder: Path, files: dict[str, str]) -> Path:
 
 def names_in(address: str) -> list[str]:
     files, root = file_system(address)
-    found = files.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
-    return sorted(info.path.removeprefix(f"{root}/") for info in found if info.is_file)
+    infos = files.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+    return sorted(info.path.removeprefix(f"{root}/") for info in infos if info.is_file)
 
 
 RUN = {"run.json": "{}", "jobs/a-fold0.json": "1", "study.journal": "one\n", "logs/lane0-rank0.log": "begin"}
 
 
-def test_another_machine_gets_the_run_as_it_was(shared: str, tmp_path: Path) -> None:
+def test_another_machine_gets_the_run_unchanged(shared: str, tmp_path: Path) -> None:
     here = fill(tmp_path / "here", RUN | {".driver": "", "logs/ray/session": "x", "jobs/.a.json.tmp/a.json": "half"})
     Mirror(here, shared).push()
     assert names_in(shared) == sorted(RUN), "no temporary files, and none of Ray's"
@@ -37,7 +37,7 @@ def test_another_machine_gets_the_run_as_it_was(shared: str, tmp_path: Path) -> 
     assert {name: (tmp_path / "there" / name).read_text() for name in RUN} == RUN
 
 
-def test_only_what_has_changed_is_copied_again_and_what_is_gone_is_removed(shared: str, tmp_path: Path) -> None:
+def test_only_changed_files_are_copied_again_and_deleted_files_are_removed(shared: str, tmp_path: Path) -> None:
     here = fill(tmp_path / "here", RUN | {"encoders/e/fold0.progress": "half"})
     copy = Mirror(here, shared)
     copy.push()
@@ -54,7 +54,7 @@ def test_only_what_has_changed_is_copied_again_and_what_is_gone_is_removed(share
         assert stream.read() == b"one\ntwo\n"
 
 
-def test_what_says_that_something_is_done_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_copied_after_the_work_that_they_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     late = {"searches/s.json": "1", "jobs/a-fold0.json": "1", "study.journal": "one"}
     here = fill(tmp_path / "here", late | {"zebra.json": "1", "predictions/a/fold0-held_out.parquet": "1"})
     order: list[str] = []
@@ -66,7 +66,7 @@ def test_what_says_that_something_is_done_follows_it(tmp_path: Path, monkeypatch
     assert order[4:] == ["study.journal"]
 
 
-def test_what_another_machine_has_copied_is_not_copied_back(
+def test_files_from_another_machine_are_not_copied_back(
     shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Mirror(fill(tmp_path / "here", RUN), shared).push()
@@ -80,7 +80,7 @@ def test_what_another_machine_has_copied_is_not_copied_back(
 
 
 @pytest.mark.parametrize(("there", "then"), [("one\ntwo\nthree\n", "one\ntwo\nthree\n"), ("one\n", "one\ntwo\n")])
-def test_the_longer_journal_counts_and_nothing_that_is_here_is_lost(
+def test_the_longer_journal_counts_and_no_local_file_is_lost(
     shared: str, tmp_path: Path, there: str, then: str
 ) -> None:
     Mirror(fill(tmp_path / "other", RUN | {"study.journal": there, "jobs/a-fold0.json": "2"}), shared).push()
@@ -107,7 +107,7 @@ def test_the_copy_follows_while_the_study_runs_and_is_whole_at_its_end(
     assert names_in(shared) == sorted([*RUN, "jobs/b-fold0.json", "leaderboard.json"])
 
 
-def test_what_cannot_be_reached_is_said_in_one_line(tmp_path: Path) -> None:
+def test_unreachable_storage_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--run must be a folder or s3://BUCKET/PREFIX, but .*gopher"):
         Mirror(tmp_path, "gopher://there/x")
     with pytest.raises(ConfigError, match=r"^--run must be .* but got s3://: name a bucket"):
@@ -118,7 +118,7 @@ def test_what_cannot_be_reached_is_said_in_one_line(tmp_path: Path) -> None:
         Mirror(here, str(tmp_path / "file" / "x")).push()
 
 
-def test_storage_that_fails_for_a_while_costs_nothing(
+def test_the_copy_catches_up_after_storage_fails_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(mirror, "_EVERY_S", 0.05)
@@ -128,7 +128,7 @@ def test_storage_that_fails_for_a_while_costs_nothing(
         there.write_text("a file where the folder was")
         fill(here, {"jobs/b-fold0.json": "2"})
         deadline = time.monotonic() + 20
-        while "tried again" not in caplog.text:
+        while "retrying soon" not in caplog.text:
             assert time.monotonic() < deadline
         there.unlink()
         os.rename(tmp_path / "away", there)

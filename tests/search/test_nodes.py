@@ -176,7 +176,7 @@ def test_the_broker_and_a_node_are_killed_and_a_second_driver_is_refused(tmp_pat
         assert "waits for room: it needs 1 CPU" in story.output
         status, _, errors = refused
         assert (status, len(errors.splitlines())) == (2, 1), "also while the first one hangs"
-        assert "must be a folder that no other raysk works in" in errors
+        assert "must be a folder that no other raysk uses" in errors
         (tmp_path / "run").rename(tmp_path / "first")
         story.run = tmp_path / "first"
         # The head is left, and loses its GCS as soon as another study has begun.

@@ -17,8 +17,8 @@ from raysk.search.preparation import on_cluster
 
 
 @pytest.fixture
-def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
-    """Forty pictures, which are three chunks."""
+def forty_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """Forty pictures in three chunks."""
     names = [f"n{number}.png" for number in range(40)]
     for number, name in enumerate(names):
         pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -39,11 +39,11 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         cluster.shutdown()
 
 
-def test_chunks_are_decoded_by_the_nodes_of_a_cluster(many: Manifest, address: str, tmp_path: Path) -> None:
+def test_chunks_are_decoded_by_the_nodes_of_a_cluster(forty_pictures: Manifest, address: str, tmp_path: Path) -> None:
     seen: list[int] = []
     shared = str(tmp_path / "shared")
     store, _ = build_store(
-        many,
+        forty_pictures,
         16,
         tmp_path / "cache",
         progress=lambda done, total: seen.append(done),
@@ -51,11 +51,11 @@ def test_chunks_are_decoded_by_the_nodes_of_a_cluster(many: Manifest, address: s
         spread=on_cluster(address),
     )
     assert len(seen) == 3 and seen[-1] == 40
-    assert not ray.is_initialized(), "the cluster is left as soon as there is nothing more to decode"
-    alone, _ = build_store(many, 16, tmp_path / "alone")
+    assert not ray.is_initialized(), "the cluster is left as soon as all chunks are decoded"
+    alone, _ = build_store(forty_pictures, 16, tmp_path / "alone")
     assert store.digest == alone.digest
     assert [path.name for path in Path(shared).iterdir()] == [store.folder.name]
 
 
-def test_without_anything_to_decode_no_cluster_is_asked() -> None:
+def test_no_cluster_is_needed_without_chunks_to_decode() -> None:
     assert list(on_cluster("127.0.0.1:1")([])) == []

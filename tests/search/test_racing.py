@@ -29,8 +29,8 @@ def predict(run, key, fold, accuracy):
     rows = run.folds.held_out_rows(fold)
     rng = np.random.default_rng(fold)
     labels, num_classes = run.manifest.labels[rows], len(run.manifest.class_names)
-    said = np.where(rng.random(len(rows)) < accuracy, labels, (labels + 1) % num_classes)
-    probabilities = np.eye(num_classes, dtype=np.float32)[said][None]
+    predicted = np.where(rng.random(len(rows)) < accuracy, labels, (labels + 1) % num_classes)
+    probabilities = np.eye(num_classes, dtype=np.float32)[predicted][None]
     Predictions(rows, ("identity",), probabilities, key, fold, run.folds.digest, "held_out").write(
         run.predictions_file(key, fold, "held_out")
     )
@@ -43,14 +43,14 @@ def result(score, folds=1, searched=False):
 
 
 def finish_folds(searcher, name, score):
-    """Tells the searcher of all folds of a trial, one after the other."""
+    """Reports all folds of a trial to the searcher, one after another."""
     for folds in (1, 2, 3):
         searcher.on_trial_result(name, result(score, folds))
 
 
 @pytest.fixture
 def racing(searcher, run):
-    """All named recipes at work; the first of them, the paper's, complete with nine rows in ten right."""
+    """All named recipes run; the first of them, the paper's, is complete with 90 % of its rows right."""
     named = [begin(searcher, f"named{number}") for number in range(NUM_NAMED)]
     paper = named[0].recipe.key
     for fold in range(3):
@@ -78,13 +78,13 @@ def test_controls_and_starts_run_all_folds_however_bad(racing, searcher, run):
         assert verdict(racing, name, result(0.0)) == TrialScheduler.CONTINUE
 
 
-def test_a_rival_is_met_on_the_folds_that_both_have_and_need_not_have_all(searcher, run):
+def test_a_recipe_races_on_the_folds_that_both_have(searcher, run):
     racing = FoldRacing(searcher, run, lambda trial: None)
     named = [begin(searcher, f"named{number}") for number in range(NUM_NAMED)]
     drawn = begin(searcher, "drawn")
     for fold in range(3):
         predict(run, drawn.recipe.key, fold, 0.0)
-    assert verdict(racing, "drawn", result(0.0)) == TrialScheduler.CONTINUE, "nobody has this fold"
+    assert verdict(racing, "drawn", result(0.0)) == TrialScheduler.CONTINUE, "no rival has this fold"
     predict(run, named[0].recipe.key, 0, 0.9)
     searcher.on_trial_result("named0", result(0.9, 1))
     searcher.on_trial_result("drawn", result(0.0, 2))
@@ -92,7 +92,7 @@ def test_a_rival_is_met_on_the_folds_that_both_have_and_need_not_have_all(search
     assert verdict(racing, "drawn", result(0.0, 2)) == TrialScheduler.STOP
 
 
-def test_the_rival_is_who_leads_by_most_and_none_that_was_stopped_or_is_behind(searcher):
+def test_the_rival_leads_by_most_and_was_not_stopped(searcher):
     for number in range(NUM_NAMED):
         begin(searcher, f"named{number}")
     worse, middle, better = (begin(searcher, name) for name in ("worse", "middle", "better"))
@@ -115,19 +115,19 @@ def race(searcher, run, racing, name, accuracy):
     return drawn
 
 
-def test_a_score_ends_the_race_of_another_whose_work_is_left_and_which_counts_as_stopped(searcher, run):
-    left = []
-    racing = FoldRacing(searcher, run, left.append)
+def test_a_score_stops_another_trial_and_cancels_its_jobs(searcher, run):
+    cancelled = []
+    racing = FoldRacing(searcher, run, cancelled.append)
     for number in range(NUM_NAMED):
         begin(searcher, f"named{number}")
     worse = race(searcher, run, racing, "worse", 0.1)
     race(searcher, run, racing, "better", 0.9)
-    assert left == [worse]
+    assert cancelled == [worse]
     searcher.on_trial_complete("worse", TrialReport(outcome=Outcome.CANCELLED, folds=1).to_result())
     assert searcher.study.get_trials()[worse.asked.number].state.name == "PRUNED"
 
 
-def test_one_that_was_beaten_between_two_jobs_stops_with_its_next_fold(searcher, run):
+def test_a_trial_that_was_beaten_between_two_jobs_stops_at_its_next_fold(searcher, run):
     racing = FoldRacing(searcher, run, lambda trial: None)
     for number in range(NUM_NAMED):
         begin(searcher, f"named{number}")
@@ -137,13 +137,13 @@ def test_one_that_was_beaten_between_two_jobs_stops_with_its_next_fold(searcher,
     assert verdict(racing, "better", result(0.9, 2)) == TrialScheduler.CONTINUE
 
 
-def test_a_trial_without_a_score_is_left_to_end_as_it_does(racing, searcher):
+def test_a_trial_without_a_score_is_not_stopped(racing, searcher):
     begin(searcher, "drawn")
     failed = TrialReport(outcome=Outcome.FAILED, reason="the loss is nan", folds=0).to_result()
     assert verdict(racing, "drawn", failed) == TrialScheduler.CONTINUE
 
 
-def test_nobody_is_stopped_by_what_a_search_of_stage_two_answers(racing, searcher, run):
+def test_the_result_of_a_stage_two_search_stops_no_trial(racing, searcher, run):
     drawn = begin(searcher, "drawn")
     finish_folds(searcher, "drawn", 0.0)
     for fold in range(3):
@@ -152,19 +152,19 @@ def test_nobody_is_stopped_by_what_a_search_of_stage_two_answers(racing, searche
     assert verdict(racing, "drawn", result(0.0, 3, searched=True)) == TrialScheduler.CONTINUE
 
 
-def test_a_recipe_races_with_those_of_its_family_only(run, tmp_path):
+def test_a_recipe_races_only_with_its_family(run, tmp_path):
     path = tmp_path / "two.yaml"
     path.write_text("about: Two families.\nfamilies: [focal, decouple]\n")
     searcher = StudySearcher(load_space(str(path)), run, 12, "broker", SearchProgress(lambda line: None), 100)
     begun = {name: begin(searcher, name) for name in (f"trial{number}" for number in range(10))}
-    paper, ours, other = (begun[name] for name in ("trial0", "trial6", "trial9"))
-    assert [(one.point.family, one.point.kind) for one in (paper, ours, other)] == [
+    paper, same_family, other_family = (begun[name] for name in ("trial0", "trial6", "trial9"))
+    assert [(trial.point.family, trial.point.kind) for trial in (paper, same_family, other_family)] == [
         ("focal", "start"), ("focal", "drawn"), ("decouple", "drawn"),
     ]  # fmt: skip
     for fold in range(3):
         predict(run, paper.recipe.key, fold, 0.9)
-        predict(run, ours.recipe.key, fold, 0.1)
-        predict(run, other.recipe.key, fold, 0.1)
+        predict(run, same_family.recipe.key, fold, 0.1)
+        predict(run, other_family.recipe.key, fold, 0.1)
     finish_folds(searcher, "trial0", 0.9)
     racing = FoldRacing(searcher, run, lambda trial: None)
     assert verdict(racing, "trial6", result(0.1)) == TrialScheduler.STOP
@@ -174,8 +174,8 @@ def test_a_recipe_races_with_those_of_its_family_only(run, tmp_path):
 def predictions(labels, accuracy, rng):
     """Probabilities (N, 3) that are right on a share of the rows."""
     wrong = (labels + rng.integers(1, 3, len(labels))) % 3
-    said = np.where(rng.random(len(labels)) < accuracy, labels, wrong)
-    return np.eye(3)[said] * 0.8 + 0.2 / 3
+    predicted = np.where(rng.random(len(labels)) < accuracy, labels, wrong)
+    return np.eye(3)[predicted] * 0.8 + 0.2 / 3
 
 
 @pytest.fixture
@@ -193,12 +193,12 @@ def groups(labels):
     return np.arange(len(labels)) // 2
 
 
-def test_an_equal_recipe_goes_on(labels, groups, rng):
-    said = predictions(labels, 0.7, rng)
-    assert may_still_win(said, said.copy(), labels, groups)
+def test_an_identical_recipe_goes_on(labels, groups, rng):
+    probabilities = predictions(labels, 0.7, rng)
+    assert may_still_win(probabilities, probabilities.copy(), labels, groups)
 
 
-def test_a_recipe_as_good_goes_on(labels, groups, rng):
+def test_an_equally_good_recipe_goes_on(labels, groups, rng):
     assert may_still_win(predictions(labels, 0.7, rng), predictions(labels, 0.7, rng), labels, groups)
 
 
@@ -208,7 +208,7 @@ def test_a_better_recipe_goes_on_and_a_clearly_worse_one_does_not(labels, groups
     assert not may_still_win(bad, good, labels, groups)
 
 
-def test_few_rows_stop_nobody_for_a_small_difference(labels, groups, rng):
+def test_a_small_difference_on_few_rows_stops_no_recipe(labels, groups, rng):
     good = predictions(labels, 0.8, rng)
     worse = good.copy()
     worse[:2] = worse[:2, [1, 2, 0]]
@@ -216,7 +216,7 @@ def test_few_rows_stop_nobody_for_a_small_difference(labels, groups, rng):
 
 
 def test_the_comparison_is_paired():
-    """A small difference decides where both err on the same rows, though each score alone varies far more."""
+    """A small difference is decisive if both err on the same rows, although each score alone varies far more."""
     labels = np.tile([0, 1], 200)
     groups = np.arange(400)
     right = np.eye(2)[labels]
@@ -231,7 +231,7 @@ def test_the_comparison_is_paired():
 
 
 def test_photographs_of_one_lesion_do_not_count_as_independent(labels, rng):
-    """What decides over 300 lesions does not decide over a handful with many photographs each."""
+    """A difference that is decisive on 300 lesions is not on a handful with many photographs each."""
     labels = np.tile([0, 1, 2], 100)
     incumbent = np.eye(3)[labels]
     candidate = incumbent.copy()

@@ -17,11 +17,11 @@ def space():
     return load_space("supcon")
 
 
-def test_a_new_study_gets_a_folder_of_its_space_and_time(space):
+def test_the_folder_of_a_new_study_is_named_by_its_space_and_time(space):
     assert str(StudyRequest("supcon").folder(space, CACHE)).startswith("runs/supcon-20")
 
 
-def test_to_resume_without_a_folder_takes_the_newest_of_the_space(space, tmp_path, monkeypatch):
+def test_resuming_without_a_folder_takes_the_newest_run_of_the_space(space, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("supcon-2026-01-02-000000", "supcon-2026-01-10-000000", "other-2027-01-01-000000"):
         (tmp_path / "runs" / name).mkdir(parents=True)
@@ -30,13 +30,13 @@ def test_to_resume_without_a_folder_takes_the_newest_of_the_space(space, tmp_pat
     assert StudyRequest("supcon", resume=True).folder(space, CACHE).name == "supcon-2026-01-10-000000"
 
 
-def test_there_must_be_something_to_resume(space, tmp_path, monkeypatch):
+def test_resuming_without_a_run_is_refused(space, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"--resume must find a run .* give --run DIR"):
         StudyRequest("supcon", resume=True).folder(space, CACHE)
 
 
-def test_a_run_in_object_storage_is_worked_on_in_the_cache_under_a_name_of_its_own(space):
+def test_a_run_in_object_storage_has_its_own_working_folder_in_the_cache(space):
     first, again, other = (
         StudyRequest("supcon", run=address).folder(space, CACHE)
         for address in ("s3://bucket/a/study", "s3://bucket/a/study/?region=eu-west-1", "s3://bucket/b/study")
@@ -58,25 +58,25 @@ def test_a_run_in_object_storage_is_worked_on_in_the_cache_under_a_name_of_its_o
         ({"time_budget": -1.5}, "^--time-budget must be > 0 seconds, but got -1.5: "),
     ],
 )
-def test_what_cannot_be_asked_is_refused(wrong, message):
+def test_invalid_options_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         StudyRequest("supcon", **wrong)
 
 
-def test_a_job_of_a_cluster_keeps_its_run_in_a_folder(monkeypatch):
+def test_a_cluster_job_with_a_run_in_object_storage_is_refused(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
     with pytest.raises(ConfigError, match=r"^--run must be a folder that all nodes"):
         StudyRequest("supcon", run="s3://bucket/study")
 
 
-def test_the_first_ctrl_c_is_a_wish_and_the_second_an_order():
+def test_the_first_ctrl_c_requests_the_end_and_the_second_ends_at_once():
     interrupt = Interrupt()
     before = signal.getsignal(signal.SIGINT)
-    with interrupt.heeds(signal.SIGINT):
+    with interrupt.catches(signal.SIGINT):
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupt.asked.is_set()
         assert interrupt.is_due
-        os.kill(os.getpid(), signal.SIGINT)  # the same wish, passed on by the parent
+        os.kill(os.getpid(), signal.SIGINT)  # the same request, passed on by the parent
         interrupt.asked_at -= 2.0
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -91,7 +91,7 @@ def test_time_is_up_after_the_deadline():
     assert not late.asked.is_set()
 
 
-def test_what_was_typed_is_written_down_and_repeats_in_a_run_of_its_own():
+def test_the_typed_command_is_recorded_and_repeats_in_a_new_run():
     words = ("tune", "--space", "supcon", "--run", "here it is", "--resume", "--workers", "2", "--gpus-per-worker", "0",
              "--time-budget", "60", "data.path=my images")  # fmt: skip
     request = StudyRequest("supcon", words=words)

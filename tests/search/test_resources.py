@@ -52,7 +52,7 @@ def test_the_sum_is_shown():
         ((2, 0, 1, float("nan")), r"^--gpus-per-worker must be >= 0, but got nan: "),
     ],
 )
-def test_the_impossible_is_refused_with_the_sum(arguments, message):
+def test_a_lane_that_does_not_fit_is_refused_with_the_sum(arguments, message):
     with pytest.raises(ConfigError, match=message) as caught:
         plan_lanes(*arguments)
     assert "\n" not in str(caught.value)

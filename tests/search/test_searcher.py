@@ -34,12 +34,12 @@ def work_of(config):
 
 
 def ending(outcome, reason="", folds=0):
-    """What Tune passes on of a trial that came to no score."""
+    """Returns the result of a trial without a score."""
     return TrialReport(outcome=outcome, reason=reason, folds=folds).to_result()
 
 
 class Driver:
-    """A driver of a study: what Tune does to a searcher, in the order of the test."""
+    """A driver of a study: calls a searcher as Tune does, in the order of the test."""
 
     def __init__(self, run, num_trials, space="supcon", user=USER):
         self.lines = []
@@ -48,7 +48,7 @@ class Driver:
         self.begun = 0
 
     def suggest(self):
-        """Begins a trial; returns (Tune's name of it, what it is called, its recipe), or None at the end."""
+        """Begins a trial; returns (its name in Tune, its name in the study, its recipe), or None at the end."""
         name = f"tune{self.begun}"
         self.begun += 1
         config = self.searcher.suggest(name)
@@ -69,11 +69,11 @@ class Driver:
         report = TrialReport(outcome=Outcome.DONE, score=score, folds=folds, is_searched=searched, is_complete=complete)
         return report.to_result()
 
-    def complete(self, name, score=0.5, found=None):
-        """Completes a trial; a search of stage two finds no more than the trial had, unless it is said."""
+    def complete(self, name, score=0.5, best_found=None):
+        """Completes a trial; its search of stage two finds `best_found`, or nothing better than the trial."""
         result = self.folds(name, [score] * 3)
         if not result["done"]:
-            result = self.result(score if found is None else found, 3, searched=True, complete=True)
+            result = self.result(score if best_found is None else best_found, 3, searched=True, complete=True)
         self.searcher.on_trial_complete(name, result)
 
     def stop(self, name, score=0.1):
@@ -83,7 +83,7 @@ class Driver:
         self.searcher.on_trial_complete(name, ending(Outcome.FAILED, reason))
 
     def rest(self):
-        """Completes all that is left; returns the names."""
+        """Completes all remaining trials; returns their names."""
         names = []
         while trial := self.suggest():
             names.append(trial[1])
@@ -92,7 +92,7 @@ class Driver:
 
 
 def by_point(run):
-    """The trials that ended as something, by the name of their point."""
+    """Returns the trials that no later driver repeats, by the name of their point."""
     study = open_study(run.folder / "study.journal")
     return {
         t.user_attrs["point"]: t
@@ -144,22 +144,22 @@ def test_a_trial_without_a_frozen_encoder_has_folds_only(run):
     assert driver.searcher.trials["control"].point.name == "cross_entropy"
 
 
-def test_stage_two_is_searched_by_the_trial_itself_when_there_is_no_search_of_its_own(run):
+def test_without_a_search_of_stage_two_the_trial_draws_its_settings(run):
     driver = Driver(run, 1, user=[*USER, "stage_two.search=0"])
     assert [type(work) for work in work_of(driver.searcher.suggest("paper"))] == [Job] * 3
     (trial,) = driver.searcher.study.get_trials()
     assert trial.params["stage_two.optimizer.lr"] == 0.0005
 
 
-def test_optuna_is_told_what_the_search_of_stage_two_has_found(run):
+def test_optuna_receives_the_best_score_of_the_stage_two_search(run):
     driver = Driver(run, 1)
     name, *_ = driver.suggest()
     search = driver.searcher.trials[name].search
-    driver.complete(name, 0.4, found=0.6)
+    driver.complete(name, 0.4, best_found=0.6)
     (trial,) = driver.searcher.study.get_trials()
     assert (trial.value, trial.user_attrs["search"]) == (0.6, search.id)
     assert trial.intermediate_values == pytest.approx({1: 0.4, 2: 0.4, 3: 0.4, 4: 0.6})
-    assert not any(key.startswith("stage_two") for key in trial.params), "it tried many, so that Optuna learns of none"
+    assert not any(key.startswith("stage_two") for key in trial.params), "it tried many settings, so Optuna learns none"
     assert driver.lines[2:] == [
         "paper: fold 3 of 3, macro-F1 0.400",
         "paper: best of 200 stage-two settings, macro-F1 0.600",
@@ -167,7 +167,7 @@ def test_optuna_is_told_what_the_search_of_stage_two_has_found(run):
     assert driver.progress.best == ("paper", 0.6)
 
 
-def test_optuna_is_told_the_truth_of_every_end(run):
+def test_optuna_receives_the_end_of_every_trial(run):
     driver = Driver(run, 8)
     for _ in range(2):
         driver.complete(driver.suggest()[0], 0.4)
@@ -179,7 +179,7 @@ def test_optuna_is_told_the_truth_of_every_end(run):
     assert [trials[name].state for name in NAMED[:2]] == [TrialState.COMPLETE] * 2
     assert (trials[failed[1]].state, trials[failed[1]].user_attrs["reason"]) == (TrialState.FAIL, "the loss is nan")
     assert (trials[stopped[1]].state, trials[stopped[1]].intermediate_values) == (TrialState.PRUNED, {1: 0.1})
-    assert trials[dead[1]].state is TrialState.RUNNING, "--resume asks for it again"
+    assert trials[dead[1]].state is TrialState.RUNNING, "--resume proposes it again"
     assert f"{dead[1]}: its process died, see logs/ray.log: --resume tries it again" in driver.lines
     assert trials[scored[1]].value == pytest.approx(0.6)
     assert trials[scored[1]].intermediate_values == pytest.approx({1: 0.3, 2: 0.45, 3: 0.6})
@@ -197,7 +197,7 @@ def test_a_trial_has_all_folds_before_its_search_is_done(run):
     driver.searcher.on_trial_result(named[0], driver.result(0.35, 3))
     assert [trial.user_attrs["point"] for trial in driver.searcher.complete()] == [named[1]]
     driver.searcher.on_trial_complete(named[0], ending(Outcome.CANCELLED, folds=3))
-    assert by_point(run)[named[1]].state is TrialState.RUNNING, "--resume has it searched"
+    assert by_point(run)[named[1]].state is TrialState.RUNNING, "--resume searches it"
     assert [trial.user_attrs["point"] for trial in driver.searcher.complete()] == [named[1]]
 
 
@@ -218,7 +218,7 @@ def test_every_drawn_point_teaches_optuna_its_values(run):
     assert kinds == ["start", "control", "drawn"]
 
 
-def test_a_start_outside_a_sweep_of_the_command_line_runs_with_what_optuna_drew(run):
+def test_a_start_outside_a_sweep_of_the_command_line_runs_with_drawn_values(run):
     driver = Driver(
         run, 1, user=[*USER, "stage_one.loss.temperature=interval(0.2,0.3)", "stage_one.epochs=choice(1,2)"]
     )
@@ -231,14 +231,14 @@ def test_a_start_outside_a_sweep_of_the_command_line_runs_with_what_optuna_drew(
     assert trial.params["stage_one.epochs"] == recipe.stage_one.epochs
 
 
-def test_a_killed_driver_leaves_trials_that_the_next_one_asks_for_again(run):
+def test_the_trials_of_a_killed_driver_are_proposed_again(run):
     first = Driver(run, 9)
     for _ in range(7):
         name, *_ = first.suggest()
         first.complete(name)
     drawn = [first.suggest() for _ in range(2)]
     first.searcher.on_trial_result(drawn[0][0], first.folds(drawn[0][0], [0.3]))
-    # Here the driver dies: nothing more is told.
+    # Here the driver dies, without further reports.
     second = Driver(run, 9)
     again = [second.suggest() for _ in range(2)]
     assert [trial[1:] for trial in again] == [trial[1:] for trial in drawn], "the same names and recipes"
@@ -251,7 +251,7 @@ def test_a_killed_driver_leaves_trials_that_the_next_one_asks_for_again(run):
     assert (second.progress.begun, second.progress.complete, second.progress.failed) == (9, 9, 0)
 
 
-def test_a_driver_that_dies_again_and_again_loses_and_repeats_nothing(run):
+def test_repeated_kills_lose_and_repeat_no_trial(run):
     first = Driver(run, 8)
     begun = {trial[1:] for trial in (first.suggest() for _ in range(3))}
     for _ in range(3):
@@ -264,7 +264,7 @@ def test_a_driver_that_dies_again_and_again_loses_and_repeats_nothing(run):
     assert len(origins) == len(set(origins)) == 8
 
 
-def test_a_start_half_drawn_by_a_killed_driver_is_still_the_papers(run):
+def test_a_start_that_a_kill_left_half_drawn_keeps_the_papers_values(run):
     first = Driver(run, 1)
     asked = first.searcher.study.ask()
     asked.suggest_float("stage_one.loss.temperature", 0.03, 0.5, log=True)
@@ -273,7 +273,7 @@ def test_a_start_half_drawn_by_a_killed_driver_is_still_the_papers(run):
     assert recipe.stage_two.optimizer.lr == 0.0005
 
 
-def test_a_larger_number_of_trials_goes_on_with_the_study(run):
+def test_a_larger_number_of_trials_continues_the_study(run):
     assert Driver(run, 2).rest() == NAMED[:2]
     assert Driver(run, 2).rest() == []
     more = Driver(run, 9)
@@ -294,7 +294,7 @@ def test_a_second_driver_draws_other_points_than_the_first(run):
 
 
 @pytest.mark.parametrize("lost", [1, 20])
-def test_a_line_that_was_left_unfinished_costs_no_more_than_itself(run, lost):
+def test_an_unfinished_line_of_the_journal_loses_only_itself(run, lost):
     first = Driver(run, 9)
     for _ in range(8):
         name, *_ = first.suggest()
@@ -309,7 +309,7 @@ def test_a_line_that_was_left_unfinished_costs_no_more_than_itself(run, lost):
 
 
 @pytest.mark.parametrize("how", ["its process died", "a file could not be written"])
-def test_what_the_machine_has_done_is_asked_for_again(run, how):
+def test_trials_that_the_machine_ended_are_proposed_again(run, how):
     first = Driver(run, 8)
     name, point, recipe = first.suggest()
     if how == "its process died":
@@ -320,7 +320,7 @@ def test_what_the_machine_has_done_is_asked_for_again(run, how):
         reason = "classifiers must be writable, but No space left on device: free space"
         first.searcher.on_trial_complete(name, ending(Outcome.BROKEN, reason))
         assert first.searcher.broken == reason
-        assert first.suggest() is None, "no other would fare better"
+        assert first.suggest() is None, "every other trial would fail too"
     second = Driver(run, 8)
     again = []
     while trial := second.suggest():
@@ -331,7 +331,7 @@ def test_what_the_machine_has_done_is_asked_for_again(run, how):
 
 
 def drawn_recipes(driver):
-    """Completes all that is left; returns the recipes of the points that were drawn."""
+    """Completes all remaining trials; returns the recipes of the drawn points."""
     recipes = []
     while trial := driver.suggest():
         if driver.searcher.trials[trial[0]].point.kind == "drawn":
@@ -340,14 +340,14 @@ def drawn_recipes(driver):
     return recipes
 
 
-def test_a_study_that_goes_on_draws_as_one_that_was_never_left(run, other_run):
+def test_a_resumed_study_draws_like_an_uninterrupted_one(run, other_run):
     whole = drawn_recipes(Driver(run, 11))
     parts = [drawn_recipes(Driver(other_run, number)) for number in (8, 9, 11)]
     assert [len(part) for part in parts] == [1, 1, 2]
     assert [recipe.key for part in parts for recipe in part] == [recipe.key for recipe in whole]
 
 
-def test_with_a_searched_stage_two_the_encoders_are_those_without(run, other_run):
+def test_encoders_are_the_same_with_and_without_a_search_of_stage_two(run, other_run):
     searched = drawn_recipes(Driver(run, 10))
     flat = drawn_recipes(Driver(other_run, 10, user=[*USER, "stage_two.search=0"]))
     assert len({recipe.encoder_key for recipe in searched}) == 3
@@ -355,7 +355,7 @@ def test_with_a_searched_stage_two_the_encoders_are_those_without(run, other_run
     assert {recipe.key for recipe in flat}.isdisjoint(recipe.key for recipe in searched)
 
 
-def test_an_interrupted_search_proposes_nothing_and_keeps_what_was_at_work(run):
+def test_an_interrupted_search_proposes_nothing_and_keeps_running_trials(run):
     first = Driver(run, 8)
     name, point, recipe = first.suggest()
     first.searcher.close()
@@ -368,7 +368,7 @@ def test_an_interrupted_search_proposes_nothing_and_keeps_what_was_at_work(run):
     assert len({name for name, _ in queued}) == 7
 
 
-def test_a_trial_that_completes_during_the_end_counts(run):
+def test_a_trial_that_completes_after_the_search_was_closed_counts(run):
     driver = Driver(run, 8)
     name, *_ = driver.suggest()
     driver.searcher.close()
@@ -376,7 +376,7 @@ def test_a_trial_that_completes_during_the_end_counts(run):
     assert driver.progress.best == ("paper", pytest.approx(0.7))
 
 
-def test_settings_that_do_not_go_together_fail_their_trial_alone(run, tmp_path):
+def test_incompatible_settings_fail_only_their_trial(run, tmp_path):
     path = tmp_path / "awkward.yaml"
     path.write_text("about: Half of it cannot be.\nsearch:\n  stage_two.accumulate: choice(1, 3)\n")
     driver = Driver(run, 12, space=str(path))
@@ -415,7 +415,7 @@ def test_families_have_equal_budgets_and_names_of_their_own(run, two_families):
     ]  # fmt: skip
     trials = by_point(run)
     families = Counter(TrialRecord.of(trial).family for trial in trials.values())
-    assert families == {"": 3, "decouple": 5, "focal": 5}, "14 are not to be divided: one is left"
+    assert families == {"": 3, "decouple": 5, "focal": 5}, "14 is not divisible among two families: one trial is left"
     for name, trial in trials.items():
         prefix = name.partition(": ")[0] if ": " in name else "none"
         assert all(key.startswith(f"{prefix}: ") for key in trial.params), name
@@ -450,7 +450,7 @@ def test_a_draw_that_a_kill_cut_short_counts_for_its_family(run, two_families, t
 
 
 def test_a_family_pays_for_its_own_failures(run, tmp_path):
-    """Else one whose settings often do not go together would live on the budget of the others."""
+    """Otherwise a family whose settings are often incompatible would use the budget of the others."""
     (tmp_path / "good.yaml").write_text("about: Good.\nsearch: {stage_one.epochs: 'choice(1, 2, 3)'}\n")
     (tmp_path / "bad.yaml").write_text("about: Bad.\nsearch: {stage_two.accumulate: 'choice(3, 5)'}\n")
     space = tmp_path / "two.yaml"
@@ -460,12 +460,12 @@ def test_a_family_pays_for_its_own_failures(run, tmp_path):
     assert driver.progress.failed == 4
 
 
-def test_an_ablation_is_its_rows_and_nothing_more(run):
+def test_an_ablation_proposes_only_its_rows(run):
     driver = Driver(run, 20, space="focal_ablation")
     assert driver.rest() == list(load_space("focal_ablation").grid)
 
 
-def test_one_more_recipe_than_there_are_lanes_is_at_work_and_more_when_lanes_join(run):
+def test_one_recipe_more_than_there_are_lanes_runs_and_more_when_lanes_join(run):
     driver = Driver(run, 8)
     driver.searcher.num_lanes = 1
     first, second = driver.suggest(), driver.suggest()

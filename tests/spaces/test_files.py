@@ -1,4 +1,4 @@
-"""The shipped search spaces: whatever they can propose is a recipe, on many classes and on two, however unbalanced."""
+"""The shipped search spaces: every point is a valid recipe, on many classes and on two, however unbalanced."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ from raysk.spaces.sweeps import lookup
 
 NAMES = ["contrastive", "decouple", "focal", "focal_ablation", "longtail", "metric", "supcon", "tournament"]
 SEARCHED = [name for name in NAMES if name not in ("focal_ablation", "tournament")]
-# A screening test of one disease: few of the rows have it.
+# A screening for one disease, which few of the rows have.
 BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110])
 
 
@@ -28,7 +28,7 @@ def trials(count, seed=0):
     return [study.ask() for _ in range(count)]
 
 
-def test_these_are_all_that_are_shipped():
+def test_the_list_of_shipped_spaces_is_complete():
     assert [name for name, _ in list_spaces()] == NAMES
     assert all(about.endswith(".") and "\n" not in about for _, about in list_spaces())
 
@@ -42,12 +42,14 @@ def test_every_named_point_is_a_recipe_that_trains_on_seven_classes_and_on_two(n
     for recipe in recipes:
         recipe.check_rows(BINARY)
         recipe.check_rows(MANY)
-    # Where families compete, one may begin where another does.
-    assert name == "tournament" or len({recipe.key for recipe in recipes}) == len(recipes), "two points are one recipe"
+    # Competing families may start at the same recipe.
+    assert name == "tournament" or len({recipe.key for recipe in recipes}) == len(recipes), (
+        "two points are the same recipe"
+    )
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-def test_whatever_is_drawn_is_a_recipe_and_so_are_its_settings_of_stage_two(name, spaces):
+def test_drawn_points_and_their_stage_two_settings_are_valid_recipes(name, spaces):
     space = spaces[name]
     (family,) = space.families
     keys = set()
@@ -61,17 +63,17 @@ def test_whatever_is_drawn_is_a_recipe_and_so_are_its_settings_of_stage_two(name
         search = space.stage_two_search(point)
         assert (search is not None) is two_stage
         if search is not None:
-            found = search.draw(inner)
-            found.check_rows(BINARY)
-            check_conditions(search.parameters, inner.params, found.to_plain())
-            assert found.encoder_key == recipe.encoder_key, "a setting of stage two must not ask for another encoder"
-            recipe = found
+            setting = search.draw(inner)
+            setting.check_rows(BINARY)
+            check_conditions(search.parameters, inner.params, setting.to_plain())
+            assert setting.encoder_key == recipe.encoder_key, "a setting of stage two must not change the encoder"
+            recipe = setting
         keys.add(recipe.key)
     assert len(keys) == 20
 
 
 def check_conditions(parameters, drawn, plain):
-    """Holds what was drawn against the conditions: all that belong to the choices are there, and no others."""
+    """Checks that exactly the parameters whose conditions hold were drawn."""
     for parameter in parameters:
         if parameter.when is not None:
             key, values = parameter.when
@@ -79,16 +81,16 @@ def check_conditions(parameters, drawn, plain):
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-def test_every_start_lies_within_its_sweeps(name, spaces):
-    """A start outside of what is searched would be drawn anew, under the start's name."""
+def test_every_start_is_within_the_sweeps(name, spaces):
+    """A start outside the search would be replaced by a drawn value, under the name of the start."""
     (family,) = spaces[name].families
     points = {point.name: point for point in spaces[name].named_points()}
     for start, texts in family.starts.items():
-        own = {text.partition("=")[0] for text in points[start].own}
-        assert {text.partition("=")[0] for text in texts} <= own
+        keys = {text.partition("=")[0] for text in points[start].own}
+        assert {text.partition("=")[0] for text in texts} <= keys
 
 
-def test_every_family_of_the_tournament_is_that_space_with_names_of_its_own(spaces):
+def test_every_family_of_the_tournament_is_its_space_with_prefixed_names(spaces):
     tournament = spaces["tournament"]
     assert [family.name for family in tournament.families] == [
         "supcon", "metric", "focal", "decouple", "longtail", "contrastive",
@@ -104,7 +106,7 @@ def test_every_family_of_the_tournament_is_that_space_with_names_of_its_own(spac
 
 
 @pytest.mark.parametrize(("asked", "each"), [(None, 2), (20, 2), (21, 3), (27, 4), (60, 9), (3, 1)])
-def test_the_families_of_the_tournament_get_the_same_number_of_trials(asked, each, spaces):
+def test_the_families_of_the_tournament_get_equal_numbers_of_trials(asked, each, spaces):
     tournament = spaces["tournament"]
     number = tournament.num_trials(asked)
     assert number == 3 + 6 * each
@@ -122,7 +124,7 @@ def test_points_of_the_tournament_are_named_by_their_family_and_take_turns(space
     assert names[9:11] == ["supcon: from_scratch", "metric: centre_triplet"]
 
 
-def test_the_ablation_is_in_the_order_of_the_paper_and_nothing_else_is_tried(spaces):
+def test_the_ablation_tries_only_its_rows_in_the_order_of_the_paper(spaces):
     space = spaces["focal_ablation"]
     names = ["no dropout", "no augmentation", "no class weights", "no fully connected layers",
              "no global average pooling", "full"]  # fmt: skip
@@ -145,7 +147,7 @@ def differing(first, second, path=""):
     return [leaf for key in first for leaf in differing(first[key], second[key], f"{path}.{key}".lstrip("."))]
 
 
-def test_an_unknown_fragment_is_answered_with_the_nearest(tmp_path):
+def test_an_unknown_fragment_suggests_the_nearest_name(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("about: Mine.\ninclude: [control]\n")
     with pytest.raises(ConfigError, match="'control'; did you mean controls") as caught:
@@ -154,7 +156,7 @@ def test_an_unknown_fragment_is_answered_with_the_nearest(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_space_goes_over_what_it_includes(tmp_path):
+def test_a_space_overrides_the_fragments_that_it_includes(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
         "about: Mine.\ninclude: [controls, stage_two]\n"
@@ -170,8 +172,8 @@ def test_a_space_goes_over_what_it_includes(tmp_path):
     assert content["search"]["stage_two.passes"]["when"] == "stage_two.view=medium", "the rest is as it was"
 
 
-def test_every_space_has_the_controls_to_beat():
-    """But the ablation, whose rows are compared with one another."""
+def test_every_space_includes_the_controls():
+    """The ablation has none, since its rows are compared with one another."""
     for name in set(NAMES) - {"focal_ablation"}:
         controls = read_space_file(spaces_folder() / f"{name}.yaml")["controls"]
         assert list(controls)[:3] == ["cross_entropy", "balanced_softmax", "logit_adjustment"], name

@@ -64,8 +64,8 @@ def draw(space, trial):
 
 
 def test_every_sweep_becomes_its_distribution(space_file):
-    found = {key: parameter.distribution for key, parameter in by_key(load_space(space_file)).items()}
-    assert found == {
+    distributions = {key: parameter.distribution for key, parameter in by_key(load_space(space_file)).items()}
+    assert distributions == {
         "stage_one.loss.temperature": FloatDistribution(0.03, 0.5, log=True),
         "stage_one.optimizer.momentum": FloatDistribution(0.5, 0.95),
         "stage_two.epochs": IntDistribution(2, 9),
@@ -106,17 +106,17 @@ def test_the_papers_setting_is_first_then_the_controls_then_the_other_starts(spa
     assert (plain.stage_two.loss.weights, heavy.stage_two.loss.weights) == ("none", "balanced")
 
 
-def test_what_the_command_line_gives_is_searched_no_more(space_file):
+def test_the_command_line_fixes_a_searched_setting(space_file):
     space = load_space(space_file, ["stage_two.loss.name=focal", "stage_one.loss.temperature=0.2"])
     assert not {"stage_two.loss.name", "stage_one.loss.temperature"} & set(by_key(space))
     for trial in trials(5):
         point = draw(space, trial)
-        assert "stage_two.loss.gamma" in point.values, "its condition holds by the command line"
+        assert "stage_two.loss.gamma" in point.values, "the command line makes its condition hold"
         assert space.config(point).recipe.stage_one.loss.temperature == 0.2
     paper, plain, _, other = space.named_points()
-    assert space.config(paper).recipe.stage_one.loss.temperature == 0.2, "over the start"
+    assert space.config(paper).recipe.stage_one.loss.temperature == 0.2, "the command line overrides the start"
     assert space.config(other).recipe.stage_two.loss.gamma == 3.0
-    assert type(space.config(plain).recipe.stage_two.loss).__name__ == "CrossEntropy", "a control stands as it is"
+    assert type(space.config(plain).recipe.stage_two.loss).__name__ == "CrossEntropy", "a control does not change"
 
 
 def test_a_sweep_of_the_command_line_replaces_that_of_the_file(space_file):
@@ -125,7 +125,9 @@ def test_a_sweep_of_the_command_line_replaces_that_of_the_file(space_file):
     for trial in trials(5):
         recipe = space.config(draw(space, trial)).recipe
         assert recipe.stage_two.passes in (7, 9)
-        assert 0.1 <= recipe.stage_one.optimizer.lr <= 0.2, "and one of its own is searched too"
+        assert 0.1 <= recipe.stage_one.optimizer.lr <= 0.2, (
+            "and a setting that the file does not search is searched, too"
+        )
 
 
 def test_a_sweep_of_the_command_line_keeps_the_condition(space_file):
@@ -135,7 +137,7 @@ def test_a_sweep_of_the_command_line_keeps_the_condition(space_file):
         assert 1 <= gamma <= 2
 
 
-def test_a_start_leaves_open_what_the_command_lines_sweep_does_not_have(space_file):
+def test_a_start_leaves_out_values_outside_the_command_lines_sweep(space_file):
     sweeps = [
         "stage_one.loss.temperature=interval(0.2,0.3)",
         "stage_two.epochs=choice(2,3)",
@@ -146,7 +148,7 @@ def test_a_start_leaves_open_what_the_command_lines_sweep_does_not_have(space_fi
     assert not {"stage_one.loss.temperature", "stage_two.epochs"} & set(paper.values)
 
 
-def test_nothing_is_searched_of_a_stage_that_the_command_line_takes_away(space_file):
+def test_a_stage_that_the_command_line_removes_is_not_searched(space_file):
     space = load_space(space_file, ["stage_one=null", "stage_two.frozen=false"])
     for trial in trials(5):
         point = draw(space, trial)
@@ -155,8 +157,8 @@ def test_nothing_is_searched_of_a_stage_that_the_command_line_takes_away(space_f
 
 
 @pytest.mark.parametrize("name", ["supcon", "mine"])
-def test_the_settings_of_a_point_typed_again_make_the_same_recipe(name, space_file):
-    """The promise of the leaderboard's column of commands, but for the searcher: see test_searcher.py."""
+def test_the_overrides_of_a_point_make_the_same_recipe(name, space_file):
+    """The leaderboard's commands depend on it; test_searcher.py tests the part of the searcher."""
     source = "supcon" if name == "supcon" else space_file
     user = ["data.size=150", "stage_two.epochs=4", "seed=3"]
     space = load_space(source, user)
@@ -177,7 +179,7 @@ def test_the_settings_of_a_point_typed_again_make_the_same_recipe(name, space_fi
         ("settings: [", "must be YAML, but"),
     ],
 )
-def test_a_wrong_file_is_refused_in_a_line_that_names_it(wrong, message, tmp_path):
+def test_an_invalid_file_is_refused_in_one_line_that_names_it(wrong, message, tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text(f"about: Wrong.\n{wrong}\n")
     with pytest.raises(ConfigError, match=message) as caught:
@@ -186,14 +188,14 @@ def test_a_wrong_file_is_refused_in_a_line_that_names_it(wrong, message, tmp_pat
     assert str(path) in str(caught.value)
 
 
-def test_a_file_must_say_what_it_is_about(tmp_path):
+def test_a_file_must_have_about(tmp_path):
     path = tmp_path / "silent.yaml"
     path.write_text("search: {}\n")
     with pytest.raises(ConfigError, match="no sentence `about`"):
         load_space(str(path))
 
 
-def test_an_unknown_space_is_answered_with_the_nearest():
+def test_an_unknown_space_suggests_the_nearest_name():
     with pytest.raises(ConfigError, match="a search space must be a known name, but got 'supcom'; did you mean supcon"):
         load_space("supcom")
 

@@ -31,11 +31,11 @@ NUMBERS = FloatDistribution(0.0, 1.0)
 @pytest.mark.parametrize(
     ("key", "when", "exists"),
     [
-        ("stage_one.views", None, False),  # There is no stage one.
+        ("stage_one.views", None, False),  # PLAIN has no stage one
         ("stage_two.view", None, True),
         ("stage_two.head.tau", None, True),
         ("stage_two.loss.gamma", None, False),
-        ("stage_two.loss.name", None, True),  # A name brings the part that it names.
+        ("stage_two.loss.name", None, True),  # a name creates its part
         ("stage_two.head.tau", ("stage_two.head.name", ("tau_norm",)), False),
         ("stage_two.head.tau", ("stage_two.head.name", ("tau_norm", "linear")), True),
         ("stage_two.head.tau", ("stage_one.loss.name", ("supcon",)), False),
@@ -43,7 +43,7 @@ NUMBERS = FloatDistribution(0.0, 1.0)
         ("seed", ("stage_one", ("None",)), True),
     ],
 )
-def test_a_parameter_exists_where_its_part_and_its_choice_do(key, when, exists):
+def test_a_parameter_exists_if_its_part_and_its_choice_exist(key, when, exists):
     assert Parameter(key, NUMBERS, when).exists(PLAIN) is exists
 
 
@@ -55,7 +55,7 @@ def test_a_parameter_exists_where_its_part_and_its_choice_do(key, when, exists):
         (IntDistribution(1, 3), [1, 3], [0, 4, "2"]),
     ],
 )
-def test_a_parameter_allows_what_is_searched(values, inside, outside):
+def test_a_parameter_allows_only_searched_values(values, inside, outside):
     parameter = Parameter("key", values)
     assert all(parameter.allows(value) for value in inside)
     assert not any(parameter.allows(value) for value in outside)
@@ -89,7 +89,7 @@ def test_entries_become_parameters():
     assert (first.distribution, second.distribution) == (IntDistribution(1, 5), CategoricalDistribution([1, 3, 5]))
     assert first.when == ("stage_two.head.name", ("linear",))
     assert second.when == ("stage_two.head.name", ("ncm", "cosine"))
-    assert first.name != second.name  # To Optuna, for which a name has one distribution.
+    assert first.name != second.name  # in Optuna, a name has one distribution
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_entries_become_parameters():
         ("seed=interval(3, 1)", "^a file: the sweep of seed must have values, but "),
     ],
 )
-def test_what_is_no_sweep_is_refused(text, message):
+def test_an_invalid_sweep_is_refused(text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         distribution("a file", *parse_overrides([text]))
     assert "\n" not in str(caught.value)
@@ -107,31 +107,31 @@ def test_what_is_no_sweep_is_refused(text, message):
 
 @given(value=st.lists(st.sampled_from(["none", "light"])) | st.booleans() | st.integers() | st.sampled_from(["a", "b"]))
 @settings(max_examples=30, deadline=None)
-def test_a_choice_typed_as_an_override_is_the_value_again(value):
+def test_a_choice_survives_being_typed_as_an_override(value):
     (text,) = override_texts({"stage_one.views": as_choice(value)})
     assert parse_overrides([text])[0].value() == value
 
 
-def test_values_are_read_of_what_exists():
+def test_values_are_read_for_existing_parameters_only():
     parameters = [Parameter(key, NUMBERS) for key in ("stage_one.views", "stage_two.view", "seed", "stage_two.nothing")]
     assert values_of(parameters, PLAIN) == {"stage_two.view": "none", "seed": 3}
     assert lookup(PLAIN, "stage_two.head.name.deeper") is None
 
 
-# One setting changed.
+# A single changed setting.
 
 
-def test_an_exchanged_part_drops_what_the_new_one_has_not():
+def test_an_exchanged_part_drops_settings_that_the_new_part_lacks():
     plain = {"stage_two": {"loss": {"name": "focal", "gamma": 3.0, "weights": "balanced"}}}
-    found = assigned(plain, "stage_two.loss.name", "cross_entropy")
-    assert found == {"stage_two": {"loss": {"name": "cross_entropy", "weights": "balanced"}}}
-    assert plain["stage_two"]["loss"]["gamma"] == 3.0  # What was given is left as it was.
-    again = assigned(found, "stage_two.loss.name", "balanced_softmax")
+    changed = assigned(plain, "stage_two.loss.name", "cross_entropy")
+    assert changed == {"stage_two": {"loss": {"name": "cross_entropy", "weights": "balanced"}}}
+    assert plain["stage_two"]["loss"]["gamma"] == 3.0  # the argument is unchanged
+    again = assigned(changed, "stage_two.loss.name", "balanced_softmax")
     assert again == {"stage_two": {"loss": {"name": "balanced_softmax"}}}
 
 
-def test_an_exchanged_part_has_defaults_of_its_own():
-    """beta is 0.999 in one and 0.9999 in the other; what was chosen stays, what was a default does not."""
+def test_an_exchanged_part_takes_its_own_defaults():
+    """The default of beta is 0.999 in one loss and 0.9999 in the other; a chosen value stays, a default does not."""
     plain = {"loss": CrossEntropy().to_plain() | {"name": "cross_entropy"}}
     assert LDAM().beta != CrossEntropy().beta
     assert assigned(plain, "loss.name", "ldam") == {"loss": {"name": "ldam"}}
@@ -139,22 +139,22 @@ def test_an_exchanged_part_has_defaults_of_its_own():
     assert assigned(plain, "loss.name", "ldam") == {"loss": {"name": "ldam", "beta": 0.9}}
 
 
-def test_other_names_drop_nothing():
-    found = assigned({"stage_two": {"optimizer": {"name": "sgd", "lr": 0.1}}}, "stage_two.optimizer.name", "adamw")
-    assert found == {"stage_two": {"optimizer": {"name": "adamw", "lr": 0.1}}}
+def test_a_name_that_is_not_a_part_drops_nothing():
+    changed = assigned({"stage_two": {"optimizer": {"name": "sgd", "lr": 0.1}}}, "stage_two.optimizer.name", "adamw")
+    assert changed == {"stage_two": {"optimizer": {"name": "adamw", "lr": 0.1}}}
 
 
-def test_a_part_that_is_not_there_is_made():
+def test_a_missing_part_is_created():
     plain = {"stage_one": {"classifier_loss": None}}
-    found = assigned(plain, "stage_one.classifier_loss.name", "focal")
-    assert found == {"stage_one": {"classifier_loss": {"name": "focal"}}}
+    changed = assigned(plain, "stage_one.classifier_loss.name", "focal")
+    assert changed == {"stage_one": {"classifier_loss": {"name": "focal"}}}
 
 
 SPACE = load_space("supcon")
 
 
 def draws(seed: int) -> dict[str, object]:
-    """Returns a point of the space by key: what is drawn exists with what was drawn before."""
+    """Returns a point of the space by key; each parameter exists given the values drawn before it."""
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
     (family,) = SPACE.families
     plain, values = SPACE.config().recipe.to_plain(), {}
@@ -167,14 +167,14 @@ def draws(seed: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_a_point_is_that_which_composing_the_tree_gives(seed):
+def test_a_point_equals_the_composed_tree(seed):
     values = draws(seed)
     plain = values.pop("")
     texts = override_texts(values)
     expected = read_config(compose_plain(*SPACE.families[0].settings, *texts))
     assert any(key.startswith("stage_two.") for key in values)
     try:
-        found = Recipe.from_plain(plain)
+        recipe = Recipe.from_plain(plain)
     except ConfigError as error:
         pytest.fail(f"{texts} compose, but {error}")
-    assert found == expected.recipe
+    assert recipe == expected.recipe

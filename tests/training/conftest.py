@@ -19,22 +19,22 @@ def alone() -> World:
 
 @pytest.fixture(scope="session")
 def make_job(small_recipe: Callable[..., dict[str, Any]]) -> Callable[..., Job]:
-    """Makes a job on fold 0 of the small recipe, changed at dotted paths."""
+    """Makes jobs on fold 0 of the small recipe, with changes at dotted paths."""
     return lambda changes=None: Job(Recipe.from_plain(small_recipe(changes)), fold=0)
 
 
 class Diary:
-    """A report that keeps what it is told, and can raise after an epoch as a lane does that is told to stop."""
+    """A report that records its calls, and can raise after an epoch, as in a lane that must stop."""
 
-    class Leave(Exception):  # noqa: N818 - as a lane that is told to stop, it has met no error
+    class Leave(Exception):  # noqa: N818 - stopping is no error
         pass
 
     def __init__(self, leave_after: tuple[str, int] | None = None) -> None:
         self.leave_after = leave_after
-        self.told: list[tuple[str, int]] = []
+        self.calls: list[tuple[str, int]] = []
 
     def __call__(self, progress: StageProgress) -> None:
-        self.told.append((progress.stage, progress.epoch))
+        self.calls.append((progress.stage, progress.epoch))
         if (progress.stage, progress.epoch) == self.leave_after:
             raise Diary.Leave
 
@@ -54,7 +54,7 @@ def frozen_job(make_job: Callable[..., Job]) -> Job:
 def finished(
     tmp_path_factory: pytest.TempPathFactory, new_run: Callable[[Path], Run], frozen_job: Job, alone: World
 ) -> Run:
-    """A run in which `frozen_job` is done; tests may add jobs to it, but remove nothing."""
+    """A run with a finished `frozen_job`; tests may add jobs, but remove nothing."""
     run = new_run(tmp_path_factory.mktemp("finished") / "run")
     run_job(frozen_job, run, alone, Diary())
     return run

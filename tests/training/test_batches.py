@@ -56,7 +56,7 @@ def test_fewer_rows_than_a_batch_make_one_batch_that_can_be_shared(num_rows, siz
     assert len(np.unique(batch)) == len(batch)
 
 
-def test_every_epoch_has_another_order_and_every_seed():
+def test_every_epoch_and_every_seed_has_another_order():
     labels, stage = np.zeros(40, np.int64), Stage(batch_size=8)
     assert not np.array_equal(joined(labels, stage, 1, 0), joined(labels, stage, 1, 1))
     first, second = (Plan(labels, stage, seed, World(0, 1, CPU)).shares(0) for seed in (0, 1))
@@ -112,7 +112,7 @@ def test_any_number_of_workers_draws_the_same_views(run):
 
 
 def test_a_view_follows_from_seed_epoch_row_and_view(run):
-    """The oracle draws every view by itself, in another order than the loader."""
+    """The oracle draws every view alone, in another order than the loader."""
     store, rows = run.store(32), run.folds.train_rows(0)
     labels = run.manifest.labels[rows]
     plan = plans(labels, Stage(batch_size=16), 1, seed=3)[0]
@@ -126,7 +126,7 @@ def test_a_view_follows_from_seed_epoch_row_and_view(run):
                 expected = view(store.pixels[row], view_seed(3, 2, int(row), number))
                 assert np.array_equal(images[place, number].numpy(), expected)
     first = batches[0][0]
-    assert not torch.equal(first[:, 0], first[:, 2])  # Two views of one name are drawn apart.
+    assert not torch.equal(first[:, 0], first[:, 2])  # Two views of one name are drawn independently.
 
 
 def test_an_epoch_draws_other_views_than_the_one_before(run):
@@ -139,21 +139,21 @@ def test_an_epoch_draws_other_views_than_the_one_before(run):
 
 @dataclass(frozen=True)
 class LoadingWorld(World):
-    """A world whose loader has a process of its own, as beside a GPU."""
+    """A world with a loader process, as beside a GPU."""
 
     @property
     def loader_workers(self) -> int:
         return 1
 
 
-def test_a_loader_process_draws_what_the_trainer_would(run):
+def test_a_loader_process_draws_the_same_views_as_the_trainer(run):
     store, rows = run.store(32), run.folds.train_rows(0)
     labels, stage = run.manifest.labels[rows], Stage(batch_size=16)
     beside, here = (
         ImageBatches(store, rows, ("none", "supercon"), Plan(labels, stage, 0, world(0, 1, CPU)))
         for world in (LoadingWorld, World)
     )
-    for epoch in range(2):  # The process lives on, so the second epoch must not show the first one's rows.
+    for epoch in range(2):  # The process persists, so the second epoch must not show the rows of the first.
         pairs = list(zip(beside.epoch(epoch), here.epoch(epoch), strict=True))
         assert len(pairs) == len(rows) // 16
         for (images, targets), (expected, expected_targets) in pairs:

@@ -47,7 +47,7 @@ def test_tensors_of_any_layout_keep_their_values(tmp_path):
 
 @pytest.mark.parametrize("written", KINDS)
 @pytest.mark.parametrize("wanted", KINDS)
-def test_a_kind_is_refused_where_another_is_wanted(written: type[Checkpoint], wanted: type[Checkpoint], tmp_path):
+def test_a_file_of_the_wrong_kind_is_refused(written: type[Checkpoint], wanted: type[Checkpoint], tmp_path):
     path = tmp_path / "file"
     written("key", 0, FACTS, TENSORS).write(path)
     if written is wanted:
@@ -64,7 +64,7 @@ def test_the_file_of_another_job_is_refused(key, fold, tmp_path):
         EncoderCheckpoint.read(tmp_path / "file", key, fold)
 
 
-def test_safetensors_of_somebody_else_are_refused(tmp_path):
+def test_foreign_safetensors_are_refused(tmp_path):
     save_file(TENSORS, tmp_path / "file")
     with pytest.raises(ArtifactError, match="must hold the encoder key of fold 0"):
         EncoderCheckpoint.read(tmp_path / "file", "key", 0)
@@ -85,18 +85,18 @@ def test_a_missing_file_is_refused(tmp_path):
         EncoderCheckpoint.read(tmp_path / "file", "key", 0)
 
 
-def test_a_file_that_is_replaced_meanwhile_is_one_or_the_other(tmp_path):
+def test_reading_during_a_replacement_returns_one_whole_file(tmp_path):
     # Headers of different lengths: the tensors of one file behind the header of the other would be shifted.
     path, files = tmp_path / "file", [tmp_path / "short", tmp_path / "long"]
     for file, number in zip([path, *files], (1, 1, 50), strict=True):
         ProgressCheckpoint("key", 0, {"losses": [0.1] * number}, {"w": torch.full((64,), number)}).write(file)
     with replaced_in_turns(path, files):
         for _ in range(500):
-            found = ProgressCheckpoint.read(path, "key", 0)
-            assert found.tensors["w"].unique().tolist() == [len(found.facts["losses"])]
+            checkpoint = ProgressCheckpoint.read(path, "key", 0)
+            assert checkpoint.tensors["w"].unique().tolist() == [len(checkpoint.facts["losses"])]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path):
+def test_a_full_disk_keeps_the_old_file(tmp_path):
     path = tmp_path / "file"
     EncoderCheckpoint("key", 0, FACTS, TENSORS).write(path)
     old = path.read_bytes()
@@ -112,7 +112,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_unpack_takes_what_pack_gave():
+def test_unpack_inverts_pack():
     both = pack("model", {"w": torch.ones(1)}) | pack("model2", {"w": torch.zeros(1)})
     assert both.keys() == {"model/w", "model2/w"}
     assert unpack("model", both) == {"w": torch.ones(1)}
@@ -127,7 +127,7 @@ def test_unpack_takes_what_pack_gave():
     ],
     ids=["momentum", "plain", "adamw"],
 )
-def test_an_optimizer_goes_on_with_the_same_numbers(create, tmp_path):
+def test_a_restored_optimizer_continues_with_the_same_numbers(create, tmp_path):
     def step(model: nn.Module, optimizer: torch.optim.Optimizer, times: int) -> None:
         for _ in range(times):
             optimizer.zero_grad()

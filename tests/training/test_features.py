@@ -26,10 +26,10 @@ def by_hand(encoder, images: np.ndarray) -> torch.Tensor:
 
 
 def refuse(job, run):
-    raise AssertionError("the features are there: no encoder is needed")
+    raise AssertionError("the features exist: no encoder is needed")
 
 
-def test_encoding_changes_nothing_and_gives_what_a_head_can_learn_from(finished, frozen_job, pixels, alone):
+def test_encoding_leaves_the_encoder_unchanged_and_returns_plain_tensors(finished, frozen_job, pixels, alone):
     encoder = load_encoder(frozen_job, finished).train()
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     rows = np.array([5, 3, 3, 40])
@@ -37,48 +37,48 @@ def test_encoding_changes_nothing_and_gives_what_a_head_can_learn_from(finished,
     assert encoder.training
     assert all(torch.equal(before[name], tensor) for name, tensor in encoder.state_dict().items())
     torch.testing.assert_close(features, by_hand(encoder.eval(), pixels[rows]), atol=1e-5, rtol=1e-4)
-    torch.nn.Linear(features.shape[1], 2)(features).sum().backward()  # Refused of tensors made in inference mode.
+    torch.nn.Linear(features.shape[1], 2)(features).sum().backward()  # Inference-mode tensors refuse this.
 
 
-def test_rows_of_several_pieces_stay_in_order(finished, encoder, pixels, alone):
+def test_rows_of_several_batches_stay_in_order(finished, encoder, pixels, alone):
     rows = np.tile(np.arange(len(pixels)), 3)[::-1]
     assert len(rows) > 256
     images = plain_images(finished.store(32))
-    features, first = (encode(encoder, some, images, alone) for some in (rows, np.arange(len(pixels))))
+    features, first = (encode(encoder, chosen, images, alone) for chosen in (rows, np.arange(len(pixels))))
     torch.testing.assert_close(features, first[torch.from_numpy(rows.copy())])
 
 
 @pytest.mark.parametrize("part", ["held_out", "test"])
-def test_a_part_is_encoded_in_every_view_that_is_predicted(part, finished, frozen_job, encoder, pixels, alone):
-    found = FrozenFeatures(frozen_job, finished, alone, load_encoder).part(part)
+def test_a_part_is_encoded_in_every_test_time_view(part, finished, frozen_job, encoder, pixels, alone):
+    encoded = FrozenFeatures(frozen_job, finished, alone, load_encoder).part(part)
     rows = finished.folds.test_rows if part == "test" else finished.folds.held_out_rows(0)
-    assert found.shape == (8, len(rows), encoder.num_features)
-    assert found.dtype == torch.float32
-    for view, features in zip(DIHEDRAL, found, strict=True):
+    assert encoded.shape == (8, len(rows), encoder.num_features)
+    assert encoded.dtype == torch.float32
+    for view, features in zip(DIHEDRAL, encoded, strict=True):
         expected = by_hand(encoder, test_time_views[view](pixels[rows]))
         torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_each_pass_draws_a_view_of_its_own_for_each_training_row(finished, frozen_job, encoder, pixels, alone):
-    found = FrozenFeatures(frozen_job, finished, alone, load_encoder).training("light", 2)
+def test_each_pass_draws_another_view_of_each_training_row(finished, frozen_job, encoder, pixels, alone):
+    encoded = FrozenFeatures(frozen_job, finished, alone, load_encoder).training("light", 2)
     rows, draw = finished.folds.train_rows(0), TrainingView("light", 32)
-    for number, features in enumerate(found):
+    for number, features in enumerate(encoded):
         images = np.stack([draw(pixels[row], view_seed(0, number, row, 0)) for row in rows.tolist()])
         torch.testing.assert_close(features, by_hand(encoder, images), atol=1e-5, rtol=1e-4)
-    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(encoded[0], encoded[1])
 
 
 def test_plain_passes_are_the_stored_images(finished, frozen_job, encoder, pixels, alone):
-    found = FrozenFeatures(frozen_job, finished, alone, load_encoder).training("none", 2)
-    assert torch.equal(found[0], found[1])
+    encoded = FrozenFeatures(frozen_job, finished, alone, load_encoder).training("none", 2)
+    assert torch.equal(encoded[0], encoded[1])
     rows = finished.folds.train_rows(0)
-    torch.testing.assert_close(found[0], by_hand(encoder, pixels[rows]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(encoded[0], by_hand(encoder, pixels[rows]), atol=1e-5, rtol=1e-4)
 
 
-def test_what_was_encoded_once_is_read(finished, frozen_job, alone):
+def test_encoded_features_are_read_again(finished, frozen_job, alone):
     first = FrozenFeatures(frozen_job, finished, alone, load_encoder)
     expected = (first.part("held_out"), first.training("light", 1))
-    # More passes add to those that are there.
+    # More passes extend the existing ones.
     assert torch.equal(first.training("light", 2)[:1], expected[1])
     again = FrozenFeatures(frozen_job, finished, alone, refuse)
     assert torch.equal(again.part("held_out"), expected[0])
@@ -88,8 +88,8 @@ def test_what_was_encoded_once_is_read(finished, frozen_job, alone):
 def test_recipes_with_one_encoder_share_their_features(finished, frozen_job, make_job, alone):
     FrozenFeatures(frozen_job, finished, alone, load_encoder).part("held_out")
     other = make_job({"model.backbone": "test_resnet", "stage_two.loss": {"name": "focal"}, "test_views": "none"})
-    found = FrozenFeatures(other, finished, alone, refuse).part("held_out")
-    assert len(found) == 1
+    encoded = FrozenFeatures(other, finished, alone, refuse).part("held_out")
+    assert len(encoded) == 1
 
 
 def test_the_features_of_another_encoder_or_fold_are_refused(finished, frozen_job, make_job, alone):

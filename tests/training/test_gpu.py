@@ -1,4 +1,4 @@
-"""What is promised of a GPU beside all that holds on any device."""
+"""Properties that hold on a GPU only."""
 
 import pytest
 import torch
@@ -21,12 +21,12 @@ def gpu() -> World:
     return World(0, 1, torch.device("cuda"))
 
 
-def test_views_are_drawn_by_processes_beside_it(gpu):
+def test_loader_processes_draw_the_views(gpu):
     assert gpu.loader_workers > 0
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_job_done_twice_gives_the_same_probabilities_to_the_bit(frozen, tmp_path, new_run, frozen_job, gpu, diary):
+def test_a_repeated_job_gives_the_same_probabilities_bit_for_bit(frozen, tmp_path, new_run, frozen_job, gpu, diary):
     plain = frozen_job.recipe.to_plain()
     plain["stage_two"]["frozen"] = frozen
     job = Job(Recipe.from_plain(plain), 0)
@@ -40,20 +40,20 @@ def test_a_job_done_twice_gives_the_same_probabilities_to_the_bit(frozen, tmp_pa
     assert (first.probabilities == second.probabilities).all()
 
 
-def test_drawn_features_are_those_of_a_cpu_but_for_half_precision(finished, frozen_job, gpu):
+def test_drawn_features_equal_those_of_a_cpu_up_to_half_precision(finished, frozen_job, gpu):
     def drawn(device: str) -> torch.Tensor:
         run = finished
         frozen = FrozenFeatures(frozen_job, run, World(0, 1, torch.device(device)), load_encoder)
-        found = frozen.training("medium", 2).cpu()
+        features = frozen.training("medium", 2).cpu()
         for number in range(2):
             run.features_file(frozen_job, f"train-medium-{number}").unlink()
-        return found
+        return features
 
-    ours, theirs = drawn("cuda"), drawn("cpu")
-    assert (ours - theirs).norm() < 0.02 * theirs.norm()
+    on_gpu, on_cpu = drawn("cuda"), drawn("cpu")
+    assert (on_gpu - on_cpu).norm() < 0.02 * on_cpu.norm()
 
 
-def test_many_heads_are_those_of_a_cpu():
+def test_many_heads_equal_those_of_a_cpu():
     random = torch.Generator().manual_seed(0)
     features = torch.randn(2, 60, 16, generator=random)
     labels = torch.arange(60).remainder(3).numpy()

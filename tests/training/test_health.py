@@ -50,7 +50,7 @@ def test_alignment_and_uniformity_are_their_formulas(labels, seed):
     assert uniformity(z) == pytest.approx(math.log(sum(of_all) / len(of_all)), abs=1e-12)
 
 
-def test_uniformity_of_more_rows_than_a_block_holds():
+def test_uniformity_over_several_blocks():
     z = unit(1500, 3)
     assert uniformity(z) == pytest.approx(float(torch.pdist(z).square().mul(-2).exp().mean().log()), rel=1e-9)
 
@@ -81,7 +81,7 @@ def test_perfect_clusters_are_in_perfect_health():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_one_point_for_all_rows_is_alarming(dtype):
+def test_equal_features_raise_the_alarm(dtype):
     health = health_of(torch.full((20, 6), 0.3, dtype=dtype))
     assert health.effective_rank == 0.0
     assert health.alignment == pytest.approx(0, abs=1e-12)
@@ -91,7 +91,7 @@ def test_one_point_for_all_rows_is_alarming(dtype):
     assert health.alarm.startswith("the features have collapsed")
 
 
-def test_rounding_is_no_direction():
+def test_rounding_does_not_count_as_a_direction():
     same = torch.full((40, 16), 0.3) * (1 + 1e-7 * noise(40, 16).float())
     assert health_of(same).effective_rank == 0.0
 
@@ -107,7 +107,7 @@ def test_a_line_is_too_few_directions_for_seven_classes_and_enough_for_two():
 
 
 def test_a_minority_on_the_majority_is_named():
-    """In 64 directions the means of 20 and 100 rows lie nearly two deviations apart by chance."""
+    """In 64 directions the means of 20 and 100 rows are nearly two deviations apart by chance."""
     labels = np.repeat([0, 1, 2, 3], [100, 60, 60, 20])
     centres = 3 * torch.eye(64)[:4].double()
     apart = measure(clusters(labels, centres, 0.5), labels, clusters(labels, centres, 0.5, 1), labels, NAMES)
@@ -123,25 +123,25 @@ def test_a_minority_on_the_majority_is_named():
 
 @pytest.mark.parametrize(("deviations", "expected"), [(0.0, [1]), (0.3, [1]), (0.8, []), (3.0, [])])
 def test_classes_closer_than_half_a_deviation_have_collapsed(deviations, expected):
-    """Seen on a small patch of the sphere, which is flat."""
+    """Measured on a small patch of the sphere, which is nearly flat."""
     labels = torch.from_numpy(np.repeat([0, 1], [4000, 3000]))
     offsets = noise(7000, 3) + deviations * labels[:, None] * torch.tensor([1.0, 0.0, 0.0])
     patch = F.normalize(torch.cat([torch.full((7000, 1), 100.0), offsets], dim=1), dim=1)
     assert collapsed_classes(patch[::2], labels[::2], patch[1::2], labels[1::2], 2) == expected
 
 
-def test_classes_of_equal_size_on_one_another_are_both_named():
+def test_equal_classes_that_coincide_are_both_named():
     labels = np.arange(40) % 4
     centres = torch.eye(4).double()
     centres[2] = centres[1]
     assert health_of(clusters(labels, centres), labels=labels).collapsed == ("second", "third")
 
 
-@pytest.mark.parametrize(("known", "unseen"), [([0, 0, 2], [0, 2, 3]), ([0, 0, 2, 3], [0, 2]), ([0, 0], [0])])
-def test_a_class_without_rows_in_a_part_is_not_named(known, unseen):
+@pytest.mark.parametrize(("train", "held_out"), [([0, 0, 2], [0, 2, 3]), ([0, 0, 2, 3], [0, 2]), ([0, 0], [0])])
+def test_a_class_without_rows_in_a_part_is_not_named(train, held_out):
     centres = torch.eye(4).double()
     centres[3] = centres[0]
-    parts = [(clusters(labels, centres), torch.tensor(labels)) for labels in (known, unseen)]
+    parts = [(clusters(labels, centres), torch.tensor(labels)) for labels in (train, held_out)]
     assert collapsed_classes(*parts[0], *parts[1], 4) == []
 
 
@@ -153,7 +153,7 @@ def test_the_probe_is_of_the_held_out_rows():
 
 
 @pytest.mark.parametrize("change", ["rotation", "shift of the size"])
-def test_rotation_and_size_of_the_features_do_not_matter(change):
+def test_rotation_and_scale_of_the_features_do_not_matter(change):
     labels = np.arange(60) % 4
     train, held_out = (clusters(labels, torch.eye(5).double(), 0.4, seed) for seed in (0, 1))
     rotation = torch.linalg.qr(noise(5, 5, 7)).Q if change == "rotation" else 40 * torch.eye(5).double()
@@ -171,14 +171,14 @@ def test_health_is_plain_json_whatever_the_rows(labels):
     assert plain["collapsed"] == list(health.collapsed)
 
 
-def test_features_that_are_no_numbers_are_refused():
+def test_features_that_are_not_finite_are_refused():
     broken = torch.ones(8, 2)
     broken[3, 1] = torch.nan
     with pytest.raises(TrainingError, match="choose a smaller learning rate"):
         health_of(broken)
 
 
-def test_health_needs_rows_of_both_parts():
+def test_health_requires_rows_of_both_parts():
     none = np.array([], dtype=np.int64)
     with pytest.raises(DataError, match="got 4 and 0"):
         measure(torch.ones(4, 2), np.zeros(4, np.int64), torch.ones(0, 2), none, NAMES)

@@ -7,7 +7,7 @@ from raysk.training.world import World
 
 
 @pytest.mark.parametrize("loader", [0, 1])
-def test_views_are_drawn_without_the_numbers_that_dropout_gets(run, loader):
+def test_drawing_views_does_not_change_the_global_generator(run, loader):
     world = World(0, 1, torch.device("cpu"), loader)
     draw = DrawnViews(run.store(16), ("light",), 0, world)
     before = torch.get_rng_state()

@@ -6,16 +6,16 @@ from raysk.training.job import run_job
 
 
 def snapshot(run) -> dict[str, tuple[int, int]]:
-    """Returns, for every file of a run, which file it is and when it was written."""
+    """Returns the inode and the modification time of every file of a run."""
     files = [path for path in run.folder.rglob("*") if path.is_file()]
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-def test_a_job_leaves_encoder_classifier_predictions_and_its_record(run, make_job, alone, diary):
+def test_a_job_writes_encoder_classifier_predictions_and_record(run, make_job, alone, diary):
     job, report = make_job(), diary()
     run_job(job, run, alone, report)
     stages = [("stage one", epoch) for epoch in range(3)] + [("stage two", epoch) for epoch in range(3)]
-    assert report.told == stages
+    assert report.calls == stages
     new = set(snapshot(run)) - {str(run.folder / name) for name in ("run.json", "manifest.parquet", "folds.parquet")}
     assert new == {
         str(path)
@@ -39,21 +39,21 @@ def test_a_job_leaves_encoder_classifier_predictions_and_its_record(run, make_jo
     assert record.macro_f1 == macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])
 
 
-def test_a_finished_job_is_not_done_again(finished, frozen_job, alone, diary):
+def test_a_finished_job_does_not_run_again(finished, frozen_job, alone, diary):
     before, report = snapshot(finished), diary()
     run_job(frozen_job, finished, alone, report)
-    assert report.told == []
+    assert report.calls == []
     assert snapshot(finished) == before
 
 
-def test_a_lost_record_does_not_cost_the_training(run, make_job, alone, diary):
+def test_a_lost_record_does_not_repeat_the_training(run, make_job, alone, diary):
     job = make_job()
     run_job(job, run, alone, diary())
     record, before = run.record(job), snapshot(run)
     run.record_file(job).unlink()
     report = diary()
     run_job(job, run, alone, report)
-    assert report.told == []
+    assert report.calls == []
     after = snapshot(run)
     for path in (run.encoder_file(job), run.classifier_file(job)):
         assert after[str(path)] == before[str(path)]
@@ -62,7 +62,7 @@ def test_a_lost_record_does_not_cost_the_training(run, make_job, alone, diary):
 
 
 @pytest.mark.parametrize("leave_after", [("stage one", 1), ("stage one", 2), ("stage two", 0), ("stage two", 1)])
-def test_a_job_that_was_left_goes_on_and_predicts_the_same(leave_after, run, new_run, tmp_path, make_job, alone, diary):
+def test_an_interrupted_job_resumes_and_predicts_the_same(leave_after, run, new_run, tmp_path, make_job, alone, diary):
     job = make_job({"model.backbone": "test_resnet"})
     run_job(job, run, alone, diary())
     other = new_run(tmp_path / "other")
@@ -71,14 +71,14 @@ def test_a_job_that_was_left_goes_on_and_predicts_the_same(leave_after, run, new
     assert not other.is_done(job)
     report = diary()
     run_job(job, other, alone, report)
-    # A head on features is fitted from the start again.
-    assert report.told[0] == (leave_after if leave_after[0] == "stage one" else ("stage two", 0))
-    expected, found = (one.predictions(job.recipe.key, 0).probabilities for one in (run, other))
-    assert (found == expected).all()
+    # Fitting a head on features starts again.
+    assert report.calls[0] == (leave_after if leave_after[0] == "stage one" else ("stage two", 0))
+    expected, actual = (source.predictions(job.recipe.key, 0).probabilities for source in (run, other))
+    assert (actual == expected).all()
 
 
-def test_folds_are_jobs_of_their_own(finished, frozen_job, alone, diary):
+def test_each_fold_is_a_separate_job(finished, frozen_job, alone, diary):
     other, report = Job(frozen_job.recipe, fold=1), diary()
     run_job(other, finished, alone, report)
-    assert ("stage one", 2) in report.told
+    assert ("stage one", 2) in report.calls
     assert (finished.predictions(frozen_job.recipe.key, 1).rows == finished.folds.held_out_rows(1)).all()

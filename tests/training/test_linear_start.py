@@ -15,21 +15,21 @@ from raysk.training.stage_two import train_stage_two
 
 
 def check_against_sklearn(job, run, world):
-    """The probabilities of the start are those of scikit-learn on features of unit variance."""
+    """Compares the probabilities of the start to scikit-learn on features of unit variance."""
     weight, bias = linear_start(job, run, world)
     features = FrozenFeatures(job, run, world, load_encoder).training("none", 1)[0]
     labels = run.manifest.labels[run.folds.train_rows(job.fold)]
     double = features.double()
-    # Not centred, the oracle itself would stop short of its optimum.
+    # On uncentred features the oracle would stop before its optimum.
     scaled = ((double - double.mean(dim=0)) / double.std(dim=0).clamp_min(1e-6)).numpy()
     expected = LogisticRegression(max_iter=10_000, tol=1e-8).fit(scaled, labels).predict_proba(scaled)
-    found = (features @ weight.T + bias).softmax(dim=1)
+    actual = (features @ weight.T + bias).softmax(dim=1)
     assert weight.shape == (len(run.manifest.class_names), features.shape[1])
-    np.testing.assert_allclose(found.numpy(), expected, atol=5e-3)
+    np.testing.assert_allclose(actual.numpy(), expected, atol=5e-3)
     assert (expected.argmax(axis=1) == labels).mean() > 0.5  # It has learnt something.
 
 
-def test_without_a_classifier_of_stage_one_it_is_a_logistic_regression(finished, frozen_job, alone):
+def test_without_a_classifier_of_stage_one_the_start_is_a_logistic_regression(finished, frozen_job, alone):
     check_against_sklearn(frozen_job, finished, alone)
 
 
@@ -43,24 +43,24 @@ def test_two_classes_have_a_weight_each(manifest, cache, tmp_path, make_job, alo
     check_against_sklearn(job, run, alone)
 
 
-def test_it_is_fitted_once(finished, frozen_job, alone):
+def test_the_logistic_regression_is_fitted_once(finished, frozen_job, alone):
     expected = linear_start(frozen_job, finished, alone)
     written = finished.features_file(frozen_job, "linear-start").stat()
     again = linear_start(frozen_job, finished, alone)
-    assert all(torch.equal(found, one) for found, one in zip(again, expected, strict=True))
+    assert all(torch.equal(actual, before) for actual, before in zip(again, expected, strict=True))
     assert finished.features_file(frozen_job, "linear-start").stat().st_mtime_ns == written.st_mtime_ns
 
 
 @pytest.fixture(scope="module")
 def decoupled(tmp_path_factory, new_run, make_job, alone, diary):
-    """A run whose stage one has learnt a classifier, and its job."""
+    """A run with a classifier from stage one, and its job."""
     run = new_run(tmp_path_factory.mktemp("decoupled") / "run")
     job = make_job({"stage_one.loss": None, "stage_one.classifier_loss": {"name": "cross_entropy"}})
     train_stage_one(job, run, alone, diary())
     return run, job
 
 
-def test_it_is_the_classifier_of_stage_one_where_there_is_one(decoupled, alone):
+def test_the_classifier_of_stage_one_comes_first(decoupled, alone):
     run, job = decoupled
     weight, bias = linear_start(job, run, alone)
     tensors = EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).tensors
@@ -70,7 +70,7 @@ def test_it_is_the_classifier_of_stage_one_where_there_is_one(decoupled, alone):
 
 
 @pytest.mark.parametrize("head", ["lws", "tau_norm"])
-def test_heads_start_from_it(head, decoupled, make_job, alone, diary):
+def test_heads_start_from_the_linear_classifier(head, decoupled, make_job, alone, diary):
     run, job = decoupled
     changes = {"stage_one.loss": None, "stage_one.classifier_loss": {"name": "cross_entropy"}}
     other = make_job({**changes, "stage_two.head": {"name": head}})

@@ -42,7 +42,7 @@ def classifier(dropout: float = 0.0, norm: bool = False) -> nn.Sequential:
 
 
 class TemperedLoss(nn.Module):
-    """A loss that learns something itself."""
+    """A loss with a parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def batches_of(stage: Stage, world) -> FeatureBatches:
 @pytest.mark.parametrize("leave_after", [0, 1, 3, 4])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("ema", [0.0, 0.7])
-def test_an_interrupted_stage_goes_on_bit_for_bit(optimizer, ema, leave_after, tmp_path, alone, diary):
+def test_an_interrupted_stage_resumes_bit_for_bit(optimizer, ema, leave_after, tmp_path, alone, diary):
     stage = Stage(epochs=4, batch_size=16, optimizer=OPTIMIZERS[optimizer], ema=ema, accumulate=2)
 
     def train(folder, report):
@@ -78,20 +78,20 @@ def test_an_interrupted_stage_goes_on_bit_for_bit(optimizer, ema, leave_after, t
         return model.state_dict() | {"loss": loss.scale.detach()}, progress
 
     expected, whole = train("whole", no_report)
-    left = diary(leave_after=("stage two", leave_after))
+    interrupted = diary(leave_after=("stage two", leave_after))
     with pytest.raises(diary.Leave):
-        train("parts", left)
-    torch.rand(3)  # What happens to the generator meanwhile does not matter.
-    entered = diary()
-    found, resumed = train("parts", entered)
-    assert entered.told[0] == ("stage two", leave_after)
-    assert len(entered.told) == 1 + 4 - leave_after
+        train("parts", interrupted)
+    torch.rand(3)  # The state of the generator does not matter.
+    resumed_report = diary()
+    actual, resumed = train("parts", resumed_report)
+    assert resumed_report.calls[0] == ("stage two", leave_after)
+    assert len(resumed_report.calls) == 1 + 4 - leave_after
     assert resumed.losses == whole.losses
     assert (resumed.epoch, resumed.images) == (4, whole.images)
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
 
 
-def test_an_interrupted_stage_has_not_yet_what_a_whole_one_has(tmp_path, alone, diary):
+def test_weights_change_after_the_interruption(tmp_path, alone, diary):
     """The test above would pass with weights that never change."""
     stage = Stage(epochs=2, batch_size=16)
     model = classifier()
@@ -122,7 +122,7 @@ def test_the_progress_of_another_job_is_refused(tmp_path, alone):
         new_trainer(tmp_path, alone, stage, classifier()).fit(batches_of(stage, alone), "stage two", no_report)
 
 
-# The numbers, against a loop that is written out.
+# The numbers, against a plain loop.
 
 
 def trained_by_hand(model: nn.Module, loss: nn.Module, stage: Stage, epochs: list[list[tuple[Tensor, Tensor]]]):
@@ -154,7 +154,7 @@ def trained_by_hand(model: nn.Module, loss: nn.Module, stage: Stage, epochs: lis
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("ema", [0.0, 0.6])
-def test_training_is_the_plain_loop(optimizer, ema, accumulate, tmp_path, alone):
+def test_training_equals_the_plain_loop(optimizer, ema, accumulate, tmp_path, alone):
     stage = Stage(epochs=3, batch_size=16, optimizer=OPTIMIZERS[optimizer], ema=ema, accumulate=accumulate)
     model, oracle = classifier(dropout=0.3).double(), classifier(dropout=0.3).double()
     loss = CrossEntropy(weights="balanced").build(COUNTS)
@@ -167,7 +167,7 @@ def test_training_is_the_plain_loop(optimizer, ema, accumulate, tmp_path, alone)
 
 
 class ImagesOnce:
-    """One batch of images an epoch."""
+    """One batch of images per epoch."""
 
     num_batches = 1
 
@@ -205,13 +205,13 @@ def test_pieces_give_the_weights_of_one_piece(kind, accumulate, tmp_path, alone)
         model = network(kind, "test_convnext")
         for module in model.modules():
             if isinstance(module, nn.Dropout):
-                module.p = 0.0  # A mask is drawn for a whole piece; the test below has it.
+                module.p = 0.0  # A mask covers a whole piece; the test below checks dropout.
         return model
 
     start = build().state_dict()
     whole, losses = state_after(tmp_path / "whole", alone, kind, build(), 1)
-    pieces, found = state_after(tmp_path / "pieces", alone, kind, build(), accumulate)
-    assert found == pytest.approx(losses, rel=1e-9)
+    pieces, actual = state_after(tmp_path / "pieces", alone, kind, build(), accumulate)
+    assert actual == pytest.approx(losses, rel=1e-9)
     for name, tensor in whole.items():
         torch.testing.assert_close(pieces[name], tensor, rtol=1e-7, atol=1e-10, msg=name)
         assert not torch.equal(tensor, start[name]), name
@@ -223,19 +223,19 @@ def test_pieces_draw_dropout_once_and_count_statistics_once(kind, tmp_path, alon
     model, oracle = network(kind, "test_resnet"), network(kind, "test_resnet")
     stage = Stage(epochs=2, batch_size=12, accumulate=3, optimizer=OPTIMIZERS["sgd"])
     batches = ImagesOnce(2 if kind == "supcon" else 1)
-    found, losses = state_after(tmp_path, alone, kind, model, 3)
+    actual, losses = state_after(tmp_path, alone, kind, model, 3)
     expected, average = trained_by_hand(oracle, loss_of(kind), stage, [list(batches.epoch(0))] * 2)
     assert losses == pytest.approx(expected, rel=1e-9)
-    counted = [name for name in found if name.endswith("num_batches_tracked")]
-    assert counted and all(found[name] == 2 * 3 for name in counted)
-    for name, tensor in found.items():
+    counted = [name for name in actual if name.endswith("num_batches_tracked")]
+    assert counted and all(actual[name] == 2 * 3 for name in counted)
+    for name, tensor in actual.items():
         torch.testing.assert_close(tensor, average[name], rtol=1e-7, atol=1e-9, msg=name)
 
 
-# Refusals and accounts.
+# Errors and counts.
 
 
-def test_a_loss_that_is_no_number_says_what_to_do(tmp_path, alone):
+def test_an_error_of_a_diverging_loss_names_the_remedy(tmp_path, alone):
     stage = Stage(epochs=30, batch_size=16, optimizer=Optimizer(lr=100.0, schedule="constant"))
 
     class Square(nn.Module):
@@ -251,7 +251,7 @@ def test_a_loss_that_is_no_number_says_what_to_do(tmp_path, alone):
     assert "\n" not in message
 
 
-def test_what_is_not_a_number_is_not_kept(tmp_path, alone):
+def test_a_diverged_state_is_not_saved(tmp_path, alone):
     stage = Stage(epochs=3, batch_size=16)
     model = classifier()
     with torch.no_grad():
@@ -267,13 +267,13 @@ def test_images_are_counted_by_view(tmp_path, alone):
     assert trainer.fit(ImagesOnce(2), "stage one", no_report).images == 3 * 12 * 2
 
 
-def test_the_report_hears_of_the_start_and_of_each_epoch(tmp_path, alone, diary):
+def test_the_report_is_called_at_the_start_and_after_each_epoch(tmp_path, alone, diary):
     stage, report = Stage(epochs=3, batch_size=16), diary()
     new_trainer(tmp_path, alone, stage, classifier()).fit(batches_of(stage, alone), "stage two", report)
-    assert report.told == [("stage two", epoch) for epoch in range(4)]
+    assert report.calls == [("stage two", epoch) for epoch in range(4)]
 
 
-def test_a_frozen_weight_stays(tmp_path, alone):
+def test_a_frozen_weight_does_not_change(tmp_path, alone):
     model = classifier()
     model[0].requires_grad_(False)
     before = model[0].weight.clone()

@@ -20,7 +20,7 @@ def images(num: int = 8) -> torch.Tensor:
 
 
 class Share(World):
-    """The world of one of two workers as that worker would see it, without the other: it knows the whole batch."""
+    """The world of one of two workers, without the other: `gather` returns the whole batch."""
 
     def gather(self, local: torch.Tensor) -> torch.Tensor:
         return images() if local.dim() == 5 else LABELS
@@ -38,13 +38,13 @@ def test_the_shares_of_two_workers_are_the_batch_of_one(mixing, alone):
     assert [part.share for part in parts] == [whole.share] * 2
 
 
-def test_every_row_is_the_partner_of_one_row_and_pairs_change_from_batch_to_batch(alone):
+def test_pairs_are_permutations_that_change_with_every_batch(alone):
     mixer = Mixer(Mixup(alpha=1.0), COUNTS, 5, alone)
     rows = torch.arange(8)
     partners = [mixer.mix(images(), rows, epoch, number).partner_labels for epoch in (0, 1) for number in (0, 1)]
-    for one in partners:
-        assert sorted(one.tolist()) == rows.tolist()
-    assert len({tuple(one.tolist()) for one in partners}) == 4
+    for labels in partners:
+        assert sorted(labels.tolist()) == rows.tolist()
+    assert len({tuple(labels.tolist()) for labels in partners}) == 4
     again = Mixer(Mixup(alpha=1.0), COUNTS, 5, alone).mix(images(), rows, 1, 1)
     assert torch.equal(again.partner_labels, partners[-1])
     other = Mixer(Mixup(alpha=1.0), COUNTS, 6, alone).mix(images(), rows, 1, 1)
@@ -70,7 +70,7 @@ class Flat(nn.Module):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("mixing", [Mixup(alpha=1.0), CutMix()])
-def test_a_mixed_step_has_the_loss_of_both_labels_in_their_shares(mixing, accumulate, tmp_path, alone):
+def test_a_mixed_step_weights_the_losses_of_both_labels_by_their_shares(mixing, accumulate, tmp_path, alone):
     stage = Stage(epochs=1, batch_size=8, accumulate=accumulate, optimizer=Optimizer(lr=0.1, momentum=0.0))
     mixer, model, oracle = Mixer(mixing, COUNTS, 5, alone), Flat(), Flat()
     loss = CrossEntropy(weights="balanced").build(COUNTS)
@@ -83,6 +83,6 @@ def test_a_mixed_step_has_the_loss_of_both_labels_in_their_shares(mixing, accumu
     assert progress.losses == [pytest.approx(expected.item(), rel=1e-6)]
     assert progress.images == 8
     expected.backward()
-    for found, weight in zip(model.parameters(), oracle.parameters(), strict=True):
+    for actual, weight in zip(model.parameters(), oracle.parameters(), strict=True):
         step = weight.grad + stage.optimizer.weight_decay * weight
-        torch.testing.assert_close(found, weight - 0.1 * step, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(actual, weight - 0.1 * step, rtol=1e-5, atol=1e-6)

@@ -26,7 +26,7 @@ def test_images_are_normalised_as_the_weights_expect(encoder):
     assert expected.shape == (3, encoder.num_features)
 
 
-def test_normalisation_is_no_weight(encoder):
+def test_normalisation_is_not_in_the_state_dict(encoder):
     assert not {"mean", "std"} & encoder.state_dict().keys()
 
 
@@ -58,7 +58,7 @@ def test_a_classifier_is_its_head_on_its_encoder(name, encoder):
 
 
 @pytest.mark.parametrize(("projection", "num_classes"), [(8, 5), (8, None), (None, 5)])
-def test_embeddings_and_logits_stand_side_by_side(projection, num_classes, encoder):
+def test_embeddings_and_logits_are_side_by_side(projection, num_classes, encoder):
     model = StageOneNetwork(encoder, projection, num_classes).eval()
     outputs = model(IMAGES)
     features = encoder(IMAGES.flatten(0, 1))
@@ -67,7 +67,7 @@ def test_embeddings_and_logits_stand_side_by_side(projection, num_classes, encod
     torch.testing.assert_close(outputs, torch.cat(parts, dim=1).view(3, 2, -1))
 
 
-def test_the_combined_loss_is_the_weighted_sum_with_every_view_a_row():
+def test_the_combined_loss_is_the_weighted_sum_over_all_views():
     counts, labels = torch.tensor([4, 2, 1]), torch.tensor([0, 2, 1, 0])
     outputs = torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(0))
     outputs[..., :5] = torch.nn.functional.normalize(outputs[..., :5], dim=2)

@@ -15,7 +15,7 @@ def rates(num_steps: int, **values: object) -> list[float]:
     return [learning_rate(optimizer, step, num_steps) for step in range(num_steps)]
 
 
-def test_cosine_goes_from_the_peak_to_zero():
+def test_cosine_falls_from_the_peak_to_zero():
     assert rates(4, lr=0.8, schedule="cosine") == pytest.approx(
         [0.8, 0.4 * (1 + math.sqrt(0.5)), 0.4, 0.4 * (1 - math.sqrt(0.5))]
     )
@@ -25,18 +25,18 @@ def test_cosine_goes_from_the_peak_to_zero():
 @given(third=st.integers(1, 300))
 @settings(max_examples=30, deadline=None)
 def test_step_divides_by_ten_after_every_third(third):
-    found = rates(3 * third, lr=1.0, schedule="step")
-    assert found == pytest.approx([1.0] * third + [0.1] * third + [0.01] * third)
+    actual = rates(3 * third, lr=1.0, schedule="step")
+    assert actual == pytest.approx([1.0] * third + [0.1] * third + [0.01] * third)
 
 
-def test_constant_stays():
+def test_constant_keeps_the_peak():
     assert rates(5, lr=0.3, schedule="constant") == [0.3] * 5
 
 
 def test_warmup_rises_linearly_to_the_peak_and_the_schedule_starts_there():
-    found = rates(10, lr=1.0, schedule="cosine", warmup=0.4)
-    assert found[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
-    assert found[4:] == pytest.approx(rates(6, lr=1.0, schedule="cosine"))
+    actual = rates(10, lr=1.0, schedule="cosine", warmup=0.4)
+    assert actual[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert actual[4:] == pytest.approx(rates(6, lr=1.0, schedule="cosine"))
 
 
 @given(
@@ -46,8 +46,8 @@ def test_warmup_rises_linearly_to_the_peak_and_the_schedule_starts_there():
 )
 @settings(max_examples=50, deadline=None)
 def test_every_step_has_a_rate_above_zero_and_not_above_the_peak(num_steps, warmup, schedule):
-    found = rates(num_steps, lr=0.7, warmup=warmup, schedule=schedule)
-    assert all(0 < rate <= 0.7 for rate in found)
+    actual = rates(num_steps, lr=0.7, warmup=warmup, schedule=schedule)
+    assert all(0 < rate <= 0.7 for rate in actual)
 
 
 def test_sgd_decays_weights_and_keeps_momentum():
@@ -71,7 +71,7 @@ def test_adamw_decays_weights_apart_from_the_gradient():
     assert weight.item() == pytest.approx(2.0 * (1 - 0.1 * 0.25) - 0.1, rel=1e-6)
 
 
-def test_average_is_that_of_a_plain_loop_over_weights_and_statistics():
+def test_the_average_equals_a_plain_loop_over_weights_and_statistics():
     model = nn.BatchNorm1d(3)
     average = averaged(model, 0.9)
     random = torch.Generator().manual_seed(0)

@@ -35,21 +35,21 @@ def test_held_out_rows_are_predicted_in_all_views(finished, frozen_job):
 def test_each_view_is_a_plain_forward_pass_of_its_images(finished, frozen_job):
     predictions = finished.predictions(frozen_job.recipe.key, 0)
     classifier, store = classifier_of(frozen_job, finished), finished.store(32)
-    for view, found in zip(predictions.views, predictions.probabilities, strict=True):
+    for view, actual in zip(predictions.views, predictions.probabilities, strict=True):
         images = np.ascontiguousarray(test_time_views[view](store.pixels[predictions.rows]))
         with torch.no_grad():
             expected = classifier(torch.from_numpy(images)[:, None]).softmax(dim=1)
-        np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
-    assert np.ptp(predictions.probabilities, axis=0).max() > 1e-5  # The views do not all say the same.
+        np.testing.assert_allclose(actual, expected.numpy(), atol=1e-6)
+    assert np.ptp(predictions.probabilities, axis=0).max() > 1e-5  # The predictions differ between views.
 
 
-def test_the_test_part_is_predicted_when_asked_and_trains_nothing(finished, frozen_job, alone, diary):
+def test_a_test_job_predicts_the_test_part_and_trains_nothing(finished, frozen_job, alone, diary):
     job, report = frozen_job.for_test(), diary()
     before = finished.classifier_file(frozen_job).stat().st_mtime_ns
     held_out = finished.predictions_file(frozen_job.recipe.key, 0, "held_out").stat().st_mtime_ns
     assert not finished.predictions_file(frozen_job.recipe.key, 0, "test").exists()
     run_job(job, finished, alone, report)
-    assert report.told == []
+    assert report.calls == []
     predictions = finished.predictions(frozen_job.recipe.key, 0, "test")
     assert np.array_equal(predictions.rows, finished.folds.test_rows)
     assert (predictions.part, len(predictions.views)) == ("test", 8)
@@ -98,15 +98,15 @@ def test_a_one_stage_recipe_on_two_classes(head, manifest, cache, tmp_path, make
     assert (record.stage_one, record.stage_two is None) == (None, False)
 
 
-def test_probabilities_are_those_of_a_head_that_does_not_learn():
+def test_probabilities_are_those_of_evaluation_mode():
     head = torch.nn.Sequential(torch.nn.Dropout(0.9), torch.nn.Linear(4, 3)).train()
     features = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
-    found = probabilities_of(head, features, torch.zeros(3))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, head[1](features).softmax(dim=2).detach().numpy(), atol=1e-6)
+    actual = probabilities_of(head, features, torch.zeros(3))
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, head[1](features).softmax(dim=2).detach().numpy(), atol=1e-6)
 
 
-def test_the_shift_is_taken_off_the_logits_of_every_row():
+def test_the_shift_is_subtracted_from_the_logits_of_every_row():
     head = torch.nn.Linear(4, 3)
     features = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
     shift = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)

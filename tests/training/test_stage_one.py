@@ -37,7 +37,7 @@ def test_the_first_weights_follow_from_seed_and_fold(make_job, alone):
 def test_the_encoder_is_trained_and_kept_without_its_projection(run, make_job, alone, diary):
     job, report = make_job(), diary()
     facts = train_stage_one(job, run, alone, report)
-    assert report.told == [("stage one", epoch) for epoch in range(3)]
+    assert report.calls == [("stage one", epoch) for epoch in range(3)]
     num_batches = len(run.folds.train_rows(0)) // 16
     assert facts.images == 2 * num_batches * 16 * 2
     assert len(facts.losses) == 2
@@ -72,25 +72,25 @@ def test_interrupted_training_ends_bit_for_bit_the_same(loss, run, tmp_path, new
     assert not other.encoder_file(job).exists()
     report = diary()
     facts = train_stage_one(job, other, alone, report)
-    assert report.told == [("stage one", 1), ("stage one", 2)]
+    assert report.calls == [("stage one", 1), ("stage one", 2)]
     assert facts.losses == whole.losses
     assert equal(weights(load_encoder(job, other)), weights(load_encoder(job, run)))
 
 
-def test_a_recipe_with_the_same_stage_one_takes_its_encoder(run, make_job, alone, diary):
+def test_a_recipe_with_the_same_stage_one_reuses_the_encoder(run, make_job, alone, diary):
     first = make_job({"stage_one.epochs": 1})
     facts = train_stage_one(first, run, alone, diary())
     status = run.encoder_file(first).stat()
     second, report = make_job({"stage_one.epochs": 1, "stage_two.loss": {"name": "focal"}}), diary()
     assert second.recipe.key != first.recipe.key
     assert train_stage_one(second, run, alone, report) == facts
-    assert report.told == []
+    assert report.calls == []
     assert run.encoder_file(second) == run.encoder_file(first)
     now = run.encoder_file(second).stat()
     assert (now.st_ino, now.st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
 
 
-def test_a_recipe_with_another_stage_one_trains_its_own(run, make_job, alone, diary):
+def test_a_recipe_with_another_stage_one_trains_its_own_encoder(run, make_job, alone, diary):
     train_stage_one(make_job({"stage_one.epochs": 1}), run, alone, diary())
     report = diary()
     train_stage_one(
@@ -99,7 +99,7 @@ def test_a_recipe_with_another_stage_one_trains_its_own(run, make_job, alone, di
         alone,
         report,
     )
-    assert report.told == [("stage one", 0), ("stage one", 1)]
+    assert report.calls == [("stage one", 0), ("stage one", 1)]
 
 
 def test_the_encoder_of_another_job_is_refused(run, make_job, alone, diary):
@@ -117,9 +117,7 @@ def test_the_encoder_of_another_job_is_refused(run, make_job, alone, diary):
 
 
 @pytest.mark.parametrize("loss", ["bcl", "paco", "tsc"])
-def test_losses_that_learn_or_remember_something_go_on_bit_for_bit(
-    loss, run, tmp_path, new_run, make_job, alone, diary
-):
+def test_losses_with_a_state_resume_bit_for_bit(loss, run, tmp_path, new_run, make_job, alone, diary):
     changes = {"stage_one.loss": {"name": loss}, "stage_one.classifier_loss": {"name": "balanced_softmax"}}
     job = make_job(changes | {"stage_one.epochs": 3, "stage_one.views": ["none", "light"]})
     whole = train_stage_one(job, run, alone, diary())
@@ -128,11 +126,11 @@ def test_losses_that_learn_or_remember_something_go_on_bit_for_bit(
         train_stage_one(job, other, alone, diary(leave_after=("stage one", 2)))
     facts = train_stage_one(job, other, alone, diary())
     assert (facts.losses, facts.health) == (whole.losses, whole.health)
-    expected, found = (
-        EncoderCheckpoint.read(one.encoder_file(job), job.recipe.encoder_key, 0).tensors for one in (run, other)
+    expected, actual = (
+        EncoderCheckpoint.read(source.encoder_file(job), job.recipe.encoder_key, 0).tensors for source in (run, other)
     )
     assert {"classifier/weight", "classifier/bias"} < expected.keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
 
 
 def test_the_parameters_of_a_loss_are_trained_and_not_kept(run, make_job, alone, diary):
@@ -153,20 +151,20 @@ def test_the_parameters_of_a_loss_are_trained_and_not_kept(run, make_job, alone,
 
 
 class Clock(ScheduledLoss):
-    """Keeps what it is told."""
+    """Records the share of the epochs that is done."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard: list[float] = []
+        self.shares: list[float] = []
 
     def begin_epoch(self, done: float) -> None:
-        self.heard.append(done)
+        self.shares.append(done)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(logits, labels)
 
 
-def test_a_scheduled_loss_hears_of_every_epoch_that_is_still_to_do(tmp_path, alone, diary):
+def test_a_scheduled_loss_receives_the_share_before_every_remaining_epoch(tmp_path, alone, diary):
     stage = Stage(epochs=4, batch_size=4)
     labels = np.array([0, 1, 2, 0, 1, 2, 0, 0])
     batches = FeatureBatches(torch.randn(1, 8, 6), Plan(labels, stage, 0, alone))
@@ -176,14 +174,14 @@ def test_a_scheduled_loss_hears_of_every_epoch_that_is_still_to_do(tmp_path, alo
         model = nn.Sequential(nn.Linear(6, 3), nn.Unflatten(1, (1, 3)))  # (B, V, C)
         loss = StageOneLoss(None, 1.0, clock, 0)
         Trainer(model, loss, stage, 7, alone, ("key", 0), tmp_path / "progress").fit(batches, "stage one", report)
-        return clock.heard
+        return clock.shares
 
     with pytest.raises(diary.Leave):
         fit(diary(leave_after=("stage one", 2)))
     assert fit(diary()) == [0.5, 0.75]
 
 
-def test_a_classifier_may_learn_alone(run, make_job, alone, diary):
+def test_a_classifier_can_train_without_a_loss_on_embeddings(run, make_job, alone, diary):
     changes = {"stage_one.loss": None, "stage_one.classifier_loss": {"name": "cross_entropy"}, "stage_one.epochs": 8}
     changes |= {"stage_one.views": ["none"], "stage_one.optimizer": {"name": "adamw", "lr": 0.01}}
     job = make_job(changes)
@@ -203,30 +201,30 @@ def test_health_is_measured_after_every_epoch_on_rows_of_both_parts(run, make_jo
     assert len(facts.health) == 2
     rows = [run.folds.train_rows(0), run.folds.held_out_rows(0)]
     images = plain_images(run.store(32))
-    known, held_out = (encode(load_encoder(job, run), some, images, alone) for some in rows)
-    labels = [run.manifest.labels[some] for some in rows]
-    # No class has more than a hundred rows here: the probe sees all of them.
-    expected = measure(known, labels[0], held_out, labels[1], run.manifest.class_names)
-    found = facts.health[-1]
+    train, held_out = (encode(load_encoder(job, run), part, images, alone) for part in rows)
+    labels = [run.manifest.labels[part] for part in rows]
+    # No class has more than a hundred rows here: the probe uses all of them.
+    expected = measure(train, labels[0], held_out, labels[1], run.manifest.class_names)
+    actual = facts.health[-1]
     for name in ("probe", "alignment", "uniformity", "effective_rank"):
-        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-4)
+        assert getattr(actual, name) == pytest.approx(getattr(expected, name), abs=1e-4)
     kept = EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).facts
     assert StageRecord.from_plain(kept, "the encoder").health == facts.health
 
 
-def test_patience_ends_a_stage_that_learns_no_more(run, make_job, alone, diary):
+def test_patience_ends_a_stage_that_stops_learning(run, make_job, alone, diary):
     changes = {"stage_one.epochs": 12, "stage_one.optimizer": {"lr": 1e-9, "weight_decay": 0.0}}
     job, report = make_job(changes | {"stage_one.patience": 2}), diary()
     facts = train_stage_one(job, run, alone, report)
     probes = [measured.probe for measured in facts.health]
-    assert report.told[-1] == ("stage one", len(probes))
-    # Weights that hardly move: two epochs after the best one it is over, and not before.
+    assert report.calls[-1] == ("stage one", len(probes))
+    # The weights hardly move: the stage ends two epochs after the best, and not before.
     assert len(probes) < 12
     assert len(probes) - 1 - probes.index(max(probes)) == 2
     assert len(facts.losses) == len(probes)
 
 
-def test_a_stage_that_patience_has_ended_is_not_begun_again(run, tmp_path, new_run, make_job, alone, diary):
+def test_a_stage_that_patience_ended_does_not_continue(run, tmp_path, new_run, make_job, alone, diary):
     changes = {"stage_one.epochs": 12, "stage_one.optimizer": {"lr": 1e-9, "weight_decay": 0.0}}
     job = make_job(changes | {"stage_one.patience": 1})
     whole = train_stage_one(job, run, alone, diary())
@@ -235,13 +233,13 @@ def test_a_stage_that_patience_has_ended_is_not_begun_again(run, tmp_path, new_r
         train_stage_one(job, other, alone, diary(leave_after=("stage one", last)))
     report = diary()
     facts = train_stage_one(job, other, alone, report)
-    assert report.told == [("stage one", last)]
+    assert report.calls == [("stage one", last)]
     assert (facts.losses, facts.health) == (whole.losses, whole.health)
 
 
-def test_an_alarm_is_told(run, make_job, alone, diary, caplog):
+def test_an_alarm_is_logged(run, make_job, alone, diary, caplog):
     job = make_job({"stage_one.optimizer": {"lr": 0.5, "momentum": 0.0, "weight_decay": 1.9}})  # Shrinks all weights.
     alarms = [measured.alarm for measured in train_stage_one(job, run, alone, diary()).health]
     assert alarms[-1]
-    told = [record.getMessage() for record in caplog.records if record.name == "raysk.training.stage_one"]
-    assert told == [f"epoch {epoch}: {alarm}" for epoch, alarm in enumerate(alarms, 1) if alarm]
+    messages = [record.getMessage() for record in caplog.records if record.name == "raysk.training.stage_one"]
+    assert messages == [f"epoch {epoch}: {alarm}" for epoch, alarm in enumerate(alarms, 1) if alarm]

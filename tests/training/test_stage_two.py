@@ -19,13 +19,13 @@ def encoder_of(job, run) -> dict[str, torch.Tensor]:
 
 
 def other_job(job, make_job, changes):
-    """A recipe with the stage one of `frozen_job`, which is trained already."""
+    """Returns a job with the stage one of `frozen_job`, which is already trained."""
     other = make_job({"model.backbone": "test_resnet", **changes})
     assert other.recipe.encoder_key == job.recipe.encoder_key
     return other
 
 
-def test_a_frozen_encoder_is_no_part_of_the_classifier(finished, frozen_job):
+def test_the_classifier_file_does_not_hold_a_frozen_encoder(finished, frozen_job):
     assert classifier_of(frozen_job, finished).keys() == {"weight", "bias"}
 
 
@@ -37,7 +37,7 @@ def test_a_frozen_encoder_stays_bit_for_bit(run, frozen_job, alone, diary):
     assert run.encoder_file(frozen_job).read_bytes() == before
 
 
-def test_an_encoder_that_is_not_frozen_goes_on_learning(finished, frozen_job, make_job, alone, diary):
+def test_an_encoder_that_is_not_frozen_is_trained(finished, frozen_job, make_job, alone, diary):
     job = other_job(frozen_job, make_job, {"stage_two.frozen": False, "stage_two.epochs": 1})
     train_stage_two(job, finished, alone, diary())
     classifier = classifier_of(job, finished)
@@ -54,7 +54,7 @@ def test_passes_take_turns(finished, frozen_job, make_job, alone, diary):
 
     once, twice = run_with(1, "light"), run_with(2, "light")
     assert twice[0][0] == once[0][0]  # The first pass is the same,
-    assert twice[0][1] != once[0][1]  # the second epoch has views of its own.
+    assert twice[0][1] != once[0][1]  # the second epoch has other views.
     plain, copies = run_with(1, "none"), run_with(2, "none")
     assert copies[0] == plain[0]
     assert torch.equal(copies[1], plain[1])
@@ -79,9 +79,9 @@ def test_interrupted_training_ends_bit_for_bit_the_same(
         train_stage_two(job, other, alone, diary(leave_after=("stage two", 1)))
     report = diary()
     assert train_stage_two(job, other, alone, report).losses == whole.losses
-    assert report.told == [("stage two", epoch) for epoch in range(goes_on_after, 3)]
-    expected, found = classifier_of(job, finished), classifier_of(job, other)
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert report.calls == [("stage two", epoch) for epoch in range(goes_on_after, 3)]
+    expected, actual = classifier_of(job, finished), classifier_of(job, other)
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
     assert list(other.classifier_file(job).parent.iterdir()) == [other.classifier_file(job)]
 
 
@@ -89,7 +89,7 @@ def test_interrupted_training_ends_bit_for_bit_the_same(
 def test_every_loss_on_logits_learns_the_training_rows(loss, finished, frozen_job, make_job, alone, diary):
     changes = {"stage_two.loss": {"name": loss}, "stage_two.epochs": 12, "stage_two.optimizer": {"lr": 0.5}}
     if loss == "ldam":
-        # Without the late weights, with which it is another loss, and with margins that these features can keep.
+        # Without the late weights, which change the loss, and with margins that these features can keep.
         changes["stage_two.loss"] = {"name": loss, "defer": 1.0, "max_margin": 0.1}
         changes |= {"stage_two.head": {"name": "cosine"}, "stage_two.optimizer": {"name": "adamw", "lr": 0.3}}
     facts = train_stage_two(other_job(frozen_job, make_job, changes), finished, alone, diary())
@@ -130,7 +130,7 @@ def test_class_weights_come_from_the_training_rows_only(finished, frozen_job, ma
     assert loss == pytest.approx(-(shares * shares.log()).sum().item(), abs=1e-5)
 
 
-def test_a_rate_that_is_too_large_says_so_in_one_line(run, make_job, alone, diary):
+def test_a_learning_rate_that_is_too_large_is_reported_in_one_line(run, make_job, alone, diary):
     job = make_job(
         {
             "stage_one": None,

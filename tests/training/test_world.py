@@ -1,4 +1,4 @@
-"""Two workers give the numbers of one; all tests look at one pair of processes, since starting it takes seconds."""
+"""Two workers give the numbers of one; all tests share one pair of processes, since starting it takes seconds."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from raysk.training.job import run_job
 from raysk.training.world import World, is_lost_contact
 
 SCRIPT = Path(__file__).with_name("two_workers.py")
-# Larger steps would blow up what sums in another order differ by, 1e-7, within a few epochs.
+# Sums in another order differ by 1e-7; larger steps would amplify this within a few epochs.
 TASKS = {
     "contrastive": {
         "test_views": "dihedral", "stage_one.epochs": 3, "stage_one.optimizer": {"lr": 0.01, "warmup": 0.2}
@@ -49,10 +49,10 @@ def jobs(make_job):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory, new_run, jobs):
-    """The folder that two workers have filled."""
+    """Returns the folder with the files of two workers."""
     folder = tmp_path_factory.mktemp("pair")
     tasks = [(name, job, []) for name, job in jobs.items()]
-    tasks.append(("left", jobs["contrastive"], [("stage one", 1), ("stage one", 3), ("stage two", 1)]))
+    tasks.append(("interrupted", jobs["contrastive"], [("stage one", 1), ("stage one", 3), ("stage two", 1)]))
     for name, _, _ in tasks:
         new_run(folder / name)
     plain = [{"folder": str(folder / name), "job": job.to_plain(), "leave_after": leave} for name, job, leave in tasks]
@@ -70,7 +70,7 @@ def pair(tmp_path_factory, new_run, jobs):
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory, new_run, jobs, alone, diary):
-    """The runs that one worker has filled."""
+    """Returns the runs of a single worker."""
     folder = tmp_path_factory.mktemp("single")
     runs = {name: new_run(folder / name) for name in jobs}
     for name, job in jobs.items():
@@ -78,10 +78,10 @@ def single(tmp_path_factory, new_run, jobs, alone, diary):
     return runs
 
 
-def test_a_worker_that_lost_the_other_knows_it_from_an_error_of_its_own(pair):
+def test_a_worker_distinguishes_lost_contact_from_its_own_errors(pair):
     assert json.loads((pair / "lost.json").read_text()) is True
-    own = ("CUDA out of memory", "[gloo/transport/tcp/pair.cc] op.preamble.length <= op.nbytes", "NCCL error")
-    for error in (ValueError("Connection reset by peer"), *map(RuntimeError, own)):
+    own_errors = ("CUDA out of memory", "[gloo/transport/tcp/pair.cc] op.preamble.length <= op.nbytes", "NCCL error")
+    for error in (ValueError("Connection reset by peer"), *map(RuntimeError, own_errors)):
         assert not is_lost_contact(error)
 
 
@@ -107,13 +107,13 @@ def test_a_gpu_gets_its_share_of_the_cores(monkeypatch):
         assert World(0, 1, torch.device("cuda")).loader_workers == processes
 
 
-def test_workers_hear_what_the_chief_says(pair):
-    heard = [json.loads((pair / f"heard{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
-    assert [one["world"] for one in heard] == [[0, 2, True], [1, 2, False]]
-    for one in heard:
-        assert one["agree"] == [True, False]
-        assert one["texts"] == ["größer", "", "a" * 5000]
-        assert one["rows"] == [0, 1, 2, 10, 11, 12]
+def test_workers_receive_the_values_of_the_main_rank(pair):
+    answers = [json.loads((pair / f"answers{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+    assert [answer["world"] for answer in answers] == [[0, 2, True], [1, 2, False]]
+    for answer in answers:
+        assert answer["agree"] == [True, False]
+        assert answer["texts"] == ["größer", "", "a" * 5000]
+        assert answer["rows"] == [0, 1, 2, 10, 11, 12]
 
 
 @pytest.mark.parametrize("name", [name for name in losses if issubclass(losses[name], EmbeddingLoss)])
@@ -121,54 +121,54 @@ def test_a_loss_on_embeddings_and_its_gradient_are_those_of_one_worker(name, pai
     expected = runpy.run_path(str(SCRIPT))["embedding_gradients"](alone)
     assert expected[f"{name}/weight"].abs().max() > 1e-3
     for rank in range(2):
-        found = load_file(pair / f"gradients{rank}.safetensors")
+        actual = load_file(pair / f"gradients{rank}.safetensors")
         for what in ("loss", "weight", "bias"):
-            torch.testing.assert_close(found[f"{name}/{what}"], expected[f"{name}/{what}"], rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(actual[f"{name}/{what}"], expected[f"{name}/{what}"], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_loss_curves_are_those_of_one_worker(name, pair, single, jobs):
-    expected, found = single[name].record(jobs[name]), run_of(pair, name, single).record(jobs[name])
-    assert (expected.workers, found.workers) == (1, 2)
-    assert (expected.stage_one is None, found.stage_one is None) == (jobs[name].recipe.stage_one is None,) * 2
-    pairs = [(expected.stage_two, found.stage_two)]
-    pairs += [(expected.stage_one, found.stage_one)] if expected.stage_one else []
-    for theirs, ours in pairs:
-        assert ours.losses == pytest.approx(theirs.losses, abs=1e-5)
-        assert ours.images == theirs.images
-        probes = ([health.probe for health in stage.health] for stage in (theirs, ours))
+    expected, actual = single[name].record(jobs[name]), run_of(pair, name, single).record(jobs[name])
+    assert (expected.workers, actual.workers) == (1, 2)
+    assert (expected.stage_one is None, actual.stage_one is None) == (jobs[name].recipe.stage_one is None,) * 2
+    pairs = [(expected.stage_two, actual.stage_two)]
+    pairs += [(expected.stage_one, actual.stage_one)] if expected.stage_one else []
+    for single_stage, pair_stage in pairs:
+        assert pair_stage.losses == pytest.approx(single_stage.losses, abs=1e-5)
+        assert pair_stage.images == single_stage.images
+        probes = ([health.probe for health in stage.health] for stage in (single_stage, pair_stage))
         assert next(probes) == pytest.approx(next(probes))
-        assert len(set(theirs.losses)) > 1
+        assert len(set(single_stage.losses)) > 1
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_weights_and_predictions_are_those_of_one_worker(name, pair, single, jobs):
-    job, ours, theirs = jobs[name], single[name], run_of(pair, name, single)
+    job, runs = jobs[name], (single[name], run_of(pair, name, single))
     files = [(ClassifierCheckpoint, "classifier_file", job.recipe.key)]
     if job.recipe.stage_one:
         files.append((EncoderCheckpoint, "encoder_file", job.recipe.encoder_key))
     for kind, file, key in files:
-        expected, found = (kind.read(getattr(run, file)(job), key, 0).tensors for run in (ours, theirs))
+        expected, actual = (kind.read(getattr(run, file)(job), key, 0).tensors for run in runs)
         for tensor in expected:
-            torch.testing.assert_close(found[tensor], expected[tensor], rtol=1e-4, atol=1e-5)
-    expected, found = (run.predictions(job.recipe.key, 0) for run in (ours, theirs))
-    assert found.views == expected.views
-    assert np.array_equal(found.rows, expected.rows)
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+            torch.testing.assert_close(actual[tensor], expected[tensor], rtol=1e-4, atol=1e-5)
+    expected, actual = (run.predictions(job.recipe.key, 0) for run in runs)
+    assert actual.views == expected.views
+    assert np.array_equal(actual.rows, expected.rows)
+    np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-5)
 
 
 def test_the_held_out_rows_do_not_divide_evenly(single):
-    """So that the test above has seen the row that pads the last share."""
+    """So the test above has covered the row that pads the last share."""
     assert len(single["contrastive"].folds.held_out_rows(0)) % 2 == 1
 
 
-def test_two_workers_that_left_a_job_go_on_bit_for_bit(pair, single, jobs):
+def test_two_interrupted_workers_resume_bit_for_bit(pair, single, jobs):
     job = jobs["contrastive"]
-    whole, left = run_of(pair, "contrastive", single), run_of(pair, "left", single)
+    whole, interrupted = run_of(pair, "contrastive", single), run_of(pair, "interrupted", single)
     for stage in ("stage_one", "stage_two"):
-        assert getattr(left.record(job), stage).losses == getattr(whole.record(job), stage).losses
-    expected, found = (
-        ClassifierCheckpoint.read(run.classifier_file(job), job.recipe.key, 0).tensors for run in (whole, left)
+        assert getattr(interrupted.record(job), stage).losses == getattr(whole.record(job), stage).losses
+    expected, actual = (
+        ClassifierCheckpoint.read(run.classifier_file(job), job.recipe.key, 0).tensors for run in (whole, interrupted)
     )
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    assert not list(left.folder.rglob("*.progress"))
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
+    assert not list(interrupted.folder.rglob("*.progress"))

@@ -22,7 +22,7 @@ from raysk.training.loop import StageProgress
 from raysk.training.world import World, is_lost_contact
 
 
-class Leave(Exception):  # noqa: N818 - as a lane that is told to stop, it has met no error
+class Leave(Exception):  # noqa: N818 - stopping is no error
     pass
 
 
@@ -30,9 +30,9 @@ def embedding_gradients(world: World) -> dict[str, Tensor]:
     """Returns, for every loss on embeddings, its value and the gradient of a layer before it, in double precision."""
     random = torch.Generator().manual_seed(0)
     inputs = torch.randn(8, 3, 6, generator=random, dtype=torch.float64)
-    # Class 1 has positives on the other worker only, class 0 more on one than on the other, classes 2 and 3 none.
+    # Class 1 has positives on the other worker only, class 0 more on one worker, classes 2 and 3 none.
     labels = torch.tensor([0, 0, 1, 2, 0, 1, 3, 0])
-    found = {}
+    results = {}
     for name in losses:
         if issubclass(losses[name], EmbeddingLoss):
             torch.manual_seed(1)
@@ -42,12 +42,12 @@ def embedding_gradients(world: World) -> dict[str, Tensor]:
             embeddings = unit_length(network(share))
             loss = losses[name]().build(labels.bincount(), 5)(world.gather(embeddings), world.gather(targets))
             loss.backward()
-            found |= {
+            results |= {
                 f"{name}/loss": loss.detach(),
                 f"{name}/weight": layer.weight.grad,
                 f"{name}/bias": layer.bias.grad,
             }
-    return found
+    return results
 
 
 def do_jobs(tasks: list[dict[str, Any]], world: World) -> None:
@@ -65,7 +65,7 @@ def do_jobs(tasks: list[dict[str, Any]], world: World) -> None:
 
 
 def first_error(world: World) -> Exception:
-    """Talks to the other worker until that fails."""
+    """Calls the other worker until a call fails, and returns the error."""
     while True:
         try:
             world.gather(torch.zeros(1))
@@ -78,17 +78,17 @@ def main(folder: Path, rank: int) -> None:
     meeting = (folder / "meeting").as_uri()
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=120))
     world = World.current(torch.device("cpu"))
-    heard = {
+    answers = {
         "world": [world.rank, world.size, world.is_main_rank],
         "agree": [world.agree(world.is_main_rank), world.agree(not world.is_main_rank)],
-        "texts": [world.broadcast_text(text if world.is_main_rank else "mine") for text in ("größer", "", "a" * 5000)],
+        "texts": [world.broadcast_text(text if world.is_main_rank else "other") for text in ("größer", "", "a" * 5000)],
         "rows": world.gather(torch.arange(3) + 10 * rank).tolist(),
     }
-    (folder / f"heard{rank}.json").write_text(json.dumps(heard), encoding="utf-8")
+    (folder / f"answers{rank}.json").write_text(json.dumps(answers), encoding="utf-8")
     save_file(embedding_gradients(world), folder / f"gradients{rank}.safetensors")
     do_jobs(json.loads((folder / "tasks.json").read_text(encoding="utf-8")), world)
     if rank == 1:
-        os._exit(0)  # as a worker whose node is taken away
+        os._exit(0)  # as a worker on a lost node
     (folder / "lost.json").write_text(json.dumps(is_lost_contact(first_error(world))), encoding="utf-8")
 
 

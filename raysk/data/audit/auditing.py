@@ -1,4 +1,4 @@
-"""The audit of a collection or of somebody's split: what leaks, what is wrong, and what is to be looked at."""
+"""Audits a collection or a given split for leaks, errors and hints."""
 
 import csv
 from collections import Counter
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from raysk.artifacts import replacing
-from raysk.data.audit import findings as look
+from raysk.data.audit import findings as checks
 from raysk.data.audit.findings import Finding, cases_of, values_of_rows
 from raysk.data.audit.joining import components
 from raysk.data.audit.near_duplicates import find_alike
@@ -22,13 +22,13 @@ StepCallback = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         entries: The rows.
         findings: The findings, leaks first.
-        alike: Pairs of rows that show the same picture, or are the same bytes, and are to stay in one group.
-        num_files: How many image files were read.
+        alike: Pairs of rows with the same picture or the same bytes; each pair must stay in one group.
+        num_files: Number of image files read.
     """
 
     entries: Entries
@@ -38,29 +38,29 @@ class Audit:
 
     @property
     def leaks(self) -> list[Finding]:
-        """The findings that make scores worthless."""
+        """The findings that invalidate scores."""
         return [finding for finding in self.findings if finding.severity == "leak"]
 
     def exposed(self, findings: Iterable[Finding]) -> set[int]:
-        """Returns the rows to be scored on that leak: those in a case with a row of a part that comes before.
+        """Returns the rows whose scores the findings invalidate: those in a case with a row of an earlier part.
 
-        In a case within one part, which folds would divide, these are all of its rows.
+        If a case is within one part, which folds would divide, it exposes all of its rows.
         """
-        place = {part: number for number, part in enumerate(self.entries.part_names)}
+        order = {part: number for number, part in enumerate(self.entries.part_names)}
         rows = set()
         for finding in findings:
             for case in finding.cases:
-                places = [place[self.entries.parts[row]] for row in case]
+                places = [order[self.entries.parts[row]] for row in case]
                 within = min(places) == max(places)
-                rows |= {row for row, at in zip(case, places, strict=True) if within or at > min(places)}
+                rows |= {row for row, place in zip(case, places, strict=True) if within or place > min(places)}
         return rows
 
     def counts(self, rows: Iterable[int]) -> Counter[tuple[str, str]]:
-        """Returns how many of `rows` each part has of each class, by (part, label)."""
+        """Counts `rows` by (part, label)."""
         return Counter((self.entries.parts[row], self.entries.labels[row]) for row in rows)
 
     def write(self, path: Path) -> None:
-        """Writes a CSV table with a line for each row of each case."""
+        """Writes a CSV table with one line for each row of each case."""
         ties = self.entries.ties
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -69,47 +69,47 @@ class Audit:
             for finding in self.findings:
                 for number, case in enumerate(finding.cases):
                     for row in case:
-                        known = [
+                        identity = [
                             self.entries.parts[row],
                             numbers[row],
                             self.entries.images[row],
                             self.entries.labels[row],
                         ]
-                        tied = [values[row] for values in ties.values()]
+                        tie_values = [values[row] for values in ties.values()]
                         note = finding.notes.get(row, "")
-                        writer.writerow([finding.severity, finding.title, number, *known, *tied, note])
+                        writer.writerow([finding.severity, finding.title, number, *identity, *tie_values, note])
 
 
 def audit(entries: Entries, num_parts: int = 2, progress: StepCallback | None = None) -> Audit:
-    """Audits rows: their names, what ties them together, their files, their pictures and their attributes.
+    """Audits the names, ties, files, pictures and attributes of rows.
 
     Args:
         entries: The rows.
-        num_parts: Into how many parts folds are to divide them, the test part included.
-        progress: Called with what is being done, and the numbers of files done and in all.
+        num_parts: Number of parts that folds will divide the rows into, including the test part.
+        progress: Called with the name of the step, the number of files done and the total.
     """
     files = list(dict.fromkeys(path for path in entries.paths if path is not None))
-    place = {path: at for at, path in enumerate(files)}
-    file_of_row = np.array([-1 if path is None else place[path] for path in entries.paths], dtype=np.int64)
+    file_numbers = {path: number for number, path in enumerate(files)}
+    file_of_row = np.array([-1 if path is None else file_numbers[path] for path in entries.paths], dtype=np.int64)
     scan = scan_files(files, progress and (lambda done, total: progress("reading files", done, total)))
     shown = np.flatnonzero(scan.readable & ~scan.one_colour)
     near_duplicates = find_alike(
         scan.pictures, shown, progress and (lambda done, total: progress("comparing pictures", done, total))
     )
-    digests = [""] * len(files)  # images that show nothing, or cannot be read, are not the same picture
+    digests = [""] * len(files)  # blank and unreadable images do not count as the same picture
     for file in shown.tolist():
         digests[file] = scan.digests[file]
     bytes_of_row = values_of_rows(file_of_row, digests)
     picture_of_file = components(len(files), [*near_duplicates.pairs.tolist(), *_pairs_in_order(digests)])
     picture_of_row = values_of_rows(file_of_row, [str(number) for number in picture_of_file])
     findings = [
-        *look.same_names(entries),
-        *look.ties_across_parts(entries),
-        *look.same_pictures(entries, bytes_of_row, picture_of_row),
-        *look.conflicts(entries, picture_of_row),
-        *look.bad_files(entries, scan, file_of_row),
-        *look.lacking_classes(entries, num_parts),
-        *look.given_away(entries, scan, file_of_row),
+        *checks.same_names(entries),
+        *checks.ties_across_parts(entries),
+        *checks.same_pictures(entries, bytes_of_row, picture_of_row),
+        *checks.conflicts(entries, picture_of_row),
+        *checks.bad_files(entries, scan, file_of_row),
+        *checks.lacking_classes(entries, num_parts),
+        *checks.given_away(entries, scan, file_of_row),
     ]
     order = ("leak", "error", "hint")
     findings.sort(key=lambda finding: order.index(finding.severity))
@@ -117,7 +117,7 @@ def audit(entries: Entries, num_parts: int = 2, progress: StepCallback | None = 
 
 
 def _pairs_in_order(values: Sequence[str]) -> list[tuple[int, int]]:
-    """Returns pairs that connect the places of each value, where it has several."""
+    """Returns pairs that connect the positions of each repeated value."""
     return [pair for case in cases_of(values) for pair in pairwise(case)]
 
 

@@ -1,4 +1,4 @@
-"""What an audit can find: each function looks for one kind of thing and returns its findings."""
+"""The checks of an audit: each function looks for one kind of problem and returns its findings."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ Severity = Literal["leak", "error", "hint"]
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """One kind of thing that was found, with every case of it.
+    """One kind of problem, with every case of it.
 
     Attributes:
-        severity: "leak": a score on these rows means nothing; "error": a row is wrong; "hint": to be looked at.
-        title: What it is.
+        severity: "leak" (scores on these rows mean nothing), "error" (a row is wrong) or "hint" (worth a look).
+        title: The problem.
         cases: The rows of each case.
-        note: What else there is to say.
-        notes: What there is to say of single rows.
+        note: A remark on the finding.
+        notes: Remarks on single rows.
     """
 
     severity: Severity
@@ -35,24 +35,26 @@ class Finding:
 
     @property
     def rows(self) -> list[int]:
-        """Every row of a case, once, in order."""
+        """The rows of all cases, sorted, each once."""
         return sorted({row for case in self.cases for row in case})
 
 
-def cases_of(values: Sequence[str], *differ: Sequence[str]) -> list[list[int]]:
-    """Returns the rows that share a value, where there are two or more that are different in each of `differ`."""
+def cases_of(values: Sequence[str], *varying: Sequence[str]) -> list[list[int]]:
+    """Returns the cases of two or more rows that share a non-empty value but vary in every column of `varying`."""
     rows = defaultdict(list)
     for row, value in enumerate(values):
         if value:
             rows[value].append(row)
     return [
-        case for case in rows.values() if len(case) > 1 and all(len({one[row] for row in case}) > 1 for one in differ)
+        case
+        for case in rows.values()
+        if len(case) > 1 and all(len({column[row] for row in case}) > 1 for column in varying)
     ]
 
 
 def values_of_rows(file_of_row: IntArray, values: Sequence[str]) -> list[str]:
-    """Returns what each row has of the values of the files, "" without a file."""
-    return [values[at] if at >= 0 else "" for at in file_of_row.tolist()]
+    """Returns the value of each row's file, "" without a file."""
+    return [values[file] if file >= 0 else "" for file in file_of_row.tolist()]
 
 
 def _finding(severity: Severity, title: str, cases: list[list[int]], note: str = "") -> list[Finding]:
@@ -60,7 +62,7 @@ def _finding(severity: Severity, title: str, cases: list[list[int]], note: str =
 
 
 def same_names(entries: Entries) -> list[Finding]:
-    """Tells of images that are in two rows."""
+    """Finds images that are in two rows."""
     across = cases_of(entries.names, entries.parts)
     within = [f"{part}\0{name}" for part, name in zip(entries.parts, entries.names, strict=True)]
     return [
@@ -70,8 +72,8 @@ def same_names(entries: Entries) -> list[Finding]:
 
 
 def ties_across_parts(entries: Entries) -> list[Finding]:
-    """Tells of lesions, patients and groups that are in two parts."""
-    # An image that is in two parts is told of already; without a group of its own, it is its own group.
+    """Finds lesions, patients and groups that are in two parts."""
+    # `same_names` reports an image that is in two parts, and an image without a group is its own group.
     return [
         finding
         for column, values in entries.ties.items()
@@ -82,32 +84,33 @@ def ties_across_parts(entries: Entries) -> list[Finding]:
 
 
 def same_pictures(entries: Entries, digests: Sequence[str], pictures: Sequence[str]) -> list[Finding]:
-    """Tells of equal bytes and of like pictures, apart; a picture is told of where its bytes are not all equal."""
-    found = []
-    known = {tuple(case) for case in cases_of(digests)}
+    """Finds equal bytes and equal pictures; skips a case of equal pictures if all its bytes are equal."""
+    findings = []
+    byte_cases = {tuple(case) for case in cases_of(digests)}
     for title, values in (("bytes", digests), ("picture", pictures)):
         across = cases_of(values, entries.parts, entries.names)
-        parts = [values[row] if entries.parts[row] == "folds" else "" for row in range(len(entries))]
-        within = cases_of(parts, entries.ties["group"], entries.names) if entries.folded else []
-        inside = [f"{value}\0{part}" if value else "" for value, part in zip(values, entries.parts, strict=True)]
-        twice = [] if entries.folded else cases_of(inside, entries.names)
+        in_folds = [values[row] if entries.parts[row] == "folds" else "" for row in range(len(entries))]
+        within = cases_of(in_folds, entries.ties["group"], entries.names) if entries.folded else []
+        in_part = [f"{value}\0{part}" if value else "" for value, part in zip(values, entries.parts, strict=True)]
+        twice = [] if entries.folded else cases_of(in_part, entries.names)
         if title == "picture":
             across, within, twice = (
-                [case for case in cases if tuple(case) not in known] for cases in (across, within, twice)
+                [case for case in cases if tuple(case) not in byte_cases] for cases in (across, within, twice)
             )
-        found += _finding("leak", f"the same {title} in two parts", across)
-        found += _finding("leak", f"the same {title} in two groups", within, "folds would part them")
-        found += _finding("hint", f"the same {title} twice in a part", twice)
-    return found
+        findings += _finding("leak", f"the same {title} in two parts", across)
+        findings += _finding("leak", f"the same {title} in two groups", within, "folds would separate them")
+        findings += _finding("hint", f"the same {title} twice in a part", twice)
+    return findings
 
 
 def conflicts(entries: Entries, pictures: Sequence[str]) -> list[Finding]:
-    """Tells of images and pictures that have two labels."""
-    named = [name if label else "" for name, label in zip(entries.names, entries.labels, strict=True)]
-    shown = [picture if label else "" for picture, label in zip(pictures, entries.labels, strict=True)]
-    by_name = cases_of(named, entries.labels)
-    known = {tuple(case) for case in by_name}
-    by_picture = [case for case in cases_of(shown, entries.labels, entries.names) if tuple(case) not in known]
+    """Finds images and pictures that have two labels."""
+    labelled_names = [name if label else "" for name, label in zip(entries.names, entries.labels, strict=True)]
+    labelled_pictures = [picture if label else "" for picture, label in zip(pictures, entries.labels, strict=True)]
+    by_name = cases_of(labelled_names, entries.labels)
+    reported = {tuple(case) for case in by_name}
+    picture_cases = cases_of(labelled_pictures, entries.labels, entries.names)
+    by_picture = [case for case in picture_cases if tuple(case) not in reported]
     return [
         *_finding("error", "one image with two labels", by_name),
         *_finding("error", "one picture with two labels", by_picture),
@@ -115,56 +118,57 @@ def conflicts(entries: Entries, pictures: Sequence[str]) -> list[Finding]:
 
 
 def bad_files(entries: Entries, scan: Scan, file_of_row: IntArray) -> list[Finding]:
-    """Tells of files that cannot be read or show little, and of rows without one where others have one."""
-    found = []
-    known = file_of_row >= 0
-    unreadable = [row for row in np.flatnonzero(known).tolist() if scan.reasons[file_of_row[row]]]
+    """Finds unreadable, blank and tiny files, and rows without a file if other rows have one."""
+    findings = []
+    has_file = file_of_row >= 0
+    unreadable = [row for row in np.flatnonzero(has_file).tolist() if scan.reasons[file_of_row[row]]]
     if unreadable:
         reasons = {row: scan.reasons[file_of_row[row]] for row in unreadable}
-        found.append(Finding("error", "a file that cannot be read", [[row] for row in unreadable], notes=reasons))
-    if known.any() and not known.all():
-        found += _finding("error", "a row without an image file", [[row] for row in np.flatnonzero(~known).tolist()])
-    blank = [[row] for row in np.flatnonzero(known).tolist() if scan.one_colour[file_of_row[row]]]
-    tiny = [[row] for row in np.flatnonzero(known).tolist() if scan.tiny[file_of_row[row]]]
-    found += _finding("error", "an image of a single colour", blank)
-    found += _finding("hint", f"an image of less than {TINY} pixels", tiny)
-    return found
+        findings.append(Finding("error", "a file that cannot be read", [[row] for row in unreadable], notes=reasons))
+    if has_file.any() and not has_file.all():
+        without = [[row] for row in np.flatnonzero(~has_file).tolist()]
+        findings += _finding("error", "a row without an image file", without)
+    blank = [[row] for row in np.flatnonzero(has_file).tolist() if scan.one_colour[file_of_row[row]]]
+    tiny = [[row] for row in np.flatnonzero(has_file).tolist() if scan.tiny[file_of_row[row]]]
+    findings += _finding("error", "an image of a single colour", blank)
+    findings += _finding("hint", f"an image with a side of less than {TINY} pixels", tiny)
+    return findings
 
 
 def lacking_classes(entries: Entries, num_parts: int) -> list[Finding]:
-    """Tells of classes that cannot be in every part, and of those that a model could not have learnt."""
-    found = []
+    """Finds classes with too few groups for all parts, and classes that the training part lacks."""
+    findings = []
     for label in sorted({label for label in entries.labels if label}):
-        rows = [row for row, one in enumerate(entries.labels) if one == label]
+        rows = [row for row, row_label in enumerate(entries.labels) if row_label == label]
         if entries.folded:
             rows = [row for row in rows if entries.parts[row] == "folds"]
             num_groups = len({entries.ties["group"][row] for row in rows})
             if rows and num_groups < num_parts:
                 note = f"{label}: {num_groups} groups for {num_parts} parts; lower folds.k, or map it to another class"
-                found += _finding("error", "a class with too few groups", [rows], note)
+                findings += _finding("error", "a class with too few groups", [rows], note)
         elif all(entries.parts[row] != entries.part_names[0] for row in rows):
-            found += _finding("error", f"a class that {entries.part_names[0]} lacks", [rows], label)
-    return found
+            findings += _finding("error", f"a class that {entries.part_names[0]} lacks", [rows], label)
+    return findings
 
 
 def given_away(entries: Entries, scan: Scan, file_of_row: IntArray) -> list[Finding]:
-    """Tells of attributes, those of the files among them, that predict the label."""
+    """Finds shortcuts: attributes of the rows or of their files that predict the label."""
     columns = dict(entries.attributes)
     if len(scan):
-        width, height = (values_of_rows(file_of_row, [str(size) for size in scan.sizes[:, at]]) for at in (0, 1))
+        width, height = (values_of_rows(file_of_row, [str(size) for size in scan.sizes[:, axis]]) for axis in (0, 1))
         columns["width of the image"], columns["height of the image"] = width, height
         columns["bytes of the file"] = values_of_rows(file_of_row, [str(number) for number in scan.num_bytes])
     groups = next((values for values in entries.ties.values()), entries.names)
-    known = [group or name for group, name in zip(groups, entries.names, strict=True)]
-    found = []
-    for one in find_giveaways(columns, entries.labels, known):
-        note = f"balanced accuracy {one.score:.2f}, chance {one.chance:.2f}{_certainty(one)}"
-        found.append(Finding("hint", f"{one.name} gives the label away", [], note))
-    return found
+    filled = [group or name for group, name in zip(groups, entries.names, strict=True)]
+    findings = []
+    for shortcut in find_giveaways(columns, entries.labels, filled):
+        note = f"balanced accuracy {shortcut.score:.2f}, chance {shortcut.chance:.2f}{_certainty(shortcut)}"
+        findings.append(Finding("hint", f"{shortcut.name} gives the label away", [], note))
+    return findings
 
 
 def _certainty(shortcut: Giveaway) -> str:
-    """Returns words for the value that only one class has, if there is one."""
+    """Describes the value that only one class has, if any."""
     if shortcut.certain is None:
         return ""
     value, label = shortcut.certain

@@ -1,4 +1,4 @@
-"""Lists of images that people bring: tables in their dialects, one-hot tables, and plain texts."""
+"""Reads the image lists of users: tables in several dialects, one-hot tables and plain text files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class ImageList:
     """The rows of one file.
 
     Attributes:
-        images: The image of each row, as it is written.
+        images: The image of each row, as written.
         labels: The label of each row, "" where unknown.
         columns: All other columns.
     """
@@ -33,10 +33,10 @@ class ImageList:
 
 
 def read_list(path: Path) -> ImageList:
-    """Reads a table with a column of images, or a text with an image, and perhaps a label, on each line.
+    """Reads a table with a column of images, or a text file with an image and an optional label on each line.
 
     Raises:
-        DataError: The file cannot be read, has no column of images, a quote that is not closed, or a row of another
+        DataError: The file cannot be read, has no column of images, has an unclosed quote, or has a row of another
             width or without an image.
     """
     if path.suffix.lower() == ".parquet":
@@ -58,10 +58,10 @@ def read_list(path: Path) -> ImageList:
                 f"{path} has {', '.join(header)}: rename the column of images to 'image'"
             )
         return _from_rows(rows, path)
-    if doubled := [name for name in header if name and header.count(name) > 1]:
-        raise DataError(f"columns of {path} must have different names, but two are {doubled[0]!r}: rename one")
+    if repeated := [name for name in header if name and header.count(name) > 1]:
+        raise DataError(f"columns of {path} must have different names, but two are called {repeated[0]!r}: rename one")
     _check_widths(rows, len(header), path)
-    return _from_columns({name: [row[at].strip() for row in rows[1:]] for at, name in enumerate(header)}, path)
+    return _from_columns({name: [row[column].strip() for row in rows[1:]] for column, name in enumerate(header)}, path)
 
 
 def _text_of(path: Path) -> str:
@@ -75,25 +75,28 @@ def _text_of(path: Path) -> str:
 
 
 def _from_text(lines: Sequence[str]) -> ImageList:
-    """Reads lines of an image, and perhaps of a label behind it, parted by spaces."""
+    """Reads lines of an image and an optional label, separated by spaces."""
     body = lines[1:] if lines and lines[0].strip().lower() in IMAGE_COLUMNS else lines
-    pairs = [_parted(line.strip()) for line in body]
+    pairs = [_image_and_label(line.strip()) for line in body]
     return ImageList([image for image, _ in pairs], [label for _, label in pairs], {})
 
 
-def _parted(line: str) -> tuple[str, str]:
-    whole = PurePosixPath(line).suffix.lower() in IMAGE_SUFFIXES or " " not in line
-    image, label = (line, "") if whole else line.rsplit(maxsplit=1)
+def _image_and_label(line: str) -> tuple[str, str]:
+    is_image = PurePosixPath(line).suffix.lower() in IMAGE_SUFFIXES or " " not in line
+    image, label = (line, "") if is_image else line.rsplit(maxsplit=1)
     return image, label
 
 
 def _from_rows(rows: list[list[str]], path: Path) -> ImageList:
-    """Reads a table without a header: the first column with an image's suffix, and of two columns the other."""
+    """Reads a table without a header.
+
+    The images are in the first column with an image suffix. In a table of two columns the other one has the labels.
+    """
     suffixed = [PurePosixPath(value.strip()).suffix.lower() in IMAGE_SUFFIXES for value in rows[0]]
-    at = suffixed.index(True) if any(suffixed) else 0
+    column = suffixed.index(True) if any(suffixed) else 0
     _check_widths(rows, len(rows[0]), path)
-    labels = [row[1 - at].strip() if len(row) == 2 else "" for row in rows]
-    return ImageList([row[at].strip() for row in rows], labels, {})
+    labels = [row[1 - column].strip() if len(row) == 2 else "" for row in rows]
+    return ImageList([row[column].strip() for row in rows], labels, {})
 
 
 def _check_widths(rows: list[list[str]], width: int, path: Path) -> None:
@@ -101,7 +104,7 @@ def _check_widths(rows: list[list[str]], width: int, path: Path) -> None:
         if len(row) != width:
             raise DataError(
                 f"rows of {path} must have {width} columns, but row {number} ({', '.join(row)[:60]!r}) has "
-                f"{len(row)}: put quotes around names that hold the delimiter"
+                f"{len(row)}: put quotes around names that contain the delimiter"
             )
 
 
@@ -117,14 +120,15 @@ def _from_columns(columns: dict[str, list[str]], path: Path) -> ImageList:
     rest = {name: values for name, values in columns.items() if name and name not in (image, label)}
     if label is not None:
         return ImageList(columns[image], [_no_nan(value) for value in columns[label]], rest)
-    hot = {name: values for name, values in rest.items() if values and set(values) <= {"0", "1", "0.0", "1.0"}}
-    if len(hot) < 2:
+    one_hot = {name: values for name, values in rest.items() if values and set(values) <= {"0", "1", "0.0", "1.0"}}
+    if len(one_hot) < 2:
         return ImageList(columns[image], [""] * len(columns[image]), rest)
     chosen = [
-        [name for name, one in zip(hot, row, strict=True) if float(one)] for row in zip(*hot.values(), strict=True)
+        [name for name, value in zip(one_hot, row, strict=True) if float(value)]
+        for row in zip(*one_hot.values(), strict=True)
     ]
     labels = [names[0] if len(names) == 1 else "" for names in chosen]
-    return ImageList(columns[image], labels, {name: values for name, values in rest.items() if name not in hot})
+    return ImageList(columns[image], labels, {name: values for name, values in rest.items() if name not in one_hot})
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Reading every image file once for an audit: its bytes, its measures, and a small grey picture of it."""
+"""Reads every image file once for an audit: its bytes, its size and a small grey picture of it."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ from raysk.data.manifest import IntArray
 
 PICTURE_SIDE = 48
 TINY = 32  # pixels of the shorter side
-ONE_COLOUR = 4  # grey levels between the darkest and the brightest pixel that JPEG makes of one colour
+ONE_COLOUR = 4  # largest range of grey levels that JPEG makes of one colour
 _CHUNK = 256  # files read ahead
 
 Pictures = npt.NDArray[np.uint8]
@@ -26,12 +26,12 @@ Pictures = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What was read of N files.
+    """What was read from N files.
 
     Attributes:
-        pictures: Small grey pictures, (N, 48, 48), squashed to squares as the files lie on disk, without turning
-            them upright; zeros for files that cannot be read.
-        digests: A name of the bytes of each file, "" where there is none.
+        pictures: Small grey pictures, (N, 48, 48), squashed to squares in the orientation of the file; zeros for files
+            that cannot be read.
+        digests: The digest of the bytes of each file, "" for none.
         num_bytes: The size of each file, (N,).
         sizes: Width and height in pixels, (N, 2); 0 where unknown.
         reasons: Why a file cannot be read, "" where it can.
@@ -53,12 +53,12 @@ class Scan:
 
     @property
     def tiny(self) -> npt.NDArray[np.bool_]:
-        """Whether the shorter side of an image that could be read is below 32 pixels, (N,)."""
+        """Whether the shorter side of a readable image is below 32 pixels, (N,)."""
         return self.readable & (self.sizes.min(axis=1) < TINY)
 
     @property
     def one_colour(self) -> npt.NDArray[np.bool_]:
-        """Whether an image that could be read shows nothing, (N,)."""
+        """Whether a readable image has a single colour, (N,)."""
         shades = self.pictures.max(axis=(1, 2)).astype(int) - self.pictures.min(axis=(1, 2))
         return self.readable & (shades <= ONE_COLOUR)
 
@@ -72,11 +72,11 @@ class _File(NamedTuple):
 
 
 def scan_files(paths: Sequence[Path | None], progress: Callable[[int, int], None] | None = None) -> Scan:
-    """Reads each file once, on all cores, and holds the bytes of a few at a time.
+    """Reads each file once, on all cores; holds the bytes of a few files at a time.
 
     Args:
-        paths: The files; None for a row of which no file is known, which counts as a missing one.
-        progress: Called with the numbers of files done and in all.
+        paths: The files; None counts as a missing file.
+        progress: Called with the number of files done and the total.
     """
     pictures = np.zeros((len(paths), PICTURE_SIDE, PICTURE_SIDE), dtype=np.uint8)
     files: list[_File] = []
@@ -98,7 +98,7 @@ def scan_files(paths: Sequence[Path | None], progress: Callable[[int, int], None
 
 
 def _scan(path: Path | None) -> _File:
-    if path is None or not path.is_file():  # a pipe, which would make us wait for ever, is no file either
+    if path is None or not path.is_file():  # a pipe is not a file either: reading it may block for ever
         return _File("there is no such file")
     try:
         content = path.read_bytes()
@@ -106,18 +106,18 @@ def _scan(path: Path | None) -> _File:
         return _File(f"{error.strerror}")
     if not content:
         return _File("the file is empty")
-    known = _File("", hashlib.blake2b(content, digest_size=16).hexdigest(), len(content))
+    file = _File("", hashlib.blake2b(content, digest_size=16).hexdigest(), len(content))
     try:
         with Image.open(BytesIO(content)) as image:
-            known = known._replace(size=image.size)
+            file = file._replace(size=image.size)
             check_decodable(image)
-            return known._replace(picture=small_picture(image))
+            return file._replace(picture=small_picture(image))
     except UNREADABLE as error:
-        return known._replace(reason=f"{type(error).__name__}: {error}".split("\n", 1)[0])
+        return file._replace(reason=f"{type(error).__name__}: {error}".split("\n", 1)[0])
 
 
 def small_picture(image: Image.Image) -> Pictures:
-    """Returns a grey square of `PICTURE_SIDE` pixels, whatever the mode of the image."""
+    """Returns a grey square of `PICTURE_SIDE` pixels from an image of any mode."""
     if image.mode == "RGB":
         image.draft("L", (2 * PICTURE_SIDE, 2 * PICTURE_SIDE))  # lets JPEG skip colour and detail
     if image.mode.startswith("I;16"):  # 16 bits a pixel, which a plain conversion would clip to white

@@ -1,4 +1,4 @@
-"""Attributes that give a label away: how well each predicts it alone."""
+"""Finds shortcuts: attributes that predict the label alone."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ import numpy.typing as npt
 from raysk.data.manifest import IntArray
 
 NUM_FOLDS = 3
-MOST_ROWS = 10_000  # a sample of them is enough to tell a strong attribute from a weak one
-MOST_VALUES = 30  # of an attribute of words; rarer ones count as one
+MOST_ROWS = 10_000  # a sample of this size is enough to tell a strong attribute from a weak one
+MOST_VALUES = 30  # of a text attribute; rarer values count as one
 DEPTH = 8
-# The share of the way from chance to certainty. On HAM10000 the age goes 0.09 of it, and dx_type 0.18.
+# Least gain over chance, as a share of the largest possible gain. On HAM10000 age reaches 0.09 and dx_type 0.18.
 GIVEN_AWAY = 0.15
-NUM_DEVIATIONS = 3  # above chance, so that few groups say nothing by accident
-CERTAIN_SHARE = 0.02  # of the rows, which a value must have before it is said to be always of one class
+NUM_DEVIATIONS = 3  # above chance, so that a few groups do not reach it by accident
+CERTAIN_SHARE = 0.02  # least share of the rows with a value that is reported as certain
 
 
 class Giveaway(NamedTuple):
@@ -24,9 +24,9 @@ class Giveaway(NamedTuple):
 
     Attributes:
         name: The attribute.
-        score: The balanced accuracy of a small tree that sees nothing else, on groups that it has not learnt from.
-        chance: What guessing scores.
-        certain: The most frequent value that only one class has, and that class; None where there is none.
+        score: Balanced accuracy of a small tree that sees only this attribute, on groups that it did not learn from.
+        chance: The score of guessing.
+        certain: The most frequent value that only one class has, and that class; None if no value is certain.
     """
 
     name: str
@@ -43,24 +43,24 @@ def find_giveaways(
     Rows without a label and classes with fewer than three groups are left out.
 
     Args:
-        attributes: Columns of N values; None and "" are unknown, which may be telling too.
+        attributes: Columns of N values; None and "" are unknown, which may be informative too.
         labels: The label of each row, "" where unknown.
-        groups: What must not be parted between learning and scoring.
+        groups: The group of each row; learning and scoring never share a group.
     """
     rows = _scored_rows(labels, groups)
     classes, codes = np.unique([labels[row] for row in rows], return_inverse=True)
     if len(classes) < 2:
         return []
     members = np.unique([groups[row] for row in rows], return_inverse=True)[1]
-    found = []
+    giveaways = []
     for name, values in attributes.items():
         inputs = _inputs([values[row] for row in rows])
         if inputs is not None:
             certain = _certain([values[row] for row in rows], [labels[row] for row in rows])
-            found.append(Giveaway(name, _score(inputs, codes, members), 1 / len(classes), certain))
+            giveaways.append(Giveaway(name, _score(inputs, codes, members), 1 / len(classes), certain))
     least = NUM_DEVIATIONS * _deviation(codes, members)
-    telling = [one for one in found if one.score - one.chance >= max(GIVEN_AWAY * (1 - one.chance), least)]
-    return sorted(telling, key=lambda one: -one.score)
+    strong = [g for g in giveaways if g.score - g.chance >= max(GIVEN_AWAY * (1 - g.chance), least)]
+    return sorted(strong, key=lambda giveaway: -giveaway.score)
 
 
 def _scored_rows(labels: Sequence[str], groups: Sequence[str]) -> list[int]:
@@ -72,25 +72,25 @@ def _scored_rows(labels: Sequence[str], groups: Sequence[str]) -> list[int]:
 
 
 def _inputs(values: Sequence[Any]) -> npt.NDArray[np.float64] | None:
-    """Returns the columns by which a tree sees an attribute, (N, F), or None of one that says nothing or only names."""
+    """Returns the input columns of a tree, (N, F); None if the attribute is constant or mostly distinct texts."""
     texts = ["" if value is None else str(value).strip() for value in values]
     counts = Counter(texts)
     if len(counts) < 2:
         return None
     numbers = [_number(text) for text in texts]
     if sum(number is None for number in numbers) <= 0.02 * len(texts):
-        known = np.array([np.nan if number is None else number for number in numbers])
-        # A tree reads 32 bits and asks for order alone: ranks keep the largest numbers, and near ones apart.
-        ranks = np.unique(np.nan_to_num(known, nan=0.0), return_inverse=True)[1]
-        return np.stack([ranks, np.isnan(known)], axis=1).astype(np.float64)
+        floats = np.array([np.nan if number is None else number for number in numbers])
+        # The tree reads 32-bit floats and uses only their order: ranks keep large numbers and small differences.
+        ranks = np.unique(np.nan_to_num(floats, nan=0.0), return_inverse=True)[1]
+        return np.stack([ranks, np.isnan(floats)], axis=1).astype(np.float64)
     if len(counts) > len(texts) / 2:
         return None
     frequent = [text for text, _ in counts.most_common(MOST_VALUES)]
-    return np.stack([[text == one for text in texts] for one in frequent], axis=1).astype(np.float64)
+    return np.stack([[text == value for text in texts] for value in frequent], axis=1).astype(np.float64)
 
 
 def _deviation(codes: IntArray, members: IntArray) -> float:
-    """Returns the largest standard deviation that balanced accuracy can have over groups that are drawn by chance."""
+    """Returns the largest possible standard deviation of balanced accuracy over randomly drawn groups."""
     num_groups = [len(np.unique(members[codes == code])) for code in range(codes.max() + 1)]
     return float(np.sqrt(sum(0.25 / num for num in num_groups)) / len(num_groups))
 
@@ -109,7 +109,7 @@ def _certain(values: Sequence[Any], labels: Sequence[str]) -> tuple[str, str] | 
 
 
 def _number(text: str) -> float | None:
-    """Returns a number, NaN for no value, or None for a word."""
+    """Reads a number; returns NaN for an empty text and None for any other text."""
     try:
         return float(text) if text else np.nan
     except ValueError:

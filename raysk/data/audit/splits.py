@@ -1,4 +1,4 @@
-"""The rows of an audit: those of a manifest, or of the lists by which somebody has divided a collection."""
+"""The rows of an audit, read from a manifest or from the lists of a given split."""
 
 import filecmp
 import os
@@ -11,29 +11,29 @@ from typing import Any
 
 from raysk.data.audit.lists import ImageList, read_list
 from raysk.data.manifest import Manifest
-from raysk.data.sources.base import IMAGE_SUFFIXES, known
+from raysk.data.sources.base import IMAGE_SUFFIXES, value_or_blank
 from raysk.data.sources.files import image_files
 from raysk.errors import DataError
 
 TIE_COLUMNS = ("lesion_id", "lesion", "patient_id", "patient", "subject_id", "group", "cluster")
-# Of two parts, rows of the later one are the ones that leak: models learn from the earlier one.
+# Models learn from the earlier of two parts, so rows of the later part leak.
 _EARLIER_FIRST = ("train_only", "train", "training", "folds", "val", "valid", "validation", "dev", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """N rows that are to be audited.
+    """N rows to audit.
 
     Attributes:
-        images: The image of each row, as its list has it.
-        names: What tells images apart: the normalised name.
+        images: The image of each row, as its list writes it.
+        names: The normalised name of each image, which identifies it.
         parts: The part of each row.
         labels: The label of each row, "" where unknown.
-        ties: What ties rows together, such as the lesion, by column: a value for each row, "" where unknown.
+        ties: Columns that tie rows together, such as the lesion: a value for each row, "" where unknown.
         paths: The file of each row, None where unknown.
-        attributes: Further columns, which may give a label away.
-        folded: Whether raysk is to divide the rows into folds, so that like pictures must be in one "group".
-        matched: For how many rows the metadata, and the folder of images, had something; empty where not asked.
+        attributes: Further columns, which may be shortcuts.
+        folded: Whether raysk will divide the rows into folds, so that near-duplicates must share a "group".
+        matched: Number of rows that --metadata and --images match, by option; empty without these options.
     """
 
     images: list[str]
@@ -51,13 +51,13 @@ class Entries:
 
     @property
     def part_names(self) -> list[str]:
-        """The parts, those that models learn from first."""
-        known = {name: place for place, name in enumerate(_EARLIER_FIRST)}
-        return sorted(dict.fromkeys(self.parts), key=lambda part: known.get(part.lower(), len(known) - 1.5))
+        """The parts, training parts first."""
+        places = {name: place for place, name in enumerate(_EARLIER_FIRST)}
+        return sorted(dict.fromkeys(self.parts), key=lambda part: places.get(part.lower(), len(places) - 1.5))
 
 
 def entries_of(manifest: Manifest) -> Entries:
-    """Returns the rows of a manifest; its roles are parts, and the rows without a role are the part "folds"."""
+    """Returns the rows of a manifest: each role is a part, and rows without a role are the part "folds"."""
     images = manifest.table.column("image").to_pylist()
     return Entries(
         images=images,
@@ -74,17 +74,16 @@ def entries_of(manifest: Manifest) -> Entries:
 def read_split(lists: Mapping[str, Path], images: Path | None = None, metadata: Path | None = None) -> Entries:
     """Reads the lists of a split.
 
-    A list is a table (any of , ; | and tab) with a column of images, which has one of the usual names, and perhaps
-    one of labels or one 0/1 column for each class; or a text with an image on each line, and perhaps a label behind it.
-    Names are compared without folder and suffix, and in lower case; folders are kept where two images of a list
-    would have the same name otherwise. Names whose files are all there and differ in their bytes are told apart.
+    A list is a table (separated by , ; | or tab) with a column of images under one of the usual names. It may have a
+    column of labels, or one 0/1 column for each class. Or it is a text file with an image and an optional label on each
+    line. Names are compared in lower case without folder and suffix; folders are kept if two images of a list would
+    otherwise have the same name. Images of one name are distinct if all their files exist and differ in their bytes.
 
     Args:
         lists: The file of each part.
-        images: A folder in which files of these names are looked for, at any depth; without it, files are taken
-            where a list says that they are, if they are there.
-        metadata: A table with what is known of each image: lesion, patient, label, attributes. What it does not know
-            is taken from the lists.
+        images: A folder to search for the files at any depth; without it, a list gives the path of each file.
+        metadata: A table with the lesion, patient, label and attributes of each image. Its values replace those of the
+            lists, but its labels only fill in missing ones.
 
     Raises:
         DataError: A file cannot be read, a list has no column of images or no rows, two files or two metadata rows
@@ -99,44 +98,47 @@ def read_split(lists: Mapping[str, Path], images: Path | None = None, metadata: 
     names = [normalised(image, depth) for image in written]
     parts = [part for part, table in tables.items() for _ in table.images]
     labels = [label for table in tables.values() for label in table.labels]
-    ties = _spread(tables.values(), ties=True)
-    attributes: dict[str, Sequence[Any]] = dict(_spread(tables.values(), ties=False))
+    ties = _concatenated(tables.values(), ties=True)
+    attributes: dict[str, Sequence[Any]] = dict(_concatenated(tables.values(), ties=False))
     matched = {}
     if metadata is not None:
         table = read_list(metadata)
-        places = _places(names, table, metadata)
-        matched["--metadata"] = len(places) - places.count(None)
-        labels = [label or ("" if at is None else table.labels[at]) for label, at in zip(labels, places, strict=True)]
+        rows = _metadata_rows(names, table, metadata)
+        matched["--metadata"] = len(rows) - rows.count(None)
+        labels = [label or ("" if row is None else table.labels[row]) for label, row in zip(labels, rows, strict=True)]
         for name in table.columns:
             values = _column(table, name)
             columns = ties if name.lower() in TIE_COLUMNS else attributes
-            own = columns.get(name, [""] * len(names))
-            columns[name] = [one if at is None else values[at] or one for one, at in zip(own, places, strict=True)]
+            listed = columns.get(name, [""] * len(names))
+            columns[name] = [v if row is None else values[row] or v for v, row in zip(listed, rows, strict=True)]
     files = _named_files(tables, lists) if images is None else find_files(written, images)
     if images is not None:
         matched["--images"] = len(files) - files.count(None)
-    names = _told_apart(names, files)
+    names = _distinct_names(names, files)
     return Entries(written, names, parts, labels, ties, files, attributes, matched=matched)
 
 
 def normalised(image: str, depth: int = 1) -> str:
-    """Returns the last `depth` parts of a path in lower case, without the suffix and without spaces around."""
-    # One accent may be one character or two: file systems and tables differ in it.
+    """Returns the last `depth` parts of a path in lower case, without the suffix and surrounding spaces."""
+    # An accented letter may be one character or two: file systems and tables differ in this.
     path = PurePosixPath(unicodedata.normalize("NFC", image.strip().replace("\\", "/")))
     stem = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
     return "/".join(part.strip() for part in stem.parts[-depth:]).lower()
 
 
 def _depth(lists: Sequence[Sequence[str]]) -> int:
-    """Returns how many parts of the paths it takes to tell the images of each list apart."""
+    """Returns the number of path parts that distinguish the images of each list."""
     for depth in range(1, 8):
-        if all(len({normalised(i, depth) for i in one}) == len({normalised(i, 99) for i in one}) for one in lists):
+        if all(
+            len({normalised(image, depth) for image in images}) == len({normalised(image, 99) for image in images})
+            for images in lists
+        ):
             return depth
     return 8
 
 
-def _spread(tables: Iterable[ImageList], ties: bool) -> dict[str, list[str]]:
-    """Returns columns of all lists, one list behind another: those that tie rows together, or the others."""
+def _concatenated(tables: Iterable[ImageList], ties: bool) -> dict[str, list[str]]:
+    """Concatenates the columns of all lists: those that tie rows together, or the others."""
     tables = list(tables)
     names = dict.fromkeys(name for table in tables for name in table.columns)
     return {
@@ -147,112 +149,114 @@ def _spread(tables: Iterable[ImageList], ties: bool) -> dict[str, list[str]]:
 
 
 def _column(table: ImageList, name: str) -> list[str]:
-    """Returns a column of a list; of those that tie rows together, only what is a value."""
+    """Returns a column of a list; in a tie column, missing values become ""."""
     values = table.columns.get(name, [""] * len(table.images))
     return [_tie(value) for value in values] if name.lower() in TIE_COLUMNS else values
 
 
 def _tie(value: str) -> str:
-    # Unlike a class, no lesion is called "none": it is what Python writes of one that is not known.
-    return "" if value.strip().casefold() == "none" else known(value)
+    # A class may be called "none", but a lesion is not: Python writes None for an unknown one.
+    return "" if value.strip().casefold() == "none" else value_or_blank(value)
 
 
-def _places(names: Sequence[str], table: ImageList, path: Path) -> list[int | None]:
-    """Returns the row of the metadata that each name has, if any."""
-    rows: dict[str, int] = {}
+def _metadata_rows(names: Sequence[str], table: ImageList, path: Path) -> list[int | None]:
+    """Returns the metadata row of each name, None without one."""
+    row_of_name: dict[str, int] = {}
     for row, image in enumerate(table.images):
         name = normalised(image)
-        if name in rows and _facts(table, row) != _facts(table, rows[name]):
+        if name in row_of_name and _facts(table, row) != _facts(table, row_of_name[name]):
             raise DataError(
-                f"an image must have one row of metadata, but {image!r} has rows {rows[name]} and {row} of {path}, "
-                "which differ: remove one"
+                f"an image must have one row of metadata, but {image!r} has rows {row_of_name[name]} and {row} of "
+                f"{path}, which differ: remove one"
             )
-        rows.setdefault(name, row)
-    places = [rows.get(name.rpartition("/")[2]) for name in names]
-    if not any(place is not None for place in places):
+        row_of_name.setdefault(name, row)
+    rows = [row_of_name.get(name.rpartition("/")[2]) for name in names]
+    if not any(row is not None for row in rows):
         raise DataError(
-            f"--metadata must know images of the lists, but {path} has none of the {len(names)} "
+            f"--metadata must contain images of the lists, but {path} has none of the {len(names)} "
             f"({names[0]!r}, ...): give the table of this collection, or leave --metadata out"
         )
-    return places
+    return rows
 
 
 def _facts(table: ImageList, row: int) -> list[str]:
     return [table.labels[row], *(values[row] for values in table.columns.values())]
 
 
-def _told_apart(names: Sequence[str], files: Sequence[Path | None]) -> list[str]:
-    """Returns the names, made different where all rows of a name have files and these differ in their bytes."""
-    rows = defaultdict(list)
+def _distinct_names(names: Sequence[str], files: Sequence[Path | None]) -> list[str]:
+    """Makes the names of different images distinct if all rows of a name have files and these differ in their bytes."""
+    rows_of_name = defaultdict(list)
     for row, name in enumerate(names):
-        rows[name].append(row)
-    told = list(names)
-    for name, same in rows.items():
-        own = {row: file for row in same if (file := files[row]) is not None}
-        distinct = list(dict.fromkeys(own.values()))
-        if len(distinct) > 1 and len(own) == len(same):
-            for row, file in own.items():
-                told[row] = f"{name}\0{next(one for one in distinct if _same_bytes(one, file))}"
-    return told
+        rows_of_name[name].append(row)
+    distinct_names = list(names)
+    for name, rows in rows_of_name.items():
+        file_of_row = {row: file for row in rows if (file := files[row]) is not None}
+        paths = list(dict.fromkeys(file_of_row.values()))
+        if len(paths) > 1 and len(file_of_row) == len(rows):
+            for row, file in file_of_row.items():
+                distinct_names[row] = f"{name}\0{next(path for path in paths if _same_bytes(path, file))}"
+    return distinct_names
 
 
-def _same_bytes(one: Path, other: Path) -> bool:
+def _same_bytes(file: Path, other: Path) -> bool:
     try:
-        return one == other or filecmp.cmp(one, other, shallow=False)
-    except OSError:  # of a file that cannot be read, only the name is known
+        return file == other or filecmp.cmp(file, other, shallow=False)
+    except OSError:  # without its bytes, a file has only its name
         return True
 
 
 def _named_files(tables: Mapping[str, ImageList], lists: Mapping[str, Path]) -> list[Path | None]:
-    """Returns the files that the lists name, relative to themselves, where they are there."""
+    """Returns the files that the lists name, relative to the lists, None for files that do not exist."""
     files: list[Path | None] = []
     for part, table in tables.items():
         for row, image in enumerate(table.images):
             if ".." in PurePosixPath(image.replace("\\", "/")).parts:
                 raise DataError(
                     f"a path must not leave the folder of its list, but {image!r} in row {row} of {lists[part]} does: "
-                    "write it in full, or name the folder of the images with --images"
+                    "write an absolute path, or give the folder of the images with --images"
                 )
-            spelled = (lists[part].parent / one for one in (image, image.replace("\\", "/")))
-            files.append(next((file for file in spelled if os.path.isfile(file)), None))
+            candidates = (lists[part].parent / text for text in (image, image.replace("\\", "/")))
+            files.append(next((file for file in candidates if os.path.isfile(file)), None))
     return files
 
 
 def find_files(images: Sequence[str], folder: Path) -> list[Path | None]:
-    """Returns for each image the file of its name in a folder, at any depth, or None.
+    """Finds the file of each image in a folder, at any depth; returns None for images without one.
 
     Raises:
-        DataError: The folder is not there or has none of the images, or two files have an image's name.
+        DataError: The folder does not exist or has none of the images, or two files match an image equally well.
     """
     if not folder.is_dir():
-        raise DataError(f"--images must be a folder, but {folder} is none: correct it")
+        raise DataError(f"--images must be a folder, but {folder} is not: correct it")
     by_name: dict[str, list[Path]] = {}
     for file in image_files(folder):
         by_name.setdefault(normalised(file.name), []).append(folder / file)
     files = [_best_file(image, by_name.get(normalised(image), [])) for image in images]
     if not any(files):
         raise DataError(
-            f"--images must hold images of the lists, but {folder} has a file for none of the {len(images)} "
-            f"({images[0]!r}, ...): name the folder of this collection, or leave --images out"
+            f"--images must contain images of the lists, but {folder} has none of the {len(images)} "
+            f"({images[0]!r}, ...): give the folder of this collection, or leave --images out"
         )
     return files
 
 
 def _best_file(image: str, files: Sequence[Path]) -> Path | None:
-    """Returns the file whose path agrees with the most of the image's, from its end."""
+    """Returns the file whose path has the longest common end with that of the image."""
     if len(files) < 2:
         return files[0] if files else None
     wanted = PurePosixPath(image.strip().replace("\\", "/").lower()).parts[::-1]
     agreeing = [_num_agreeing(wanted, tuple(part.lower() for part in file.parts[::-1])) for file in files]
     best = max(agreeing)
     if agreeing.count(best) > 1:
-        one, other = [file for file, number in zip(files, agreeing, strict=True) if number == best][:2]
+        first, second = [file for file, number in zip(files, agreeing, strict=True) if number == best][:2]
         raise DataError(
-            f"one file must have the name of an image, but {image!r} may be {one} or {other}: name a folder with "
-            "--images that has only one of them, or write suffixes into the list"
+            f"an image must match one file, but {image!r} may be {first} or {second}: give --images a folder with only "
+            "one of them, or write suffixes into the list"
         )
     return files[agreeing.index(best)]
 
 
-def _num_agreeing(one: Sequence[str], other: Sequence[str]) -> int:
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def _num_agreeing(parts: Sequence[str], others: Sequence[str]) -> int:
+    """Returns the number of leading parts that are equal."""
+    differing = (place for place, (part, other) in enumerate(zip(parts, others, strict=False)) if part != other)
+    return next(differing, min(len(parts), len(others)))

@@ -20,18 +20,18 @@ TRAIN_ONLY = -2
 class Folds:
     """The part of each row: a fold from 0 to k - 1, the locked test part, or training only.
 
-    With R repeats there are R divisions of the same rows, and folds are counted through: fold r k + f is part f of
-    division r. The number of all is `len(folds)`.
+    R repeats divide the same rows R times and number the folds consecutively: fold r k + f is part f of division r.
+    `len(folds)` is the number of folds in all divisions.
 
     Attributes:
         divisions: The part of each row in each division, (R, N): 0 to k - 1, `TEST` or `TRAIN_ONLY`; the last two are
-            the same in all.
+            the same in all divisions.
         k: The number of folds of a division.
-        seed: What the folds were drawn with.
-        manifest_digest: The manifest whose rows these are.
+        seed: The seed with which the folds were drawn.
+        manifest_digest: The digest of the manifest with these rows.
 
     Raises:
-        DataError: A fold has no row, a value is no part, or the test part is not the same in all divisions.
+        DataError: A fold has no row, a value is not a part, or the test part is not the same in all divisions.
     """
 
     divisions: IntArray
@@ -44,14 +44,16 @@ class Folds:
             parts = set(np.unique(division).tolist())
             if strange := sorted(parts - {TEST, TRAIN_ONLY, *range(self.k)}):
                 raise DataError(
-                    f"a fold must be 0 to {self.k - 1}, {TEST} or {TRAIN_ONLY}, but got {strange[0]}: fold anew"
+                    f"a fold must be 0 to {self.k - 1}, {TEST} or {TRAIN_ONLY}, but got {strange[0]}: make new folds"
                 )
             if missing := sorted(set(range(self.k)) - parts):
                 raise DataError(f"each of the {self.k} folds must have rows, but fold {missing[0]} has none: lower k")
         fixed = np.minimum(self.divisions, 0)
         if (fixed != fixed[0]).any():
             row = int(np.argwhere(fixed != fixed[0])[0, 1])
-            raise DataError(f"the test part must be one for all repeats, but row {row} is not always of it: fold anew")
+            raise DataError(
+                f"the test part must be the same in all repeats, but row {row} is in it only in some: make new folds"
+            )
 
     def __len__(self) -> int:
         return len(self.divisions) * self.k
@@ -62,12 +64,12 @@ class Folds:
         return self.divisions[0]
 
     def train_rows(self, fold: int) -> IntArray:
-        """Returns the rows that a model of `fold` learns from: the other folds and what is for training only."""
+        """Returns the training rows of `fold`: the rows of the other folds and the rows for training only."""
         division, part = self._place(fold)
         return np.flatnonzero((division != part) & (division != TEST)).astype(np.int64)
 
     def held_out_rows(self, fold: int) -> IntArray:
-        """Returns the rows that a model of `fold` is scored on."""
+        """Returns the rows on which the models of `fold` are scored."""
         division, part = self._place(fold)
         return np.flatnonzero(division == part).astype(np.int64)
 
@@ -78,11 +80,11 @@ class Folds:
 
     @cached_property
     def digest(self) -> str:
-        """Names the content: equal parts of the same manifest have equal digests, whatever the seed."""
+        """A digest of the parts and the manifest; it does not depend on the seed."""
         return digest_of({"divisions": self.divisions.tolist(), "k": self.k, "manifest": self.manifest_digest})
 
     def check(self, manifest: Manifest) -> None:
-        """Confirms that these are folds of `manifest`.
+        """Checks that these are folds of `manifest`.
 
         Raises:
             ArtifactError: They were made for another manifest, or cut one of its groups.
@@ -91,11 +93,11 @@ class Folds:
         if self.manifest_digest != manifest.digest or num_rows != len(manifest):
             raise ArtifactError(
                 f"folds must be of manifest {manifest.digest} ({len(manifest)} rows), but these are of manifest "
-                f"{self.manifest_digest} ({num_rows} rows): take the data that they were made for, or fold anew"
+                f"{self.manifest_digest} ({num_rows} rows): use the data that they were made for, or make new folds"
             )
         for division in self.divisions:
             if (cut := cut_group(division, manifest)) is not None:
-                raise ArtifactError(f"folds must not cut a group, but these cut {cut!r}: fold anew")
+                raise ArtifactError(f"folds must not cut a group, but these cut {cut!r}: make new folds")
 
     def write(self, path: Path) -> None:
         """Writes the folds as one Parquet file, a column for each division, whole or not at all."""
@@ -105,7 +107,7 @@ class Folds:
 
     @classmethod
     def read(cls, path: Path) -> "Folds":
-        """Reads what `write` wrote.
+        """Reads folds that `write` wrote.
 
         Raises:
             ArtifactError: The file is missing or does not hold folds.
@@ -114,7 +116,7 @@ class Folds:
         return cls(np.stack([column.to_numpy() for column in table.columns]).astype(np.int64), **facts)
 
     def _place(self, fold: int) -> tuple[IntArray, int]:
-        """Returns the division of a fold, and its part there."""
+        """Returns the division of a fold, and its part in this division."""
         if not 0 <= fold < len(self):
             raise ConfigError(f"a fold must be from 0 to {len(self) - 1}, but got {fold}: choose one of these")
         division, part = divmod(fold, self.k)

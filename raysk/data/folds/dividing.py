@@ -1,4 +1,4 @@
-"""Dividing rows into folds and a locked test part: drawn evenly, or as an attribute says."""
+"""Divides rows into folds and a locked test part: drawn evenly, or given by an attribute."""
 
 import logging
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ from raysk.errors import ConfigError, DataError
 from raysk.registry import unknown_name
 from raysk.settings import Between, Settings
 
-MOST_LEFT_OUT = 100  # folds; more values are rather an identity than a source
+MOST_LEFT_OUT = 100  # folds; an attribute with more values is rather an identity than a source
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldSettings(Settings):
-    """How rows are divided.
+    """The division of rows into folds.
 
     Args:
-        k: Number of folds.
-        repeats: How often the rows are divided anew into k folds; a recipe is trained on all of them.
-        seed: Of the division.
-        test_share: Share of the rows that is locked away for the last step, if no row has the role "test".
-        column: An attribute that holds the folds, as integers that are renumbered from 0 in their order; "test" or -1
-            is the test part. Then nothing is drawn, and `test_share` is not used.
-        leave_out: An attribute of which each value is a fold, such as "source": what a model is worth on a collection
-            or a camera that it has not seen. The test part is drawn from all of them, and `k` is not used.
+        k: The number of folds.
+        repeats: The number of divisions into k folds; a recipe is trained on all of them.
+        seed: The seed of the division.
+        test_share: The share of rows in the locked test part, if no row has the role "test".
+        column: An attribute that holds the folds as integers, renumbered from 0 in their order; "test" or -1 is the
+            test part. Then nothing is drawn, and `test_share` is not used.
+        leave_out: An attribute, such as "source", each value of which becomes a fold: it measures models on a
+            collection or a camera that they have not seen. The test part is drawn from all values, and `k` is not used.
     """
 
     k: Annotated[int, Between(2, 100)] = 3
@@ -50,26 +50,26 @@ class FoldSettings(Settings):
             )
         if self.repeats > 1 and (self.column or self.leave_out):
             raise ConfigError(
-                f"repeats must be 1 where an attribute says the folds, but got {self.repeats}: only drawn folds "
-                "can be drawn again"
+                f"repeats must be 1 if an attribute gives the folds, but got {self.repeats}: set repeats=1, or remove "
+                "column and leave_out"
             )
 
 
 def make_folds(manifest: Manifest, settings: FoldSettings | None = None) -> Folds:
     """Divides the rows into folds and a test part; never cuts a group, and gives each part its share of each class.
 
-    Groups are placed from the rarest class to the most frequent and from the largest to the smallest, each into the
-    part that its class fills least. Rows with the role "train_only" are in no part, and rows with the role "test",
-    if there are any, are exactly the test part.
+    Groups are placed from the rarest class to the most frequent and from the largest group to the smallest, each into
+    the part that its class fills least. Rows with the role "train_only" are in no part. If any rows have the role
+    "test", they are the test part.
 
     Args:
-        manifest: The rows.
-        settings: How they are divided.
+        manifest: The manifest with the rows.
+        settings: The settings of the division.
 
     Raises:
-        ConfigError: There is no such attribute.
-        DataError: A class has fewer groups than there are parts, a group has rows of different roles, or the attribute
-            does not hold folds of whole groups.
+        ConfigError: The attribute does not exist.
+        DataError: A class has fewer groups than parts, a group has rows of different roles, or the attribute does not
+            hold folds of whole groups.
     """
     settings = settings or FoldSettings()
     roles = np.array([{"test": TEST, "train_only": TRAIN_ONLY}.get(role, 0) for role in manifest.roles], np.int64)
@@ -88,7 +88,7 @@ def make_folds(manifest: Manifest, settings: FoldSettings | None = None) -> Fold
 
 
 def _draw_divisions(manifest: Manifest, roles: IntArray, settings: FoldSettings) -> list[IntArray]:
-    """Returns as many divisions as there are repeats; all have the test part of the first."""
+    """Draws one division for each repeat; all have the test part of the first division."""
     k, seed = settings.k, settings.seed
     share = 0.0 if (roles == TEST).any() else settings.test_share
     shares = [(1 - share) / k] * k + [share] * (share > 0)
@@ -96,11 +96,11 @@ def _draw_divisions(manifest: Manifest, roles: IntArray, settings: FoldSettings)
     # The last part of the first division is the test part, if one is drawn.
     first = np.where((roles == 0) & (first == k), TEST, first)
     fixed = np.minimum(first, 0)
-    again = [
+    others = [
         _draw(manifest, fixed, [1 / k] * k, np.random.default_rng([seed, repeat]))
         for repeat in range(1, settings.repeats)
     ]
-    return [first, *again]
+    return [first, *others]
 
 
 def _with_test_part(manifest: Manifest, roles: IntArray, settings: FoldSettings) -> IntArray:
@@ -113,7 +113,7 @@ def _with_test_part(manifest: Manifest, roles: IntArray, settings: FoldSettings)
 
 
 def _draw(manifest: Manifest, roles: IntArray, shares: Sequence[float], rng: np.random.Generator) -> IntArray:
-    """Returns the part of each row; those without a role are drawn into parts from 0, as large as their shares."""
+    """Returns the part of each row; rows without a role are drawn into parts 0, 1, ... with these shares."""
     free = np.flatnonzero(roles == 0)
     codes, members = np.unique(manifest.groups[free], return_inverse=True)
     composition = np.zeros((len(codes), len(manifest.class_names)), dtype=np.int64)  # (G, C) rows
@@ -136,20 +136,20 @@ def _draw(manifest: Manifest, roles: IntArray, shares: Sequence[float], rng: np.
 def _folds_of_values(
     manifest: Manifest, roles: IntArray, attribute: str, settings: FoldSettings
 ) -> tuple[int, IntArray]:
-    """Returns the number of values of an attribute, and the part of each row: its role, or the place of its value."""
+    """Returns the number of values of an attribute, and the part of each row: its role, or the rank of its value."""
     values = _attribute(manifest, "folds.leave_out", attribute)
     roles = _with_test_part(manifest, roles, settings)
     free = np.flatnonzero(roles == 0)
     blank = [row for row in free.tolist() if values[row] is None or not str(values[row]).strip()]
     if blank:
         raise DataError(
-            f"column {attribute!r} must say of every row what it is left out with, but row {blank[0]} is blank, as are "
-            f"{len(blank)} in all: fill them in, or give these rows the role train_only"
+            f"column {attribute!r} must have a value in every row, but row {blank[0]} is blank ({len(blank)} in all): "
+            "fill them in, or give these rows the role train_only"
         )
     names, places = np.unique([str(values[row]).strip() for row in free.tolist()], return_inverse=True)
     if not 2 <= len(names) <= MOST_LEFT_OUT:
         raise DataError(
-            f"column {attribute!r} must have 2 to {MOST_LEFT_OUT} values to be left out one by one, but it has "
+            f"column {attribute!r} must have 2 to {MOST_LEFT_OUT} values to leave out one by one, but it has "
             f"{len(names)}: choose another, such as source"
         )
     fold = roles.copy()
@@ -160,7 +160,7 @@ def _folds_of_values(
 
 
 def _folds_of_column(manifest: Manifest, roles: IntArray, column: str, k: int) -> IntArray:
-    """Returns the part of each row as its role or, without one, the attribute `column` says."""
+    """Returns the part of each row: its role or, without a role, its value of the attribute `column`."""
     fold = roles.copy()
     for row, value in enumerate(_attribute(manifest, "folds.column", column)):
         if roles[row] == 0:
@@ -206,8 +206,8 @@ def _check_enough_groups(composition: IntArray, num_parts: int, manifest: Manife
     name = manifest.class_names[rarest]
     if not num_groups[rarest]:
         raise DataError(
-            f"every class must have images that are held out, but all {manifest.class_counts[rarest]} of {name!r} have "
-            "the role train_only or test: map it to another class with classes_map, or leave it out so"
+            f"every class must have images to hold out, but all {manifest.class_counts[rarest]} of {name!r} have the "
+            "role train_only or test: map the class to another one with classes_map, or leave it out of classes_map"
         )
     if num_groups[rarest] < num_parts:
         raise DataError(
@@ -218,15 +218,15 @@ def _check_enough_groups(composition: IntArray, num_parts: int, manifest: Manife
 
 
 def _check_training_sides(fold: IntArray, k: int, manifest: Manifest) -> None:
-    """Refuses a training side without a class; only warns of a held-out side that the user has chosen so."""
+    """Refuses training rows without a class; only warns of held-out rows without one, which users may choose."""
     for part in [*range(k), TEST]:
         counts = np.bincount(manifest.labels[fold == part], minlength=len(manifest.class_names))
         if part != TEST:
-            learnt = np.bincount(manifest.labels[(fold != part) & (fold != TEST)], minlength=len(counts))
-            if not learnt.all():
+            trained = np.bincount(manifest.labels[(fold != part) & (fold != TEST)], minlength=len(counts))
+            if not trained.all():
                 raise DataError(
-                    f"each training side must have every class, but that of fold {part} lacks "
-                    f"{manifest.class_names[int(learnt.argmin())]!r}: move some of its groups to another fold"
+                    f"the training rows of each fold must have every class, but those of fold {part} lack "
+                    f"{manifest.class_names[int(trained.argmin())]!r}: move some of its groups to another fold"
                 )
         if counts.any() and not counts.all():
             name = "the test part" if part == TEST else f"fold {part}"

@@ -1,6 +1,6 @@
-"""Where a dataset comes from: each source turns its settings into a collection, and that becomes a manifest.
+"""Data sources: each one turns its settings into a collection, which becomes a manifest.
 
-A new source is one function in a file of this folder, with one decorator, which says what settings it reads.
+A new source is a function in a file of this folder; its decorator names the settings that it reads.
 """
 
 from raysk.data.sources.base import IMAGE_SUFFIXES, Collection, sources

@@ -1,4 +1,4 @@
-"""What every source hands over, and the names of the sources."""
+"""The collection that every source returns, and the registry of sources."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,25 +12,25 @@ from raysk.errors import ConfigError
 from raysk.registry import Registry
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-# What tables write where there is no value. A class may be called "none".
+# What tables write for a missing value. "none" is not among them, because a class may have this name.
 NO_VALUE = frozenset({"", "nan", "null", "<na>", "n/a", "na", "#n/a", "nat"})
 
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """The rows of a dataset as their publisher tells them, each list in the order of the table.
+    """The rows of a dataset as published, each list in the order of the table.
 
     Attributes:
         origin: The table or folder, for errors.
         root: The folder that relative image paths start from.
-        names: What the table calls each image.
-        images: The path of each image, relative to `root` or absolute; None where there is no file.
-        labels: The class of each row, in the publisher's words; blank where there is none.
-        groupings: By kind ("lesion", "patient" or the name of a column) the lesion, patient, ... of each row, blank
-            where it is not known; empty when nothing says which images belong together.
-        roles: The role of each row, when the table tells it.
-        known_classes: The classes that the publisher knows, when these are given; any other label is an error.
-        attributes: What else is known of the rows.
+        names: The name of each image in the table.
+        images: The path of each image, relative to `root` or absolute; None if the file is missing.
+        labels: The published class of each row, blank if it has none.
+        groupings: The values of each row by kind ("lesion", "patient" or the name of a column), blank where unknown;
+            empty if the dataset has no groups.
+        roles: The role of each row, if the table has roles.
+        known_classes: The publisher's classes, if there is a list of them; any other label is an error.
+        attributes: Further columns by name.
     """
 
     origin: str
@@ -44,7 +44,7 @@ class Collection:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def take(self, rows: Sequence[int]) -> "Collection":
-        """Returns the collection of these rows only."""
+        """Returns the collection with these rows only."""
         indices = pa.array(rows, pa.int64())
         return replace(
             self,
@@ -57,11 +57,11 @@ class Collection:
         )
 
     def where(self, row: int) -> str:
-        """Returns words that name a row."""
+        """Returns the description of a row for messages."""
         return f"row {row} ({self.names[row]!r}) of {self.origin}"
 
 
-# Settings that a publisher's collection reads, and those that a user's own table does.
+# The settings that a publisher's collection reads, and the settings that a user's table reads.
 OF_PUBLISHERS = ("path", "group_by", "role")
 OF_TABLES = ("path", "image", "label", "group", "role")
 
@@ -73,9 +73,9 @@ class Source:
     """A kind of dataset.
 
     Args:
-        read: Reads it; the folder is for what it has to make, and finds again the next time.
-        reads: Which of `DESCRIBING` it reads; a value of another one is refused.
-        defaults: What these settings are for it, where that is not their own default.
+        read: Reads the dataset; the folder is a cache for files that it makes once and reuses.
+        reads: The settings in `DESCRIBING` that it reads; a value of any other setting is refused.
+        defaults: Its values of these settings where they differ from the general defaults.
     """
 
     read: Reader
@@ -84,17 +84,17 @@ class Source:
 
     @property
     def about(self) -> str:
-        """The first sentence of its documentation."""
+        """The first paragraph of its docstring."""
         return " ".join((self.read.__doc__ or "").partition("\n\n")[0].split())
 
 
-# The settings that say how a dataset is laid out: each source reads some of them.
+# The settings that describe the layout of a dataset; each source reads some of them.
 DESCRIBING = ("path", "image", "label", "group", "group_by", "role")
 sources: Registry[Source] = Registry("data source")
 
 
 def register_source(name: str, reads: tuple[str, ...] = OF_PUBLISHERS, **defaults: Any) -> Callable[[Reader], Reader]:
-    """Returns a decorator that files a function as the source `name`; see `Source`."""
+    """Returns a decorator that registers a function as the source `name`; see `Source`."""
 
     def register(read: Reader) -> Reader:
         sources.register(name)(Source(read, reads, defaults))
@@ -107,14 +107,14 @@ def required_path(settings: DataSettings, what: str) -> Path:
     """Returns the absolute path of the dataset.
 
     Raises:
-        ConfigError: None is given.
+        ConfigError: The settings have no path.
     """
     if settings.path is None:
-        raise ConfigError(f"data.path must be given for the source {settings.source!r}, but is not: name {what}")
+        raise ConfigError(f"data.path must be given for the source {settings.source!r}, but got none: name {what}")
     return Path(settings.path).expanduser().absolute()
 
 
-def known(text: str) -> str:
-    """Returns the text without spaces around it, blank where it only says that there is no value."""
+def value_or_blank(text: str) -> str:
+    """Returns the text without spaces around it, or "" if it stands for a missing value."""
     stripped = text.strip()
     return "" if stripped.casefold() in NO_VALUE else stripped

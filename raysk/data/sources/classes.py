@@ -1,4 +1,4 @@
-"""One name for a class, whatever each collection calls it."""
+"""Class names: one usual name for each class, whatever its name in a collection."""
 
 from collections import Counter
 from collections.abc import Collection as Names
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from raysk.data.sources.settings import DataSettings
 from raysk.errors import DataError
 
-# AK (ISIC 2019) and ACK (PAD-UFES-20) are actinic keratoses; HAM10000's akiec holds Bowen's disease besides.
+# AK (ISIC 2019) and ACK (PAD-UFES-20) are actinic keratoses; HAM10000's akiec also includes Bowen's disease.
 USUAL_NAMES = {
     "akiec": ("ak", "ack", "actinic keratosis"),
     "bcc": ("basal cell carcinoma",),
@@ -24,13 +24,13 @@ _BY_SYNONYM = {synonym: name for name, synonyms in USUAL_NAMES.items() for synon
 
 
 def usual_name(label: str) -> str:
-    """Returns the usual name of a class; one that is not known keeps its own in small letters."""
+    """Returns the usual name of a class; an unknown class keeps its name in lower case."""
     folded = label.casefold().replace("_", " ").replace("-", " ")
     return _BY_SYNONYM.get(folded, label.casefold())
 
 
 def mapped_labels(labels: Sequence[str], settings: DataSettings, origin: str) -> list[str | None]:
-    """Returns the labels under the names that the settings give them; None for a row to leave out.
+    """Renames the labels as the settings define; None for a row to leave out.
 
     Raises:
         DataError: The class map names a class that does not occur.
@@ -39,11 +39,11 @@ def mapped_labels(labels: Sequence[str], settings: DataSettings, origin: str) ->
         return [usual_name(label) for label in labels] if settings.map == "usual" else list(labels)
     pairs = settings.classes_map.to_plain()
     occurring = sorted(set(labels))
-    for theirs in pairs:
-        if theirs not in occurring:
-            nearest = get_close_matches(theirs, occurring, n=len(occurring), cutoff=0.0)
+    for name in pairs:
+        if name not in occurring:
+            nearest = get_close_matches(name, occurring, n=len(occurring), cutoff=0.0)
             raise DataError(
-                f"data.classes_map must map classes of {origin}, but got {theirs!r}; classes, nearest first: "
+                f"data.classes_map must map classes of {origin}, but got {name!r}; classes, nearest first: "
                 f"{', '.join(nearest)}"
             )
     if settings.map == "usual":
@@ -52,13 +52,13 @@ def mapped_labels(labels: Sequence[str], settings: DataSettings, origin: str) ->
 
 
 def check_labels(labels: Sequence[str], allowed: Names[str], rule: str, wheres: Sequence[str]) -> None:
-    """Refuses a label outside the allowed ones; a blank label is not this function's matter.
+    """Refuses a label that is not allowed; blank labels pass.
 
     Args:
         labels: The label of each row.
         allowed: The classes.
-        rule: What the allowed classes are, such as "data.classes".
-        wheres: Words that name each row.
+        rule: The name of the allowed classes for the error, such as "data.classes".
+        wheres: The description of each row for the error.
 
     Raises:
         DataError: A label is not allowed; the message names row, value and nearest class.
@@ -72,5 +72,5 @@ def check_labels(labels: Sequence[str], allowed: Names[str], rule: str, wheres: 
 
 
 def counted(labels: Sequence[str]) -> str:
-    """Returns how often each label occurs, in words."""
+    """Returns the count of each label as text, such as "mel 2, nv 5"."""
     return ", ".join(f"{label} {count}" for label, count in sorted(Counter(labels).items()))

@@ -1,4 +1,4 @@
-"""The embedded default: drawn lesions, made once in the cache."""
+"""The embedded default dataset: drawn lesions, made once in the cache."""
 
 from dataclasses import replace
 from pathlib import Path

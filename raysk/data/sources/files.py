@@ -1,4 +1,4 @@
-"""Finding image files: by the path that a table gives, or by name in any folder below a collection's."""
+"""Finds image files: by their path in a table, or by name in any folder below the root of a collection."""
 
 import os
 from collections.abc import Sequence, Set
@@ -9,14 +9,14 @@ from raysk.errors import DataError
 
 MASK_ENDING = "_segmentation"
 OTHER_ENDINGS = ("_superpixels", "_mask")
-# Folders that hold masks under the very names of the images.
+# Folders in which masks have the same file names as the images.
 MASK_FOLDERS = ("mask", "segmentation", "groundtruth")
-# Formats of images that raysk does not read.
+# Image formats that raysk does not read.
 FOREIGN_SUFFIXES = frozenset({".gif", ".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".dng"})
 
 
 class ImageFiles:
-    """The image files below a folder, by name without folder and suffix; links are followed, hidden files are not seen.
+    """The image files below a folder, by name without folder and suffix; follows links and ignores hidden files.
 
     Args:
         root: The folder of a collection.
@@ -37,45 +37,45 @@ class ImageFiles:
                 self._images.setdefault(stem, []).append(posix_text(path))
 
     def image(self, name: str) -> str | None:
-        """Returns the path of an image relative to the root; None where there is none.
+        """Returns the path of an image relative to the root, or None if it does not exist.
 
         Raises:
-            DataError: Several different files have that name.
+            DataError: Several different files have this name.
         """
         return self._only(self._images, name)
 
     def mask(self, name: str) -> str | None:
-        """Returns the path of the mask of an image, as `image`."""
+        """Returns the path of the mask of an image, like `image`."""
         return self._only(self._masks, name)
 
     def _only(self, index: dict[str, list[str]], name: str) -> str | None:
         path = PurePath(name.replace("\\", "/"))
         stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
-        found = sorted(index.get(stem, []))
-        if len(found) > 1:  # a link may lead nowhere
-            found = [path for path in found if os.path.isfile(self._root / path)]
+        matches = sorted(index.get(stem, []))
+        if len(matches) > 1:  # a link may be broken
+            matches = [match for match in matches if os.path.isfile(self._root / match)]
         # Copies are harmless (an archive of HAM10000 has each folder twice); a scaled version is another image.
-        if len(found) > 1 and len({(self._root / path).stat().st_size for path in found}) > 1:
+        if len(matches) > 1 and len({(self._root / match).stat().st_size for match in matches}) > 1:
             raise DataError(
-                f"an image must be one file, but {name!r} is {found[0]} and also {found[1]} in {self._root}: "
+                f"an image must be one file, but {name!r} is {matches[0]} and also {matches[1]} in {self._root}: "
                 "move one of them away"
             )
-        return found[0] if found else None
+        return matches[0] if matches else None
 
 
 def image_files(root: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[PurePath]:
-    """Returns the image files below a folder, relative to it and sorted; hidden files and folders are not seen."""
-    found, seen = [], set()
+    """Returns the image files below a folder, relative to it and sorted; ignores hidden files and folders."""
+    paths, visited = [], set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link to a folder above would go round for ever
+        if real in visited:  # a link to a parent folder would loop for ever
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = PurePath(folder).relative_to(root)
-        found += [below / name for name in names if is_image(name, suffixes)]
-    return sorted(found)
+        paths += [below / name for name in names if is_image(name, suffixes)]
+    return sorted(paths)
 
 
 def visible_folders(root: Path) -> list[Path]:
@@ -84,15 +84,15 @@ def visible_folders(root: Path) -> list[Path]:
 
 
 def is_image(name: str, suffixes: Set[str] = IMAGE_SUFFIXES) -> bool:
-    """Whether a file name is that of an image."""
+    """Returns whether a file name is that of an image."""
     return PurePath(name).suffix.lower() in suffixes and not name.startswith(".")
 
 
 def posix_text(path: PurePath) -> str:
-    """Returns a path that was found on disk as text.
+    """Returns a path on disk as text.
 
     Raises:
-        DataError: It is not in UTF-8, so that no table can hold it.
+        DataError: The path is not in UTF-8, so that no table can hold it.
     """
     text = path.as_posix()
     try:
@@ -103,9 +103,9 @@ def posix_text(path: PurePath) -> str:
 
 
 def paths_of(root: Path, names: Sequence[str]) -> list[str | None]:
-    """Returns the paths of images that a table names by path, relative to `root` where they lie below it.
+    """Returns the path of each image in a table, relative to `root` if it is below it; None if no file exists.
 
-    A path may lack its suffix, have spaces around it, or the separators of Windows. None where there is no file.
+    A path in the table may lack its suffix, have spaces around it, or use the separators of Windows.
     """
     listings: dict[Path, set[str]] = {}
     return [_path_of(root, name, listings) for name in names]
@@ -116,23 +116,23 @@ def _path_of(root: Path, name: str, listings: dict[Path, set[str]]) -> str | Non
         if not spelling or "\0" in spelling:
             continue
         path = root / spelling
-        if os.path.isfile(path):  # which, unlike Path.is_file, takes a name that is too long
+        if os.path.isfile(path):  # unlike Path.is_file, it accepts a name that is too long
             return _relative(path, root)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             if path.parent not in listings:
                 listings[path.parent] = set(os.listdir(path.parent)) if os.path.isdir(path.parent) else set()
             suffixes = (form for suffix in sorted(IMAGE_SUFFIXES) for form in (suffix, suffix.upper()))
-            found = [path.name + suffix for suffix in suffixes if path.name + suffix in listings[path.parent]]
-            if len(found) > 1:
+            matches = [path.name + suffix for suffix in suffixes if path.name + suffix in listings[path.parent]]
+            if len(matches) > 1:
                 raise DataError(
-                    f"an image must be one file, but {name!r} is {found[0]} and also {found[1]} in {path.parent}: "
+                    f"an image must be one file, but {name!r} is {matches[0]} and also {matches[1]} in {path.parent}: "
                     "write the suffix into the table"
                 )
-            if found:
-                return _relative(path.with_name(found[0]), root)
+            if matches:
+                return _relative(path.with_name(matches[0]), root)
     return None
 
 
 def _relative(path: Path, root: Path) -> str:
-    """Returns the path relative to the root where it lies below it, so that a copy elsewhere has the same digest."""
+    """Returns the path relative to the root if it is below it, so that a copy elsewhere has the same digest."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

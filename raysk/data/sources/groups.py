@@ -1,24 +1,24 @@
-"""Groups of rows that must not be parted: those that share a lesion, a patient, or either."""
+"""Groups of rows that must stay together: rows that share a lesion, a patient, or either."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-# The one grouping that a normalised collection has.
+# The only grouping of a normalised collection.
 GROUP = "group"
 
 
 def joined_groups(groupings: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns the name of each row's group; blank for a row of which nothing is known.
+    """Returns the name of each row's group, blank for a row without any value.
 
-    Rows that share a value of one kind are in one group, and so are rows that others connect: these are the connected
+    Rows that share a value of any kind are in one group, directly or through other rows: the groups are the connected
     components of the graph whose edges are the rows.
 
     Args:
-        groupings: By kind the value of each row, blank where it is not known.
+        groupings: The value of each row by kind, blank where unknown.
 
     Returns:
-        The value itself where there is one kind; otherwise the first value of the group, in the order of kinds and
-        then of the alphabet, with its kind before it, such as "patient:PAT_8".
+        With one kind, the value itself; otherwise the first value of the group, by the order of kinds and then by the
+        alphabet, with its kind as a prefix, such as "patient:PAT_8".
     """
     kinds = list(groupings)
     if len(kinds) == 1:
@@ -31,13 +31,13 @@ def joined_groups(groupings: Mapping[str, Sequence[str]]) -> list[str]:
 
     def top(node: tuple[int, str]) -> tuple[int, str]:
         while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]  # halves the path, so that the next search is short
+            parent[node] = parent[parent[node]]  # halves the path, which shortens the next search
             node = parent[node]
         return node
 
     for row_nodes in nodes:
-        for one, other in pairwise(row_nodes):
-            first, second = sorted((top(one), top(other)))
-            parent[second] = first  # the smallest node of a group is its top, and so its name
+        for node, neighbour in pairwise(row_nodes):
+            first, second = sorted((top(node), top(neighbour)))
+            parent[second] = first  # the smallest node of a group is its top, which gives its name
     tops = [top(row_nodes[0]) if row_nodes else None for row_nodes in nodes]
     return ["" if node is None else f"{kinds[node[0]]}:{node[1]}" for node in tops]

@@ -13,13 +13,13 @@ TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata", "metadata.csv")
 
 @register_source("ham10000")
 def read_ham10000(settings: DataSettings, cache: Path) -> Collection:
-    """Reads the table beside HAM10000_images_part_1/ and _part_2/, or any other folders with the images; and masks."""
+    """Reads the table, and the images and masks from HAM10000_images_part_1/ and _part_2/ or any other folders."""
     published = open_published(settings, TABLES)
     labels = [label.casefold() for label in published.names("dx")]
     return published.collection(
         published.ids("image_id"),
         labels,
         groupings=published.groupings(["lesion"]),
-        told_by=("dx",),
+        label_columns=("dx",),
         known_classes=CLASSES,
     )

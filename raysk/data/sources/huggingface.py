@@ -1,4 +1,4 @@
-"""Hugging Face datasets on disk, read without their library: image folders, save_to_disk folders, Parquet files."""
+"""Hugging Face datasets on disk, without the datasets library: image folders, save_to_disk folders, Parquet files."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ from raysk.errors import DataError
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
-# What the library puts behind a part's name: -00000-of-00001, with or without a digest behind it.
+# The library's suffix of a part's name: -00000-of-00001, with or without a digest.
 _SHARD = re.compile(r"(-\d+(-of-\d+)?(-[0-9a-f]+)?)?\.parquet$")
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Packed:
 
     Attributes:
         split: The name of the part.
-        files: The files, in their order.
+        files: The files in their order.
     """
 
     split: str
@@ -47,13 +47,13 @@ class Packed:
 
 @register_source("hf", reads=OF_TABLES)
 def read_huggingface(settings: DataSettings, cache: Path) -> Collection:
-    """Reads a dataset directory; a part whose name says "test" has that role, and all other parts are for training.
+    """Reads a dataset directory; a part with "test" in its name has the role test, and all other parts train.
 
-    Images within Arrow or Parquet files are unpacked into the cache once: everything else in raysk reads files.
+    Images within Arrow or Parquet files are unpacked into the cache once, because the rest of raysk reads files.
     """
     root = required_path(settings, "a dataset directory")
     if not root.is_dir():
-        raise DataError(f"data.path must be a dataset directory, but {root} is no folder: correct data.path")
+        raise DataError(f"data.path must be a dataset directory, but {root} is not a folder: correct data.path")
     parts = _packed_parts(root)
     if not parts:
         return _read_image_folder(root, settings)
@@ -68,8 +68,8 @@ def read_huggingface(settings: DataSettings, cache: Path) -> Collection:
         table = pq.read_table(folder / "rows.parquet", partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
-            f"{folder} must hold what was unpacked from {root}, but its rows.parquet is missing or broken: remove that "
-            "folder, and it is made anew"
+            f"{folder} must hold the files unpacked from {root}, but its rows.parquet is missing or broken: remove "
+            "that folder, and raysk unpacks it again"
         ) from error
     return collection_of(table, folder, root, settings)
 
@@ -77,7 +77,7 @@ def read_huggingface(settings: DataSettings, cache: Path) -> Collection:
 def _warn_of_nameless(splits: Sequence[str], root: Path) -> None:
     nameless = [split for split in splits if role_of(split) is None]
     if nameless and len(nameless) < len(splits):
-        logger.warning("%s: nothing says train or test of %s: their rows train", root, ", ".join(nameless))
+        logger.warning("%s: the names of %s say neither train nor test: their rows train", root, ", ".join(nameless))
 
 
 def _read_image_folder(root: Path, settings: DataSettings) -> Collection:
@@ -96,7 +96,7 @@ def _read_image_folder(root: Path, settings: DataSettings) -> Collection:
 
 
 def _split_folders(root: Path) -> dict[Path, str]:
-    """Returns the folders that are parts, with their roles; none where the folders are classes."""
+    """Returns the role of each folder that is a part; empty if the folders are classes."""
     folders = visible_folders(root)
     if not are_parts([folder.name for folder in folders]):
         return {}
@@ -107,14 +107,14 @@ def _split_folders(root: Path) -> dict[Path, str]:
             splits[folder] = role
         elif image_files(folder):
             raise DataError(
-                f"each folder in {root} must say train or test in its name, as others there do, but {folder.name!r} "
-                f"does not: call it train_{folder.name} or test_{folder.name}, or move it away"
+                f"each folder in {root} must have train or test in its name, as the others do, but {folder.name!r} "
+                f"has neither: rename it to train_{folder.name} or test_{folder.name}, or move it away"
             )
     return splits
 
 
 def _with_roles_of_folders(table: pa.Table, root: Path, settings: DataSettings) -> pa.Table:
-    """Returns the table with the roles that the first folders in its paths tell, unless it has a column of roles."""
+    """Adds the role that the first folder of each image path names, unless the table has a column of roles."""
     images = [image.replace("\\", "/") for image in table.column(settings.image).to_pylist()]
     folders = ["".join(PurePosixPath(image).parts[:-1][:1]) or "." for image in images]
     roles = {folder: role_of(folder) for folder in sorted(set(folders))}
@@ -137,7 +137,7 @@ def _metadata(folder: Path) -> Path | None:
 
 
 def _folder_table(folder: Path, prefix: str, settings: DataSettings) -> pa.Table:
-    """Returns the rows of one folder, its image column with paths that begin with `prefix`."""
+    """Returns the rows of one folder; the paths in the image column begin with `prefix`."""
     path = _metadata(folder)
     if path is None:
         images, labels = class_folders(folder)
@@ -149,7 +149,7 @@ def _folder_table(folder: Path, prefix: str, settings: DataSettings) -> pa.Table
             f"{path} must have a column {FILE_NAME!r}, but has {', '.join(table.column_names)}: add or rename it"
         )
     images = [prefix + str(image or "") for image in table.column(FILE_NAME).to_pylist()]
-    return _renamed_aside(table.drop_columns([FILE_NAME]), settings.image).append_column(
+    return _with_name_free(table.drop_columns([FILE_NAME]), settings.image).append_column(
         settings.image, pa.array(images, pa.string())
     )
 
@@ -161,18 +161,18 @@ def _read_json_lines(path: Path) -> pa.Table:
         raise DataError(f"{path} must hold JSON lines, but {str(error).splitlines()[0]}: correct the file") from error
 
 
-def _renamed_aside(table: pa.Table, name: str) -> pa.Table:
-    """Returns the table with a column of this name called otherwise, so that the name is free."""
+def _with_name_free(table: pa.Table, name: str) -> pa.Table:
+    """Renames a column of this name, if there is one, so that the name is free."""
     return table.rename_columns([f"source_{column}" if column == name else column for column in table.column_names])
 
 
 def _with_role(table: pa.Table, role: str) -> pa.Table:
-    return _renamed_aside(table, "role").append_column("role", pa.array([role] * table.num_rows, pa.string()))
+    return _with_name_free(table, "role").append_column("role", pa.array([role] * table.num_rows, pa.string()))
 
 
 def _packed_parts(root: Path) -> list[Packed]:
     if (root / "dataset_dict.json").is_file():
-        folders = _told(root / "dataset_dict.json", lambda content: [root / name for name in content["splits"]])
+        folders = _from_json(root / "dataset_dict.json", lambda content: [root / name for name in content["splits"]])
         return [Packed(folder.name, _arrow_files(folder)) for folder in folders]
     if (root / "state.json").is_file():
         return [Packed("train", _arrow_files(root))]
@@ -181,11 +181,11 @@ def _packed_parts(root: Path) -> list[Packed]:
     for file in files:
         if file.name not in TABLES:
             splits.setdefault(_SHARD.sub("", file.name), []).append(file)
-    return [Packed(split, tuple(found)) for split, found in splits.items()]
+    return [Packed(split, tuple(shards)) for split, shards in splits.items()]
 
 
 def _arrow_files(folder: Path) -> tuple[Path, ...]:
-    files = _told(
+    files = _from_json(
         folder / "state.json", lambda state: tuple(folder / entry["filename"] for entry in state["_data_files"])
     )
     if absent := [file for file in files if not file.is_file()]:
@@ -193,8 +193,8 @@ def _arrow_files(folder: Path) -> tuple[Path, ...]:
     return files
 
 
-def _told(path: Path, read: Callable[[Any], T]) -> T:
-    """Returns what `read` finds in a JSON file."""
+def _from_json(path: Path, read: Callable[[Any], T]) -> T:
+    """Returns the result of `read` on the content of a JSON file."""
     try:
         return read(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -227,12 +227,12 @@ def _unpack(folder: Path, root: Path, parts: list[Packed], image: str, label: st
 
 
 def _write_image(folder: Path, name: str, cell: Any, root: Path) -> str:
-    """Writes the bytes of one image and returns its path; a cell may also hold the path of a file."""
+    """Writes the bytes of one image and returns its path; a cell without bytes may hold the path of a file."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell if isinstance(cell, bytes) else None
-    told = cell.get("path") if isinstance(cell, dict) else cell if isinstance(cell, str) else None
+    source = cell.get("path") if isinstance(cell, dict) else cell if isinstance(cell, str) else None
     if content is None:
-        return str(root / told) if told else name
-    suffix = Path(told or "").suffix.lower()
+        return str(root / source) if source else name
+    suffix = Path(source or "").suffix.lower()
     path = folder / (name + (suffix if suffix in IMAGE_SUFFIXES else suffix_of(content) or ".img"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -251,18 +251,18 @@ def _without_images(batch: pa.RecordBatch, names: list[str], image: str, label: 
 
 
 def _named(codes: pa.Array, class_names: list[str]) -> list[str | None]:
-    # -1 stands for an unknown class.
+    # -1 marks an unknown class.
     names: dict[int | None, str | None] = {None: None, -1: None, **dict(enumerate(class_names))}
     if strange := [code for code in codes.to_pylist() if code not in names]:
         raise DataError(
-            f"a label must be the number of one of {len(class_names)} class names, but got {strange[0]!r}: copy the "
+            f"a label must be the code of one of {len(class_names)} class names, but got {strange[0]!r}: copy the "
             "dataset again"
         )
     return [names[code] for code in codes.to_pylist()]
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
-    """Returns the names behind the codes of a ClassLabel column, which the library keeps in the schema."""
+    """Returns the class names of a ClassLabel column, which the library stores in the schema."""
     about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     feature = about.get("info", {}).get("features", {}).get(label, {})
     return feature.get("names") if isinstance(feature, dict) else None

@@ -11,15 +11,15 @@ from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.unpacking import unpacked
 from raysk.errors import ConfigError, DataError
 
-# Where the publisher's own files lie, so that rows have the same names from files and from HDF5.
+# The folder of the publisher's image files; unpacked files use it too, so that both give the same paths.
 IMAGES = "train-image/image"
 
 
 @register_source("isic2024")
 def read_isic2024(settings: DataSettings, cache: Path) -> Collection:
-    """Reads train-metadata.csv, and the images of train-image/image/ or, if that is not there, train-image.hdf5.
+    """Reads train-metadata.csv, and the images of train-image/image/ or, if it is missing, of train-image.hdf5.
 
-    The images of the HDF5 file are unpacked into the cache once: everything else in raysk reads files.
+    The images of the HDF5 file are unpacked into the cache once, because the rest of raysk reads files.
     """
     published = open_published(settings, ["train-metadata.csv"])
     ids = published.ids("isic_id")
@@ -32,7 +32,7 @@ def read_isic2024(settings: DataSettings, cache: Path) -> Collection:
         ids,
         target_labels(published),
         groupings=published.groupings(),
-        told_by=("target",),
+        label_columns=("target",),
         known_classes=TARGETS,
         images=images,
         root=root,
@@ -64,7 +64,7 @@ def _write_images(file: Any, ids: Sequence[str], folder: Path) -> None:
 
 
 def _content(file: Any, name: str) -> bytes | None:
-    """Returns the bytes of an image; None where there is none, which is reported as any other missing file."""
+    """Returns the bytes of an image, or None if it is missing, which is reported like any other missing file."""
     try:
         return bytes(file[name][()]) if name in file else None
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:

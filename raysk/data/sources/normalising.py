@@ -1,4 +1,4 @@
-"""From what a publisher tells to a manifest: classes renamed, groups joined, missing images seen to."""
+"""Turns a collection into a manifest: renames classes, joins groups, and handles missing images."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.subset import subset
 from raysk.errors import ConfigError, DataError
 
-# A group of more rows, that is more than a tenth of all, is no lesion or patient.
+# A group with more rows than this, and more than a tenth of all rows, is not a lesion or patient.
 LARGE_GROUP = 50
 
 logger = logging.getLogger(__name__)
@@ -25,15 +25,15 @@ def load_manifest(settings: DataSettings, cache: Path) -> Manifest:
     """Returns the manifest of a dataset.
 
     Args:
-        settings: Which dataset.
-        cache: A folder for what a source has to make, and that is found again the next time.
+        settings: The dataset.
+        cache: The folder for files that a source makes once and reuses.
 
     Raises:
-        ConfigError: The source is unknown or a setting cannot be right.
-        DataError: The table, the folder or a row cannot be right.
+        ConfigError: The source is unknown or a setting is invalid.
+        DataError: The table, the folder or a row is invalid.
     """
     source = sources[settings.source]
-    _check_settings_read(settings)  # before hours of reading; those within several collections come later
+    _check_settings_read(settings)  # before hours of reading; the members of several collections are checked later
     collection = normalised(source.read(settings, cache), settings)
     return make_manifest(
         [image or "" for image in collection.images],
@@ -49,11 +49,11 @@ def load_manifest(settings: DataSettings, cache: Path) -> Manifest:
 
 
 def normalised(collection: Collection, settings: DataSettings) -> Collection:
-    """Returns the rows that are to be used, with at most one grouping, called "group", in which no value is blank.
+    """Returns the rows to use, with at most one grouping, named "group", in which no value is blank.
 
     Raises:
-        ConfigError: A setting asks for what the collection does not tell, or the source does not read it.
-        DataError: A row has no label or a wrong one, or its image is missing or in another row too.
+        ConfigError: A setting needs data that the collection lacks, or the source does not read the setting.
+        DataError: A row has no label or an invalid one, or its image is missing or also in another row.
     """
     _check_settings_read(settings)
     wheres = [collection.where(row) for row in range(len(collection.names))]
@@ -75,7 +75,7 @@ def normalised(collection: Collection, settings: DataSettings) -> Collection:
     _check_files_once(renamed, keep)
     renamed = renamed.take(keep)
     grouped = replace(renamed, groupings=_groups(renamed, settings))
-    if settings.size is None or settings.source == "synthetic":  # which has drawn as many as were asked for
+    if settings.size is None or settings.source == "synthetic":  # the synthetic source draws exactly this number
         return grouped
     return subset(grouped, settings.size, settings.seed)
 
@@ -93,21 +93,21 @@ def _check_settings_read(settings: DataSettings) -> None:
                 f"data.{first.name or first.source}.{name} instead"
             )
         raise ConfigError(
-            f"data.{name} must be left alone for the source {settings.source!r}, which does not read it, but got "
+            f"data.{name} must not be set for the source {settings.source!r}, which does not read it, but got "
             f"{value!r}: {_remedy(name, source.reads)}"
         )
 
 
 def _remedy(name: str, reads: tuple[str, ...]) -> str:
     if name == "group" and "group_by" in reads:
-        return "say data.group_by=lesion or patient instead"
+        return "set data.group_by=lesion or patient instead"
     if name == "group_by":
         return "name the columns in data.group instead" if "group" in reads else "remove it"
-    return "remove it, or take data=csv, which reads it"
+    return "remove it, or use data=csv, which reads it"
 
 
 def _check_files_once(collection: Collection, rows: Sequence[int]) -> None:
-    """Refuses two rows of one file, by other spellings of its path or through links: folds could part them."""
+    """Refuses two rows with the same file, under different paths or through links: folds could separate them."""
     folders: dict[str, str] = {}
     first: dict[str, int] = {}
     for row in rows:
@@ -128,7 +128,7 @@ def _check_labels_given(collection: Collection) -> None:
     if blank:
         raise DataError(
             f"every row of {collection.origin} must have a label, but row {blank[0]} ({collection.names[blank[0]]!r}) "
-            f"has none, as {len(blank)} in all: fill in the label or remove the rows"
+            f"has none ({len(blank)} in all): fill in the label or remove the rows"
         )
 
 
@@ -146,14 +146,14 @@ def _roles(collection: Collection, settings: DataSettings) -> list[str] | None:
 
 
 def _with_file(collection: Collection, rows: Sequence[int], on_error: str) -> list[int]:
-    """Returns those of the rows whose image is there; a missing one is refused, or reported and left out."""
+    """Returns the rows whose image exists; a missing image is refused, or its row is left out with a warning."""
     missing = [row for row in rows if collection.images[row] is None]
     if not missing:
         return list(rows)
     first = f"{collection.root / collection.names[missing[0]]} of row {missing[0]}"
     if on_error == "refuse":
         raise DataError(
-            f"every image of {collection.origin} must be a file, but {first} is not, as {len(missing)} in all: restore "
+            f"every image of {collection.origin} must be a file, but {first} is not ({len(missing)} in all): restore "
             "the files, correct data.path or data.image, or set data.on_error=skip"
         )
     logger.warning("%s: left out %d rows without an image file, first %s", collection.origin, len(missing), first)
@@ -166,23 +166,22 @@ def _groups(collection: Collection, settings: DataSettings) -> dict[str, list[st
         kinds = ["lesion", "patient"] if settings.group_by == "both" else [settings.group_by]
     if absent := [kind for kind in kinds if kind not in collection.groupings]:
         raise ConfigError(
-            f"data.group_by must be what {collection.origin} tells ({', '.join(collection.groupings) or 'nothing'}), "
-            f"but got {settings.group_by!r} and there is no {absent[0]}: choose another, name the columns of a table "
-            "of your own in data.group, or remove it"
+            f"data.group_by must be a grouping of {collection.origin} ({', '.join(collection.groupings) or 'none'}), "
+            f"but got {settings.group_by!r}, and {absent[0]} is missing: choose another, name the columns of your own "
+            "table in data.group, or remove it"
         )
     if not kinds:
         return {}
-    # Patients before lesions: a group is then named by its patient.
+    # Patients before lesions: a group is then named after its patient.
     groups = joined_groups({kind: collection.groupings[kind] for kind in sorted(kinds, reverse=True)})
-    if unknown := groups.count(""):
+    if num_blank := groups.count(""):
         logger.warning(
-            "%s: %d rows have no value of %r, and are groups of their own",
-            collection.origin, unknown, " or ".join(kinds),
-        )  # fmt: skip
+            "%s: %d rows have no value of %r; each is its own group", collection.origin, num_blank, " or ".join(kinds)
+        )
     name, count = Counter(group for group in groups if group).most_common(1)[0] if any(groups) else ("", 0)
     if count > max(LARGE_GROUP, len(groups) / 10):
         logger.warning(
-            "%s: one group, %r, holds %d of %d rows, which no fold parts: leave %r blank where it is not known",
+            "%s: one group, %r, holds %d of %d rows, which no fold cuts: leave %r blank where it is unknown",
             collection.origin, name, count, len(groups), " or ".join(kinds),
         )  # fmt: skip
     return {GROUP: [group or str(image) for group, image in zip(groups, collection.images, strict=True)]}

@@ -17,6 +17,6 @@ def read_padufes20(settings: DataSettings, cache: Path) -> Collection:
         published.ids("img_id" if "img_id" in published.table.column_names else "image_id"),
         [label.upper() for label in published.names("diagnostic")],
         groupings=published.groupings(),
-        told_by=("diagnostic",),
+        label_columns=("diagnostic",),
         known_classes=CLASSES,
     )

@@ -1,4 +1,4 @@
-"""A collection as its publisher ships it: a table by a known name, and image files named by their id."""
+"""Published collections: a table with a fixed name, and image files named by id."""
 
 import os
 from collections.abc import Collection as Names
@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from raysk.data.sources.base import Collection, known, required_path
+from raysk.data.sources.base import Collection, required_path, value_or_blank
 from raysk.data.sources.files import ImageFiles
 from raysk.data.sources.settings import DataSettings
 from raysk.data.table_files import read_columns, strings_of
 from raysk.errors import DataError
 
-# Columns whose values are names, even where they look like numbers.
+# Columns to read as text, even if their values look like numbers.
 NAMES = ("image", "image_id", "image_name", "isic_id", "img_id", "lesion_id", "patient_id", "dx", "diagnostic")
 
 
@@ -24,9 +24,9 @@ class Published:
     """A publisher's table.
 
     Attributes:
-        path: Where it lies.
+        path: The file of the table.
         root: The folder of the collection.
-        table: Its columns.
+        table: The columns.
     """
 
     path: Path
@@ -34,18 +34,18 @@ class Published:
     table: pa.Table
 
     def names(self, column: str) -> list[str]:
-        """Returns a column of names, blank where there is none.
+        """Returns a column as text, blank for missing values.
 
         Raises:
-            DataError: There is no such column.
+            DataError: The column does not exist.
         """
-        return [known(value) for value in strings_of(self.table, column, "the publisher's column", self.path)]
+        return [value_or_blank(value) for value in strings_of(self.table, column, "the publisher's column", self.path)]
 
     def ids(self, column: str) -> list[str]:
         """Returns the column of image ids.
 
         Raises:
-            DataError: There is no such column, or a row has no id, or two have the same.
+            DataError: The column does not exist, a row has no id, or two rows have the same id.
         """
         ids = self.names(column)
         first: dict[str, int] = {}
@@ -54,25 +54,25 @@ class Published:
                 raise DataError(f"every row must name an image, but row {row} of {self.path.name} does not: correct it")
             if first.setdefault(name, row) != row:
                 raise DataError(
-                    f"an image must be in one row, but {name!r} is in the rows {first[name]} and {row} of "
+                    f"an image must be in one row, but {name!r} is in rows {first[name]} and {row} of "
                     f"{self.path.name}: remove one"
                 )
         return ids
 
     def groupings(self, kinds: Sequence[str] = ("lesion", "patient")) -> dict[str, list[str]]:
-        """Returns the lesion and the patient of each row, as far as the table has such columns."""
+        """Returns the lesion and the patient of each row, if the table has these columns."""
         columns = {kind: f"{kind}_id" for kind in kinds if f"{kind}_id" in self.table.column_names}
         return {kind: self.names(column) for kind, column in columns.items()}
 
     def one_hot(self, classes: Sequence[str], rest: str | None = None) -> list[str]:
-        """Returns the labels that columns of 0 and 1 tell.
+        """Returns the labels of one-hot columns.
 
         Args:
-            classes: The columns; those that are absent have no row.
+            classes: The columns; a class without a column has no row.
             rest: The label of a row without a 1.
 
         Raises:
-            DataError: No column is there, a value is neither 0 nor 1, or a row has several labels or none.
+            DataError: All columns are missing, a value is neither 0 nor 1, or a row has several labels or none.
         """
         present = [name for name in classes if name in self.table.column_names] or list(classes)
         columns = {name: self.names(name) for name in present}
@@ -97,7 +97,7 @@ class Published:
         )
 
     def joined(self, ids: Sequence[str], other: "Published", column: str) -> "Published":
-        """Returns the table with the columns of another one, matched by image id, blank where it lacks the image."""
+        """Adds the columns of another table, matched by image id; blank for images that it lacks."""
         row_of = {name: row for row, name in enumerate(other.ids(column))}
         rows = pa.array([row_of.get(name) for name in ids], pa.int64())
         table = self.table
@@ -112,24 +112,24 @@ class Published:
         labels: Sequence[str],
         *,
         groupings: Mapping[str, Sequence[str]],
-        told_by: Names[str],
+        label_columns: Names[str],
         known_classes: tuple[str, ...],
         images: Sequence[str | None] | None = None,
         root: Path | None = None,
     ) -> Collection:
-        """Returns the rows, with the image and mask of each as found by id below the collection's folder.
+        """Returns the collection; the image and mask of each row are found by id below its folder.
 
         Args:
             ids: The id of each image.
             labels: The label of each row.
             groupings: See `Collection`.
-            told_by: The columns that tell the label, which are no attributes.
+            label_columns: The columns that give the label; they do not become attributes.
             known_classes: The publisher's classes.
-            images: The path of each image, where they are not to be looked for.
-            root: What `images` are relative to, where it is not the collection's folder.
+            images: The path of each image, if it is already known.
+            root: The root of `images`, if it is not the collection's folder.
         """
         attributes: dict[str, Any] = {
-            name: self.table.column(name) for name in self.table.column_names if name not in told_by
+            name: self.table.column(name) for name in self.table.column_names if name not in label_columns
         }
         if images is None:
             files = ImageFiles(self.root)
@@ -154,26 +154,26 @@ def open_published(settings: DataSettings, tables: Sequence[str]) -> Published:
 
     Args:
         settings: `path` is the folder of the collection, or the table itself.
-        tables: What the table may be called, the usual name first.
+        tables: The possible names of the table, the usual name first.
 
     Raises:
-        ConfigError: No path is given.
-        DataError: The table is not there or is no table.
+        ConfigError: The settings have no path.
+        DataError: The table is missing or cannot be read.
     """
     path = required_path(settings, f"the folder with {tables[0]}")
     if path.is_file():
         return Published(path, path.parent, read_columns(path, NAMES))
-    found = find_table(path, tables)
-    if found is None:
+    file = find_table(path, tables)
+    if file is None:
         raise DataError(
             f"data.path must be a folder with {tables[0]}, but {path} "
-            f"{'has none' if path.is_dir() else 'is no folder'}: correct data.path"
+            f"{'has none' if path.is_dir() else 'is not a folder'}: correct data.path"
         )
-    return Published(found, path, read_columns(found, NAMES))
+    return Published(file, path, read_columns(file, NAMES))
 
 
 def find_table(root: Path, tables: Sequence[str]) -> Path | None:
-    """Returns the first of these tables that lies in a folder or one of its folders, whatever its case."""
+    """Returns the first of these tables in a folder or its immediate subfolders, in any case; None if none exists."""
     folders = [root, *sorted(entry for entry in root.iterdir() if entry.is_dir())] if root.is_dir() else []
     for name in tables:
         for folder in folders:
@@ -184,8 +184,8 @@ def find_table(root: Path, tables: Sequence[str]) -> Path | None:
 
 
 def extended(published: Published, ids: Sequence[str], column: str, tables: Sequence[str]) -> Published:
-    """Returns the table with the columns of a second one, if the publisher's folder has it."""
-    found = find_table(published.root, tables)
-    if found is None:
+    """Adds the columns of a second table, if the collection's folder has it."""
+    file = find_table(published.root, tables)
+    if file is None:
         return published
-    return published.joined(ids, replace(published, path=found, table=read_columns(found, NAMES)), column)
+    return published.joined(ids, replace(published, path=file, table=read_columns(file, NAMES)), column)

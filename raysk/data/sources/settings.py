@@ -1,4 +1,4 @@
-"""What a user says of a dataset: its source, where it lies, and how it is to be read."""
+"""The settings of a dataset: its source, its path, and how to read it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,49 +10,49 @@ from raysk.settings import Between, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMap(Settings):
-    """Which class of ours each class of a collection is; plain: a mapping of names to names."""
+    """The new name of each class of a collection; plain: a mapping of published names to new names."""
 
     pairs: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "ClassMap":
-        """Makes the map of {theirs: ours}."""
-        return cls(pairs=tuple((str(theirs), ours) for theirs, ours in plain.items()))
+        """Makes the map from {published name: new name}."""
+        return cls(pairs=tuple((str(published), name) for published, name in plain.items()))
 
     def to_plain(self) -> dict[str, Any]:
-        """Returns {theirs: ours}."""
+        """Returns {published name: new name}."""
         return dict(self.pairs)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(Settings):
-    """Which dataset, and how it is to be read.
+    """The dataset and how to read it.
 
     Attributes:
         source: The name of a source.
-        name: What the rows of this collection are called among those of others; only within `collections`.
+        name: The name of this collection among others; only within `collections`.
         path: The table or folder; the synthetic source has none.
-        image: The column of image paths, of a user's own table.
-        label: The column of labels, of a user's own table.
-        group: The column of what must not be parted, such as the lesion or patient, of a user's own table; several
-            are joined: "lesion_id+patient_id". Without it a column named "group" is taken if the table has one;
-            otherwise each row is its own group.
-        group_by: What must not be parted in a publisher's collection; "both" joins what shares a lesion or a patient.
-            Without it, all that the collection tells.
-        role: "train_only" or "test" for every row; or, in a user's own table, the column that says so of some rows
-            (others: "train" or blank); without it, as for `group`, "role".
-        classes: The classes in their order, when a label outside them is an error; without it, those that occur.
-        classes_map: Which class each of the collection's classes is; rows of other classes are left out.
-        map: "usual" gives classes their usual names, whatever the collection calls them: NV, NEV and nevus are nv.
-            With `classes_map` it names the classes that the map lacks.
-        on_error: What a missing or unreadable image does: "refuse" the data, or "skip" the row with a warning.
-        size: The number of images that the synthetic source draws, or that are taken of another, in whole groups and
-            with its shares of the classes; without it, all.
-        seed: Of what is drawn or taken.
+        image: The column of image paths in a user's own table.
+        label: The column of labels in a user's own table.
+        group: The column of groups, such as lesions or patients, in a user's own table; several columns are joined:
+            "lesion_id+patient_id". Without it, a column named "group" is used if the table has one; otherwise each
+            row is its own group.
+        group_by: The groups of a publisher's collection; "both" joins rows that share a lesion or a patient. Without
+            it, all kinds of groups in the collection are joined.
+        role: "train_only" or "test" for every row; or, in a user's own table, the column that holds these for some
+            rows ("train" or blank for the others). Without it, a column named "role" is used if the table has one.
+        classes: The classes in their order; any other label is then an error. Without it, the classes that occur.
+        classes_map: The new name of each class of the collection; rows of other classes are left out.
+        map: "usual" gives classes their usual names: NV, NEV and nevus become nv. With `classes_map`, it names the
+            classes that the map lacks.
+        on_error: How to handle a missing or unreadable image: "refuse" the data, or "skip" the row with a warning.
+        size: The number of images to draw for the synthetic source, or to take from another source, in whole groups
+            and with its shares of the classes; without it, all.
+        seed: The seed for drawing or taking images.
         collections: The datasets that the source "several" joins.
 
     Raises:
-        ConfigError: A value cannot be right.
+        ConfigError: A value is invalid.
     """
 
     source: str = "synthetic"

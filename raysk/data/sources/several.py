@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysk.artifacts import digest_of, replacing
 from raysk.data.sources.base import Collection, register_source, sources
 from raysk.data.sources.classes import usual_name
-from raysk.data.sources.duplicates import without_doubles
+from raysk.data.sources.duplicates import without_duplicates
 from raysk.data.sources.groups import GROUP
 from raysk.data.sources.normalising import normalised
 from raysk.data.sources.settings import DataSettings
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 @register_source("several", reads=("path",))
 def read_several(settings: DataSettings, cache: Path) -> Collection:
-    """Reads each collection and joins the rows; the attribute "source" says where a row is from.
+    """Reads each collection and joins the rows; the attribute "source" holds the collection of each row.
 
-    Images and groups begin with the name of their collection, and a picture of several is there once (see
-    `duplicates`). The root is a folder of links, one a collection, so that the paths in the manifest, and with them its
-    digest, do not depend on where the collections lie.
+    The name of its collection is the prefix of each image and group, and duplicates are kept once (see `duplicates`).
+    The root is a folder with a link to each collection, so that the paths in the manifest, and therefore its digest,
+    do not depend on where the collections are.
     """
     names = [member.name or member.source for member in settings.collections]
     if len(names) < 2 or len(set(names)) < len(names):
@@ -46,9 +46,9 @@ def read_several(settings: DataSettings, cache: Path) -> Collection:
         replace(member, on_error="skip") if settings.on_error == "skip" else member for member in settings.collections
     ]
     parts = [_read(member, name, cache) for member, name in zip(members, names, strict=True)]
-    if settings.map is None and settings.classes_map is None:  # else the classes of all get their names later
+    if settings.map is None and settings.classes_map is None:  # otherwise all classes are renamed later
         _check_names_of_classes(names, parts)
-    parts, groups = without_doubles(names, parts)
+    parts, groups = without_duplicates(names, parts)
     return Collection(
         origin="+".join(names),
         root=_links(cache, {name: part.root for name, part in zip(names, parts, strict=True)}),
@@ -69,15 +69,15 @@ def _read(member: DataSettings, name: str, cache: Path) -> Collection:
         part = normalised(replace(collection, origin=f"{name}/{collection.origin}"), member)
     except (ConfigError, DataError) as error:
         settings = "|".join(field.name for field in fields(DataSettings))
-        told = re.sub(rf"\bdata\.(?=(?:{settings})\b)", f"data.{name}.", str(error))
-        raise type(error)(told if told != str(error) else f"{name}: {told}") from error
+        message = re.sub(rf"\bdata\.(?=(?:{settings})\b)", f"data.{name}.", str(error))
+        raise type(error)(message if message != str(error) else f"{name}: {message}") from error
     if not part.names:
         raise DataError(f"each collection must have rows, but {name} has none left: correct data.{name}.classes_map")
     return part
 
 
 def _prefixed(names: Sequence[str], columns: Sequence[Sequence[str | None]]) -> list[Any]:
-    """Returns the columns after one another, each value behind its collection's name; absolute paths stay."""
+    """Concatenates the columns, with the collection's name before each value; absolute paths stay."""
     return [
         value if value is None or Path(value).is_absolute() else f"{name}/{value}"
         for name, column in zip(names, columns, strict=True)
@@ -86,20 +86,20 @@ def _prefixed(names: Sequence[str], columns: Sequence[Sequence[str | None]]) -> 
 
 
 def _check_names_of_classes(names: Sequence[str], parts: Sequence[Collection]) -> None:
-    """Refuses classes that differ only in case; warns of those that are usually one."""
+    """Refuses classes that differ only in case; warns of classes with the same usual name."""
     first: dict[str, tuple[str, str]] = {}
     for name, part in zip(names, parts, strict=True):
         for label in sorted(set(part.labels)):
             other, other_name = first.setdefault(usual_name(label), (label, name))
             if label == other:
                 continue
-            told = f"{other!r} ({other_name}) and {label!r} ({name})"
+            pair = f"{other!r} ({other_name}) and {label!r} ({name})"
             if label.casefold() == other.casefold():
                 raise DataError(
-                    f"classes must differ in more than case, but got {told}: set data.map=usual, or data.{name}."
+                    f"classes must differ in more than case, but got {pair}: set data.map=usual, or data.{name}."
                     f"classes_map={{{label}: {other}}}"
                 )
-            logger.warning("%s stay two classes; data.map=usual makes them one", told)
+            logger.warning("%s stay two classes; data.map=usual joins them", pair)
 
 
 def _links(cache: Path, roots: dict[str, Path]) -> Path:

@@ -1,4 +1,4 @@
-"""A part of a collection, to try things on before days are spent on the whole."""
+"""Subsets of a collection, for quick trials before days of training on the whole."""
 
 import logging
 
@@ -16,19 +16,19 @@ def subset(collection: Collection, size: int, seed: int) -> Collection:
     """Returns about `size` rows of a normalised collection: whole groups, with its shares of each class and role.
 
     Args:
-        collection: Its labels are the classes, and its groups those that must not be parted.
-        size: The number of rows; since groups stay whole, a few more or less come out.
-        seed: Which of them.
+        collection: The normalised collection.
+        size: The number of rows; the result may have a few more or fewer, because groups stay whole.
+        seed: The seed of the choice.
 
     Raises:
-        ConfigError: There are fewer rows.
+        ConfigError: The collection has no more than `size` rows.
         DataError: A class would be lost.
     """
     num_rows = len(collection.names)
     if size >= num_rows:
         raise ConfigError(
             f"data.size must be less than the {num_rows} rows of {collection.origin}, but got {size}: remove it to "
-            "take them all"
+            "use them all"
         )
     kinds, kind_of = np.unique(_kinds(collection), return_inverse=True)
     group_names = collection.groupings.get(GROUP) or [str(image) for image in collection.images]
@@ -40,14 +40,14 @@ def subset(collection: Collection, size: int, seed: int) -> Collection:
     rows = np.flatnonzero(parts[members] == 0)
     if lost := set(collection.labels) - {collection.labels[row] for row in rows.tolist()}:
         raise DataError(
-            f"data.size must leave each class an image, but with {size} of {collection.origin} {min(lost)!r} has none: "
-            "raise it"
+            f"data.size must leave rows of each class, but with {size} rows of {collection.origin}, {min(lost)!r} has "
+            "none: raise it"
         )
-    logger.warning("%s: took %d of %d rows, as data.size asks", collection.origin, len(rows), num_rows)
+    logger.warning("%s: took %d of %d rows, because data.size is set", collection.origin, len(rows), num_rows)
     return collection.take(rows.tolist())
 
 
 def _kinds(collection: Collection) -> list[str]:
-    """Returns class and role of each row, in one word."""
+    """Returns the role and class of each row as one string."""
     roles = collection.roles or [""] * len(collection.names)
     return [f"{role}/{label}" for role, label in zip(roles, collection.labels, strict=True)]

@@ -1,4 +1,4 @@
-"""Image files that a collection keeps inside a larger file, unpacked once into the cache."""
+"""Unpacks images that a collection holds within larger files, once, into the cache."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -22,29 +22,29 @@ logger = logging.getLogger(__name__)
 
 
 def made_once(folder: Path, make: Callable[[], None]) -> None:
-    """Makes a folder unless it is there; `make` must let it appear only when it is whole.
+    """Makes a folder unless it exists; `make` must let it appear only when it is complete.
 
     Raises:
-        ArtifactError: It cannot be written.
+        ArtifactError: The folder cannot be written.
     """
     if folder.is_dir():
         return
     try:
         make()
     except ArtifactError:
-        if not folder.is_dir():  # else another process has made the same folder meanwhile
+        if not folder.is_dir():  # otherwise another process has made the same folder meanwhile
             raise
 
 
 def unpacked(cache: Path, name: str, files: Iterable[Path], write: Callable[[Path], None], about: Any = None) -> Path:
-    """Returns the folder in the cache that holds what `write` unpacks from these files, made at the first call.
+    """Returns the cache folder with the content that `write` unpacks from these files; the first call makes it.
 
     Args:
-        cache: Where.
-        name: How the folder's name begins.
-        files: The packed files; a folder is made anew when one of them changes.
+        cache: The cache.
+        name: The beginning of the folder's name.
+        files: The packed files; a change in any of them gives a new folder.
         write: Fills a new folder.
-        about: What else the content depends on, as a JSON value.
+        about: Everything else that the content depends on, as a JSON value.
     """
     paths = list(files)
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
@@ -63,5 +63,5 @@ def unpacked(cache: Path, name: str, files: Iterable[Path], write: Callable[[Pat
 
 
 def suffix_of(content: bytes) -> str:
-    """Returns the suffix for an image's bytes, blank for a format that is not known."""
+    """Returns the suffix for an image's bytes, blank for an unknown format."""
     return next((suffix for start, suffix in SIGNATURES.items() if content.startswith(start)), "")

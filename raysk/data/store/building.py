@@ -1,4 +1,4 @@
-"""Building image stores: in parallel, for several sizes at once, and from where an interrupted build was."""
+"""Builds image stores: in parallel and for several sizes at once; an interrupted build resumes."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,7 +10,16 @@ import pyarrow.compute as pc
 
 from raysk.artifacts import digest_of, locked, replacing, write_json
 from raysk.data.manifest import Manifest
-from raysk.data.store.chunks import Chunk, Spread, below, in_threads, left_to_do, make_chunks, read_chunk, remove_folder
+from raysk.data.store.chunks import (
+    Chunk,
+    Spread,
+    below,
+    in_threads,
+    make_chunks,
+    missing_chunks,
+    read_chunk,
+    remove_folder,
+)
 from raysk.data.store.image_store import BadImage, ImageStore, find_store, pixel_digest
 from raysk.data.store.shared_stores import publish
 from raysk.errors import ArtifactError, ConfigError, DataError, in_one_line
@@ -45,23 +54,23 @@ def build_stores(
     shared: str | None = None,
     spread: Spread = in_threads,
 ) -> tuple[list[ImageStore], list[BadImage]]:
-    """Finds the stores of these files at these sizes, or decodes every file once for all that are missing.
+    """Finds the stores of these files at these sizes, or decodes every file once for all missing sizes.
 
-    Files are known by path, bytes and time of change: a store is built anew when one of them changes. A build that was
-    interrupted goes on where it was. Of several processes on one machine one builds, and the others wait for it.
+    Files are identified by path, number of bytes and modification time: a change in any of them gives a new store. An
+    interrupted build resumes. If several processes on one machine need a store, one builds it and the others wait.
 
     Args:
-        manifest: Whose images.
+        manifest: The manifest of the images.
         sizes: Heights and widths in pixels.
-        cache: The folder of stores of this machine.
-        on_error: With unreadable images, "refuse" or "skip".
-        progress: Called with the numbers of images done and in all.
-        shared: A folder or an address such as s3://bucket/prefix that all machines see: a store that is there is copied
-            from it, and one that is built is copied to it.
-        spread: Who decodes; others than this machine need `shared`.
+        cache: The folder of stores on this machine.
+        on_error: How to handle unreadable images, "refuse" or "skip".
+        progress: Called with the number of images done and the total.
+        shared: A folder, or an address such as s3://bucket/prefix, that all machines reach: existing stores are copied
+            from it, and new stores are copied to it.
+        spread: Decodes the chunks; `shared` is required if it uses other machines.
 
     Returns:
-        The stores of the readable images, and the unreadable ones, whose rows the caller is to drop.
+        The stores of the readable images, and the unreadable images, whose rows the caller must drop.
 
     Raises:
         DataError: Images are unreadable and `on_error` is "refuse", or none is readable, or the disk is too full.
@@ -109,8 +118,8 @@ def _store_keys(manifest: Manifest, sizes: Sequence[int]) -> dict[int, str]:
             files.append([image, status.st_size, status.st_mtime_ns])
         except OSError:
             files.append([image, None, None])
-    named = digest_of(files)
-    return {size: digest_of({"files": named, "size": size, "version": FORMAT_VERSION}) for size in sizes}
+    files_digest = digest_of(files)
+    return {size: digest_of({"files": files_digest, "size": size, "version": FORMAT_VERSION}) for size in sizes}
 
 
 def _check_disk(num_images: int, sizes: Sequence[int], cache: Path) -> None:
@@ -120,14 +129,15 @@ def _check_disk(num_images: int, sizes: Sequence[int], cache: Path) -> None:
         raise ArtifactError(
             f"{cache} must be writable, but {error.strerror}: free space or choose another folder"
         ) from error
-    # Thrice for the largest: chunks, the collected pixels, and the store, which states its length before its pixels.
+    # The largest size is written three times: as chunks, as collected pixels, and as the store, whose file states its
+    # length before its pixels.
     needed = sum(num_images * size * size * 3 for size in sizes) + 2 * num_images * max(sizes) ** 2 * 3
     free = shutil.disk_usage(cache).free
     if needed > free:
-        told = " and ".join(f"{size} by {size}" for size in sizes)
+        shapes = " and ".join(f"{size} by {size}" for size in sizes)
         raise DataError(
-            f"the image store takes {needed / 1e9:.1f} GB while it is written ({num_images} images of {told} pixels "
-            f"of 3 bytes), but {cache} has {free / 1e9:.1f} GB free: free space, or take smaller images"
+            f"writing the image store needs {needed / 1e9:.1f} GB ({num_images} images of {shapes} pixels of 3 bytes), "
+            f"but {cache} has {free / 1e9:.1f} GB free: free space, or use smaller images"
         )
 
 
@@ -139,22 +149,22 @@ def _build(
     shared: str | None,
     spread: Spread,
 ) -> None:
-    """Has all chunks decoded that are not there yet, and puts the stores together."""
-    # Other machines need to reach the chunks; this one does not send them anywhere.
+    """Decodes the missing chunks, and assembles the stores from all chunks."""
+    # Only other machines need chunks in the shared folder; threads of this machine write them into its own cache.
     reachable = str(cache) if shared is None or spread is in_threads else shared
     place = below(reachable, f"building-{digest_of(keys)}")
     chunks = make_chunks(manifest.paths, list(keys), place)
-    left = left_to_do(chunks)
-    done = len(manifest) - sum(len(chunk.paths) for chunk in left)
-    for chunk in spread(left):
+    missing = missing_chunks(chunks)
+    done = len(manifest) - sum(len(chunk.paths) for chunk in missing)
+    for chunk in spread(missing):
         done += len(chunk.paths)
         if progress is not None:
             progress(done, len(manifest))
     for size, key in keys.items():
         if find_store(key, cache) is not None:
-            continue  # Another process has built this one meanwhile, with others beside it.
+            continue  # Another process has meanwhile built this size together with other sizes.
         folder = cache / f"store-{key}"
-        shutil.rmtree(folder, ignore_errors=True)  # A folder without its header is what somebody has left of a store.
+        shutil.rmtree(folder, ignore_errors=True)  # A folder without its header is the rest of a removed store.
         with replacing(folder) as temporary:
             temporary.mkdir()
             _write_store(temporary, chunks, size)
@@ -190,7 +200,7 @@ def _write_store(folder: Path, chunks: Sequence[Chunk], size: int) -> None:
 
 
 def _write_arrow(path: Path, collected: Path, rows: list[int], size: int) -> None:
-    """Writes one record batch, so that the pixels are one piece of memory when the file is mapped."""
+    """Writes one record batch, so that the pixels are contiguous in memory when the file is mapped."""
     pixel_type = pa.binary(size * size * 3)
     pixels = pa.memory_map(str(collected)).read_buffer() if rows else pa.py_buffer(b"")
     column = pa.FixedSizeBinaryArray.from_buffers(pixel_type, len(rows), [None, pixels])

@@ -1,7 +1,7 @@
-"""Decoding in chunks: the unit of work of a store, done in threads here or on other machines, and never twice.
+"""Decodes images in chunks, the unit of work of a store: in threads or on other machines, and never twice.
 
-A chunk is a run of rows. Whoever decodes it leaves one Arrow file for each size in a folder that all can reach; a build
-that was interrupted finds the chunks that are there.
+A chunk is a run of rows. Decoding it writes one Arrow file for each size into a folder that all machines reach, where a
+resumed build finds it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from pyarrow import fs
 
 from raysk.data.store.decoding import decode
 
-# Of decoded pixels: as many are in memory at once as there are threads.
+# Bytes of decoded pixels in a chunk; each thread holds one chunk in memory.
 CHUNK_BYTES = 16 * 2**20
 MOST_IMAGES = 256
 LEAST_IMAGES = 16
@@ -24,14 +24,14 @@ LEAST_IMAGES = 16
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows of a manifest, to be decoded.
+    """A run of rows of a manifest to decode.
 
     Args:
-        number: Its place among the chunks.
+        number: Its position among the chunks.
         first_row: The row of its first image.
-        paths: The files.
-        sizes: In pixels.
-        folder: Address of the folder for what comes of it.
+        paths: The image files.
+        sizes: The sizes in pixels.
+        folder: The address of the folder for its Arrow files.
     """
 
     number: int
@@ -41,20 +41,20 @@ class Chunk:
     folder: str
 
     def file(self, size: int) -> str:
-        """The name of the file with the pixels of one size."""
+        """Returns the name of the file with the pixels of one size."""
         return f"chunk-{self.number:06d}-{size}.arrow"
 
 
-# Has chunks decoded, wherever, and yields each of them as it is done.
+# Decodes chunks, on any machine, and yields each chunk when it is done.
 Spread = Callable[[Sequence[Chunk]], Iterable[Chunk]]
 
 
 def in_threads(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
-    """Decodes in this process; Pillow releases the interpreter lock while it decodes."""
+    """Decodes in threads of this process; Pillow releases the interpreter lock while it decodes."""
     with ThreadPoolExecutor(cpu_count()) as pool:
-        waiting = [pool.submit(decode_chunk, chunk) for chunk in chunks]
+        pending = [pool.submit(decode_chunk, chunk) for chunk in chunks]
         try:
-            for done in as_completed(waiting):
+            for done in as_completed(pending):
                 yield done.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -63,22 +63,22 @@ def in_threads(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
 def file_system(address: str) -> tuple[fs.FileSystem, str]:
     """Returns the file system of a folder or of an address such as s3://bucket/prefix, and the path there."""
     if "://" in address:
-        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(address)
-        return found
+        location: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(address)
+        return location
     return fs.LocalFileSystem(), str(Path(address).expanduser().absolute())
 
 
 def below(address: str, name: str) -> str:
-    """Returns the address of a name in a folder; what an address asks for behind a question mark stays behind it."""
-    # In the name of a plain folder it is a letter like others.
-    folder, mark, asked = address.partition("?") if "://" in address else (address, "", "")
-    return f"{folder.rstrip('/')}/{name}{mark}{asked}"
+    """Returns the address of a name below a folder; the query of an address, after its question mark, stays last."""
+    # In a plain path, a question mark is an ordinary character.
+    folder, mark, query = address.partition("?") if "://" in address else (address, "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{query}"
 
 
 def make_chunks(paths: Sequence[Path], sizes: Sequence[int], folder: str) -> list[Chunk]:
-    """Cuts files into chunks whose pixels fit into memory many times."""
-    bytes_an_image = sum(size * size * 3 for size in sizes)
-    length = min(MOST_IMAGES, max(LEAST_IMAGES, CHUNK_BYTES // bytes_an_image))
+    """Divides files into chunks, small enough that many of them fit into memory."""
+    bytes_per_image = sum(size * size * 3 for size in sizes)
+    length = min(MOST_IMAGES, max(LEAST_IMAGES, CHUNK_BYTES // bytes_per_image))
     starts = range(0, len(paths), length)
     return [
         Chunk(number, start, tuple(map(str, paths[start : start + length])), tuple(sizes), folder)
@@ -86,36 +86,36 @@ def make_chunks(paths: Sequence[Path], sizes: Sequence[int], folder: str) -> lis
     ]
 
 
-def left_to_do(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Returns the chunks of one folder that an earlier build has not left there."""
+def missing_chunks(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Returns the chunks that no earlier build has written; all chunks have the same folder."""
     files, root = file_system(chunks[0].folder)
     files.create_dir(root, recursive=True)
-    # One without content is what a power cut leaves of a file that was not on disk yet.
-    there = {info.base_name for info in files.get_file_info(fs.FileSelector(root)) if info.size}
-    return [chunk for chunk in chunks if not all(chunk.file(size) in there for size in chunk.sizes)]
+    # A power cut leaves an empty file if its content was not on disk yet.
+    written = {info.base_name for info in files.get_file_info(fs.FileSelector(root)) if info.size}
+    return [chunk for chunk in chunks if not all(chunk.file(size) in written for size in chunk.sizes)]
 
 
 def decode_chunk(chunk: Chunk) -> Chunk:
-    """Decodes the images of a chunk, and leaves a file for each size; returns the chunk."""
+    """Decodes the images of a chunk, and writes a file for each size; returns the chunk."""
     decoded = [decode(Path(path), list(chunk.sizes)) for path in chunk.paths]
     rows = pa.array(range(chunk.first_row, chunk.first_row + len(decoded)), pa.int64())
-    reasons = pa.array([one if isinstance(one, str) else None for one in decoded], pa.string())
+    reasons = pa.array([outcome if isinstance(outcome, str) else None for outcome in decoded], pa.string())
     for place, size in enumerate(chunk.sizes):
-        pixels = [None if isinstance(one, str) else one[place].tobytes() for one in decoded]
+        pixels = [None if isinstance(outcome, str) else outcome[place].tobytes() for outcome in decoded]
         table = pa.table({"row": rows, "reason": reasons, "pixels": pa.array(pixels, pa.binary(size * size * 3))})
         _write_whole(chunk, chunk.file(size), table)
     return chunk
 
 
 def read_chunk(chunk: Chunk, size: int) -> pa.Table:
-    """Returns what was decoded: row, reason (null where there are pixels), pixels."""
+    """Returns the table of a chunk: row, reason (null for a decoded image), pixels (null otherwise)."""
     files, root = file_system(chunk.folder)
     with files.open_input_file(f"{root}/{chunk.file(size)}") as source:
         return pa.ipc.open_file(source).read_all()
 
 
 def _write_whole(chunk: Chunk, name: str, table: pa.Table) -> None:
-    """Writes under a name of its own and moves it, so that a file is whole or absent."""
+    """Writes a temporary file and moves it, so that a file is whole or absent."""
     files, root = file_system(chunk.folder)
     temporary = f"{root}/.{name}.{uuid4().hex}"
     with files.open_output_stream(temporary) as sink, pa.ipc.new_file(sink, table.schema) as writer:

@@ -1,4 +1,4 @@
-"""From image files to pixels: upright, in RGB, square."""
+"""Decodes image files into pixels: upright, in RGB, square."""
 
 import io
 import re
@@ -13,17 +13,17 @@ from raysk.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 
-_OF_MEMORY = re.compile(r" <_io\.BytesIO object at \w+>")
+_MEMORY_FILE = re.compile(r" <_io\.BytesIO object at \w+>")
 
 
 def decode(path: Path, sizes: list[int]) -> list[Pixels] | str:
-    """Returns the pixels of an image file at every size, (size, size, 3), or the reason why it has none.
+    """Returns the pixels of an image file at every size, (size, size, 3), or the reason why it cannot be decoded.
 
     An image is turned upright, scaled so that its shorter side is `size`, and cropped to its centre. The file is read
-    once; what one size looks like does not depend on which others are asked for.
+    once; the pixels at one size do not depend on the other sizes.
 
     Raises:
-        DataError: The file is there and cannot be read now: that says nothing of the image, and is not to be kept.
+        DataError: The file exists but cannot be read now. This is no property of the image and must not be stored.
     """
     try:
         content = path.read_bytes()
@@ -31,19 +31,19 @@ def decode(path: Path, sizes: list[int]) -> list[Pixels] | str:
         return f"{type(error).__name__}: {error.strerror}"
     except OSError as error:
         raise DataError(
-            f"{path} must be readable, but {error.strerror}: mend what keeps it from being read, or remove its row"
+            f"{path} must be readable, but {error.strerror}: restore access to the file, or remove its row"
         ) from error
     try:
         return [_decode(content, size) for size in sizes]
     except UNREADABLE as error:
-        said = str(error).split("\n", 1)[0]
-        return f"{type(error).__name__}: {_OF_MEMORY.sub('', said)}"
+        reason = str(error).split("\n", 1)[0]
+        return f"{type(error).__name__}: {_MEMORY_FILE.sub('', reason)}"
 
 
 def _decode(content: bytes, size: int) -> Pixels:
     with Image.open(io.BytesIO(content)) as image:
         check_decodable(image)
-        image.draft("RGB", (size, size))  # lets JPEG skip detail that is not asked for
+        image.draft("RGB", (size, size))  # lets the JPEG decoder skip unneeded detail
         return _fit(upright(image), size)
 
 

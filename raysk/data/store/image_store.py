@@ -1,4 +1,4 @@
-"""The image store: every image decoded once to one size, and memory-mapped by whoever reads it."""
+"""The image store: every image decoded once to one size, and memory-mapped by its readers."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class BadImage:
     Attributes:
         row: Its row in the manifest that the store was built from.
         path: The file.
-        reason: What the decoder said.
+        reason: The message of the decoder.
     """
 
     row: int
@@ -33,12 +33,12 @@ class BadImage:
 
 
 class ImageStore:
-    """The decoded images of a manifest, all readable ones in the order of its rows; pickled as its path.
+    """The decoded, readable images of a manifest, in the order of its rows; pickled as its path.
 
     Attributes:
-        folder: Where the store lies.
+        folder: The folder of the store.
         pixels: The images, uint8 RGB, (N, size, size, 3), read-only and mapped from the file.
-        digest: Names the pixels and their size.
+        digest: The digest of the pixels and their size.
     """
 
     def __init__(self, folder: Path, pixels: Pixels, digest: str) -> None:
@@ -57,13 +57,13 @@ class ImageStore:
         """Maps a store that `build_store` wrote; no pixel is read yet.
 
         Raises:
-            ArtifactError: The folder is not a whole store.
+            ArtifactError: The folder is not a complete store.
         """
         header = read_json(folder / "store.json")
         try:
-            there = (folder / "images.arrow").stat().st_size
-            if there != header["bytes"]:
-                raise OSError(f"images.arrow has {there} of {header['bytes']} bytes")
+            num_bytes = (folder / "images.arrow").stat().st_size
+            if num_bytes != header["bytes"]:
+                raise OSError(f"images.arrow has {num_bytes} of {header['bytes']} bytes")
             batch = pa.ipc.open_file(pa.memory_map(str(folder / "images.arrow"))).get_batch(0)
         except (OSError, KeyError, pa.ArrowInvalid) as error:
             reason = str(error).split("\n", 1)[0]
@@ -74,7 +74,7 @@ class ImageStore:
 
     @property
     def key(self) -> str:
-        """What the store is found by, on any machine: files, size and format."""
+        """The key of the store on any machine, a digest of files, size and format."""
         return self.folder.name.removeprefix("store-")
 
     @cached_property
@@ -83,10 +83,10 @@ class ImageStore:
         return [BadImage(**image) for image in read_json(self.folder / "store.json")["bad"]]
 
     def verify(self) -> None:
-        """Reads every pixel, and confirms that they are those that were decoded.
+        """Reads every pixel, and checks them against the digest.
 
         Raises:
-            ArtifactError: They are not.
+            ArtifactError: The pixels do not match it.
         """
         digest = pixel_digest(self.pixels.shape[1])
         flat = self.pixels.reshape(-1)
@@ -99,10 +99,10 @@ class ImageStore:
 
 
 def find_store(key: str, cache: Path, shared: str | None = None) -> ImageStore | None:
-    """Returns the store of a key, copied from what all machines share where this one has not got it; None without.
+    """Returns the store of a key, copied from `shared` if this machine lacks it; None if it does not exist.
 
     Raises:
-        ArtifactError: It is damaged, or cannot be copied.
+        ArtifactError: The store is damaged, or cannot be copied.
     """
     folder = cache / f"store-{key}"
     if not (folder / "store.json").is_file() and shared is not None:
@@ -113,5 +113,5 @@ def find_store(key: str, cache: Path, shared: str | None = None) -> ImageStore |
 
 
 def pixel_digest(size: int) -> "hashlib.blake2b":
-    """Returns the digest of no pixels at a size, to be updated with the bytes of one image after the other."""
+    """Returns the initial digest for a size, to update with the bytes of each image in turn."""
     return hashlib.blake2b(f"{size}".encode(), digest_size=8)

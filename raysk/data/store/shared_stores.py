@@ -1,4 +1,4 @@
-"""Stores that several machines share: what one has decoded the others copy, from a folder or from object storage."""
+"""Shared stores: one machine decodes, and the others copy the store from a folder or from object storage."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +10,18 @@ from raysk.artifacts import replacing
 from raysk.data.store.chunks import below, file_system
 from raysk.errors import ArtifactError, in_one_line
 
-FILES = ("images.arrow", "store.json")  # the last one says that the first is whole
+FILES = ("images.arrow", "store.json")  # the second is written last, and marks the first as complete
 
 
 def publish(folder: Path, shared: str) -> None:
-    """Copies a store to where all machines see it, unless it is there.
+    """Copies a store to the shared folder, unless it is already there.
 
     Args:
-        folder: Of the store, on this machine.
-        shared: Folder or address.
+        folder: The folder of the store on this machine.
+        shared: The shared folder or address.
 
     Raises:
-        ArtifactError: It cannot be written.
+        ArtifactError: The shared folder cannot be written.
     """
     try:
         files, root = file_system(below(shared, folder.name))
@@ -37,15 +37,15 @@ def publish(folder: Path, shared: str) -> None:
 
 
 def fetch(folder: Path, shared: str, check: Callable[[Path], None]) -> bool:
-    """Copies a store from where all machines see it; returns False where it is not there.
+    """Copies a store from the shared folder; returns False if it is not there.
 
     Args:
-        folder: Of the store, on this machine.
-        shared: Folder or address.
-        check: Raises `ArtifactError` of a folder that is no whole store.
+        folder: The folder of the store on this machine.
+        shared: The shared folder or address.
+        check: Raises `ArtifactError` for a folder that is not a complete store.
 
     Raises:
-        ArtifactError: It cannot be read, is damaged, or cannot be written here.
+        ArtifactError: The store cannot be read, is damaged, or cannot be written here.
     """
     try:
         files, root = file_system(below(shared, folder.name))
@@ -59,7 +59,7 @@ def fetch(folder: Path, shared: str, check: Callable[[Path], None]) -> bool:
                 check(temporary)
             except ArtifactError as error:
                 raise ArtifactError(
-                    f"stores={shared} must have whole stores, but {folder.name} is damaged: remove it there"
+                    f"stores={shared} must have complete stores, but {folder.name} is damaged: remove it there"
                 ) from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"stores={shared} must be readable, but {in_one_line(error)}: correct stores") from error

@@ -1,4 +1,4 @@
-"""Losses by name; a new loss is one class in a file of this folder, with one decorator."""
+"""Losses by name; a new loss is one decorated class in a file of this folder."""
 
 from raysk.parts.losses.base import EmbeddingLoss, LogitLoss, Loss, losses
 from raysk.registry import import_modules

@@ -1,4 +1,4 @@
-"""What every loss is: settings that can be written down, and a module that they build for one training fold."""
+"""Base classes of losses: settings that can be saved, and the module that they build for one training fold."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,32 +15,32 @@ from raysk.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Loss(Settings, ABC):
-    """Settings of one loss; derive from `LogitLoss` or `EmbeddingLoss`, and write `module`."""
+    """Settings of one loss; derive from `LogitLoss` or `EmbeddingLoss`, and implement `module`."""
 
     reads: ClassVar[Literal["logits", "embeddings"]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogitLoss(Loss):
-    """A loss on the output of a head: forward(logits (B, C), labels (B,)) gives a scalar.
+    """A loss on the output of a head: forward(logits (B, C), labels (B,)) returns a scalar.
 
-    Hundreds of heads are fitted at once, each with settings of its own: two modules of one class must differ in the
-    values of their buffers only, and forward must not branch on a value, so that `torch.vmap` runs over both.
+    Hundreds of heads with different settings are fitted at once. So two modules of one class may differ only in the
+    values of their buffers, and forward must not branch on a value: `torch.vmap` runs over both.
     """
 
     reads: ClassVar[Literal["logits", "embeddings"]] = "logits"
 
     @property
     def head(self) -> Mapping[str, Any] | None:
-        """The head that the loss is made for, as a recipe names it; None where any will do."""
+        """The head that the loss requires, as a recipe names it; None if any head fits."""
         return None
 
     def build(self, class_counts: Tensor) -> nn.Module:
         """Returns the loss for one training fold.
 
         Args:
-            class_counts: Rows of each class in the training rows of the fold, (C,). Never of other rows: they would
-                leak the class shares of the held-out part.
+            class_counts: Training rows of the fold in each class, (C,). Other rows must not count: they would leak the
+                class shares of the held-out part.
 
         Raises:
             DataError: A class has no rows.
@@ -49,14 +49,14 @@ class LogitLoss(Loss):
 
     @abstractmethod
     def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module for class counts (C,) that are positive, in float64, on the CPU."""
+        """Returns the module for class counts (C,): positive, in float64, on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingLoss(Loss):
-    """A loss on several views of each image: forward(embeddings (B, V, D), labels (B,)) gives a scalar.
+    """A loss on several views of each image: forward(embeddings (B, V, D), labels (B,)) returns a scalar.
 
-    Embeddings have length one. `least_views` is the smallest V with which the loss can learn from every batch.
+    Embeddings have unit length. `least_views` is the smallest V with which the loss can learn from every batch.
     """
 
     reads: ClassVar[Literal["logits", "embeddings"]] = "embeddings"
@@ -76,27 +76,27 @@ class EmbeddingLoss(Loss):
 
     @abstractmethod
     def module(self, counts: Tensor, width: int) -> nn.Module:
-        """Returns the module for class counts (C,) that are positive, in float64, on the CPU, and D."""
+        """Returns the module for class counts (C,), positive, in float64, on the CPU, and embeddings of this width."""
 
 
 class ScheduledLoss(nn.Module, ABC):
-    """A loss that changes in the course of training; the training loop calls `begin_epoch` before each epoch."""
+    """A loss that changes during training; the training loop calls `begin_epoch` before each epoch."""
 
     @abstractmethod
     def begin_epoch(self, done: float) -> None:
-        """Takes note of the share of all epochs that is done, in [0, 1)."""
+        """Receives the share of the epochs that is done, in [0, 1)."""
 
 
 losses: Registry[type[Loss]] = Registry("loss")
 
 
 def at_least_single(values: Tensor) -> Tensor:
-    """Returns half-precision values in float32, in which sums of exponentials keep their digits; others as they are."""
+    """Returns half-precision values in float32, where sums of exponentials keep their digits; others unchanged."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _checked_counts(class_counts: Tensor) -> Tensor:
-    # In double precision, since the tests of the formulas are; forward() takes the precision of its input.
+    # Double precision, as in the tests of the formulas; forward() uses the precision of its input.
     counts = class_counts.detach().double().cpu()
     empty = torch.nonzero(~(counts > 0)).flatten().tolist()
     if empty:

@@ -1,4 +1,4 @@
-"""Contrastive losses with a learnable centre for each class, so that no batch lacks a class: BCL and PaCo."""
+"""Contrastive losses with a learnable centre for each class, so that every batch has every class: BCL and PaCo."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,10 +22,10 @@ class BCL(EmbeddingLoss):
 
         L_i = -mean_{p in P(i)} log[ exp(z_i.z_p / tau) / sum_k mean_{a in B_k, a != i} exp(z_i.z_a / tau) ]
 
-    B_k holds the views of class k in the batch and its centre, P(i) the members of the anchor's class but i. In the
-    denominator each class has one vote, whatever its size, and one that the batch lacks has its centre's. The anchors
-    are the views. The paper takes the centres from a classifier's weights through a network; ours are free parameters
-    of the loss, of unit length. Zhu et al. weigh cross entropy 1 and this loss 0.35.
+    B_k holds the centre of class k and its views in the batch; P(i) is the B_k of the anchor's class without i. In the
+    denominator all classes have equal weight, whatever their size; the centre stands in for a class that the batch
+    lacks. The anchors are the views. The paper computes the centres from a classifier's weights with a network; ours
+    are free parameters of the loss, of unit length. Zhu et al. weight cross entropy by 1 and this loss by 0.35.
 
     Args:
         temperature: tau. The paper publishes 0.1.
@@ -34,8 +34,8 @@ class BCL(EmbeddingLoss):
     temperature: Temperature = 0.1
 
     def module(self, counts: Tensor, width: int) -> nn.Module:
-        """Returns the module; of the class counts only their number enters."""
-        return _BCL(_first_centres(len(counts), width), self.temperature)
+        """Returns the module; it uses the number of classes, but not their counts."""
+        return _BCL(_initial_centres(len(counts), width), self.temperature)
 
 
 @losses.register("paco")
@@ -48,16 +48,16 @@ class PaCo(EmbeddingLoss):
         L_i = -[beta l_{y_i} + alpha sum_{p in P(i)} s_p] / (beta + alpha |P(i)|)
               + log[ sum_k exp(l_k) + gamma sum_{a != i} exp(s_a) ]
 
-    P(i) holds the other views of the class. alpha 0, gamma 0, beta 1, supt 1 is balanced softmax with the centres c_k
-    as a classifier without bias. The centres are parameters of the loss, of any length; the paper reads its logits
-    from the features, ours from the embeddings. Ours has no momentum queue: the views are those of the batch.
+    P(i) holds the other views of the class. With alpha 0, gamma 0, beta 1 and supt 1 it is balanced softmax with the
+    centres c_k as a classifier without bias. The centres are parameters of the loss, of any length; the paper computes
+    its logits from the features, ours from the embeddings. Ours has no momentum queue: it uses the views of the batch.
 
     Args:
         alpha: Weight of each positive view. The paper publishes 0.05 for ImageNet-LT, 0.02 for CIFAR.
-        beta: Weight of the own class's centre.
+        beta: Weight of the centre of the anchor's class.
         gamma: Weight of the views in the denominator.
         supt: Temperature of the centres.
-        temperature: tau, of the views. The released code has 0.2 for ImageNet-LT, 0.05 for CIFAR.
+        temperature: tau, of the views. The released code uses 0.2 for ImageNet-LT, 0.05 for CIFAR.
     """
 
     alpha: Share = 0.05
@@ -67,12 +67,12 @@ class PaCo(EmbeddingLoss):
     temperature: Temperature = 0.2
 
     def module(self, counts: Tensor, width: int) -> nn.Module:
-        """Returns the module for class counts (C,) and embeddings of that width."""
-        return _PaCo(self, _first_centres(len(counts), width), (counts / counts.sum()).log())
+        """Returns the module for class counts (C,) and embeddings of this width."""
+        return _PaCo(self, _initial_centres(len(counts), width), (counts / counts.sum()).log())
 
 
-def _first_centres(num_classes: int, width: int) -> Tensor:
-    """Returns unit vectors (C, D) in random directions, the same ones on every worker."""
+def _initial_centres(num_classes: int, width: int) -> Tensor:
+    """Returns unit vectors (C, D) in random directions, the same on every worker."""
     random = torch.Generator().manual_seed(0)
     return unit_length(torch.randn((num_classes, width), generator=random))
 
@@ -92,7 +92,7 @@ class _BCL(PreciseLoss):
 
         classes = torch.arange(len(centres), device=labels.device)
         num_members = num_views * labels.bincount(minlength=len(centres)) + 1  # (C,)
-        # An anchor is no member of its own class: (C, C), from the class of the anchor to that of the other.
+        # An anchor does not count as a member of its class: (C, C), the anchor's class by the other's class.
         log_weights = -(num_members - torch.eye(len(centres)).to(num_members)).to(embeddings).log()
         log_weights = log_weights[:, torch.cat([labels.repeat_interleave(num_views), classes])]
         denominators = log_denominators(embeddings, self.temperature, centres, log_weights, labels)
@@ -109,15 +109,17 @@ class _PaCo(PreciseLoss):
         self.register_buffer("log_shares", log_shares, persistent=False)
 
     def loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        of = self.settings
+        settings = self.settings
         centres, log_shares = self.centres.to(embeddings), self.log_shares.to(embeddings)
         means, num_positives = positive_means(embeddings, same_label(labels))
         own_centre = (embeddings * centres[labels][:, None]).sum(dim=2) + log_shares[labels][:, None]  # (B, V)
-        sums = of.beta * own_centre / of.supt + of.alpha * num_positives * means / of.temperature
-        means = sums / (of.beta + of.alpha * num_positives)
+        sums = (
+            settings.beta * own_centre / settings.supt + settings.alpha * num_positives * means / settings.temperature
+        )
+        means = sums / (settings.beta + settings.alpha * num_positives)
 
         num_views = len(labels) * embeddings.shape[1]
-        log_gamma = embeddings.new_tensor(of.gamma).log().expand(num_views)
-        log_weights = torch.cat([log_gamma, log_shares / of.supt])
-        scaled = centres * (of.temperature / of.supt)  # log_denominators divides by tau
-        return (log_denominators(embeddings, of.temperature, scaled, log_weights) - means).mean()
+        log_gamma = embeddings.new_tensor(settings.gamma).log().expand(num_views)
+        log_weights = torch.cat([log_gamma, log_shares / settings.supt])
+        scaled = centres * (settings.temperature / settings.supt)  # log_denominators divides by tau
+        return (log_denominators(embeddings, settings.temperature, scaled, log_weights) - means).mean()

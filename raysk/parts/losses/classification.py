@@ -1,4 +1,4 @@
-"""Losses on logits: cross entropy with weights and smoothing, focal loss, and the two that shift logits by class."""
+"""Losses on logits: cross entropy with weights and smoothing, focal loss, and two losses that shift logits by class."""
 
 import math
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ Smoothing = Annotated[float, Between(0.0, 1.0, open_high=True)]
 class CrossEntropy(LogitLoss):
     """Cross entropy: sum_i w_{y_i} (-log p_{i, y_i}) / sum_i w_{y_i}.
 
-    The weighted mean divides by the weights of the batch, as torch does, so a batch of one class has the loss of
-    unweighted cross entropy. Smoothing follows torch, too: the target is 1 - label_smoothing for the label and
-    label_smoothing / C more for every class k, whose term is weighted by w_k.
+    As in torch, the weighted mean divides by the weights of the batch, so a batch of one class has the loss of
+    unweighted cross entropy. Smoothing follows torch, too: the target is 1 - label_smoothing for the label plus
+    label_smoothing / C for every class k, and the term of class k is weighted by w_k.
 
     Args:
         weights: Name of the class weights.
-        beta: Of the weights "effective" only.
-        label_smoothing: Share of the target that goes to all classes alike.
+        beta: Parameter of the weights "effective" only.
+        label_smoothing: Share of the target that is spread evenly over all classes.
     """
 
     weights: WeightName = "none"
@@ -43,10 +43,10 @@ class CrossEntropy(LogitLoss):
 class ClassBalanced(LogitLoss):
     """Cross entropy weighted by (1 - beta) / (1 - beta^n_k): Cui et al. 2019, with the softmax.
 
-    The same loss as cross entropy with the weights "effective"; it has a name of its own since it is compared as one.
+    It equals cross entropy with the weights "effective"; it has its own name because comparisons list it.
 
     Args:
-        beta: From 0, where all classes weigh the same, towards 1, where they weigh 1 / n_k. Published: 0.9 to 0.9999.
+        beta: 0 weights all classes equally; towards 1 the weights approach 1 / n_k. Published: 0.9 to 0.9999.
     """
 
     beta: EffectiveBeta = 0.999
@@ -61,13 +61,13 @@ class ClassBalanced(LogitLoss):
 class Focal(LogitLoss):
     """Focal loss in its softmax form: (1/B) sum_i w_{y_i} (1 - p_{i, y_i})^gamma (-log p_{i, y_i}).
 
-    Lin et al. 2017, equation 5; with class weights as in Le et al. 2020. The mean divides by B and not by the weights,
-    as published. gamma 0 is cross entropy. The default gamma is our choice for Le et al., who do not give one.
+    Lin et al. 2017, equation 5; with class weights as in Le et al. 2020. The mean divides by B, not by the weights, as
+    published. With gamma 0 it is cross entropy. The default gamma is our choice; Le et al. do not give one.
 
     Args:
-        gamma: How strongly rows that are already right are left out.
+        gamma: How strongly rows that are already classified well are discounted.
         weights: Name of the class weights.
-        beta: Of the weights "effective" only.
+        beta: Parameter of the weights "effective" only.
     """
 
     gamma: Annotated[float, Between(0.0, 20.0)] = 2.0
@@ -95,7 +95,7 @@ class LogitAdjustment(LogitLoss):
     """Cross entropy of z + tau log(n_k / N): Menon et al. 2021, equation 10. tau 1 is balanced softmax.
 
     Args:
-        tau: How much of the class shares is taken out of the logits.
+        tau: Strength of the shift by the log class shares.
     """
 
     tau: Annotated[float, Between(0.0, 10.0)] = 1.0
@@ -110,8 +110,8 @@ class LogitAdjustment(LogitLoss):
 class LabelAwareSmoothing(LogitLoss):
     """Cross entropy whose target is 1 - eps_y for the label y and eps_y / (C - 1) for each other class.
 
-    Zhong et al. 2021, in the concave form: the larger the class, the larger eps, against the
-    overconfidence of a classifier in its common classes.
+    Zhong et al. 2021, in the concave form: eps grows with the size of the class, against a classifier's
+    overconfidence in its common classes.
 
     Args:
         head_smoothing: eps of the largest class.
@@ -129,7 +129,7 @@ class LabelAwareSmoothing(LogitLoss):
 def class_smoothing(counts: Tensor, head: float, tail: float) -> Tensor:
     """Returns eps_k = tail + (head - tail) sin(pi (n_k - n_min) / (2 (n_max - n_min))), (C,).
 
-    Classes of equal counts all are tail classes: the fraction is then 0/0, and 0 is our choice.
+    If all counts are equal, the fraction is 0/0. Our choice is 0: all classes are tail classes.
 
     Args:
         counts: Rows of each class, (C,).
@@ -137,7 +137,7 @@ def class_smoothing(counts: Tensor, head: float, tail: float) -> Tensor:
         tail: eps of the smallest class.
     """
     smallest = counts.min()
-    # Counts are whole numbers, so the clamp acts on equal counts only.
+    # Counts are whole numbers, so the clamp changes equal counts only.
     fraction = (counts - smallest) / (counts.max() - smallest).clamp_min(1)
     return tail + (head - tail) * torch.sin(math.pi / 2 * fraction)
 
@@ -145,7 +145,7 @@ def class_smoothing(counts: Tensor, head: float, tail: float) -> Tensor:
 def centred(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Returns z - max z, (B, C), and the logarithm of the sum of its exponentials, (B,): log p is their difference.
 
-    A row of few classes is too short for torch's log_softmax, which takes four times as long to the same digits.
+    For few classes torch's log_softmax takes four times as long and gives the same digits.
     """
     logits = at_least_single(logits)
     shifted = logits - logits.detach().amax(dim=1, keepdim=True)  # a shift of all logits has no gradient
@@ -153,13 +153,13 @@ def centred(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def label_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns -log p of the label for logits (B, C) and labels (B,), as (B,) in float32 at least."""
+    """Returns -log p of the label for logits (B, C) and labels (B,), as (B,) in at least float32."""
     shifted, log_total = centred(logits)
     return log_total - shifted.gather(1, labels[:, None]).squeeze(1)
 
 
-# All that two modules of one class differ in is a buffer, so that many heads are fitted as one (see LogitLoss). The
-# buffers follow from the settings and the class counts, so a checkpoint need not hold them.
+# Two modules of one class differ in buffers only, so that many heads are fitted as one (see LogitLoss). The buffers
+# follow from the settings and the class counts, so a checkpoint need not hold them.
 
 
 class _WeightedCrossEntropy(nn.Module):
@@ -174,11 +174,11 @@ class _WeightedCrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         shifted, log_total = centred(logits)
         weights, smoothing = self.weights.to(log_total), self.smoothing.to(log_total)
-        of_rows = weights[labels]  # (B,)
-        of_labels = (of_rows * (log_total - shifted.gather(1, labels[:, None]).squeeze(1))).sum()
-        # Summed over the rows first, smoothing costs no further (B, C).
-        of_all = weights.sum() * log_total.sum() - (weights * shifted.sum(dim=0)).sum()
-        return ((1 - smoothing) * of_labels + smoothing / len(weights) * of_all) / of_rows.sum()
+        row_weights = weights[labels]  # (B,)
+        label_sum = (row_weights * (log_total - shifted.gather(1, labels[:, None]).squeeze(1))).sum()
+        # Summing over the rows first saves smoothing another (B, C).
+        class_sum = weights.sum() * log_total.sum() - (weights * shifted.sum(dim=0)).sum()
+        return ((1 - smoothing) * label_sum + smoothing / len(weights) * class_sum) / row_weights.sum()
 
 
 class _FocalLoss(nn.Module):
@@ -192,8 +192,8 @@ class _FocalLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         entropy = label_entropy(logits, labels)
-        # At p = 1 a power below one has an infinite slope, and infinity times zero would be the gradient: the clamp
-        # makes it zero times a large number.
+        # At p = 1 a power below one has an infinite slope, and the gradient would be infinity times zero: the clamp
+        # makes it a large number times zero.
         miss = (-torch.expm1(-entropy)).clamp_min(torch.finfo(entropy.dtype).tiny)  # 1 - p, (B,)
         return (self.weights.to(entropy)[labels] * miss ** self.gamma.to(entropy) * entropy).mean()
 
@@ -220,7 +220,7 @@ class _SmoothedCrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         shifted, log_total = centred(logits)
         num_classes = logits.shape[1]
-        of_label = log_total - shifted.gather(1, labels[:, None]).squeeze(1)  # (B,)
-        of_all = num_classes * log_total - shifted.sum(dim=1)  # (B,)
-        each_other = self.smoothing.to(log_total)[labels] / (num_classes - 1)  # (B,), the target of one other class
-        return ((1 - num_classes * each_other) * of_label + each_other * of_all).mean()
+        label_terms = log_total - shifted.gather(1, labels[:, None]).squeeze(1)  # (B,)
+        class_sums = num_classes * log_total - shifted.sum(dim=1)  # (B,)
+        other_target = self.smoothing.to(log_total)[labels] / (num_classes - 1)  # (B,), of each other class
+        return ((1 - num_classes * other_target) * label_terms + other_target * class_sums).mean()

@@ -1,7 +1,7 @@
 """Losses on embeddings that pull positives together and push all others apart: SupCon and SimCLR.
 
-Both are `contrastive_formula`, of other positives. Training computes it by `similarities.contrastive_loss`, which never
-holds the (B V, B V) matrix of similarities and all its gradients at once; tests hold the two together.
+Both are `contrastive_formula`, with different positives. Training uses `similarities.contrastive_loss`, which never
+holds the whole (B V, B V) matrix of similarities with its gradients; tests compare the two functions.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ Temperature = Annotated[float, Between(0.001, 10.0)]
 
 
 def contrastive_formula(embeddings: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """Returns Khosla et al. 2020, equation 2, as it is written; anchors without a positive are left out.
+    """Returns the loss of Khosla et al. 2020, equation 2, as written; anchors without a positive are left out.
 
     L = mean_i  -1/|P(i)| sum_{p in P(i)} log( exp(z_i z_p / tau) / sum_{a != i} exp(z_i z_a / tau) )
 
     Args:
-        embeddings: z, of length one, (B, V, D).
+        embeddings: z, of unit length, (B, V, D).
         keys: What positives share: the class for SupCon, the image for SimCLR, (B,).
         temperature: tau.
     """
@@ -44,13 +44,13 @@ class SupCon(EmbeddingLoss):
     """Supervised contrastive loss: Khosla et al. 2020, equation 2 (L_out); positives are the views of the same class.
 
     Args:
-        temperature: tau; small values weigh the hardest negatives most. Chen et al. 2022 publish 0.07.
+        temperature: tau; small values weight the hardest negatives most. Chen et al. 2022 publish 0.07.
     """
 
     temperature: Temperature = 0.07
 
     def module(self, counts: Tensor, width: int) -> nn.Module:
-        """Returns the module; neither the class counts nor the width enter."""
+        """Returns the module; it uses neither class counts nor width."""
         return _SupCon(self.temperature)
 
 
@@ -67,7 +67,7 @@ class SimCLR(EmbeddingLoss):
     temperature: Temperature = 0.5
 
     def module(self, counts: Tensor, width: int) -> nn.Module:
-        """Returns the module; class counts, width and labels do not enter."""
+        """Returns the module; it uses no class counts, width or labels."""
         return _SimCLR(self.temperature)
 
 
@@ -86,5 +86,5 @@ class _SimCLR(PreciseLoss):
         self.temperature = temperature
 
     def loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        alone = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        return contrastive_loss(embeddings, alone, self.temperature)
+        same_image = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        return contrastive_loss(embeddings, same_image, self.temperature)

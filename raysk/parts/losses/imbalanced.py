@@ -1,4 +1,4 @@
-"""Contrastive losses that choose positives so that large classes do not rule: KCL and supervised minority."""
+"""Contrastive losses that choose positives so that large classes do not dominate: KCL and supervised minority."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -19,10 +19,10 @@ MostPositives = Annotated[int, Between(1, 10_000)]
 class KCL(EmbeddingLoss):
     """Contrastive loss with k positives of the class: Kang et al. 2021, equation 4, in expectation over the draw.
 
-    The paper draws k of an anchor's n positives in other images at random, besides the other views of its own image, so
-    that the anchors of a large class do not have more positives than those of a small one. The loss is linear in the
-    positives, so its mean over all draws is known: each of the n counts min(k, n) / n. Ours is that mean. It has the
-    gradient that the random loss has on average, without its noise, and does not depend on the order of the batch.
+    The paper draws k of an anchor's n positives in other images at random, and adds the other views of its own image,
+    so that anchors of a large class do not have more positives than anchors of a small class. The loss is linear in
+    the positives, so its mean over all draws is known: each of the n counts min(k, n) / n. Ours is that mean. Its
+    gradient is the mean gradient of the random loss, without noise, and does not depend on the order of the batch.
 
     Args:
         positives: k. Kang et al. publish 6.
@@ -33,7 +33,7 @@ class KCL(EmbeddingLoss):
     temperature: Temperature = 0.07
 
     def module(self, counts: Tensor, width: int) -> nn.Module:
-        """Returns the module; neither the class counts nor the width enter."""
+        """Returns the module; it uses neither class counts nor width."""
         return _KCL(self.positives, self.temperature)
 
 
@@ -42,9 +42,9 @@ class KCL(EmbeddingLoss):
 class SupMin(EmbeddingLoss):
     """Supervised contrast for the minority only: Mildenberger et al. 2025, section 4.1.
 
-    A view's positives are the views of its class if the class is small, and the other views of its image if not: where
-    most of a batch is one class, labels would pull nearly everything into one point. The paper has two classes. Ours:
-    with more of them, those with fewer than N / C training rows are small; with classes of equal size none is.
+    The positives of a view are the views of its class if the class is small, else the other views of its image: if one
+    class fills most of a batch, labels would pull nearly everything into one point. The paper has two classes. Ours:
+    among several classes, those with fewer than N / C training rows are small; if all sizes are equal, none is.
 
     Args:
         temperature: tau; the default is that of SupCon, our choice.
@@ -54,7 +54,7 @@ class SupMin(EmbeddingLoss):
     temperature: Temperature = 0.07
 
     def module(self, counts: Tensor, width: int) -> nn.Module:
-        """Returns the module for class counts (C,); the width does not enter."""
+        """Returns the module for class counts (C,); it does not use the width."""
         return _SupMin(counts < counts.mean(), self.temperature)
 
 
@@ -77,6 +77,6 @@ class _SupMin(PreciseLoss):
         self.temperature = temperature
 
     def loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        alone = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        same = alone | (same_label(labels) & self.is_small[labels])
+        same_image = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        same = same_image | (same_label(labels) & self.is_small[labels])
         return contrastive_loss(embeddings, same, self.temperature)

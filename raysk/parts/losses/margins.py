@@ -1,4 +1,4 @@
-"""A loss that keeps the rare classes at a distance from the border between classes: LDAM."""
+"""A loss that gives rare classes a larger margin to the decision boundary: LDAM."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from raysk.settings import Between
 @losses.register("ldam")
 @dataclass(frozen=True, kw_only=True)
 class LDAM(LogitLoss):
-    """LDAM-DRW: cross entropy of z - s m_y 1_y, with class-balanced weights from late in training on.
+    """LDAM-DRW: cross entropy of z - s m_y 1_y, with class-balanced weights late in training.
 
-    Cao et al. 2019, algorithm 1. The logits z are those of a cosine head of the same scale, z = s cos,
-    so that the margins m are in units of the cosine: put it on the head "cosine" with scale s. The late weights are
-    those of Cui et al. 2019, and as in `CrossEntropy` the mean divides by the weights of the batch.
+    Cao et al. 2019, algorithm 1. The logits z are those of a cosine head of the same scale, z = s cos, so that the
+    margins m are in units of the cosine: use the head "cosine" with scale s. The late weights are those of Cui et al.
+    2019; as in `CrossEntropy`, the mean divides by the weights of the batch.
 
     Args:
         max_margin: Margin of the smallest class.
-        scale: s, that of the cosine head.
-        beta: Of the class-balanced weights.
-        defer: Share of the epochs before the weights start; 1 is never. Published: 160 of 200 epochs.
+        scale: s, of the cosine head.
+        beta: Parameter of the class-balanced weights.
+        defer: Share of the epochs before the weights apply; 1 never applies them. Published: 160 of 200 epochs.
     """
 
     max_margin: Annotated[float, Between(0.0, 10.0, open_low=True)] = 0.5
@@ -70,12 +70,12 @@ class _MarginCrossEntropy(ScheduledLoss):
         self.begin_epoch(0.0)
 
     def begin_epoch(self, done: float) -> None:
-        """Sets the weights of the coming epoch in place; `done` is the share of all epochs that is done, in [0, 1)."""
+        """Sets the weights of the next epoch in place; `done` is the share of the epochs that is done, in [0, 1)."""
         self.weights.copy_(torch.where(self.defer <= done, self.late_weights, 1.0))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = at_least_single(logits)
         margins = self.margins.to(logits)[labels, None]  # (B, 1)
         entropy = label_entropy(logits.scatter_add(1, labels[:, None], -margins), labels)  # (B,)
-        of_rows = self.weights.to(logits)[labels]  # (B,)
-        return (of_rows * entropy).sum() / of_rows.sum()
+        row_weights = self.weights.to(logits)[labels]  # (B,)
+        return (row_weights * entropy).sum() / row_weights.sum()

@@ -1,4 +1,4 @@
-"""What the losses on embeddings share: their precision, means over positives, and all pairs in little memory."""
+"""Tools of the losses on embeddings: precision, means over positives, and sums over all pairs in little memory."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from torch.autograd.function import once_differentiable
 
 from raysk.parts.losses.base import at_least_single
 
-# Numbers in a block of the matrix of all pairs: few enough to stay near the core, many enough to be worth a call.
+# Numbers in a block of the matrix of all pairs: few enough for the core's cache, many enough to be worth a call.
 BLOCK_NUMBERS = 2**19
 
 
 class PreciseLoss(nn.Module, ABC):
-    """A loss on embeddings that is computed in float32 at least, whatever autocast is at work around it."""
+    """A loss on embeddings that is computed in at least float32, even inside autocast."""
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss of embeddings (B, V, D) with labels (B,)."""
-        # Autocast would multiply in half precision, whose error the division by tau makes 14 times as large.
+        # Autocast would multiply in half precision, and dividing by tau makes its error 14 times as large.
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.loss(at_least_single(embeddings), labels)
 
@@ -29,27 +29,27 @@ class PreciseLoss(nn.Module, ABC):
 
 
 def same_label(labels: Tensor) -> Tensor:
-    """Returns which of the labels (B,) are equal, (B, B)."""
+    """Returns the mask of pairs of equal labels, (B, B), for labels (B,)."""
     return labels[:, None] == labels[None, :]
 
 
 def mean_where(kept: Tensor, values: Tensor) -> Tensor:
-    """Returns the mean of the values that are kept; 0, with a gradient of 0, where none is."""
+    """Returns the mean of the kept values; 0, with a gradient of 0, if none is kept."""
     kept = kept.expand_as(values)
-    # No branch on a value, which would make the accelerator wait.
+    # A branch on a value would make the accelerator wait.
     return torch.where(kept, values, 0).sum() / kept.sum().clamp_min(1)
 
 
 def positive_means(embeddings: Tensor, same: Tensor, most_others: int | None = None) -> tuple[Tensor, Tensor]:
-    """Returns each view's mean similarity z_i.z_p to its positives, (B, V), and how many there are, (B, 1).
+    """Returns each view's mean similarity z_i.z_p to its positives, (B, V), and their number, (B, 1).
 
-    No matrix of all pairs is made: the sum over positives is z_i times the sum of the positives.
+    No matrix of all pairs is needed: the sum over positives is z_i times the sum of the positives.
 
     Args:
         embeddings: Unit vectors, (B, V, D).
-        same: Which images are positives of which, (B, B), symmetric and true on the diagonal.
-        most_others: Positives count as this many, where there are more, besides the other views of the image itself:
-            each of them by its chance of being among those drawn. All of them unless given.
+        same: Whether two images are positives of each other, (B, B), symmetric and true on the diagonal.
+        most_others: Most positives in other images. If there are more, each counts by its chance of being drawn. None
+            counts all of them. The other views of the image itself always count.
     """
     num_views = embeddings.shape[1]
     images = embeddings.sum(dim=1)  # (B, D)
@@ -68,23 +68,23 @@ def positive_means(embeddings: Tensor, same: Tensor, most_others: int | None = N
 def sum_of_blocks(
     terms: Callable[[Tensor, slice], Tensor], embeddings: Tensor, num_rows: int, numbers_a_row: int
 ) -> Tensor:
-    """Returns the sum of the terms of all rows with the memory of one block of rows.
+    """Returns the sum of the terms of all rows, in the memory of one block of rows.
 
-    The gradient of a sum does not depend on what is made of it, but for a factor. So each block's gradient is computed
-    right after its terms, and nothing else is kept for the backward pass.
+    Later operations only scale the gradient of a sum. So each block's gradient is computed right after its terms, and
+    nothing else is kept for the backward pass.
 
     Args:
-        terms: Embeddings and rows to the sum of these rows' terms; of all it reads, only embeddings get a gradient.
+        terms: Maps embeddings and rows to the sum of these rows' terms; only the embeddings get a gradient.
         embeddings: Of any shape.
-        num_rows: How many there are.
-        numbers_a_row: Size of the largest tensor that `terms` makes of one row.
+        num_rows: Number of rows.
+        numbers_a_row: Size of the largest tensor that `terms` creates for one row.
     """
     total: Tensor = _SumOfBlocks.apply(embeddings, terms, row_blocks(num_rows, numbers_a_row))
     return total
 
 
 def row_blocks(num_rows: int, numbers_a_row: int) -> list[slice]:
-    """Returns slices of the rows, one after the other, each of about `BLOCK_NUMBERS` numbers."""
+    """Returns consecutive slices of the rows, each of about `BLOCK_NUMBERS` numbers."""
     size = max(1, BLOCK_NUMBERS // numbers_a_row)
     return [slice(start, start + size) for start in range(0, num_rows, size)]
 
@@ -121,9 +121,9 @@ def log_denominators(
     Args:
         embeddings: Unit vectors, (B, V, D).
         temperature: tau.
-        extra: More vectors that stand in the sums, (M, D); M is 0 unless given.
-        log_weights: log w_a, (B V + M,); 0 unless given. It gets no gradient.
-        groups: Of the images, (B,): whole numbers below G, where the weights depend on them, (G, B V + M).
+        extra: Further vectors in the sums, (M, D); M is 0 if None.
+        log_weights: log w_a, (B V + M,); 0 if None. It gets no gradient.
+        groups: Group of each image, (B,), whole numbers below G, if the weights differ by group, (G, B V + M).
     """
     z = embeddings.flatten(0, 1)  # (B V, D)
     others = z if extra is None else torch.cat([z, extra])
@@ -134,10 +134,10 @@ def log_denominators(
 
 
 class _LogDenominators(torch.autograd.Function):
-    """Logarithms of sums over the others (N + M, D), which begin with the anchors (N, D).
+    """Logarithms of sums over the others (N + M, D), whose first N rows are the anchors (N, D).
 
-    The backward pass computes the scores of each block once more, which takes less time than to fetch a large matrix
-    from memory.
+    The backward pass computes the scores of each block again: this takes less time than fetching a large matrix from
+    memory.
     """
 
     @staticmethod
@@ -145,31 +145,31 @@ class _LogDenominators(torch.autograd.Function):
         ctx: Any, anchors: Tensor, others: Tensor, log_weights: Tensor, groups: Tensor | None, temperature: float
     ) -> Tensor:
         ctx.temperature = temperature
-        result = anchors.new_empty(len(anchors))
+        log_sums = anchors.new_empty(len(anchors))
         for rows in row_blocks(len(anchors), len(others)):
-            result[rows] = _scores(rows, anchors, others, log_weights, groups, temperature).logsumexp(dim=1)
-        ctx.save_for_backward(result, anchors, others, log_weights, groups)
-        return result
+            log_sums[rows] = _scores(rows, anchors, others, log_weights, groups, temperature).logsumexp(dim=1)
+        ctx.save_for_backward(log_sums, anchors, others, log_weights, groups)
+        return log_sums
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        result, anchors, others, log_weights, groups = ctx.saved_tensors
-        of_anchors, of_others = torch.empty_like(anchors), torch.zeros_like(others)
+        log_sums, anchors, others, log_weights, groups = ctx.saved_tensors
+        anchor_grads, other_grads = torch.empty_like(anchors), torch.zeros_like(others)
         for rows in row_blocks(len(anchors), len(others)):
             scores = _scores(rows, anchors, others, log_weights, groups, ctx.temperature)
-            shares = scores.sub_(result[rows, None]).exp_()
-            shares.diagonal(rows.start).fill_(0)  # A view that is alone has minus infinity in its result too.
+            shares = scores.sub_(log_sums[rows, None]).exp_()
+            shares.diagonal(rows.start).fill_(0)  # The log sum of a lone view is minus infinity too.
             slopes = grad[rows, None] / ctx.temperature
-            of_anchors[rows] = shares @ others * slopes
-            of_others.addmm_(shares.T, anchors[rows] * slopes)
-        return of_anchors, of_others, None, None, None
+            anchor_grads[rows] = shares @ others * slopes
+            other_grads.addmm_(shares.T, anchors[rows] * slopes)
+        return anchor_grads, other_grads, None, None, None
 
 
 def _scores(
     rows: slice, anchors: Tensor, others: Tensor, log_weights: Tensor, groups: Tensor | None, temperature: float
 ) -> Tensor:
-    """Returns log w_a + z_i.z_a / tau of some anchors, (b, N + M); minus infinity for a = i."""
+    """Returns log w_a + z_i.z_a / tau of the anchors in `rows`, (b, N + M); minus infinity for a = i."""
     shift = log_weights if groups is None else log_weights[groups[rows]]
     scores = torch.addmm(shift, anchors[rows], others.T, alpha=1 / temperature)
     scores.diagonal(rows.start).fill_(-torch.inf)
@@ -179,8 +179,8 @@ def _scores(
 def contrastive_loss(embeddings: Tensor, same: Tensor, temperature: float, most_others: int | None = None) -> Tensor:
     """Returns (1/|I|) sum_{i in I} [log sum_{a != i} exp(z_i.z_a / tau) - mean_{p in P(i)} z_i.z_p / tau].
 
-    I holds the anchors that have a positive; without any the loss is 0, with a gradient of 0. The arguments are those
-    of `positive_means`.
+    I holds the anchors that have a positive; if I is empty, the loss is 0, with a gradient of 0. The arguments are
+    those of `positive_means`.
     """
     means, num_positives = positive_means(embeddings, same, most_others)
     return mean_where(num_positives > 0, log_denominators(embeddings, temperature) - means / temperature)

@@ -1,4 +1,4 @@
-"""Class weights from class counts: one function a formula, by the name that a loss's `weights` setting gives."""
+"""Class weights from class counts: one function per formula, by its name in a loss's `weights` setting."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -14,8 +14,8 @@ class_weights: Registry[Callable[[Tensor, float], Tensor]] = Registry("class wei
 WeightName = Annotated[str, class_weights]
 EffectiveBeta = Annotated[float, Between(0.0, 1.0, open_high=True)]
 
-# "balanced", "max", "inverse" and "median" are all proportional to 1/n_k and differ in scale only. The scale drops out
-# of the weighted mean of cross entropy, which divides by the weights of the batch; in focal loss, which divides by
+# "balanced", "max", "inverse" and "median" are all proportional to 1/n_k and differ in scale only. The scale cancels
+# in the weighted mean of cross entropy, which divides by the weights of the batch; in focal loss, which divides by
 # the number of rows, it multiplies the learning rate.
 
 
@@ -56,7 +56,7 @@ def effective_weights(counts: Tensor, beta: float) -> Tensor:
 
     Args:
         counts: Rows of each class, (C,).
-        beta: From 0, where all weights are 1, towards 1, where they go to 1 / n_k.
+        beta: 0 makes all weights 1; towards 1 they become proportional to 1 / n_k.
     """
     # expm1 keeps the digits that 1 - beta^n loses for a beta near 1.
     weights = 1 / -torch.expm1(counts * torch.tensor(beta, dtype=counts.dtype).log())

@@ -1,4 +1,4 @@
-"""SGD, AdamW and averages on stacks of weights, each setting with numbers of its own: the steps that torch takes."""
+"""SGD, AdamW and averages on stacks of weights: torch's steps, with the numbers of each setting."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,35 +11,35 @@ from torch import Tensor
 from raysk.recipe import Optimizer
 from raysk.training.optimization import learning_rate
 
-# Of torch's AdamW, which `create_optimizer` leaves at their defaults.
+# Defaults of torch's AdamW, which `create_optimizer` keeps.
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
 
 
 class BatchedOptimizer(ABC):
-    """Steps of M settings with one rule.
+    """Takes the steps of M settings with one rule.
 
-    Every pass over the weights goes through the memory of all settings, so a step is written in as few as torch's
-    operations allow, and in place.
+    Every pass over the weights reads the memory of all settings, so a step makes as few passes as torch's operations
+    allow, in place.
 
     Args:
-        settings: M of them, alike in `name`.
+        settings: M settings with the same `name`.
         parameters: Each (M, …) and contiguous; changed in place.
-        num_steps: Of the whole stage.
+        num_steps: Steps of the whole stage.
     """
 
     def __init__(self, settings: Sequence[Optimizer], parameters: Sequence[Tensor], num_steps: int) -> None:
         self.parameters = [parameter.detach().view(len(settings), -1) for parameter in parameters]
         device = self.parameters[0].device
         self.rates = learning_rates(settings, num_steps).to(device, torch.float32)[..., None]  # (steps, M, 1)
-        self.weight_decay = torch.tensor([[one.weight_decay] for one in settings], device=device)  # (M, 1)
+        self.weight_decay = torch.tensor([[setting.weight_decay] for setting in settings], device=device)  # (M, 1)
         self.step_number = 0
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Takes one step.
 
         Args:
-            gradients: As the parameters; overwritten.
+            gradients: Shaped as the parameters; overwritten.
         """
         rates = self.rates[self.step_number]
         self.step_number += 1
@@ -48,7 +48,7 @@ class BatchedOptimizer(ABC):
 
     @abstractmethod
     def _step(self, number: int, gradient: Tensor, rates: Tensor) -> None:
-        """Changes one of the parameters, with the gradient (M, K) and the rates (M, 1) of this step."""
+        """Updates a parameter with the gradient (M, K) and the rates (M, 1) of this step."""
 
 
 class BatchedSGD(BatchedOptimizer):
@@ -57,7 +57,7 @@ class BatchedSGD(BatchedOptimizer):
     def __init__(self, settings: Sequence[Optimizer], parameters: Sequence[Tensor], num_steps: int) -> None:
         super().__init__(settings, parameters, num_steps)
         self.velocities = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.momentum = torch.tensor([[one.momentum] for one in settings], device=self.rates.device)  # (M, 1)
+        self.momentum = torch.tensor([[setting.momentum] for setting in settings], device=self.rates.device)  # (M, 1)
 
     def _step(self, number: int, gradient: Tensor, rates: Tensor) -> None:
         weights, velocity = self.parameters[number], self.velocities[number]
@@ -67,7 +67,7 @@ class BatchedSGD(BatchedOptimizer):
 
 
 class BatchedAdamW(BatchedOptimizer):
-    """w = (1 - eta lambda) w - eta m' / (sqrt(v') + epsilon), m' and v' the moments without their bias towards zero."""
+    """w = (1 - eta lambda) w - eta m' / (sqrt(v') + epsilon), m' and v' are the bias-corrected moments."""
 
     def __init__(self, settings: Sequence[Optimizer], parameters: Sequence[Tensor], num_steps: int) -> None:
         super().__init__(settings, parameters, num_steps)
@@ -79,7 +79,7 @@ class BatchedAdamW(BatchedOptimizer):
         mean_bias, square_bias = (1 - beta**self.step_number for beta in _BETAS)
         mean.lerp_(gradient, 1 - _BETAS[0])
         square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-        # m' / (sqrt(v') + epsilon), multiplied by the root of v's bias above and below, saves a pass.
+        # Multiplying m' / (sqrt(v') + epsilon) above and below by the root of v's bias saves a pass.
         root = math.sqrt(square_bias)
         direction = torch.sqrt(square, out=gradient).add_(_EPSILON * root)
         torch.div(mean, direction, out=direction)
@@ -91,10 +91,10 @@ batched_optimizers: dict[str, type[BatchedOptimizer]] = {"sgd": BatchedSGD, "ada
 
 
 class BatchedAverage:
-    """The exponential moving averages of weights, where a setting has one, and the weights themselves where not.
+    """The exponential moving averages of weights; for a setting without one, the weights themselves.
 
     Args:
-        decays: M of them; 0 keeps the last weights.
+        decays: M decays; 0 keeps the last weights.
         weights: Each (M, …).
     """
 
@@ -105,7 +105,7 @@ class BatchedAverage:
         self._is_empty = True
 
     def update(self, weights: list[Tensor]) -> None:
-        """Takes the weights of a step into account; the first are copied, as torch's `AveragedModel` does."""
+        """Adds the weights of a step to the averages; copies the first weights, as torch's `AveragedModel` does."""
         if self.is_needed and self._is_empty:
             self.values = [weight.detach().clone() for weight in weights]
         elif self.is_needed:
@@ -116,11 +116,12 @@ class BatchedAverage:
 
 def learning_rates(settings: Sequence[Optimizer], num_steps: int) -> Tensor:
     """Returns the rates of all steps, (num_steps, M), float64."""
-    # A rate is the peak times what follows from schedule and warm-up, which many settings share.
+    # A rate is the peak times a shape from schedule and warm-up, which many settings share.
     shapes: dict[tuple[str, float], Tensor] = {}
-    for one in settings:
-        if (one.schedule, one.warmup) not in shapes:
-            unit = replace(one, lr=1.0)
+    for setting in settings:
+        if (setting.schedule, setting.warmup) not in shapes:
+            unit = replace(setting, lr=1.0)
             shape = [learning_rate(unit, step, num_steps) for step in range(num_steps)]
-            shapes[one.schedule, one.warmup] = torch.tensor(shape, dtype=torch.float64)
-    return torch.stack([one.lr * shapes[one.schedule, one.warmup] for one in settings], dim=1)
+            shapes[setting.schedule, setting.warmup] = torch.tensor(shape, dtype=torch.float64)
+    rates = [setting.lr * shapes[setting.schedule, setting.warmup] for setting in settings]
+    return torch.stack(rates, dim=1)

@@ -1,4 +1,4 @@
-"""What stage-two settings score on the held-out rows of a fold, all of them fitted at once."""
+"""Scores of stage-two settings on the held-out rows of a fold, with all heads fitted at once."""
 
 from collections.abc import Sequence
 
@@ -15,18 +15,18 @@ from raysk.training.stage_one import load_encoder
 from raysk.training.stage_two_search.many_heads import fit_heads, many_logits
 from raysk.training.world import World
 
-# Heads whose logits are held at once: (heads, views, rows, classes) in double precision.
+# Number of heads whose logits are held at once: (heads, views, rows, classes) in double precision.
 _BLOCK = 16
 
 
 def head_scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) -> np.ndarray:
-    """Returns macro-F1 of each setting on the held-out rows of one fold, (M,); a head that diverged scores 0.
+    """Returns the macro-F1 of each setting on the held-out rows of one fold, (M,); a head that diverged scores 0.
 
     Args:
-        recipes: (M,) with the same stage one, whose features are there.
-        fold: Of the run.
-        run: Where they are.
-        world: Whose device computes.
+        recipes: (M,) with the same stage one, already encoded.
+        fold: Fold of the run.
+        run: Holds the features.
+        world: Its device computes.
     """
     alone = World(0, 1, world.device)
     job = Job(recipes[0], fold)
@@ -39,17 +39,17 @@ def head_scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) ->
     shares = log_shares(run.class_counts(fold)).to(held_out.device)
     scores = np.zeros(len(recipes))
     for view in sorted({recipe.stage_two.view for recipe in recipes}):
-        members = [number for number, recipe in enumerate(recipes) if recipe.stage_two.view == view]
-        stages = [recipes[number].stage_two for number in members]
+        numbers = [number for number, recipe in enumerate(recipes) if recipe.stage_two.view == view]
+        stages = [recipes[number].stage_two for number in numbers]
         features = frozen.training(view, max(stage.passes for stage in stages))
         heads = fit_heads(stages, features, labels, num_classes, job.recipe.seed, fold, start)
         shifts = torch.tensor([stage.adjustment for stage in stages], device=shares.device)[:, None] * shares
         for begin in range(0, len(heads), _BLOCK):
             block = slice(begin, begin + _BLOCK)
             logits = many_logits(heads[block], held_out).double() - shifts[block, None, None]
-            probabilities = logits.softmax(dim=3).mean(dim=1)  # (M, N, C), as the leaderboard averages views
+            probabilities = logits.softmax(dim=3).mean(dim=1)  # (M, N, C), averaging views as the leaderboard does
             predicted = probabilities.argmax(dim=2).cpu().numpy()
-            found = count_classes(predicted, held_out_labels, num_classes).macro_f1()
+            macro_f1 = count_classes(predicted, held_out_labels, num_classes).macro_f1()
             is_finite = probabilities.isfinite().all(dim=2).all(dim=1).cpu().numpy()
-            scores[members[block]] = np.where(is_finite, found, 0.0)
+            scores[numbers[block]] = np.where(is_finite, macro_f1, 0.0)
     return scores

@@ -1,9 +1,9 @@
 """Fits hundreds of heads on the same frozen features at once, each as `Trainer` would fit it alone.
 
-With a frozen encoder, stage two is a small head on features that never change. The heads of many settings are one
-stack of weights, and step together. Settings that see the same batches share them: the logits of all are one matrix
-product, and so is the gradient; those that are few of their kind bring their batches along. The result of a setting
-depends on no other setting, but for rounding. `Trainer` on `FeatureBatches` is the reference.
+With a frozen encoder, stage two is a small head on features that never change. The heads of many settings form one
+stack of weights and step together. Settings with the same batches share them: one matrix product gives the logits of
+all, and another the gradients. Settings that share their batches with few others are stacked with separate batches. The
+result of a setting depends on no other setting, except for rounding. `Trainer` on `FeatureBatches` is the reference.
 """
 
 from collections import defaultdict
@@ -25,14 +25,14 @@ from raysk.training.stage_two_search.batched_optimizers import BatchedAverage, B
 from raysk.training.stage_two_search.stacked_modules import StackedModules, structure
 from raysk.training.world import World
 
-# Settings of one block: enough to drown the cost of starting an operation, few enough for the caches of a CPU.
+# Settings of one block: enough to hide the cost of starting an operation, few enough for the caches of a CPU.
 _BLOCK_SETTINGS = 128
 _BLOCK_SETTINGS_ON_GPU = 1024
-# Weights of one block, 16 MiB: the optimizer holds a few times as much.
+# Weights of one block, 16 MiB: the optimizer holds several times as much.
 _BLOCK_WEIGHTS = 2**22
-# Numbers in the inputs of a block whose settings see batches of their own, 64 MiB.
+# Numbers in the inputs of a block whose settings have separate batches, 64 MiB.
 _BLOCK_INPUTS = 2**24
-# With fewer settings, to share a matrix product saves less than a block of their own costs.
+# With fewer settings, sharing a matrix product saves less than a separate block costs.
 _WORTH_A_BLOCK = 16
 
 
@@ -45,25 +45,25 @@ def fit_heads(
     fold: int,
     start: tuple[Tensor, Tensor] | None = None,
 ) -> list[nn.Module]:
-    """Fits the head of every stage, in float32, to what `Trainer` makes of each alone, but for rounding.
+    """Fits the head of every stage in float32; except for rounding, each is the head that `Trainer` fits alone.
 
-    A setting that diverges is no error, since it must not cost the others their results: its head gives logits that
-    are not finite, and it is for the caller to leave it out. The global random generators are left as they were.
+    A setting that diverges raises no error, since the others must keep their results: its head returns logits that are
+    not finite, and the caller must leave it out. The state of the global random generators does not change.
 
     Args:
-        stages: What to fit, with a frozen encoder; their order does not matter.
-        features: (P, N, D) one feature of each training row and pass; a stage takes its first `passes` in turn.
+        stages: The stages to fit, with a frozen encoder; their order does not matter.
+        features: (P, N, D) features of each training row and pass; a stage uses the first `passes` in turn.
         labels: (N,) class of each training row.
         num_classes: C.
-        seed: Of the recipes.
-        fold: Which fold the rows are the training rows of.
+        seed: Seed of the recipes.
+        fold: The fold of these training rows.
         start: Weight (C, D) and bias (C,) of a linear classifier on the features, for heads that start from one.
 
     Returns:
         The head of each stage, in evaluation mode.
 
     Raises:
-        ConfigError: A stage has more passes than there are features of, or its head lacks `start`.
+        ConfigError: A stage has more passes than the features, or its head needs `start`, but it is None.
     """
     counts = torch.from_numpy(labels).bincount(minlength=num_classes)
     fits: list[_Fit] = []
@@ -77,21 +77,21 @@ def fit_heads(
             fits.append(_Fit(stage, head, stage.loss.build(counts).to(features.device)))
     _start([fit.head for fit in fits], features[0], labels, start)
     trained = [fit for fit in fits if fit.num_weights > 0]
-    # A GPU waits for whoever asks for operations, and threads would only take turns in asking.
+    # A GPU waits for the CPU to launch operations; threads would only take turns to launch them.
     num_threads = 1 if features.is_cuda else torch.get_num_threads()
-    for_each = max(16, -(-len(trained) // num_threads))
-    most = min(_BLOCK_SETTINGS_ON_GPU if features.is_cuda else _BLOCK_SETTINGS, for_each)
-    blocks = [_Block(block, features, labels, seed) for block in _blocks(trained, most, features.shape[-1])]
+    share = max(16, -(-len(trained) // num_threads))
+    max_size = min(_BLOCK_SETTINGS_ON_GPU if features.is_cuda else _BLOCK_SETTINGS, share)
+    blocks = [_Block(block, features, labels, seed) for block in _blocks(trained, max_size, features.shape[-1])]
     _run_all(blocks, features, num_threads)
     return [fit.head.eval() for fit in fits]
 
 
 def many_logits(heads: Sequence[nn.Module], features: Tensor) -> Tensor:
-    """Returns the logits of every head, without gradient; those of linear heads are one matrix product.
+    """Returns the logits of every head, without gradient; one matrix product computes all linear heads.
 
     Args:
-        heads: M of them, at least one, in evaluation mode.
-        features: (V, N, D). The result has M C / D times their size: cut the rows where that is too much.
+        heads: M heads, at least one, in evaluation mode.
+        features: (V, N, D). The result has M C / D times their size: split the rows if that is too much.
 
     Returns:
         (M, V, N, C), laid out in memory as (M, C, V, N).
@@ -107,12 +107,12 @@ def many_logits(heads: Sequence[nn.Module], features: Tensor) -> Tensor:
 
 
 class _Fit:
-    """One setting: what it asks for, its head before and after the fit, and its loss."""
+    """One setting: its stage, its head before and after the fit, and its loss."""
 
     def __init__(self, stage: StageTwo, head: nn.Module, loss: nn.Module) -> None:
         self.stage, self.head, self.loss = stage, head, loss
         self.num_weights = sum(weight.numel() for weight in head.parameters())
-        # Settings that agree in these step together with the same arithmetic, and in these see the same batches.
+        # Settings of equal pace step together with the same arithmetic; settings of equal stream see the same batches.
         self.pace = (stage.batch_size, stage.accumulate, stage.epochs, structure(head))
         self.stream = (stage.sampler, stage.passes)
         self.draws = any(isinstance(part, _DropoutNd) and part.p > 0 for part in head.modules())
@@ -120,12 +120,12 @@ class _Fit:
 
     @property
     def order(self) -> tuple[str, str, bool]:
-        """Sorts settings so that those with the same operations are neighbours."""
+        """The key that sorts settings with the same operations next to each other."""
         return self.loss_structure, self.stage.optimizer.name, self.stage.ema > 0
 
 
 def _start(heads: list[nn.Module], features: Tensor, labels: np.ndarray, start: tuple[Tensor, Tensor] | None) -> None:
-    """Starts the heads that start from the features (N, D) and a linear classifier."""
+    """Starts the frozen classifiers from the features (N, D) and a linear classifier."""
     classes = torch.from_numpy(labels).to(features.device)
     for head in heads:
         if isinstance(head, FrozenClassifier):
@@ -136,8 +136,8 @@ def _start(heads: list[nn.Module], features: Tensor, labels: np.ndarray, start: 
             head.start_from(features, classes, *start)
 
 
-def _blocks(fits: list[_Fit], most: int, width: int) -> list[list[_Fit]]:
-    """Cuts settings into blocks of at most so many that step together, on features of a width D."""
+def _blocks(fits: list[_Fit], max_size: int, width: int) -> list[list[_Fit]]:
+    """Cuts settings into blocks of at most `max_size` that step together, on features of width D."""
     paces: dict[object, dict[object, list[_Fit]]] = defaultdict(lambda: defaultdict(list))
     for fit in fits:
         paces[fit.pace][fit.stream].append(fit)
@@ -145,33 +145,33 @@ def _blocks(fits: list[_Fit], most: int, width: int) -> list[list[_Fit]]:
     for streams in paces.values():
         few: list[_Fit] = []
         for stream in streams.values():
-            # Heads that draw random numbers must draw what each would draw alone.
+            # Each head must draw the random numbers that it would draw alone.
             if len(stream) >= _WORTH_A_BLOCK or len(streams) == 1 or stream[0].draws:
-                blocks += _cut(stream, most)
+                blocks += _cut(stream, max_size)
             else:
                 few += stream
         if few:
-            blocks += _cut(few, min(most, max(1, _BLOCK_INPUTS // (few[0].stage.batch_size * width))))
-    # The longest first, so that at the end no thread is left with one.
+            blocks += _cut(few, min(max_size, max(1, _BLOCK_INPUTS // (few[0].stage.batch_size * width))))
+    # The longest first, so that no thread ends with a long block.
     return sorted(blocks, key=lambda block: -len(block) * block[0].num_weights * block[0].stage.epochs)
 
 
-def _cut(fits: list[_Fit], most: int) -> list[list[_Fit]]:
+def _cut(fits: list[_Fit], max_size: int) -> list[list[_Fit]]:
     """Cuts settings into blocks of about equal size."""
     fits = sorted(fits, key=lambda fit: fit.order)
-    num_blocks = -(-len(fits) // min(most, max(1, _BLOCK_WEIGHTS // fits[0].num_weights)))
+    num_blocks = -(-len(fits) // min(max_size, max(1, _BLOCK_WEIGHTS // fits[0].num_weights)))
     ends = [len(fits) * number // num_blocks for number in range(num_blocks + 1)]
     return [fits[first:last] for first, last in pairwise(ends)]
 
 
 class _Block:
-    """Settings that are fitted in step, with heads that differ in values only.
+    """Settings that step together, with heads that differ only in values.
 
     Args:
         fits: The settings, in `order`.
         features: (P, N, D).
         labels: (N,).
-        seed: Of the recipes.
+        seed: Seed of the recipes.
     """
 
     def __init__(self, fits: list[_Fit], features: Tensor, labels: np.ndarray, seed: int) -> None:
@@ -182,40 +182,41 @@ class _Block:
             FeatureBatches(features[: stage.passes], Plan(labels, stage, seed, World(0, 1, features.device)))
             for stage in streams.values()
         ]
-        places = list(streams)
-        self.stream_of = torch.tensor([places.index(fit.stream) for fit in fits], device=features.device)  # (M,)
+        keys = list(streams)
+        self.stream_of = torch.tensor([keys.index(fit.stream) for fit in fits], device=features.device)  # (M,)
 
     def fit(self) -> None:
-        """Trains all epochs, and leaves the heads with the weights to keep."""
+        """Trains all epochs, and leaves the final weights in the heads."""
         heads = StackedModules([fit.head.train() for fit in self.fits])
         weights = list(heads.parameters.values())  # each (M, …)
-        losses = [StackedModules([fit.loss for fit in run]) for run in _runs(self.fits, lambda fit: fit.loss_structure)]
+        sections = _sections(self.fits, lambda fit: fit.loss_structure)
+        losses = [StackedModules([fit.loss for fit in section]) for section in sections]
         sizes = [len(loss) for loss in losses]
         optimizers = self._optimizers(weights)
         average = BatchedAverage([fit.stage.ema for fit in self.fits], weights)
-        own = 0 if len(self.streams) > 1 else None
+        stack_dim = 0 if len(self.streams) > 1 else None  # of the batches, if they are separate
         for epoch in range(self.stage.epochs):
             if self.draws:
                 torch.manual_seed(hash_seed(hash_seed(self.seed, 2), epoch, 0))
             for loss in losses:
                 loss.begin_epoch(epoch / self.stage.epochs)
             for inputs, labels in self._batches(epoch):
-                logits = self._logits(heads, inputs, own).split(sizes)
-                targets = [labels] * len(losses) if own is None else labels.split(sizes)
-                each = [
-                    loss(part, target, dims=(0, own))
+                logits = self._logits(heads, inputs, stack_dim).split(sizes)
+                targets = [labels] * len(losses) if stack_dim is None else labels.split(sizes)
+                values = [
+                    loss(part, target, dims=(0, stack_dim))
                     for loss, part, target in zip(losses, logits, targets, strict=True)
                 ]
-                # A weight has a part in the loss of its own setting only.
-                total = torch.cat(each).sum()
+                # A weight affects the loss of its own setting only.
+                total = torch.cat(values).sum()
                 gradients = torch.autograd.grad(total, weights)
-                for where, optimizer in optimizers:
-                    optimizer.step([gradient[where] for gradient in gradients])
+                for section, optimizer in optimizers:
+                    optimizer.step([gradient[section] for gradient in gradients])
                 average.update(weights)
         heads.unstack(average.values)
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields inputs (B, D) and labels (B,) for all settings, or (M, B, D) and (M, B), to each its own."""
+        """Yields inputs (B, D) and labels (B,) for all settings, or separate ones, (M, B, D) and (M, B)."""
         if len(self.streams) == 1:
             yield from self.streams[0].epoch(epoch)
             return
@@ -223,50 +224,50 @@ class _Block:
             inputs, labels = (torch.stack(parts) for parts in zip(*batches, strict=True))
             yield inputs[self.stream_of], labels[self.stream_of]
 
-    def _logits(self, heads: StackedModules, inputs: Tensor, own: int | None) -> Tensor:
+    def _logits(self, heads: StackedModules, inputs: Tensor, stack_dim: int | None) -> Tensor:
         """Returns (M, B, C) of inputs (B, D), or of (M, B, D)."""
         if self.draws and self.stage.accumulate > 1:
-            # `Trainer` draws for each piece of the batch.
-            return torch.cat([heads(piece, dims=(own,)) for piece in inputs.chunk(self.stage.accumulate)], dim=1)
-        return heads(inputs, dims=(own,))
+            # `Trainer` draws random numbers for each piece of the batch.
+            return torch.cat([heads(piece, dims=(stack_dim,)) for piece in inputs.chunk(self.stage.accumulate)], dim=1)
+        return heads(inputs, dims=(stack_dim,))
 
     def _optimizers(self, weights: list[Tensor]) -> list[tuple[slice, BatchedOptimizer]]:
-        """Returns an optimizer for each run of settings whose optimizers have one name."""
+        """Returns an optimizer for each section of settings with the same optimizer name."""
         num_steps = self.stage.epochs * self.streams[0].num_batches
         optimizers, first = [], 0
-        for run in _runs(self.fits, lambda fit: fit.stage.optimizer.name):
-            where = slice(first, first + len(run))
-            settings = [fit.stage.optimizer for fit in run]
+        for fits in _sections(self.fits, lambda fit: fit.stage.optimizer.name):
+            section = slice(first, first + len(fits))
+            settings = [fit.stage.optimizer for fit in fits]
             rule = batched_optimizers[settings[0].name]
-            optimizers.append((where, rule(settings, [weight[where] for weight in weights], num_steps)))
-            first += len(run)
+            optimizers.append((section, rule(settings, [weight[section] for weight in weights], num_steps)))
+            first += len(fits)
         return optimizers
 
 
-def _runs(fits: list[_Fit], key: Callable[[_Fit], str]) -> list[list[_Fit]]:
+def _sections(fits: list[_Fit], key: Callable[[_Fit], str]) -> list[list[_Fit]]:
     """Cuts settings where the key changes."""
-    return [list(run) for _, run in groupby(fits, key)]
+    return [list(section) for _, section in groupby(fits, key)]
 
 
 def _run_all(blocks: list[_Block], features: Tensor, num_threads: int) -> None:
-    """Fits blocks side by side, each in one thread: torch's own threads would have to meet after every operation.
+    """Fits blocks in parallel, each in one thread: torch's own threads would synchronise after every operation.
 
-    Heads that draw random numbers all draw from the global generator, and therefore come one by one.
+    Heads that draw random numbers share the global generator, so their blocks run one by one.
     """
     with torch.random.fork_rng(_cuda_devices(features)):
         for block in blocks:
             if block.draws:
                 block.fit()
-    before = torch.get_num_threads()
+    torch_threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            # Reading the results raises what a thread has raised.
+            # Reading the results raises the error of a thread.
             list(pool.map(_Block.fit, [block for block in blocks if not block.draws]))
     finally:
-        # Of this thread nothing has changed, but threads yet to come would start with one.
-        torch.set_num_threads(before)
+        # This thread's number has not changed, but later threads would start with one.
+        torch.set_num_threads(torch_threads)
 
 
 def _cuda_devices(features: Tensor) -> list[torch.device]:
-    """Returns the devices whose generators are used besides the CPU's."""
+    """Returns the devices whose random generators are used, besides the CPU."""
     return [features.device] if features.device.type == "cuda" else []

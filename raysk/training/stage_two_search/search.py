@@ -1,7 +1,7 @@
-"""The second speed: hundreds of stage-two settings on the features of one frozen encoder, scored out of fold.
+"""The search of stage two: hundreds of settings on the features of one frozen encoder, scored out of fold.
 
-Stage one is searched at full price, one trial an encoder. With the encoder frozen stage two is a head on features that
-never change, so that each trial can try all that the space says of stage two and answer with its best.
+Every trial of stage one trains an encoder at full cost. With the encoder frozen, stage two is a head on features that
+never change, so that each trial can search the stage-two part of the space and report its best setting.
 """
 
 import json
@@ -36,15 +36,15 @@ from raysk.training.world import World
 
 logger = logging.getLogger(__name__)
 
-# Optuna learns between rounds; within one, all settings are fitted at once.
+# Optuna learns between rounds; all settings of a round are fitted at once.
 _ROUNDS = 4
-# How many of the best settings are kept as recipes, for the ensemble.
+# Number of best settings that are kept as recipes, for the ensemble.
 NUM_KEPT = 10
 
 
 @dataclass
 class Tried:
-    """A setting, the values that make it, and its macro-F1 on the held-out rows of each fold, (R k,)."""
+    """A setting, its parameter values, and its macro-F1 on the held-out rows of each fold, (R k,)."""
 
     recipe: Recipe
     values: dict[str, Any]
@@ -52,13 +52,13 @@ class Tried:
 
 
 def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Report) -> None:
-    """Tries the settings, keeps the best of them as recipes with all their folds, and writes what each one scored.
+    """Tries settings, keeps the best as recipes with all their folds, and writes the scores of all.
 
     Args:
-        search: What to try on whose encoders.
-        run: Where its files are.
-        world: The workers of the lane; the main rank fits, and all of them encode.
-        report: Told of every round; it may raise to leave the search.
+        search: The settings to try, and the recipe of the encoders.
+        run: Holds its files.
+        world: The workers of the lane; the main rank fits, and all ranks encode.
+        report: Called after every round; it may raise to stop the search.
     """
     if world.agree(run.search_file(search.id).exists()):
         return
@@ -70,33 +70,33 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
     report(progress)
     tried: list[Tried] = []
     while progress.epoch < search.num_settings:
-        number = min(-(-search.num_settings // _ROUNDS), search.num_settings - progress.epoch)
+        num_settings = min(-(-search.num_settings // _ROUNDS), search.num_settings - progress.epoch)
         if world.is_main_rank:
-            tried += _try_settings(search, study, number, run, world)
-        progress.epoch += number
+            tried += _try_settings(search, study, num_settings, run, world)
+        progress.epoch += num_settings
         progress.seconds = perf_counter() - began
         report(progress)
     best = _best(tried)
     if world.is_main_rank:
-        for one in best:
-            run.keep_recipe(one.recipe)
-    keys = json.loads(world.broadcast_text(json.dumps([one.recipe.key for one in best])))
+        for setting in best:
+            run.keep_recipe(setting.recipe)
+    keys = json.loads(world.broadcast_text(json.dumps([setting.recipe.key for setting in best])))
     kept = [key for key in keys if _is_fitted(key, run, world, report)]
     if not kept:
         raise TrainingError(
-            "a search of stage two must reach settings that go together and whose loss stays a number, but none of "
-            f"{search.num_settings} did: widen what the space searches under stage_two, or lower its learning rates"
+            "a search of stage two must find a valid setting with a finite loss, but none of "
+            f"{search.num_settings} qualifies: widen the search space under stage_two, or lower its learning rates"
         )
     if world.is_main_rank:
-        for one in tried:
-            if one.recipe.key in keys and one.recipe.key not in kept:
-                one.scores[:] = 0.0
+        for setting in tried:
+            if setting.recipe.key in keys and setting.recipe.key not in kept:
+                setting.scores[:] = 0.0
         _write(search, tried, kept, perf_counter() - began, run)
     world.barrier()
 
 
 def _is_fitted(key: str, run: Run, world: World, report: Report) -> bool:
-    """Does the jobs of a setting; False if it diverges when it is fitted alone, which costs no other setting."""
+    """Runs the jobs of a setting; returns False if it diverges when fitted alone, and the other settings stay."""
     try:
         for fold in range(len(run.folds)):
             run_job(Job(run.recipe(key), fold), run, world, report)
@@ -107,11 +107,11 @@ def _is_fitted(key: str, run: Run, world: World, report: Report) -> bool:
 
 
 def _encode(search: StageTwoSearch, run: Run, world: World) -> None:
-    """Makes, on all ranks together, every feature that a setting can ask for; the main rank reads them alone later."""
+    """Encodes, on all ranks together, all features that a setting can use; later the main rank reads them alone."""
     stage = search.recipe.stage_two
-    reach = {parameter.key: parameter.distribution for parameter in search.parameters}
-    views = {stage.view, *getattr(reach.get("stage_two.view"), "choices", ())}
-    passes = max(stage.passes, *_numbers(reach.get("stage_two.passes")))
+    distributions = {parameter.key: parameter.distribution for parameter in search.parameters}
+    views = {stage.view, *getattr(distributions.get("stage_two.view"), "choices", ())}
+    passes = max(stage.passes, *_numbers(distributions.get("stage_two.passes")))
     for fold in range(len(run.folds)):
         job = Job(search.recipe, fold)
         frozen = FrozenFeatures(job, run, world, load_encoder)
@@ -129,7 +129,7 @@ def _numbers(distribution: BaseDistribution | None) -> tuple[int, ...]:
 
 def _open_study(search: StageTwoSearch) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # Searches that share an encoder, with other values to start from, try different settings.
+    # Searches with the same encoder and other base values must try different settings.
     content = {"seed": search.recipe.seed, "encoder": search.recipe.encoder_key, "start": search.base()}
     seed = int(digest_of(content), 16) % 2**32
     with warnings.catch_warnings():
@@ -140,58 +140,60 @@ def _open_study(search: StageTwoSearch) -> optuna.Study:
     return study
 
 
-def _try_settings(search: StageTwoSearch, study: optuna.Study, number: int, run: Run, world: World) -> list[Tried]:
-    """Asks for settings, fits all of them at once on every fold, and tells the study their scores."""
-    asked, recipes = [], []
-    for _ in range(number):
+def _try_settings(
+    search: StageTwoSearch, study: optuna.Study, num_settings: int, run: Run, world: World
+) -> list[Tried]:
+    """Draws settings from the study, fits them all at once on every fold, and reports their scores to the study."""
+    trials, recipes = [], []
+    for _ in range(num_settings):
         trial = study.ask()
         try:
             recipe = search.draw(trial)
             run.check(recipe)
         except ConfigError:
-            # Settings that are right alone do not go together: the study learns that they fail.
+            # Values that are valid alone do not fit together: the study learns that they fail.
             study.tell(trial, state=TrialState.FAIL)
             continue
-        asked.append(trial)
+        trials.append(trial)
         recipes.append(recipe)
     if not recipes:
         return []
-    by_fold = [head_scores(recipes, fold, run, world) for fold in range(len(run.folds))]
+    fold_scores = [head_scores(recipes, fold, run, world) for fold in range(len(run.folds))]
     tried = [
         Tried(recipe, trial.params, scores)
-        for trial, recipe, scores in zip(asked, recipes, np.stack(by_fold, axis=1), strict=True)
+        for trial, recipe, scores in zip(trials, recipes, np.stack(fold_scores, axis=1), strict=True)
     ]
-    for trial, one in zip(asked, tried, strict=True):
-        study.tell(trial, float(one.scores.mean()))
+    for trial, setting in zip(trials, tried, strict=True):
+        study.tell(trial, float(setting.scores.mean()))
     return tried
 
 
 def _expected(tried: Sequence[Tried], scores: np.ndarray) -> np.ndarray:
-    """Returns what each setting can be expected to score, (M,), from one score of each; 0 where a fold diverged."""
-    converged = np.array([bool(one.scores.all()) for one in tried])
-    return smoothed([one.values for one in tried], np.where(converged, scores, 0.0))
+    """Returns the expected score of each setting, (M,), from one score of each; a setting that diverged has score 0."""
+    converged = np.array([bool(setting.scores.all()) for setting in tried])
+    return smoothed([setting.values for setting in tried], np.where(converged, scores, 0.0))
 
 
 def _best(tried: Sequence[Tried]) -> list[Tried]:
-    """Returns the different settings of which most is to be expected, the best first; one that diverged is none.
+    """Returns distinct settings with the highest expected scores, best first, without any that diverged.
 
-    Two that score the same on every fold predict the same, as a rule, and an ensemble has no use for both.
+    Two settings with equal scores on every fold usually predict the same, and an ensemble has no use for both.
     """
     if not tried:
         return []
-    expected = _expected(tried, np.array([one.scores.mean() for one in tried]))
+    expected = _expected(tried, np.array([setting.scores.mean() for setting in tried]))
     best: dict[tuple[float, ...], Tried] = {}
-    for place in np.argsort(-expected, kind="stable"):
-        if tried[place].scores.all():
-            best.setdefault(tuple(tried[place].scores), tried[place])
+    for index in np.argsort(-expected, kind="stable"):
+        if tried[index].scores.all():
+            best.setdefault(tuple(tried[index].scores), tried[index])
     return list(best.values())[:NUM_KEPT]
 
 
 def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seconds: float, run: Run) -> None:
-    scores = np.stack([one.scores for one in tried])
-    # For each fold, what is to be expected of a setting by the other folds: that fold has no say in it.
+    scores = np.stack([setting.scores for setting in tried])
+    # For each fold, the expected score of each setting from the other folds alone.
     guides = np.stack([_expected(tried, column) for column in scores_elsewhere(scores, run.folds.k).T], axis=1)
-    means = {one.recipe.key: float(one.scores.mean()) for one in tried}
+    means = {setting.recipe.key: float(setting.scores.mean()) for setting in tried}
     SearchRecord(
         recipe=search.recipe.key,
         kept=tuple(keys),

@@ -1,4 +1,4 @@
-"""Modules that differ in the values of parameters and buffers only, computed as one on stacks of those values."""
+"""Modules that differ only in parameter and buffer values, computed as one on stacks of these values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from raysk.parts.losses.base import ScheduledLoss
 
 
 def structure(module: nn.Module) -> str:
-    """Returns all that a module's computation depends on besides the values of its parameters and buffers."""
+    """Returns a description of everything in a module's computation except parameter and buffer values."""
     bare = vars(nn.Module()).keys()
     parts = []
     for name, part in module.named_modules():
@@ -27,13 +27,13 @@ class StackedModules:
     """M modules of one `structure`.
 
     Args:
-        modules: Their values are copied to stacks, from which `unstack` brings the parameters back.
+        modules: Their values are copied to stacks; `unstack` copies the parameters back.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self.modules = modules
         named = [dict(module.named_parameters()) for module in modules]
-        stacks = {name: torch.stack([one[name].detach() for one in named]) for name in named[0]}
+        stacks = {name: torch.stack([values[name].detach() for values in named]) for name in named[0]}
         self.parameters = {name: stack.requires_grad_() for name, stack in stacks.items()}  # each (M, …)
         self._stack_buffers()
 
@@ -45,14 +45,14 @@ class StackedModules:
         self._dims: dict[str, int | None] = dict.fromkeys(self.parameters, 0)
         named = [dict(module.named_buffers()) for module in self.modules]
         for name, first in named[0].items():
-            # What all have alike, such as the classifier that LWS scales, is computed with once.
-            alike = all(torch.equal(one[name], first) for one in named)
-            self._buffers[name] = first if alike else torch.stack([one[name] for one in named])
-            self._dims[name] = None if alike else 0
+            # Equal buffers, such as the classifier that LWS scales, are not stacked: one computation serves all.
+            is_shared = all(torch.equal(values[name], first) for values in named)
+            self._buffers[name] = first if is_shared else torch.stack([values[name] for values in named])
+            self._dims[name] = None if is_shared else 0
 
     def begin_epoch(self, done: float) -> None:
-        """Tells the losses that follow a schedule which share of all epochs is done."""
-        scheduled = [part for one in self.modules for part in one.modules() if isinstance(part, ScheduledLoss)]
+        """Passes the share of the epochs that is done to the scheduled losses."""
+        scheduled = [part for module in self.modules for part in module.modules() if isinstance(part, ScheduledLoss)]
         for part in scheduled:
             part.begin_epoch(done)
         if scheduled:
@@ -62,21 +62,21 @@ class StackedModules:
         """Returns the outputs of all modules, (M, …).
 
         Args:
-            inputs: What each module is called with.
-            dims: For each input 0, where it is a stack of M, or None, where all modules see the same.
+            inputs: The inputs of the modules.
+            dims: For each input, 0 if it is a stack of M, None if all modules share it.
         """
 
         def call(values: dict[str, Tensor], *inputs: Tensor) -> Any:
             return functional_call(self.modules[0], values, inputs)
 
-        # Each module is to draw what it would draw alone.
+        # Each module must draw the random numbers that it would draw alone.
         batched = torch.vmap(call, in_dims=(self._dims, *dims), randomness="same")
         with _ClassesFirst():
             outputs: Tensor = batched(self.parameters | self._buffers, *inputs)
         return outputs
 
     def unstack(self, parameters: Sequence[Tensor]) -> None:
-        """Gives each module its own of stacks (M, …) like `parameters`, in their order."""
+        """Copies stacks (M, …), in the order of the parameters, back to the modules."""
         with torch.no_grad():
             for name, stack in zip(self.parameters, parameters, strict=True):
                 for module, value in zip(self.modules, stack, strict=True):
@@ -84,11 +84,11 @@ class StackedModules:
 
 
 class _ClassesFirst(TorchFunctionMode):
-    """Has two operations computed on transposed tensors: the same numbers, in the order that is fast for a stack.
+    """Computes two operations on transposed tensors: the same numbers, in the memory layout that is fast for a stack.
 
-    `torch.vmap` makes M small products of F.linear, x W^T with x (B, D) shared, and takes ten times as long as the one
-    product that it makes of W x^T. Logits then lie in memory as (M, C, B), and what is gathered from them must keep to
-    that: its gradient would else lie as (M, B, C), and sums of the two layouts jump through memory.
+    `torch.vmap` splits F.linear, x W^T with x (B, D) shared, into M small products; they take ten times as long as the
+    one product that it makes of W x^T. Logits then have the layout (M, C, B), and gather must keep it: otherwise its
+    gradient would have the layout (M, B, C), and sums of the two layouts jump through memory.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

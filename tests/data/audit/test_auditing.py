@@ -1,4 +1,4 @@
-"""Every kind of leak and fault is planted once, and found; a clean collection has none."""
+"""Plants every kind of leak and error once; the audit finds each, and nothing in a clean collection."""
 
 import csv
 from collections.abc import Callable
@@ -45,17 +45,17 @@ def clean(tmp_path: Path) -> Manifest:
     )
 
 
-def titles(found: Audit) -> dict[str, str]:
-    return {finding.title: finding.severity for finding in found.findings}
+def titles(report: Audit) -> dict[str, str]:
+    return {finding.title: finding.severity for finding in report.findings}
 
 
-def rows_of(found: Audit, title: str) -> list[int]:
-    (finding,) = [finding for finding in found.findings if finding.title == title]
+def rows_of(report: Audit, title: str) -> list[int]:
+    (finding,) = [finding for finding in report.findings if finding.title == title]
     return finding.rows
 
 
 def lists_of(manifest: Manifest, parts: Callable[[int], str], **changes: object) -> Entries:
-    """The manifest as somebody's lists, with lesions as metadata."""
+    """The manifest as the lists of a split, with lesions as metadata."""
     entries = entries_of(manifest)
     ties = {"lesion_id": entries.ties["group"]}
     names = [Path(image).stem for image in entries.images]
@@ -67,46 +67,46 @@ def by_lesion(row: int) -> str:
     return "test" if row >= 16 else "train"
 
 
-def test_a_clean_collection_and_a_clean_split_have_no_finding(clean: Manifest) -> None:
+def test_a_clean_collection_and_a_clean_split_have_no_findings(clean: Manifest) -> None:
     assert titles(audit(entries_of(clean), num_parts=4)) == {}
-    found = audit(lists_of(clean, by_lesion))
-    assert titles(found) == {} and found.leaks == [] and found.num_files == NUM and found.alike == []
+    report = audit(lists_of(clean, by_lesion))
+    assert titles(report) == {} and report.leaks == [] and report.num_files == NUM and report.alike == []
 
 
-def test_the_same_image_in_two_parts(clean: Manifest) -> None:
+def test_the_same_image_in_two_parts_leaks(clean: Manifest) -> None:
     entries = lists_of(clean, by_lesion)
     doubled = replace(entries, names=[*entries.names[:-1], entries.names[0]])
-    found = audit(doubled)
-    assert titles(found)["the same image in two parts"] == "leak"
-    assert rows_of(found, "the same image in two parts") == [0, NUM - 1]
-    assert found.exposed(found.leaks) >= {NUM - 1} and 0 not in found.exposed(found.leaks)
+    report = audit(doubled)
+    assert titles(report)["the same image in two parts"] == "leak"
+    assert rows_of(report, "the same image in two parts") == [0, NUM - 1]
+    assert report.exposed(report.leaks) >= {NUM - 1} and 0 not in report.exposed(report.leaks)
 
 
 def test_the_same_image_twice_in_a_part_is_a_hint_and_with_two_labels_an_error(clean: Manifest) -> None:
     entries = lists_of(clean, by_lesion)
-    found = audit(replace(entries, names=[entries.names[1], *entries.names[1:]]))
-    assert titles(found) == {"the same image twice in a part": "hint"}
-    found = audit(replace(entries, names=[entries.names[2], *entries.names[1:]]))
-    assert titles(found) == {"the same image twice in a part": "hint", "one image with two labels": "error"}
+    report = audit(replace(entries, names=[entries.names[1], *entries.names[1:]]))
+    assert titles(report) == {"the same image twice in a part": "hint"}
+    report = audit(replace(entries, names=[entries.names[2], *entries.names[1:]]))
+    assert titles(report) == {"the same image twice in a part": "hint", "one image with two labels": "error"}
 
 
-def test_the_same_lesion_in_two_parts(clean: Manifest) -> None:
-    found = audit(lists_of(clean, lambda row: "test" if row >= 15 else "train"))
-    assert titles(found) == {"the same lesion_id in two parts": "leak"}
-    assert rows_of(found, "the same lesion_id in two parts") == [14, 15]
-    assert found.exposed(found.leaks) == {15}
-    assert found.counts(found.exposed(found.leaks)) == {("test", "mel"): 1}
+def test_the_same_lesion_in_two_parts_leaks(clean: Manifest) -> None:
+    report = audit(lists_of(clean, lambda row: "test" if row >= 15 else "train"))
+    assert titles(report) == {"the same lesion_id in two parts": "leak"}
+    assert rows_of(report, "the same lesion_id in two parts") == [14, 15]
+    assert report.exposed(report.leaks) == {15}
+    assert report.counts(report.exposed(report.leaks)) == {("test", "mel"): 1}
 
 
-def test_a_group_in_two_roles_of_a_collection(clean: Manifest) -> None:
+def test_a_group_in_two_roles_leaks(clean: Manifest) -> None:
     roles = ["test" if row > 18 else "" for row in range(NUM)]
     table = clean.table.set_column(3, "role", [roles])
-    found = audit(entries_of(replace(clean, table=table)))
-    assert titles(found) == {"the same group in two parts": "leak"}
-    assert rows_of(found, "the same group in two parts") == [18, 19]
+    report = audit(entries_of(replace(clean, table=table)))
+    assert titles(report) == {"the same group in two parts": "leak"}
+    assert rows_of(report, "the same group in two parts") == [18, 19]
 
 
-def test_unknown_ties_tie_nothing(clean: Manifest) -> None:
+def test_unknown_ties_connect_no_rows(clean: Manifest) -> None:
     assert (
         titles(audit(lists_of(clean, lambda row: "test" if row % 2 else "train", ties={"lesion_id": [""] * NUM}))) == {}
     )
@@ -117,12 +117,12 @@ def plant(manifest: Manifest, row: int, change: Callable[[Image.Image], Image.Im
         change(image.convert("RGB")).save(manifest.paths[row])
 
 
-def test_the_same_bytes(clean: Manifest) -> None:
+def test_the_same_bytes_in_two_parts_leak(clean: Manifest) -> None:
     clean.paths[20].write_bytes(clean.paths[0].read_bytes())
     assert titles(audit(entries_of(clean))) == {"the same bytes in two groups": "leak"}
-    found = audit(lists_of(clean, by_lesion))
-    assert titles(found) == {"the same bytes in two parts": "leak"}
-    assert rows_of(found, "the same bytes in two parts") == [0, 20] and found.alike == [(0, 20)]
+    report = audit(lists_of(clean, by_lesion))
+    assert titles(report) == {"the same bytes in two parts": "leak"}
+    assert rows_of(report, "the same bytes in two parts") == [0, 20] and report.alike == [(0, 20)]
     assert titles(audit(lists_of(clean, lambda row: "train"))) == {"the same bytes twice in a part": "hint"}
 
 
@@ -135,29 +135,29 @@ def test_the_same_bytes(clean: Manifest) -> None:
         lambda image: image.point(lambda value: value * 9 // 10),
     ],
 )
-def test_the_same_picture(clean: Manifest, change: Callable[[Image.Image], Image.Image]) -> None:
+def test_the_same_picture_in_two_groups_leaks(clean: Manifest, change: Callable[[Image.Image], Image.Image]) -> None:
     plant(clean, 20, change)
-    found = audit(entries_of(clean))
-    assert titles(found) == {"the same picture in two groups": "leak"}
-    assert rows_of(found, "the same picture in two groups") == [0, 20]
+    report = audit(entries_of(clean))
+    assert titles(report) == {"the same picture in two groups": "leak"}
+    assert rows_of(report, "the same picture in two groups") == [0, 20]
     assert titles(audit(lists_of(clean, by_lesion))) == {"the same picture in two parts": "leak"}
     assert titles(audit(lists_of(clean, lambda row: "train"))) == {"the same picture twice in a part": "hint"}
 
 
-def test_the_same_picture_in_one_group_is_no_leak(clean: Manifest) -> None:
+def test_the_same_picture_in_one_group_does_not_leak(clean: Manifest) -> None:
     plant(clean, 1, lambda image: image.resize((70, 70)))
-    found = audit(entries_of(clean))
-    assert titles(found) == {} and found.alike == [(0, 1)]
+    report = audit(entries_of(clean))
+    assert titles(report) == {} and report.alike == [(0, 1)]
 
 
-def test_one_picture_with_two_labels(clean: Manifest) -> None:
+def test_one_picture_with_two_labels_is_an_error(clean: Manifest) -> None:
     plant(clean, 2, lambda image: image.resize((70, 70)))
-    found = audit(entries_of(clean))
-    assert titles(found)["one picture with two labels"] == "error"
-    assert rows_of(found, "one picture with two labels") == [0, 2]
+    report = audit(entries_of(clean))
+    assert titles(report)["one picture with two labels"] == "error"
+    assert rows_of(report, "one picture with two labels") == [0, 2]
 
 
-def test_bad_files(clean: Manifest) -> None:
+def test_bad_files_are_reported(clean: Manifest) -> None:
     paths = clean.paths
     paths[0].write_bytes(b"")
     paths[1].write_bytes(paths[1].read_bytes()[:900])
@@ -166,47 +166,47 @@ def test_bad_files(clean: Manifest) -> None:
     photograph(4, side=20).save(paths[4])
     for row in (5, 6):
         Image.new("RGB", (64, 64), (row, row, row)).save(paths[row])
-    found = audit(entries_of(clean))
-    assert titles(found) == {
+    report = audit(entries_of(clean))
+    assert titles(report) == {
         "a file that cannot be read": "error",
         "an image of a single colour": "error",
-        "an image of less than 32 pixels": "hint",
+        "an image with a side of less than 32 pixels": "hint",
     }
-    assert rows_of(found, "a file that cannot be read") == [0, 1, 2, 3]
-    assert rows_of(found, "an image of a single colour") == [5, 6]
-    assert rows_of(found, "an image of less than 32 pixels") == [4]
-    assert found.findings[0].notes[0] == "the file is empty" and "no such file" in found.findings[0].notes[3]
+    assert rows_of(report, "a file that cannot be read") == [0, 1, 2, 3]
+    assert rows_of(report, "an image of a single colour") == [5, 6]
+    assert rows_of(report, "an image with a side of less than 32 pixels") == [4]
+    assert report.findings[0].notes[0] == "the file is empty" and "no such file" in report.findings[0].notes[3]
 
 
-def test_rows_without_a_file_beside_others_with_one(clean: Manifest) -> None:
+def test_rows_without_a_file_are_errors_if_other_rows_have_files(clean: Manifest) -> None:
     entries = lists_of(clean, by_lesion)
-    found = audit(replace(entries, paths=[None, *entries.paths[1:]]))
-    assert titles(found) == {"a row without an image file": "error"}
+    report = audit(replace(entries, paths=[None, *entries.paths[1:]]))
+    assert titles(report) == {"a row without an image file": "error"}
     assert titles(audit(replace(entries, paths=[None] * NUM))) == {}
 
 
-def test_a_class_with_too_few_groups_and_one_that_train_lacks(clean: Manifest) -> None:
-    found = audit(entries_of(clean), num_parts=7)
-    assert [finding.note for finding in found.findings] == [
+def test_classes_with_too_few_groups_or_missing_from_train_are_errors(clean: Manifest) -> None:
+    report = audit(entries_of(clean), num_parts=7)
+    assert [finding.note for finding in report.findings] == [
         f"{name}: 6 groups for 7 parts; lower folds.k, or map it to another class" for name in ("mel", "nv")
     ]
-    found = audit(lists_of(clean, lambda row: "test" if row % 4 < 2 else "train"))
-    assert titles(found) == {"a class that train lacks": "error"} and found.findings[0].note == "nv"
+    report = audit(lists_of(clean, lambda row: "test" if row % 4 < 2 else "train"))
+    assert titles(report) == {"a class that train lacks": "error"} and report.findings[0].note == "nv"
 
 
-def test_an_attribute_and_a_file_that_give_the_label_away(clean: Manifest) -> None:
+def test_attributes_and_file_sizes_that_predict_the_label_are_hints(clean: Manifest) -> None:
     for row in range(2, NUM, 4):
-        for one in (row, row + 1):
-            photograph(one, side=80).save(clean.paths[one])
+        for member in (row, row + 1):
+            photograph(member, side=80).save(clean.paths[member])
     kinds = ["seen again" if label == "nv" else "cut out" for label in clean.table.column("label").to_pylist()]
-    found = audit(entries_of(replace(clean, table=clean.table.append_column("dx_type", [kinds]))))
-    assert {"dx_type gives the label away", "width of the image gives the label away"} <= titles(found).keys()
-    assert set(titles(found).values()) == {"hint"}
-    (kind,) = [finding for finding in found.findings if finding.title.startswith("dx_type")]
+    report = audit(entries_of(replace(clean, table=clean.table.append_column("dx_type", [kinds]))))
+    assert {"dx_type gives the label away", "width of the image gives the label away"} <= titles(report).keys()
+    assert set(titles(report).values()) == {"hint"}
+    (kind,) = [finding for finding in report.findings if finding.title.startswith("dx_type")]
     assert kind.note == "balanced accuracy 1.00, chance 0.50; rows with 'seen again' are all 'nv'"
 
 
-def test_what_only_names_or_is_chance_gives_nothing_away() -> None:
+def test_identifiers_and_random_attributes_are_not_shortcuts() -> None:
     random = np.random.default_rng(0)
     labels = ["a", "b", "c"] * 200
     attributes = {
@@ -219,20 +219,21 @@ def test_what_only_names_or_is_chance_gives_nothing_away() -> None:
     groups = [str(row // 6) for row in range(600)]
     assert find_giveaways(attributes, labels, groups) == []
     missing = [None if label == "a" else 1.0 for label in labels]
-    (one,) = find_giveaways({"missing": missing}, labels, groups)
-    assert one.name == "missing" and one.score == pytest.approx(2 / 3) and one.chance == pytest.approx(1 / 3)
+    (giveaway,) = find_giveaways({"missing": missing}, labels, groups)
+    assert giveaway.name == "missing"
+    assert (giveaway.score, giveaway.chance) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
 
 
-def test_numbers_of_any_size_are_ranked() -> None:
+def test_numbers_of_any_magnitude_are_ranked() -> None:
     labels = ["a", "b"] * 60
     groups = [str(row) for row in range(120)]
     large = [10**40 + (row % 2) * 10**38 for row in range(120)]
     near = [2**30 + row % 2 for row in range(120)]
-    found = find_giveaways({"large": large, "near": near, "past": ["1e999", "-1e999"] * 60}, labels, groups)
-    assert {one.name: one.score for one in found} == {"large": 1, "near": 1, "past": 1}
+    giveaways = find_giveaways({"large": large, "near": near, "past": ["1e999", "-1e999"] * 60}, labels, groups)
+    assert {giveaway.name: giveaway.score for giveaway in giveaways} == {"large": 1, "near": 1, "past": 1}
 
 
-def test_the_rows_are_written(clean: Manifest, tmp_path: Path) -> None:
+def test_the_rows_of_findings_are_written_as_csv(clean: Manifest, tmp_path: Path) -> None:
     clean.paths[20].write_bytes(clean.paths[0].read_bytes())
     audit(lists_of(clean, by_lesion)).write(tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="") as file:
@@ -244,15 +245,15 @@ def test_the_rows_are_written(clean: Manifest, tmp_path: Path) -> None:
     assert {line["severity"] for line in lines} == {"leak"} and {line["case"] for line in lines} == {"0"}
 
 
-def test_components_are_those_of_the_graph() -> None:
+def test_components_match_those_of_the_graph() -> None:
     assert components(6, [(4, 1), (5, 4), (2, 0)]).tolist() == [0, 1, 0, 2, 1, 1]
     assert components(3, []).tolist() == [0, 1, 2]
 
 
-def test_joined_groups_are_folded_whole_and_read_back(clean: Manifest, tmp_path: Path) -> None:
+def test_folds_keep_joined_groups_whole_and_the_table_reads_back(clean: Manifest, tmp_path: Path) -> None:
     plant(clean, 20, lambda image: image.rotate(180))
-    found = audit(entries_of(clean))
-    joined = joined_groups(clean, found.alike)
+    report = audit(entries_of(clean))
+    joined = joined_groups(clean, report.alike)
     names = joined.table.column("group").to_pylist()
     assert names[20] == names[21] == names[0] == "lesion0" and names[2:20] == [f"lesion{r // 2}" for r in range(2, 20)]
     assert audit(entries_of(joined)).findings == []
@@ -266,7 +267,7 @@ def test_joined_groups_are_folded_whole_and_read_back(clean: Manifest, tmp_path:
         assert again.table.column("age").to_pylist() == clean.table.column("age").to_pylist()
 
 
-def test_extras_that_show_what_is_scored_can_be_left_out(clean: Manifest) -> None:
+def test_train_only_rows_of_scored_groups_can_be_left_out(clean: Manifest) -> None:
     clean.paths[20].write_bytes(clean.paths[0].read_bytes())
     roles = ["train_only" if row > 15 else "" for row in range(NUM)]
     manifest = replace(clean, table=clean.table.set_column(3, "role", [roles]))
@@ -277,7 +278,7 @@ def test_extras_that_show_what_is_scored_can_be_left_out(clean: Manifest) -> Non
     assert make_folds(kept, FoldSettings(k=2)).train_rows(0).size
 
 
-def test_pictures_of_one_name_that_differ_are_no_leak_and_copies_are(clean: Manifest, tmp_path: Path) -> None:
+def test_different_pictures_of_one_name_do_not_leak_but_copies_do(clean: Manifest, tmp_path: Path) -> None:
     for part in ("train", "test"):
         (tmp_path / part).mkdir()
         for row in range(4):
@@ -287,24 +288,24 @@ def test_pictures_of_one_name_that_differ_are_no_leak_and_copies_are(clean: Mani
     assert titles(audit(read_split(lists))) == {}
     with Image.open(tmp_path / "train" / "3.png") as image:
         image.resize((80, 80)).save(tmp_path / "test" / "3.png")
-    found = audit(read_split(lists))
-    assert titles(found)["the same picture in two parts"] == "leak" and found.exposed(found.leaks) == {7}
+    report = audit(read_split(lists))
+    assert titles(report)["the same picture in two parts"] == "leak" and report.exposed(report.leaks) == {7}
 
 
-def test_ungrouped_rows_become_grouped_by_their_pictures(tmp_path: Path) -> None:
+def test_joining_groups_ungrouped_rows_by_their_pictures(tmp_path: Path) -> None:
     manifest = make_manifest(["a", "b", "c"], ["x", "y", "x"], root=tmp_path)
     assert not joined_groups(manifest, []).grouped
     joined = joined_groups(manifest, [(0, 2)])
     assert joined.grouped and joined.groups.tolist() == [0, 1, 0]
 
 
-def test_lists_from_end_to_end(clean: Manifest, tmp_path: Path) -> None:
+def test_a_split_is_audited_from_lists_images_and_metadata(clean: Manifest, tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("".join(f"images/{row:02}.png nv\n" for row in range(15)))
     (tmp_path / "test.txt").write_text("".join(f"{row:02}.PNG nv\n" for row in range(15, NUM)) + "03.png nv\n")
     (tmp_path / "meta.csv").write_text(
         "image_id;patient_id\n" + "".join(f"{row:02};p{row // 2}\n" for row in range(NUM))
     )
     lists = {"train": tmp_path / "train.txt", "test": tmp_path / "test.txt"}
-    found = audit(read_split(lists, tmp_path / "images", tmp_path / "meta.csv"))
-    assert titles(found) == {"the same image in two parts": "leak", "the same patient_id in two parts": "leak"}
-    assert len(found.exposed(found.leaks)) == 2
+    report = audit(read_split(lists, tmp_path / "images", tmp_path / "meta.csv"))
+    assert titles(report) == {"the same image in two parts": "leak", "the same patient_id in two parts": "leak"}
+    assert len(report.exposed(report.leaks)) == 2

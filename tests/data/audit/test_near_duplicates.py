@@ -12,7 +12,7 @@ from raysk.data.audit.scanning import PICTURE_SIDE, small_picture
 
 
 def photograph(seed: int, width: int = 120, height: int = 90) -> Image.Image:
-    """Skin with a blot and texture of all sizes: alike at first sight, and no two the same."""
+    """Skin with a blot and texture of all sizes: all pictures look similar, but no two are the same."""
     random = np.random.default_rng(seed)
     grey = np.zeros((height, width))
     for side in (4, 9, 20, 45):
@@ -34,8 +34,8 @@ def pictures_of(images: list[Image.Image]) -> np.ndarray:
 
 
 def alike(images: list[Image.Image]) -> set[tuple[int, int]]:
-    found = find_alike(pictures_of(images), np.arange(len(images)))
-    return {(int(one), int(other)) for one, other in found.pairs}
+    duplicates = find_alike(pictures_of(images), np.arange(len(images)))
+    return {(int(row), int(other)) for row, other in duplicates.pairs}
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -55,25 +55,25 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 @pytest.mark.parametrize("kind", COPIES)
-def test_every_copy_is_found_and_nothing_else(kind: str) -> None:
+def test_exactly_the_copies_are_found(kind: str) -> None:
     originals = [photograph(seed) for seed in range(40)]
     copies = [COPIES[kind](photograph(seed)) for seed in range(0, 40, 4)]
     wanted = {(place * 4, 40 + place) for place in range(10)}
     assert alike(originals + copies) == wanted
 
 
-def test_different_photographs_are_not_the_same() -> None:
+def test_different_photographs_are_not_duplicates() -> None:
     assert alike([photograph(seed) for seed in range(60)]) == set()
 
 
-def test_only_the_rows_that_are_asked_for_are_compared() -> None:
+def test_only_the_given_rows_are_compared() -> None:
     pictures = pictures_of([photograph(0), photograph(0), photograph(0), photograph(1)])
-    found = find_alike(pictures, np.array([0, 2, 3]))
-    assert found.pairs.tolist() == [[0, 2]] and found.scores.tolist() == [1.0]
+    duplicates = find_alike(pictures, np.array([0, 2, 3]))
+    assert duplicates.pairs.tolist() == [[0, 2]] and duplicates.scores.tolist() == [1.0]
 
 
 @pytest.mark.parametrize("num", [0, 1])
-def test_nothing_to_compare(num: int) -> None:
+def test_fewer_than_two_pictures_have_no_duplicates(num: int) -> None:
     assert find_alike(pictures_of([photograph(0)] * 2)[:num], np.arange(num)).pairs.shape == (0, 2)
 
 
@@ -88,18 +88,18 @@ def test_more_copies_than_neighbours_are_all_connected() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 7), st.integers(1, 60))
-def test_a_fingerprint_is_the_same_in_all_orientations_and_at_any_light(seed: int, way: int, offset: int) -> None:
+def test_a_fingerprint_ignores_orientation_brightness_and_contrast(seed: int, way: int, offset: int) -> None:
     picture = np.random.default_rng(seed).integers(0, 120, (PICTURE_SIDE, PICTURE_SIDE), dtype=np.uint8)
     turned = eight_orientations(picture)[way]
     prints = fingerprints(np.stack([picture, turned, picture + np.uint8(offset), picture * np.uint8(2)]))
     np.testing.assert_allclose(prints, np.broadcast_to(prints[0], prints.shape), atol=1e-5)
 
 
-def test_there_are_eight_different_orientations() -> None:
+def test_the_eight_orientations_are_different() -> None:
     picture = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    ways = {one.tobytes() for one in eight_orientations(picture)}
-    transposed = [one.T.copy() for one in eight_orientations(picture)]
-    assert len(ways) == 8 and {one.tobytes() for one in transposed} == ways
+    orientations = {turned.tobytes() for turned in eight_orientations(picture)}
+    transposed = [turned.T.copy() for turned in eight_orientations(picture)]
+    assert len(orientations) == 8 and {turned.tobytes() for turned in transposed} == orientations
 
 
 def test_fingerprints_of_different_photographs_differ() -> None:
@@ -108,7 +108,7 @@ def test_fingerprints_of_different_photographs_differ() -> None:
     assert np.median(apart) > FARTHEST
 
 
-def test_things_of_one_shape_are_not_the_same_but_their_copies_are() -> None:
+def test_objects_of_one_shape_are_not_duplicates_but_their_copies_are() -> None:
     def cell(seed: int) -> Image.Image:
         random = np.random.default_rng(seed)
         down, across = np.mgrid[-1:1:64j, -1:1:64j]
@@ -122,5 +122,5 @@ def test_things_of_one_shape_are_not_the_same_but_their_copies_are() -> None:
 
     cells = [cell(seed) for seed in range(300)]
     copies = [encoded(ImageOps.mirror(cells[seed])) for seed in range(0, 300, 30)]
-    found = alike(cells + copies)
-    assert {(30 * place, 300 + place) for place in range(10)} <= found and len(found) <= 14
+    pairs = alike(cells + copies)
+    assert {(30 * place, 300 + place) for place in range(10)} <= pairs and len(pairs) <= 14

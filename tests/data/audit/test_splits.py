@@ -31,24 +31,24 @@ def split_of(folder: Path, train: str, test: str, **options: Path) -> Entries:
         "image,nv,mel\na b.jpg,1.0,0.0\nc.png,0.0,1.0\n",
     ],
 )
-def test_lists_in_their_dialects(tmp_path: Path, content: str) -> None:
+def test_lists_in_all_dialects_are_read(tmp_path: Path, content: str) -> None:
     for written in (content.encode(), content.removeprefix("\ufeff").encode("utf-16")):
         (tmp_path / "list.txt").write_bytes(written)
-        found = read_list(tmp_path / "list.txt")
-        assert (found.images, found.labels) == (["a b.jpg", "c.png"], ["nv", "mel"])
+        image_list = read_list(tmp_path / "list.txt")
+        assert (image_list.images, image_list.labels) == (["a b.jpg", "c.png"], ["nv", "mel"])
 
 
-def test_names_alone(tmp_path: Path) -> None:
+def test_a_list_of_names_without_labels_is_read(tmp_path: Path) -> None:
     for content in ("a.jpg\nmy b.jpg\n", "image\na.jpg\nmy b.jpg"):
         (tmp_path / "list.txt").write_text(content)
-        found = read_list(tmp_path / "list.txt")
-        assert (found.images, found.labels) == (["a.jpg", "my b.jpg"], ["", ""])
+        image_list = read_list(tmp_path / "list.txt")
+        assert (image_list.images, image_list.labels) == (["a.jpg", "my b.jpg"], ["", ""])
 
 
-def test_a_parquet_list(tmp_path: Path) -> None:
+def test_a_parquet_list_is_read(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": ["01", "02"], "label": [None, 1], "age": [3.5, None]}), tmp_path / "l.parquet")
-    found = read_list(tmp_path / "l.parquet")
-    assert (found.images, found.labels, found.columns) == (["01", "02"], ["", "1"], {"age": ["3.5", ""]})
+    image_list = read_list(tmp_path / "l.parquet")
+    assert (image_list.images, image_list.labels, image_list.columns) == (["01", "02"], ["", "1"], {"age": ["3.5", ""]})
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,16 @@ def test_a_parquet_list(tmp_path: Path) -> None:
         ("picture,label,age\nx,nv,3\n", "must have a column of images.*rename"),
         ("image,label\na.jpg,nv,3\n", "must have 2 columns, but row 1"),
         ("image,label\n,nv\n", "row 0 has none"),
-        ("image,a,a\nx.jpg,1,2\n", "two are 'a'"),
+        ("image,a,a\nx.jpg,1,2\n", "two are called 'a'"),
     ],
 )
-def test_what_is_no_list_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_list_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "list.csv").write_text(content)
     with pytest.raises(DataError, match=message):
         read_list(tmp_path / "list.csv")
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(b"image\n\xe9.jpg\n")
     with pytest.raises(DataError, match="must be a list in UTF-8"):
         read_list(tmp_path / "list.csv")
@@ -74,7 +74,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read_list(tmp_path / "absent.csv")
 
 
-def test_labels_that_say_nothing_are_unknown_and_a_one_hot_row_must_have_one_1(tmp_path: Path) -> None:
+def test_blank_labels_and_one_hot_rows_without_a_single_1_are_unknown(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("image,label\na,NaN\nb,\nc,nv\n")
     assert read_list(tmp_path / "a.csv").labels == ["", "", "nv"]
     (tmp_path / "b.csv").write_text("image,mel,nv\na,1,1\nb,0,0\nc,0,1\n")
@@ -83,25 +83,25 @@ def test_labels_that_say_nothing_are_unknown_and_a_one_hot_row_must_have_one_1(t
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(exclude_characters="/\\.\0", exclude_categories=("Cs", "Cc", "Z")), min_size=1))
-def test_names_are_equal_whatever_folder_suffix_case_and_spaces(name: str) -> None:
+def test_names_ignore_folder_suffix_case_and_spaces(name: str) -> None:
     wanted = normalised(name)
     for spelling in (f"{name}.jpg", f"/data/x/{name}.PNG", f"  {name}.jpeg  ", f"C:\\data\\{name}.tif", f"../{name}"):
         assert normalised(spelling) == wanted
     assert normalised(f"other{name}") != wanted
 
 
-def test_accents_in_two_forms_are_one_name() -> None:
+def test_both_unicode_forms_of_an_accent_are_one_name() -> None:
     assert normalised("Bäcker.jpg") == normalised("Ba\u0308cker.jpg")
     assert normalised("v1.2") == "v1.2"
 
 
-def test_folders_count_where_they_tell_images_apart(tmp_path: Path) -> None:
+def test_folders_count_if_they_distinguish_images(tmp_path: Path) -> None:
     entries = split_of(tmp_path, "train/nv/1.jpg\ntrain/mel/1.jpg\n", "test/nv/1.jpg\n")
     assert entries.names == ["nv/1", "mel/1", "nv/1"]
     assert split_of(tmp_path, "train/1.jpg\n", "test/1.jpg\n").names == ["1", "1"]
 
 
-def test_metadata_fills_in_by_name(tmp_path: Path) -> None:
+def test_metadata_is_matched_by_name(tmp_path: Path) -> None:
     (tmp_path / "meta.csv").write_text("image_id,lesion_id,dx,age\nA,l1,nv,40\nB,l2,mel,\n")
     entries = split_of(tmp_path, "image,label\na.jpg,\nb.jpg,bkl\n", "c.jpg\n", metadata=tmp_path / "meta.csv")
     assert entries.labels == ["nv", "bkl", ""]
@@ -111,7 +111,7 @@ def test_metadata_fills_in_by_name(tmp_path: Path) -> None:
         split_of(tmp_path, "a.jpg\n", "b.jpg\n", metadata=tmp_path / "meta.csv")
 
 
-def test_where_metadata_is_blank_the_lists_speak(tmp_path: Path) -> None:
+def test_lists_fill_in_blank_metadata(tmp_path: Path) -> None:
     (tmp_path / "meta.csv").write_text("image,lesion_id,site\na,m1,arm\nb,NA,\n")
     (tmp_path / "test.csv").write_text("image,lesion_id,site\nb,l2,leg\nc,l3,\n")
     (tmp_path / "train.csv").write_text("image,lesion_id,site\na,l1,leg\nd,None,\n")
@@ -122,31 +122,31 @@ def test_where_metadata_is_blank_the_lists_speak(tmp_path: Path) -> None:
     assert entries.matched == {"--metadata": 2}
 
 
-def test_metadata_and_images_that_know_no_row_are_refused(tmp_path: Path) -> None:
+def test_metadata_and_images_that_match_no_row_are_refused(tmp_path: Path) -> None:
     (tmp_path / "meta.csv").write_text("image_id,lesion_id\nz,l1\n")
     with pytest.raises(DataError, match=r"meta\.csv has none of the 2 \('a', \.\.\.\): give"):
         split_of(tmp_path, "a.jpg\n", "b.jpg\n", metadata=tmp_path / "meta.csv")
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "c.jpg").touch()
-    with pytest.raises(DataError, match=r"has a file for none of the 2 \('a\.jpg', \.\.\.\): name"):
+    with pytest.raises(DataError, match=r"has none of the 2 \('a\.jpg', \.\.\.\): give the folder"):
         split_of(tmp_path, "a.jpg\n", "b.jpg\n", images=tmp_path / "images")
     assert split_of(tmp_path, "a.jpg\n", "c.jpg\n", images=tmp_path / "images").matched == {"--images": 1}
 
 
 @pytest.mark.parametrize("nothing", ["NA", "nan", "None", "<NA>", " null "])
-def test_a_lesion_that_is_not_known_ties_nothing(tmp_path: Path, nothing: str) -> None:
+def test_an_unknown_lesion_connects_no_rows(tmp_path: Path, nothing: str) -> None:
     entries = split_of(tmp_path, f"image,lesion_id\na,{nothing}\nb,1\n", f"image,lesion_id\nc,{nothing}\n")
     assert entries.ties == {"lesion_id": ["", "1", ""]}
 
 
-def test_a_lesion_that_is_nan_in_parquet_ties_nothing(tmp_path: Path) -> None:
+def test_a_nan_lesion_in_parquet_connects_no_rows(tmp_path: Path) -> None:
     lists = {part: tmp_path / f"{part}.parquet" for part in ("train", "test")}
     for part, path in lists.items():
         pq.write_table(pa.table({"image": [f"{part}1", f"{part}2"], "lesion_id": [float("nan"), 2.0]}), path)
     assert read_split(lists).ties == {"lesion_id": ["", "2.0", "", "2.0"]}
 
 
-def test_files_are_found_at_any_depth_by_the_longest_agreement(tmp_path: Path) -> None:
+def test_files_are_found_at_any_depth_by_the_longest_common_end(tmp_path: Path) -> None:
     for file in ("images/part_1/a.jpg", "images/b.JPG", "images/masks/a.png", "images/masks/c.png"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
@@ -159,7 +159,7 @@ def test_files_are_found_at_any_depth_by_the_longest_agreement(tmp_path: Path) -
         split_of(tmp_path, "a\n", "b\n", images=tmp_path / "absent")
 
 
-def test_files_are_taken_where_the_list_says(tmp_path: Path) -> None:
+def test_files_are_taken_from_the_paths_of_the_list(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     entries = split_of(tmp_path, f"a.jpg\n{tmp_path / 'a.jpg'}\n", "b.jpg\n")
     assert entries.paths == [tmp_path / "a.jpg", tmp_path / "a.jpg", None]
@@ -180,7 +180,7 @@ def test_a_name_is_one_image_unless_its_files_differ(tmp_path: Path) -> None:
     assert names[0] != names[3] and names[1] == names[4] and names[2] == names[5]
     (tmp_path / "test" / "2.jpg").write_bytes(b"c")
     again = split_of(tmp_path, "train/2.jpg\n", "test/2.jpg\n").names
-    assert again[0] == again[1], "of one of the two, only the name is known"
+    assert again[0] == again[1], "only the name of the unreadable file is known"
 
 
 def test_a_list_without_rows_is_refused(tmp_path: Path) -> None:

@@ -45,11 +45,11 @@ def test_groups_stay_whole_and_every_part_has_every_class(
     seed: int, k: int, test_share: float, num_groups: int, num_classes: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    # A group is mostly of one class; some groups mix two, as the lesions of a patient do.
-    own = np.concatenate([np.repeat(np.arange(num_classes), 8), rng.integers(0, num_classes, num_groups)])
-    groups = np.repeat(np.arange(len(own)), rng.integers(1, 5, len(own)))
-    labels = np.where(rng.random(len(groups)) < 0.1, rng.integers(0, num_classes, len(groups)), own[groups])
-    labels[np.unique(groups, return_index=True)[1]] = own
+    # Most groups have one class; some mix two, like the lesions of a patient.
+    main = np.concatenate([np.repeat(np.arange(num_classes), 8), rng.integers(0, num_classes, num_groups)])
+    groups = np.repeat(np.arange(len(main)), rng.integers(1, 5, len(main)))
+    labels = np.where(rng.random(len(groups)) < 0.1, rng.integers(0, num_classes, len(groups)), main[groups])
+    labels[np.unique(groups, return_index=True)[1]] = main
     manifest = make_manifest(
         [f"{row}" for row in range(len(groups))],
         [f"c{label}" for label in labels],
@@ -71,7 +71,7 @@ def test_parts_get_their_share_of_each_class(seed: int) -> None:
     manifest = lesions(seed)
     folds = make_folds(manifest, FoldSettings(k=4, seed=seed, test_share=0.2))
     for part in [*range(4), TEST]:
-        # All five shares are 0.2; groups are of at most three rows.
+        # All five shares are 0.2; groups have at most three rows.
         assert np.abs(counts_of(manifest, folds.fold, part) - 0.2 * manifest.class_counts).max() <= 2
     assert abs(len(folds.test_rows) - 0.2 * len(manifest)) <= 3
 
@@ -82,21 +82,21 @@ def largest_deviation(manifest: Manifest, fold: np.ndarray, k: int) -> float:
 
 
 def test_rare_classes_are_divided_at_least_as_evenly_as_by_scikit_learn() -> None:
-    ours, theirs = [], []
+    raysk_deviations, sklearn_deviations = [], []
     for seed in range(8):
         manifest = lesions(seed, {"nv": 300, "mel": 50, "df": 17, "vasc": 13})
-        ours.append(
+        raysk_deviations.append(
             largest_deviation(manifest, make_folds(manifest, FoldSettings(k=5, seed=seed, test_share=0)).fold, 5)
         )
         fold = np.zeros(len(manifest), np.int64)
         splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
         for part, (_, held_out) in enumerate(splitter.split(fold, manifest.labels, manifest.groups)):
             fold[held_out] = part
-        theirs.append(largest_deviation(manifest, fold, 5))
-    assert np.mean(ours) <= np.mean(theirs)
+        sklearn_deviations.append(largest_deviation(manifest, fold, 5))
+    assert np.mean(raysk_deviations) <= np.mean(sklearn_deviations)
 
 
-def test_sides_of_a_fold() -> None:
+def test_training_held_out_and_test_rows_are_all_rows() -> None:
     roles = ["train_only" if row in (3, 4) else "" for row in range(40)]
     manifest = make_manifest([str(row) for row in range(40)], ["a", "b"] * 20, roles=roles, root=Path())
     folds = make_folds(manifest, FoldSettings(k=3))
@@ -113,7 +113,7 @@ def test_sides_of_a_fold() -> None:
         folds.held_out_rows(-1)
 
 
-def test_rows_with_the_role_test_are_exactly_the_test_part(caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_with_the_role_test_are_the_test_part(caplog: pytest.LogCaptureFixture) -> None:
     roles = ["test" if row in (0, 2) else "" for row in range(40)]
     manifest = make_manifest([str(row) for row in range(40)], ["a", "b"] * 20, roles=roles, root=Path())
     with caplog.at_level(logging.WARNING):
@@ -122,7 +122,7 @@ def test_rows_with_the_role_test_are_exactly_the_test_part(caplog: pytest.LogCap
     assert "the test part has no image of class 'b'" in caplog.text
 
 
-def test_a_group_of_two_roles_is_refused() -> None:
+def test_a_group_with_two_roles_is_refused() -> None:
     doubled = make_manifest(
         ["a", "b", "c", "d"], ["x", "y", "x", "y"], groups=["1", "2", "1", "3"], roles=["test", "", "", ""], root=Path()
     )
@@ -130,7 +130,7 @@ def test_a_group_of_two_roles_is_refused() -> None:
         make_folds(doubled, FoldSettings(k=2))
 
 
-def test_the_seed_alone_decides() -> None:
+def test_folds_depend_on_the_seed_alone() -> None:
     manifest = lesions()
     first, again, other = (
         make_folds(manifest, FoldSettings(seed=1)),
@@ -141,7 +141,7 @@ def test_the_seed_alone_decides() -> None:
     assert first.digest != other.digest
 
 
-def test_too_few_groups_name_the_class_and_the_remedy() -> None:
+def test_an_error_about_too_few_groups_names_the_class_and_the_remedy() -> None:
     manifest = lesions(counts={"nv": 60, "df": 3})
     with pytest.raises(DataError, match=r"4 parts \(the folds and the test part\), but 'df' has \d .*: lower folds.k"):
         make_folds(manifest, FoldSettings(k=3))
@@ -161,10 +161,10 @@ def test_a_class_with_just_enough_groups_reaches_a_tiny_test_part() -> None:
         ({"test_share": 1.0}, "test_share must be"),
         ({"repeats": 0}, "repeats must be"),
         ({"column": "site", "leave_out": "site"}, "column and leave_out must not both be given"),
-        ({"leave_out": "site", "repeats": 2}, "repeats must be 1 where an attribute says the folds, but got 2"),
+        ({"leave_out": "site", "repeats": 2}, "repeats must be 1 if an attribute gives the folds, but got 2"),
     ],
 )
-def test_impossible_requests_are_refused(change: dict[str, float], message: str) -> None:
+def test_invalid_settings_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_folds(lesions(), FoldSettings(**change))
 
@@ -188,7 +188,7 @@ def test_folds_of_a_column_are_renumbered() -> None:
     assert with_column([None, 0, 0, 1, 1, 0], k=2, roles=roles).fold.tolist() == [TRAIN_ONLY, 0, 0, 1, 1, 0]
 
 
-def test_what_a_column_cannot_say() -> None:
+def test_a_column_without_valid_folds_is_refused() -> None:
     with pytest.raises(DataError, match=r"holds 3 and folds.k is 2: set folds.k=3"):
         with_column([0, 0, 1, 1, 2, 2], k=2)
     with pytest.raises(DataError, match="'first' in row 2"):
@@ -197,7 +197,7 @@ def test_what_a_column_cannot_say() -> None:
         with_column([None, 0, 0, 1], k=2)
     with pytest.raises(DataError, match="cuts 'g'"):
         with_column([0, 0, 1, 1], k=2, groups=["g", "h", "g", "i"])
-    with pytest.raises(DataError, match="that of fold 0 lacks 'b'"):
+    with pytest.raises(DataError, match="those of fold 0 lack 'b'"):
         with_column([0, 0, 1, 0, 1, 0], k=2)
     with pytest.raises(ConfigError, match="did you mean part"):
         make_folds(
@@ -206,7 +206,7 @@ def test_what_a_column_cannot_say() -> None:
         )
 
 
-def test_written_and_read_is_the_same(tmp_path: Path) -> None:
+def test_written_folds_are_read_back(tmp_path: Path) -> None:
     folds = make_folds(lesions(), FoldSettings(k=5, seed=3, repeats=2))
     folds.write(tmp_path / "folds.parquet")
     again = Folds.read(tmp_path / "folds.parquet")
@@ -236,18 +236,18 @@ def test_check_refuses_another_manifest_and_cut_groups() -> None:
         Folds(cut[None], folds.k, folds.seed, manifest.digest).check(manifest)
 
 
-def test_folds_refuse_strange_values() -> None:
+def test_invalid_parts_are_refused() -> None:
     with pytest.raises(DataError, match="got 3"):
         Folds(np.array([[0, 1, 2, 3]]), 3, 0, "")
     with pytest.raises(DataError, match="fold 1 has none"):
         Folds(np.array([[0, 0, TEST]]), 2, 0, "")
-    with pytest.raises(DataError, match="one for all repeats, but row 0 is not"):
+    with pytest.raises(DataError, match="the same in all repeats, but row 0 is in it only in some"):
         Folds(np.array([[0, 1, TEST], [TEST, 1, 0]]), 2, 0, "")
 
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), k=st.integers(2, 4), repeats=st.integers(2, 4))
-def test_repeats_divide_the_same_rows_anew_around_one_test_part(seed: int, k: int, repeats: int) -> None:
+def test_repeats_divide_the_same_rows_and_share_the_test_part(seed: int, k: int, repeats: int) -> None:
     manifest = lesions(seed % 7)
     folds = make_folds(manifest, FoldSettings(k=k, seed=seed, repeats=repeats))
     assert len(folds) == k * repeats
@@ -283,15 +283,15 @@ def test_each_source_is_left_out_once_and_the_test_part_is_drawn_from_all() -> N
     assert {sites[row] for row in folds.test_rows} == {"rome", "oslo", "lima"}
 
 
-def test_rows_that_have_a_role_are_left_out_with_no_source() -> None:
+def test_rows_with_a_role_are_in_no_fold() -> None:
     roles = ["test", "train_only"] + [""] * 10
     manifest = of_sites([None, None, *["rome"] * 6, *["oslo"] * 4], roles=roles)
     folds = make_folds(manifest, FoldSettings(leave_out="site"))
     assert folds.fold.tolist() == [TEST, TRAIN_ONLY, *[1] * 6, *[0] * 4]
 
 
-def test_what_cannot_be_left_out() -> None:
-    with pytest.raises(DataError, match=r"row 3 is blank, as are 2 in all: .*train_only"):
+def test_a_column_without_valid_sources_is_refused() -> None:
+    with pytest.raises(DataError, match=r"row 3 is blank \(2 in all\): .*train_only"):
         make_folds(of_sites(["x", "y", "x", None, " ", "y"]), FoldSettings(leave_out="site", test_share=0))
     with pytest.raises(DataError, match=r"2 to 100 values .*but it has 1:"):
         make_folds(of_sites(["x"] * 6), FoldSettings(leave_out="site", test_share=0))

@@ -18,13 +18,13 @@ def test_even_groups_are_divided_exactly() -> None:
     assert place(composition, [0.25, 0.25, 0.5]).tolist() == [[10, 3, 1], [10, 3, 1], [20, 6, 2]]
 
 
-def test_large_and_small_groups_fill_parts_alike() -> None:
+def test_large_and_small_groups_fill_parts_evenly() -> None:
     composition = np.array([[6], [4], [3], [3], [2], [2], [2], [1], [1]])
     assert sorted(place(composition, [0.5, 0.5]).ravel().tolist()) == [12, 12]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_single_move_would_bring_mixed_groups_nearer_to_their_shares(seed: int) -> None:
+def test_no_single_move_improves_the_shares_of_mixed_groups(seed: int) -> None:
     rng = np.random.default_rng(seed)
     composition = rng.poisson([3.0, 1.0, 0.3], (40, 3))
     composition = composition[composition.sum(axis=1) > 0]
@@ -32,15 +32,15 @@ def test_no_single_move_would_bring_mixed_groups_nearer_to_their_shares(seed: in
     parts = place_groups(composition, shares, np.random.default_rng(seed))
     targets = shares[:, None] * composition.sum(axis=0)
 
-    def cost(of: np.ndarray) -> float:
-        return float((((counts_of(composition, of, 3) - targets) / targets) ** 2).sum())
+    def cost(divided: np.ndarray) -> float:
+        return float((((counts_of(composition, divided, 3) - targets) / targets) ** 2).sum())
 
-    found = cost(parts)
+    reached = cost(parts)
     for group in range(len(composition)):
         for part in range(3):
             moved = parts.copy()
             moved[group] = part
-            assert cost(moved) >= found - 1e-6 or not counts_of(composition, moved, 3).all()
+            assert cost(moved) >= reached - 1e-6 or not counts_of(composition, moved, 3).all()
 
 
 def test_a_class_with_a_group_for_each_part_is_in_every_part() -> None:

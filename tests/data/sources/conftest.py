@@ -1,4 +1,4 @@
-"""Small collections, laid out as their publishers do."""
+"""Small collections in the layout of their publishers."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from raysk.data.sources import DataSettings, load_manifest
 
 @pytest.fixture
 def write_images() -> Callable[..., None]:
-    """Writes a small image, of its own colour, to each path below a folder."""
+    """Writes a small image, each in a different colour, to each path below a folder."""
 
     def write(folder: Path, paths: Sequence[str]) -> None:
         for number, path in enumerate(paths):
@@ -27,7 +27,7 @@ def write_images() -> Callable[..., None]:
 
 @pytest.fixture
 def write_table() -> Callable[..., Path]:
-    """Writes a CSV table of lines, the first of which is its header."""
+    """Writes a CSV table of lines; the first line is the header."""
 
     def write(path: Path, *lines: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def write_table() -> Callable[..., Path]:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., Manifest]:
-    """Loads a collection, with a cache of its own."""
+    """Loads a collection with a separate cache."""
 
     def of(source: str, path: Path, **settings: object) -> Manifest:
         return load_manifest(

@@ -6,16 +6,16 @@ from raysk.errors import DataError
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"),
+    ("published", "usual"),
     [("NV", "nv"), ("NEV", "nv"), ("nevus", "nv"), ("MEL", "mel"), ("Melanoma", "mel"), ("AK", "akiec"),
      ("ACK", "akiec"), ("AKIEC", "akiec"), ("SEK", "sek"), ("seborrheic_keratosis", "sek"), ("BKL", "bkl"),
      ("SCC", "scc"), ("Something Else", "something else")],
 )  # fmt: skip
-def test_usual_names(theirs, ours):
-    assert usual_name(theirs) == ours
+def test_usual_names(published, usual):
+    assert usual_name(published) == usual
 
 
-def test_no_synonym_stands_for_two_classes():
+def test_no_synonym_names_two_classes():
     synonyms = [word for name, others in USUAL_NAMES.items() for word in (name, *others)]
     assert len(set(synonyms)) == len(synonyms)
 
@@ -24,7 +24,7 @@ def mapped(labels, **settings):
     return mapped_labels(labels, DataSettings.from_plain(settings), "t.csv")
 
 
-def test_maps():
+def test_class_maps_and_usual_names_combine():
     assert mapped(["NV", "x"]) == ["NV", "x"]
     assert mapped(["NV", "x"], map="usual") == ["nv", "x"]
     assert mapped(["NV", "x"], classes_map={"x": "y"}) == [None, "y"]

@@ -35,7 +35,7 @@ def test_images_are_found_in_both_parts_with_lesions_and_masks(ham, load):
     assert "dx" not in manifest.attributes and {"dx_type", "age", "lesion_id", "image_id"} <= set(manifest.attributes)
 
 
-def test_one_folder_links_and_the_table_itself_will_do(ham, load, tmp_path, write_images):
+def test_links_and_the_path_of_the_table_are_accepted(ham, load, tmp_path, write_images):
     images = tmp_path / "all"
     write_images(images, ["ISIC_1.jpg", "ISIC_2.jpg", "ISIC_3.png"])
     other = tmp_path / "other"
@@ -48,7 +48,7 @@ def test_one_folder_links_and_the_table_itself_will_do(ham, load, tmp_path, writ
     assert load("ham10000", other / "ham10000_metadata.CSV").digest == manifest.digest
 
 
-def test_copies_are_harmless_and_other_images_of_one_name_are_not(ham, load):
+def test_copies_are_accepted_and_different_images_of_one_name_refused(ham, load):
     (ham / "ham10000_images_part_1").mkdir()
     copy = ham / "ham10000_images_part_1" / "ISIC_1.jpg"
     copy.write_bytes((ham / "HAM10000_images_part_1" / "ISIC_1.jpg").read_bytes())
@@ -60,7 +60,7 @@ def test_copies_are_harmless_and_other_images_of_one_name_are_not(ham, load):
 
 def test_a_missing_image_is_refused_or_left_out(ham, load, caplog):
     (ham / "HAM10000_images_part_1" / "ISIC_2.jpg").unlink()
-    with pytest.raises(DataError, match=r"every image of HAM10000_metadata.csv .*ISIC_2 of row 2 is not, as 1 in all"):
+    with pytest.raises(DataError, match=r"every image of HAM10000_metadata.csv .*ISIC_2 of row 2 is not \(1 in all\)"):
         load("ham10000", ham)
     with caplog.at_level(logging.WARNING):
         assert len(load("ham10000", ham, on_error="skip")) == 2
@@ -76,12 +76,12 @@ def test_a_missing_image_is_refused_or_left_out(ham, load, caplog):
         ),
         (["HAM_1,ISIC_1,,x,1,male,back"], r"must have a label, but row 0 \('ISIC_1'\) has none"),
         (["HAM_1,ISIC_1,nan,x,1,male,back"], r"must have a label, but row 0"),
-        (["HAM_1,ISIC_1,nv,,,,", "HAM_1,ISIC_1,nv,,,,"], r"'ISIC_1' is in the rows 0 and 1 of HAM10000_metadata.csv"),
+        (["HAM_1,ISIC_1,nv,,,,", "HAM_1,ISIC_1,nv,,,,"], r"'ISIC_1' is in rows 0 and 1 of HAM10000_metadata.csv"),
         (["HAM_1,,nv,,,,"], r"every row must name an image, but row 0 of HAM10000_metadata.csv"),
         (["HAM_1,ISIC_1"], r"must be a CSV or Parquet table, but .*HAM10000|must be a CSV or Parquet table"),
     ],
 )
-def test_a_wrong_table_is_refused_with_row_and_file(ham, load, write_table, lines, message):
+def test_an_error_in_the_table_names_row_and_file(ham, load, write_table, lines, message):
     write_table(ham / "HAM10000_metadata.csv", HEADER, *lines)
     with pytest.raises(DataError, match=message) as caught:
         load("ham10000", ham)
@@ -95,12 +95,12 @@ def test_a_table_of_another_shape_or_none_is_refused(ham, load, write_table, tmp
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"a folder with HAM10000_metadata.csv, but .*empty has none"):
         load("ham10000", tmp_path / "empty")
-    with pytest.raises(DataError, match=r"none is no folder"):
+    with pytest.raises(DataError, match=r"none is not a folder"):
         load("ham10000", tmp_path / "none")
 
 
-def test_what_the_collection_does_not_tell_cannot_be_asked_for(ham, load):
-    with pytest.raises(ConfigError, match=r"what HAM10000_metadata.csv tells \(lesion\), but got 'both'"):
+def test_settings_that_need_other_columns_are_refused(ham, load):
+    with pytest.raises(ConfigError, match=r"a grouping of HAM10000_metadata.csv \(lesion\), but got 'both'"):
         load("ham10000", ham, group_by="both")
     with pytest.raises(ConfigError, match=r"data.role must be train_only or test .* got 'sex'"):
         load("ham10000", ham, role="sex")
@@ -112,11 +112,11 @@ def test_the_digest_does_not_depend_on_where_the_collection_lies(ham, load, tmp_
     assert load("ham10000", ham.rename(tmp_path / "moved")).digest == digest
 
 
-def test_a_link_to_nowhere_is_no_second_image(ham, load):
+def test_a_broken_link_does_not_count_as_an_image(ham, load):
     (ham / "elsewhere").mkdir()
     (ham / "elsewhere" / "ISIC_1.jpg").symlink_to(ham / "gone.jpg")
     assert load("ham10000", ham).table.column("image")[1].as_py() == "HAM10000_images_part_1/ISIC_1.jpg"
     (ham / "HAM10000_images_part_1" / "ISIC_1.jpg").unlink()
     (ham / "ISIC_1.jpg").symlink_to(ham / "gone.jpg")
-    with pytest.raises(DataError, match=r"ISIC_1 of row 1 is not, as 1 in all"):
+    with pytest.raises(DataError, match=r"ISIC_1 of row 1 is not \(1 in all\)"):
         load("ham10000", ham)

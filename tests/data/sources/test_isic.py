@@ -10,7 +10,7 @@ ONE_HOT_2019 = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK"
 def isic2017(tmp_path, write_images, write_table):
     root = tmp_path / "isic2017"
     write_images(root / "ISIC-2017_Training_Data", [f"ISIC_{number}.jpg" for number in range(3)])
-    # Larger than the image, so that one taken for the other would be seen.
+    # Larger than the image, so that a mix-up would be noticed.
     (root / "ISIC-2017_Training_Data" / "ISIC_0_superpixels.png").write_bytes(b"x" * 10_000)
     write_images(root / "ISIC-2017_Training_Part1_GroundTruth", ["ISIC_0_segmentation.png"])
     write_table(root / "ISIC-2017_Training_Part3_GroundTruth.csv", "image_id,melanoma,seborrheic_keratosis",
@@ -18,7 +18,7 @@ def isic2017(tmp_path, write_images, write_table):
     return root
 
 
-def test_2017_has_a_third_class_that_no_column_names(isic2017, load):
+def test_2017_has_a_third_class_without_a_column(isic2017, load):
     manifest = load("isic2017", isic2017)
     assert manifest.table.column("label").to_pylist() == ["nevus", "melanoma", "seborrheic_keratosis"]
     assert manifest.table.column("image")[0].as_py() == "ISIC-2017_Training_Data/ISIC_0.jpg"
@@ -28,7 +28,7 @@ def test_2017_has_a_third_class_that_no_column_names(isic2017, load):
     assert not manifest.grouped
 
 
-def test_2017_takes_age_and_sex_where_there_is_that_table(isic2017, load, write_table):
+def test_2017_reads_age_and_sex_if_the_table_exists(isic2017, load, write_table):
     write_table(isic2017 / "ISIC-2017_Training_Data_metadata.csv", "image_id,age_approximate,sex",
                 "ISIC_2,70,male", "ISIC_9,1,female", "ISIC_0,unknown,female")  # fmt: skip
     manifest = load("isic2017", isic2017)
@@ -45,7 +45,7 @@ def test_2017_takes_age_and_sex_where_there_is_that_table(isic2017, load, write_
         (("image_id,melanoma", "ISIC_0,0"), "got 'seborrheic_keratosis'; columns, nearest first"),
     ],
 )
-def test_2017_refuses_what_is_not_one_label(isic2017, load, write_table, lines, message):
+def test_2017_refuses_a_row_without_exactly_one_label(isic2017, load, write_table, lines, message):
     write_table(isic2017 / "ISIC-2017_Training_Part3_GroundTruth.csv", *lines)
     with pytest.raises(DataError, match=message):
         load("isic2017", isic2017)
@@ -85,13 +85,13 @@ def test_a_row_must_have_one_label(isic2018, load, write_table, values, message)
         load("isic2018", isic2018)
 
 
-def test_a_class_column_that_lacks_is_named(isic2018, load, write_table):
+def test_a_missing_class_column_is_named(isic2018, load, write_table):
     write_table(isic2018 / "ISIC2018_Task3_Training_GroundTruth.csv", "image,MEL,NV", "ISIC_1,0,1")
     with pytest.raises(DataError, match="got 'BCC'; columns, nearest first"):
         load("isic2018", isic2018)
 
 
-def test_2019_takes_lesions_from_its_metadata(tmp_path, load, write_images, write_table):
+def test_2019_reads_lesions_from_its_metadata(tmp_path, load, write_images, write_table):
     root = tmp_path / "isic2019"
     write_images(root / "ISIC_2019_Training_Input" / "ISIC_2019_Training_Input",
                  ["ISIC_1_downsampled.jpg", "ISIC_2.jpg", "ISIC_3.jpg"])  # fmt: skip

@@ -32,13 +32,13 @@ def test_images_as_files(isic2024, load):
     manifest = load("isic2024", isic2024)
     assert manifest.table.column("label").to_pylist() == ["benign", "malignant", "benign"]
     assert manifest.table.column("image")[0].as_py() == "train-image/image/ISIC_1.jpg"
-    # The first shares a patient with the third, the third a lesion with the second.
+    # The first image shares a patient with the third, and the third shares a lesion with the second.
     assert manifest.groups.tolist() == [0, 0, 0]
     assert load("isic2024", isic2024, group_by="patient").groups.tolist() == [0, 1, 0]
     assert load("isic2024", isic2024, group_by="lesion").groups.tolist() == [0, 1, 1]
 
 
-def test_images_within_hdf5_are_the_same_rows(isic2024, packed, load, caplog):
+def test_images_within_hdf5_give_the_same_manifest(isic2024, packed, load, caplog):
     files, unpacked = load("isic2024", isic2024), load("isic2024", packed)
     assert unpacked.digest == files.digest and unpacked.root != files.root
     assert [path.read_bytes() for path in unpacked.paths] == [path.read_bytes() for path in files.paths]
@@ -47,9 +47,9 @@ def test_images_within_hdf5_are_the_same_rows(isic2024, packed, load, caplog):
     assert caplog.text.count("train-image.hdf5: unpacking the images (0.0 GB) into") == 1
 
 
-def test_an_image_that_lacks_in_hdf5_is_missing(packed, load, write_table):
+def test_an_image_missing_from_hdf5_is_refused_or_left_out(packed, load, write_table):
     write_table(packed / "train-metadata.csv", *LINES, "ISIC_4,0,IP_3,5,")
-    with pytest.raises(DataError, match="ISIC_4 of row 3 is not, as 1 in all"):
+    with pytest.raises(DataError, match=r"ISIC_4 of row 3 is not \(1 in all\)"):
         load("isic2024", packed)
     assert len(load("isic2024", packed, on_error="skip")) == 3
 
@@ -61,10 +61,10 @@ def test_a_broken_hdf5_file_is_refused(packed, load, tmp_path):
     assert not list((tmp_path / "cache").glob("*"))
 
 
-def test_without_h5py_the_extra_is_named(tmp_path, load, write_table, monkeypatch):
+def test_without_h5py_the_error_names_the_extra(tmp_path, load, write_table, monkeypatch):
     write_table(tmp_path / "train-metadata.csv", *LINES)
     (tmp_path / "train-image.hdf5").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "h5py", None)  # what an import sees where it is not installed
+    monkeypatch.setitem(sys.modules, "h5py", None)  # makes the import fail as if it were not installed
     with pytest.raises(ConfigError, match=r"train-image.hdf5 .* pip install 'raysk\[hdf5\]'"):
         load("isic2024", tmp_path)
 

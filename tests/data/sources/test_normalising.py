@@ -1,4 +1,4 @@
-"""What is asked of every collection: only settings that its source reads, and groups that can be groups."""
+"""Checks of every collection: only settings that its source reads, and plausible groups."""
 
 import pytest
 
@@ -26,23 +26,23 @@ def table(tmp_path, write_images, write_table):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"group": "patient_id"}, "data.group must be left alone for the source 'ham10000', .*say data.group_by"),
-        ({"label": "localization"}, "data.label must be left alone .* got 'localization': remove it, or take data=csv"),
-        ({"image": "isic_id"}, "data.image must be left alone"),
+        ({"group": "patient_id"}, "data.group must not be set for the source 'ham10000', .*set data.group_by"),
+        ({"label": "localization"}, "data.label must not be set .* got 'localization': remove it, or use data=csv"),
+        ({"image": "isic_id"}, "data.image must not be set"),
     ],
 )
-def test_a_publishers_collection_reads_no_columns_of_the_users(ham, load, settings, message):
+def test_a_publishers_collection_refuses_settings_of_user_tables(ham, load, settings, message):
     with pytest.raises(ConfigError, match=message):
         load("ham10000", ham, **settings)
 
 
-def test_sources_of_the_users_own_refuse_what_they_do_not_read(table, load, tmp_path):
-    with pytest.raises(ConfigError, match=r"data.group_by must be left alone .*: name the columns in data.group"):
+def test_sources_of_user_data_refuse_settings_that_they_do_not_read(table, load, tmp_path):
+    with pytest.raises(ConfigError, match=r"data.group_by must not be set .*: name the columns in data.group"):
         load("csv", table, group_by="lesion")
     for source in ("folder", "synthetic"):
         (tmp_path / "classes" / "nv").mkdir(parents=True, exist_ok=True)
         (tmp_path / "classes" / "nv" / "1.png").touch()
-        with pytest.raises(ConfigError, match=r"data.group must be left alone .*: remove it, or take data=csv"):
+        with pytest.raises(ConfigError, match=r"data.group must not be set .*: remove it, or use data=csv"):
             load_manifest(
                 DataSettings(source=source, group="lesion_id", size=90 if source == "synthetic" else None,
                              path=None if source == "synthetic" else str(tmp_path / "classes")), tmp_path / "cache"
@@ -50,7 +50,7 @@ def test_sources_of_the_users_own_refuse_what_they_do_not_read(table, load, tmp_
 
 
 @pytest.mark.parametrize("setting", [{"group": "lesion_id"}, {"role": "train_only"}, {"group_by": "lesion"}])
-def test_several_collections_have_settings_of_their_own(table, tmp_path, setting):
+def test_several_collections_refuse_settings_for_all_of_them(table, tmp_path, setting):
     (name,) = setting
     members = [{"source": "csv", "name": member, "path": str(table)} for member in ("a", "b")]
     plain = {"source": "several", "collections": members, **setting}
@@ -64,7 +64,7 @@ def test_the_defaults_of_a_source_are_never_refused(source, collection):
         assert settings.source == source and normalised(collection, settings)
 
 
-def test_sources_and_settings_are_known():
+def test_sources_read_existing_settings():
     assert set(DESCRIBING) < set(DataSettings().to_plain())
     for name in sources:
         assert set(sources[name].reads) <= set(DESCRIBING), name
@@ -76,13 +76,13 @@ def collection(table, tmp_path):
     return sources["csv"].read(DataSettings(source="csv", path=str(table)), tmp_path)
 
 
-@pytest.mark.parametrize(("num_rows", "told"), [(51, True), (50, False)])
-def test_a_group_of_too_many_rows_is_told(tmp_path, load, write_table, caplog, num_rows, told):
+@pytest.mark.parametrize(("num_rows", "warned"), [(51, True), (50, False)])
+def test_a_group_of_too_many_rows_gives_a_warning(tmp_path, load, write_table, caplog, num_rows, warned):
     lines = [f"{row}.png,{'ab'[row % 2]},{'unknown' if row < num_rows else row}" for row in range(520)]
     for row in range(520):
         (tmp_path / f"{row}.png").touch()
     load("csv", write_table(tmp_path / "t.csv", "image,label,group", *lines))
     assert "holds" not in caplog.text, "less than a tenth of the rows"
     load("csv", write_table(tmp_path / "t.csv", "image,label,group", *lines[:100]))
-    message = f"t.csv: one group, 'unknown', holds {num_rows} of 100 rows, which no fold parts: leave 'group' blank"
-    assert (message in caplog.text) == told
+    message = f"t.csv: one group, 'unknown', holds {num_rows} of 100 rows, which no fold cuts: leave 'group' blank"
+    assert (message in caplog.text) == warned

@@ -14,7 +14,7 @@ USUAL = {"map": "usual"}
 
 @pytest.fixture
 def places(tmp_path, write_images, write_table):
-    """A small HAM10000 and a small ISIC 2019, whose images and lesions have the same names and are not the same."""
+    """A small HAM10000 and a small ISIC 2019, with different images and lesions under the same names."""
     names = [f"ISIC_{number}" for number in range(4)]
     for place in ("ham", "isic"):
         write_images(tmp_path / place / "images", [f"{name}.jpg" for name in names])
@@ -44,7 +44,7 @@ def test_rows_are_joined_under_usual_names(places):
         f"{place}/images/ISIC_{number}.jpg" for place in ("ham", "isic") for number in range(4)
     ]
     assert table.column("label").to_pylist() == ["nv", "nv", "mel", "akiec", "nv", "mel", "akiec", "scc"]
-    # The lesions of both are called L1, L2, ... but are not the same.
+    # Both collections name their lesions L1, L2, ..., but these are different lesions.
     assert manifest.groups.tolist() == [0, 0, 1, 2, 3, 3, 4, 5]
     assert manifest.roles == [""] * 4 + ["train_only"] * 4
     assert table.column("source").to_pylist() == ["ham"] * 4 + ["isic"] * 4
@@ -53,14 +53,14 @@ def test_rows_are_joined_under_usual_names(places):
     assert all(path.is_file() for path in manifest.paths)
 
 
-def test_a_class_map_names_keeps_and_drops(places, caplog):
+def test_a_class_map_renames_classes_and_leaves_out_the_others(places, caplog):
     with caplog.at_level(logging.WARNING):
         manifest = both(places, isic={"classes_map": {"NV": "nv", "AK": "akiec"}})
     assert manifest.table.column("label").to_pylist() == ["nv", "nv", "mel", "akiec", "nv", "akiec"]
-    told = (
+    message = (
         "isic/ISIC_2019_Training_GroundTruth.csv: left out 2 rows of classes that data.classes_map lacks: MEL 1, SCC 1"
     )
-    assert told in caplog.text
+    assert message in caplog.text
     manifest = both(places, isic={"classes_map": {"SCC": "akiec"}, "map": "usual"})
     assert manifest.table.column("label").to_pylist()[4:] == ["nv", "mel", "akiec", "akiec"]
 
@@ -91,7 +91,7 @@ def test_a_written_manifest_is_a_source(places, load, tmp_path):
     assert again.digest == first.digest and set(again.attributes) == set(first.attributes)
 
 
-def test_classes_that_differ_only_in_case_are_refused_and_likely_ones_told(places, caplog):
+def test_classes_that_differ_only_in_case_are_refused_and_synonyms_give_a_warning(places, caplog):
     with pytest.raises(
         DataError, match=r"got 'mel' \(ham\) and 'MEL' \(isic\): set data.map=usual, or data.isic.classes"
     ):
@@ -107,36 +107,41 @@ def test_classes_that_differ_only_in_case_are_refused_and_likely_ones_told(place
         ({"path": None}, {}, {}, r"data.ham.path must be given for the source 'ham10000'"),
         ({}, {"name": "ham"}, {}, r"two collections with different names, but got \[ham, ham\]"),
         ({}, {"classes_map": {"AKIEC": "akiec"}}, USUAL, r"data.isic.classes_map must map classes of .* got 'AKIEC'"),
-        ({}, {"group_by": "patient"}, USUAL, r"data.isic.group_by must be what .* tells \(lesion\), but got 'patient'"),
+        (
+            {},
+            {"group_by": "patient"},
+            USUAL,
+            r"data.isic.group_by must be a grouping of .* \(lesion\), but got 'patient'",
+        ),
         ({}, {"role": "val"}, USUAL, r"data.isic.role must be train_only or test"),
         ({}, {"source": "several"}, USUAL, r"data.isic must be a single collection"),
         ({}, {}, USUAL | {"path": "/x"}, r"data.path must be null for several collections, but got /x"),
         ({}, {}, USUAL | {"classes": ["nv", "mel", "akiec"]}, r"got 'scc' in row 7 \('isic/ISIC_3'\) of ham\+isic"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_name_of_the_collection(places, ham, isic, more, message):
+def test_errors_name_the_collection(places, ham, isic, more, message):
     with pytest.raises((ConfigError, DataError), match=message):
         both(places, ham, isic, **more)
 
 
-def test_missing_images_are_told_or_left_out_for_all(places):
+def test_missing_images_are_refused_or_left_out_in_all_collections(places):
     (places / "isic" / "images" / "ISIC_2.jpg").unlink()
     with pytest.raises(DataError, match=r"ISIC_2 of row 2 is not"):
         both(places, **USUAL)
     assert len(both(places, on_error="skip", **USUAL)) == 7
 
 
-def test_outside_rows_only_train(tmp_path, write_images, write_table):
-    for place in ("own", "outside"):
+def test_rows_of_a_train_only_collection_only_train(tmp_path, write_images, write_table):
+    for place in ("clinic", "outside"):
         names = [f"{number}.png" for number in range(24)]
-        write_images(tmp_path / place, names if place == "own" else names[::-1])
+        write_images(tmp_path / place, names if place == "clinic" else names[::-1])
         lines = [
             f"{name},{'nv' if number % 2 else 'mel'},g{number // 2 % 6}{number % 2}"
             for number, name in enumerate(names)
         ]
         write_table(tmp_path / place / "table.csv", "image,label,group", *lines)
     members = [
-        {"source": "csv", "name": place, "path": str(tmp_path / place / "table.csv")} for place in ("own", "outside")
+        {"source": "csv", "name": place, "path": str(tmp_path / place / "table.csv")} for place in ("clinic", "outside")
     ]
     members[1]["role"] = "train_only"
     settings = DataSettings.from_plain({"source": "several", "collections": members})

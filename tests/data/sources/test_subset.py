@@ -1,4 +1,4 @@
-"""Parts of collections: whole groups, every class, about as many rows as were asked for."""
+"""Subsets of collections: whole groups, every class, and about the requested number of rows."""
 
 from collections import Counter
 from pathlib import Path
@@ -31,7 +31,7 @@ def collection_of(rows: list[tuple[str, str]], roles: list[str] | None = None) -
 
 @st.composite
 def collections(draw: st.DrawFn) -> Collection:
-    """Groups of one to four rows, of two to four classes with two groups each at least."""
+    """Groups of one to four rows, of two to four classes with at least two groups each."""
     num_classes = draw(st.integers(2, 4))
     labels = [f"c{number % num_classes}" for number in range(2 * num_classes)]
     labels += draw(st.lists(st.sampled_from(labels), max_size=40))
@@ -55,7 +55,7 @@ def test_groups_stay_whole_and_no_class_is_lost(whole, share, seed):
     assert set(part.labels) == set(whole.labels)
     # Each class may be a group short or over, and has one group in any case.
     assert abs(len(part.names) - size) <= 4 * len(set(whole.labels))
-    # The rows keep their order, and all that is known of them.
+    # The rows keep their order and their attributes.
     numbers = part.attributes["number"].to_pylist()
     assert numbers == sorted(numbers)
     assert [whole.names[number] for number in numbers] == list(part.names)
@@ -68,25 +68,25 @@ def test_classes_and_roles_keep_their_shares():
     whole = collection_of(rows, roles)
     part = subset(whole, 500, 0)
     assert abs(len(part.names) - 500) <= 4
-    before, after = (Counter(zip(one.labels, one.roles or (), strict=True)) for one in (whole, part))
+    before, after = (Counter(zip(rows.labels, rows.roles or (), strict=True)) for rows in (whole, part))
     for kind, count in before.items():
         assert after[kind] == pytest.approx(count / 4, abs=2)
 
 
-def test_another_seed_takes_others():
+def test_another_seed_takes_other_rows():
     whole = collection_of([(f"c{number % 2}", f"g{number}") for number in range(100)])
     taken = [tuple(subset(whole, 20, seed).names) for seed in range(3)]
     assert len(set(taken)) == 3
 
 
 @pytest.mark.parametrize("size", [6, 7, 1000])
-def test_more_than_there_are_is_refused(size):
+def test_a_size_that_is_not_less_than_all_rows_is_refused(size):
     whole = collection_of([(f"c{number % 2}", f"g{number}") for number in range(6)])
     with pytest.raises(ConfigError, match=f"less than the 6 rows of table.csv, but got {size}: remove it"):
         subset(whole, size, 0)
 
 
-def test_a_class_that_would_be_lost_is_refused():
+def test_losing_a_class_is_refused():
     whole = collection_of([("nv", f"g{number}") for number in range(99)] + [("mel", "g99")])
     lost = 0
     for seed in range(5):
@@ -94,11 +94,11 @@ def test_a_class_that_would_be_lost_is_refused():
             assert "mel" in subset(whole, 5, seed).labels
         except DataError as error:
             lost += 1
-            assert str(error).endswith("with 5 of table.csv 'mel' has none: raise it")
+            assert str(error).endswith("with 5 rows of table.csv, 'mel' has none: raise it")
     assert lost > 0
 
 
-def test_a_table_of_ones_own_is_cut_as_a_publishers_is(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_subset_of_a_users_table_keeps_groups_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     lines = ["image,label,group"]
     for number in range(60):
         (tmp_path / f"{number}.png").write_bytes(b"an image")
@@ -108,8 +108,8 @@ def test_a_table_of_ones_own_is_cut_as_a_publishers_is(tmp_path: Path, caplog: p
     part = load_manifest(DataSettings(source="csv", path=whole.path, size=20), tmp_path)
     assert len(part) in range(18, 23)
     assert part.class_names == ("a", "b")
-    assert "took" in caplog.text and "of 60 rows, as data.size asks" in caplog.text
-    every = load_manifest(whole, tmp_path)
-    assert set(part.table.column("image").to_pylist()) < set(every.table.column("image").to_pylist())
-    counts = np.bincount(every.groups)
+    assert "took" in caplog.text and "of 60 rows, because data.size is set" in caplog.text
+    everything = load_manifest(whole, tmp_path)
+    assert set(part.table.column("image").to_pylist()) < set(everything.table.column("image").to_pylist())
+    counts = np.bincount(everything.groups)
     assert (np.bincount(part.groups) == 2).all() and (counts == 2).all()

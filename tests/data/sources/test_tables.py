@@ -1,4 +1,4 @@
-"""A user's own tables, however they are written: the right label for each image, or an error; never a wrong label."""
+"""Users' own tables in any spelling: the right label for each image or an error, and never a wrong label."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ def tables(draw: st.DrawFn) -> list[tuple[str, str, str, str]]:
 
 @given(tables(), st.sampled_from([",", ";"]), st.booleans(), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_every_row_has_its_own_label_or_is_refused(
+def test_every_row_gets_its_label_or_is_refused(
     rows: list[tuple[str, str, str, str]], delimiter: str, marked: bool, as_parquet: bool
 ) -> None:
     with TemporaryDirectory() as folder:
@@ -68,13 +68,13 @@ def test_every_row_has_its_own_label_or_is_refused(
             assert f"t.{path.suffix[1:]} must have a label, but row {blank[0]} " in str(error) if blank else one_class
             return
         assert not blank and not one_class
-        found = dict(
+        labels = dict(
             zip([path.resolve() for path in manifest.paths], manifest.table.column("label").to_pylist(), strict=True)
         )
-        assert found == {(root / file).resolve(): label.strip() for file, _, label, _ in rows}
+        assert labels == {(root / file).resolve(): label.strip() for file, _, label, _ in rows}
         named = manifest.table.column("group").to_pylist()
         for (_, _, _, group), name in zip(rows, named, strict=True):
-            # Rows of which nothing is known are not one group.
+            # Rows without a group do not form a group together.
             assert named.count(name) == 1 if group in NOTHING else name == group
 
 
@@ -99,19 +99,19 @@ def write(folder: Path, text: str, *images: str) -> DataSettings:
         ("image,labels\n1.png,a\n2.png,b\n", r"data.label must be a column of t.csv, but got 'label'"),
     ],
 )
-def test_what_is_not_one_image_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_row_without_exactly_one_image_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load_manifest(write(tmp_path, text, "1.png", "2.jpg", "2.png"), tmp_path)
 
 
-def test_numbers_in_parquet_are_names_and_nan_is_none(tmp_path: Path) -> None:
+def test_numbers_in_parquet_become_text_and_nan_is_missing(tmp_path: Path) -> None:
     write(tmp_path, "", "1.png", "2.png")
     table = pa.table({"image": ["1.png", "2.png"], "label": [0, 1], "group": [1.0, float("nan")]})
     pq.write_table(table, tmp_path / "t.parquet")
     manifest = load_manifest(DataSettings(source="parquet", path=str(tmp_path / "t.parquet")), tmp_path)
     assert manifest.table.column("label").to_pylist() == ["0", "1"]
     assert manifest.table.column("group").to_pylist() == ["1", "2.png"]
-    with pytest.raises(DataError, match="take data=csv"):
+    with pytest.raises(DataError, match="use data=csv"):
         load_manifest(DataSettings(source="parquet", path=str(tmp_path / "t.csv")), tmp_path)
     (tmp_path / "broken.parquet").write_bytes(b"x")
     with pytest.raises(DataError, match=r"broken.parquet must be a Parquet table"):
@@ -126,15 +126,15 @@ def test_several_columns_of_groups_are_joined(tmp_path: Path) -> None:
     assert {"lesion", "patient"} <= set(manifest.attributes)
 
 
-def test_folders_of_parts_are_no_classes(tmp_path: Path, write_images: Callable[..., None]) -> None:
+def test_folders_of_parts_are_refused_as_classes(tmp_path: Path, write_images: Callable[..., None]) -> None:
     for names in (["train", "test"], ["Train", "extra"], ["my_train", "my_test"]):
         root = tmp_path / names[0]
         write_images(root, [f"{name}/nv/1.png" for name in names])
-        with pytest.raises(DataError, match=r"are named as parts: take data=hf"):
+        with pytest.raises(DataError, match=r"are named as parts: use data=hf"):
             load_manifest(DataSettings(source="folder", path=str(root)), tmp_path)
 
 
-def test_what_class_folders_leave_out_is_told(
+def test_images_left_out_of_class_folders_give_a_warning(
     tmp_path: Path, write_images: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_images(tmp_path, ["nv/1.png", "mel/2.png"])
@@ -142,7 +142,7 @@ def test_what_class_folders_leave_out_is_told(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert len(load_manifest(DataSettings(source="folder", path=str(tmp_path)), tmp_path)) == 2
-    assert "left out 1 images that lie in no folder of a class, first 'loose.png'" in caplog.text
+    assert "left out 1 images outside the class folders, first 'loose.png'" in caplog.text
     assert "left out 3 images of formats that raysk does not read (.gif, .heic, .jfif), first 'mel/z" in caplog.text
 
 
@@ -158,16 +158,16 @@ def test_a_file_name_in_latin_1_is_refused(tmp_path: Path, place: str) -> None:
         load_manifest(DataSettings(source="folder", path=str(tmp_path)), tmp_path)
 
 
-def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path: Path) -> None:
+def test_an_impossible_file_name_counts_as_missing(tmp_path: Path) -> None:
     plain = write(tmp_path, f"image,label\n1.png,a\n{'x' * 300}.png,b\n{'y' * 300}/3,b\n", "1.png")
-    with pytest.raises(DataError, match=r"x.png of row 1 is not, as 2 in all"):
+    with pytest.raises(DataError, match=r"x.png of row 1 is not \(2 in all\)"):
         load_manifest(plain, tmp_path)
 
 
-def test_images_within_parquet_are_for_another_source(tmp_path: Path) -> None:
+def test_a_table_with_images_inside_names_the_right_source(tmp_path: Path) -> None:
     images = pa.array([{"bytes": b"", "path": "1.png"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     pq.write_table(pa.table({"image": images, "label": ["a"]}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"'image' of t.parquet holds the images themselves: take data=hf"):
+    with pytest.raises(DataError, match=r"'image' of t.parquet holds the images themselves: use data=hf"):
         load_manifest(DataSettings(source="parquet", path=str(tmp_path / "t.parquet")), tmp_path)
     write(tmp_path, "", "1.png")
     pq.write_table(pa.table({"image": ["1.png"], "label": [["a"]]}), tmp_path / "t.parquet")
@@ -185,7 +185,7 @@ def test_rows_of_one_file_are_refused_however_it_is_spelt(tmp_path: Path, second
         load_manifest(plain, tmp_path)
 
 
-def test_a_written_manifest_takes_other_columns(tmp_path: Path) -> None:
+def test_a_written_manifest_accepts_other_columns(tmp_path: Path) -> None:
     text = "image,label,role,lesion\n1.png,a,test,x\n2.png,b,,x\n3.png,a,,y\n"
     load_manifest(write(tmp_path, text, "1.png", "2.png", "3.png"), tmp_path).write(tmp_path / "m.parquet")
     plain = {"source": "parquet", "path": str(tmp_path / "m.parquet")}

@@ -1,4 +1,4 @@
-"""Images of every mode come out right, and files that are none are refused with their name and the reason."""
+"""Images of every mode are decoded correctly; other files are refused with their name and the reason."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from raysk.data.store.building import build_store
 from raysk.errors import DataError
 
 SIDE = 64
-# Darker to the left, and black in the lower left quarter, so that each turn shows.
+# Darker to the left, and black in the lower left quarter, so that every rotation is visible.
 RAMP = np.tile(np.linspace(0.2, 1, SIDE), (SIDE, 1))
 RAMP[SIDE // 2 :, : SIDE // 2] = 0
 GREY = (RAMP * 255).astype(np.uint8)
@@ -29,7 +29,7 @@ RGBA = np.concatenate([RGB, np.full((SIDE, SIDE, 1), 255, np.uint8)], axis=-1)
 
 def turned_by_tag(path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
     Image.fromarray(RGB).transpose(Image.Transpose.ROTATE_90).save(path, quality=95, exif=exif)
 
 
@@ -58,8 +58,8 @@ def test_every_mode_gives_the_same_pixels(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(store.pixels[1], RGB)
     scan = scan_files([tmp_path / name, tmp_path / "plain.bmp"])
     assert scan.reasons == ["", ""] and scan.sizes.tolist() == [[SIDE, SIDE]] * 2
-    lying = np.rot90(scan.pictures[1]) if name == "turned.jpg" else scan.pictures[1]
-    assert np.abs(scan.pictures[0].astype(int) - lying).mean() < 4
+    stored = np.rot90(scan.pictures[1]) if name == "turned.jpg" else scan.pictures[1]
+    assert np.abs(scan.pictures[0].astype(int) - stored).mean() < 4
 
 
 def huge_png(width: int, height: int) -> bytes:
@@ -83,14 +83,14 @@ REFUSED = {
     "text.png": (b"<html>404</html>", "cannot identify"),
     "bomb.png": (huge_png(20_000, 20_000), "exceeds limit"),
     "wide.png": (huge_png(20_000, 5_000), "20000 by 5000 pixels are more than"),
-    "32 bits.tif": (encoded(Image.fromarray((RAMP * 65535).astype(np.int32)), "TIFF"), "which of its levels is white"),
-    "floating.tif": (encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), "which of its levels is white"),
+    "32 bits.tif": (encoded(Image.fromarray((RAMP * 65535).astype(np.int32)), "TIFF"), "which level is white"),
+    "floating.tif": (encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), "which level is white"),
 }
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_right_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_unreadable_files_are_refused_by_name(tmp_path: Path, name: str) -> None:
     content, reason = REFUSED[name]
     (tmp_path / name).write_bytes(content)
     Image.fromarray(RGB).save(tmp_path / "plain.bmp")
@@ -103,7 +103,7 @@ def test_what_cannot_be_right_is_refused_by_name(tmp_path: Path, name: str) -> N
     assert reason in scan.reasons[0] and scan.readable.tolist() == [False, True] and not scan.pictures[0].any()
 
 
-def test_links_are_followed_and_broken_ones_are_missing(tmp_path: Path) -> None:
+def test_links_are_followed_and_broken_links_count_as_missing(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "plain.png")
     (tmp_path / "link.png").symlink_to("plain.png")
     (tmp_path / "broken.png").symlink_to("absent.png")

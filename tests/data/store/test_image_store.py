@@ -37,7 +37,7 @@ def pictures(tmp_path: Path) -> Manifest:
     return manifest_of(tmp_path, names)
 
 
-def test_pixels_of_the_right_size_are_kept_as_they_are(pictures: Manifest, tmp_path: Path) -> None:
+def test_images_of_the_right_size_keep_their_pixels(pictures: Manifest, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     store, bad = build_store(pictures, 16, tmp_path / "cache", progress=lambda done, total: seen.append((done, total)))
     assert bad == [] and len(store) == 6
@@ -69,15 +69,15 @@ def test_a_changed_file_or_size_makes_another_store(pictures: Manifest, tmp_path
 
 @pytest.fixture
 def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
-    """Forty pictures, which are three chunks."""
+    """Forty pictures in three chunks."""
     names = [f"n{number}.png" for number in range(40)]
     for number, name in enumerate(names):
         Image.fromarray(noise(number)).save(tmp_path / name)
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1)  # the smallest chunk there is, 16 images
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1)  # gives the smallest possible chunk, 16 images
     return manifest_of(tmp_path, names)
 
 
-def test_many_chunks_are_one_array(many: Manifest, tmp_path: Path) -> None:
+def test_many_chunks_give_one_array(many: Manifest, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     store, _ = build_store(many, 16, tmp_path / "cache", progress=lambda done, total: seen.append((done, total)))
     np.testing.assert_array_equal(store.pixels, np.stack([noise(number) for number in range(40)]))
@@ -86,7 +86,7 @@ def test_many_chunks_are_one_array(many: Manifest, tmp_path: Path) -> None:
 
 
 class Spy:
-    """Decodes one chunk after the other, and notes which; stops as a power cut would after so many."""
+    """Decodes the chunks in turn and records their numbers; stops after `most` chunks like a power cut."""
 
     def __init__(self, most: int = 1000) -> None:
         self.most, self.numbers = most, []
@@ -99,7 +99,7 @@ class Spy:
             yield decode_chunk(chunk)
 
 
-def test_an_interrupted_build_goes_on_where_it_was(many: Manifest, tmp_path: Path) -> None:
+def test_an_interrupted_build_resumes(many: Manifest, tmp_path: Path) -> None:
     cut, rest = Spy(most=2), Spy()
     with pytest.raises(KeyboardInterrupt):
         build_store(many, 16, tmp_path / "cache", spread=cut)
@@ -121,14 +121,14 @@ def test_a_chunk_that_a_power_cut_left_empty_is_decoded_again(many: Manifest, tm
     assert store.digest == build_store(many, 16, tmp_path / "other")[0].digest
 
 
-def test_a_store_without_its_header_is_built_anew(pictures: Manifest, tmp_path: Path) -> None:
+def test_a_store_without_its_header_is_built_again(pictures: Manifest, tmp_path: Path) -> None:
     store, _ = build_store(pictures, 16, tmp_path / "cache")
     (store.folder / "store.json").unlink()
     again, _ = build_store(pictures, 16, tmp_path / "cache")
     assert (again.folder, again.digest) == (store.folder, store.digest)
 
 
-def test_a_size_that_another_build_has_made_meanwhile_is_taken(many: Manifest, tmp_path: Path) -> None:
+def test_a_size_that_another_build_makes_meanwhile_is_used(many: Manifest, tmp_path: Path) -> None:
     def meanwhile(wanted: Sequence[Chunk]) -> Iterator[Chunk]:
         build_store(many, 16, tmp_path / "cache")
         return in_threads(wanted)
@@ -138,7 +138,7 @@ def test_a_size_that_another_build_has_made_meanwhile_is_taken(many: Manifest, t
     assert stores[0].digest == build_store(many, 16, tmp_path / "other")[0].digest
 
 
-def test_a_file_that_cannot_be_read_now_is_no_bad_image(
+def test_a_file_with_a_read_error_does_not_count_as_a_bad_image(
     pictures: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = Path.read_bytes
@@ -150,12 +150,12 @@ def test_a_file_that_cannot_be_read_now_is_no_bad_image(
 
     with monkeypatch.context() as broken:
         broken.setattr(Path, "read_bytes", fail)
-        with pytest.raises(DataError, match=r"1\.png must be readable, but Input/output error: mend"):
+        with pytest.raises(DataError, match=r"1\.png must be readable, but Input/output error: restore access"):
             build_store(pictures, 16, tmp_path / "cache", on_error="skip")
     assert build_store(pictures, 16, tmp_path / "cache", on_error="skip")[1] == []
 
 
-def test_several_sizes_are_decoded_together_to_what_each_is_alone(many: Manifest, tmp_path: Path) -> None:
+def test_several_sizes_decoded_together_equal_each_size_alone(many: Manifest, tmp_path: Path) -> None:
     Image.fromarray(noise(3, 200, 300)).save(tmp_path / "n7.png")
     Image.fromarray(noise(4, 200, 300)).save(tmp_path / "photo.jpg")
     table = manifest_of(tmp_path, [*many.table.column("image").to_pylist(), "photo.jpg"])
@@ -171,7 +171,7 @@ def test_several_sizes_are_decoded_together_to_what_each_is_alone(many: Manifest
     assert len(list((tmp_path / "cache").glob("store-*"))) == 4, "only what is missing is decoded"
 
 
-def test_a_store_knows_damaged_pixels(many: Manifest, tmp_path: Path) -> None:
+def test_verify_finds_damaged_pixels(many: Manifest, tmp_path: Path) -> None:
     store, _ = build_store(many, 16, tmp_path / "cache")
     store.verify()
     content = bytearray((store.folder / "images.arrow").read_bytes())
@@ -188,7 +188,7 @@ def first_pixels(store: ImageStore) -> np.ndarray:
     return store.pixels[0].copy()
 
 
-def test_pickled_as_its_path(pictures: Manifest, tmp_path: Path) -> None:
+def test_a_store_is_pickled_as_its_path(pictures: Manifest, tmp_path: Path) -> None:
     store, _ = build_store(pictures, 16, tmp_path / "cache")
     message = pickle.dumps(store)
     assert len(message) < 500
@@ -197,13 +197,13 @@ def test_pickled_as_its_path(pictures: Manifest, tmp_path: Path) -> None:
         np.testing.assert_array_equal(pool.submit(first_pixels, store).result(), noise(0))
 
 
-def test_shorter_side_is_scaled_and_the_centre_kept(tmp_path: Path) -> None:
+def test_the_shorter_side_is_scaled_and_the_centre_kept(tmp_path: Path) -> None:
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = (10, 200, 30)
     Image.fromarray(wide).save(tmp_path / "wide.png")
     Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / "high.png")
     store, _ = build_store(manifest_of(tmp_path, ["wide.png", "high.png"]), 10, tmp_path / "cache")
-    # The filter reads a little of what is cropped away, so that only the outer pixels are not quite green.
+    # The filter also reads pixels just outside the crop, so that only the outer pixels are not quite green.
     assert (store.pixels[:, 2:-2, 2:-2] == np.array([10, 200, 30], np.uint8)).all()
     assert np.abs(store.pixels.astype(int) - [10, 200, 30]).max() < 40
 
@@ -217,12 +217,12 @@ def test_scaling_down_averages(tmp_path: Path) -> None:
     assert np.abs(store.pixels.astype(int) - 127).max() <= 8
 
 
-def test_orientation_and_modes(tmp_path: Path) -> None:
+def test_orientation_and_modes_are_converted(tmp_path: Path) -> None:
     upright = np.zeros((8, 8, 3), np.uint8)
     upright[:4] = 255
     turned = Image.fromarray(np.rot90(upright).copy())
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
     turned.save(tmp_path / "exif.png", exif=exif)
     Image.fromarray(upright[..., 0]).save(tmp_path / "grey.png")
     Image.fromarray(upright).convert("P").save(tmp_path / "palette.png")
@@ -235,14 +235,14 @@ def test_orientation_and_modes(tmp_path: Path) -> None:
 
 
 def exif_of(*entries: tuple[int, int, bytes]) -> bytes:
-    """Packs EXIF data of (tag, type, four bytes), which Pillow would not write where the type is odd."""
+    """Packs EXIF data of (tag, type, four bytes); Pillow would not write invalid types."""
     packed = b"".join(struct.pack("<HHL", tag, kind, 1 if kind == 3 else 4) + value for tag, kind, value in entries)
     return b"Exif\0\0II*\0" + struct.pack("<LH", 8, len(entries)) + packed + struct.pack("<L", 0)
 
 
 @pytest.mark.parametrize("tag", [0x011A, 0x0128, 0x0213, 0x0100])
 @pytest.mark.parametrize("kind", [2, 7], ids=["ASCII", "UNDEFINED"])
-def test_odd_tags_beside_the_orientation_do_no_harm(tag: int, kind: int, tmp_path: Path) -> None:
+def test_malformed_tags_do_not_affect_the_orientation(tag: int, kind: int, tmp_path: Path) -> None:
     turned = (0x0112, 3, struct.pack("<HH", 6, 0))
     Image.fromarray(noise(0)).save(tmp_path / "usual.jpg", exif=exif_of(turned))
     Image.fromarray(noise(0)).save(tmp_path / "odd.jpg", exif=exif_of(*sorted([turned, (tag, kind, b"abc\0")])))
@@ -253,7 +253,7 @@ def test_odd_tags_beside_the_orientation_do_no_harm(tag: int, kind: int, tmp_pat
     np.testing.assert_array_equal(store.pixels[1], np.asarray(upright))
 
 
-def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
+def test_16_bit_images_are_scaled_and_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 0x4000, np.uint16)).save(tmp_path / "a.png")
     Image.fromarray(np.full((8, 8), 0xC000, np.uint16)).save(tmp_path / "b.png")
     store, _ = build_store(manifest_of(tmp_path, ["a.png", "b.png"]), 8, tmp_path / "cache")
@@ -262,19 +262,19 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
 
 @pytest.fixture
 def damaged(pictures: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manifest]:
-    """Two good pictures among five that are not."""
+    """Two good pictures and five damaged ones."""
     Image.fromarray(noise(9, 64, 64)).save(tmp_path / "photo.jpg")
     photo = (tmp_path / "photo.jpg").read_bytes()
     (tmp_path / "truncated.jpg").write_bytes(photo[: len(photo) // 2])
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("not an image")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # a bomb need not weigh a gigabyte here
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # so that a decompression bomb can be small
     Image.new("L", (200, 200)).save(tmp_path / "bomb.png")
     names = ["0.png", "truncated.jpg", "empty.png", "1.png", "text.png", "gone.png", "bomb.png"]
     yield manifest_of(tmp_path, names)
 
 
-def test_bad_images_are_refused_with_the_first_of_them(damaged: Manifest, tmp_path: Path) -> None:
+def test_bad_images_are_refused_and_the_first_ones_named(damaged: Manifest, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"5 of 7 are not: .*truncated.jpg .*data.on_error=skip") as caught:
         build_store(damaged, 16, tmp_path / "cache")
     assert "\n" not in str(caught.value)
@@ -293,12 +293,12 @@ def test_bad_images_are_skipped_and_reported_each_time(damaged: Manifest, tmp_pa
     assert len(damaged.without([image.row for image in bad])) == len(store)
 
 
-def test_nothing_readable_is_refused_even_when_skipping(tmp_path: Path) -> None:
+def test_a_dataset_without_readable_images_is_refused_even_when_skipping(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 of 2"):
         build_store(manifest_of(tmp_path, ["x.png", "y.png"]), 16, tmp_path / "cache", on_error="skip")
 
 
-def test_a_full_disk_is_said_before_anything_is_written(
+def test_a_full_disk_is_reported_before_anything_is_written(
     pictures: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
@@ -317,7 +317,7 @@ def build_slowly(folder: Path, names: list[str], cache: Path, spied: Path) -> st
     return build_store(manifest_of(folder, names), 16, cache, spread=spread)[0].digest
 
 
-def test_of_two_processes_one_builds_and_the_other_waits(many: Manifest, tmp_path: Path) -> None:
+def test_one_of_two_processes_builds_and_the_other_waits(many: Manifest, tmp_path: Path) -> None:
     names = many.table.column("image").to_pylist()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         tasks = [pool.submit(build_slowly, tmp_path, names, tmp_path / "cache", tmp_path / "spied") for _ in range(2)]
@@ -327,7 +327,7 @@ def test_of_two_processes_one_builds_and_the_other_waits(many: Manifest, tmp_pat
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_open_refuses_what_is_no_store(pictures: Manifest, tmp_path: Path) -> None:
+def test_open_refuses_other_folders(pictures: Manifest, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="must exist"):
         ImageStore.open(tmp_path)
     store, _ = build_store(pictures, 16, tmp_path / "cache")
@@ -337,7 +337,7 @@ def test_open_refuses_what_is_no_store(pictures: Manifest, tmp_path: Path) -> No
         ImageStore.open(copy)
 
 
-def test_settings_that_cannot_be_right(pictures: Manifest, tmp_path: Path) -> None:
+def test_invalid_settings_are_refused(pictures: Manifest, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="size of at least 1"):
         build_store(pictures, 0, tmp_path)
     with pytest.raises(ConfigError, match=r"but got \[\]"):

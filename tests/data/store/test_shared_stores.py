@@ -1,4 +1,4 @@
-"""Stores that machines share, in a folder and in S3 (moto's server)."""
+"""Stores shared between machines, in a folder and in S3 (moto's server)."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,13 +25,13 @@ def manifest(tmp_path: Path) -> Manifest:
     return make_manifest(names, ["a", "b"] * 3, root=tmp_path)
 
 
-def nobody(wanted: Sequence[Chunk]) -> Iterator[Chunk]:
-    raise AssertionError("what another machine has decoded is not decoded again")
+def refuse(wanted: Sequence[Chunk]) -> Iterator[Chunk]:
+    raise AssertionError("images that another machine has decoded must not be decoded again")
 
 
-def test_what_one_machine_has_decoded_another_copies(manifest: Manifest, shared: str, tmp_path: Path) -> None:
+def test_a_machine_copies_the_store_that_another_has_decoded(manifest: Manifest, shared: str, tmp_path: Path) -> None:
     first, _ = build_store(manifest, 16, tmp_path / "first", shared=shared)
-    second, _ = build_store(manifest, 16, tmp_path / "second", shared=shared, spread=nobody)
+    second, _ = build_store(manifest, 16, tmp_path / "second", shared=shared, spread=refuse)
     assert second.folder.is_relative_to(tmp_path / "second")
     assert (second.digest, second.key) == (first.digest, first.key)
     np.testing.assert_array_equal(second.pixels, first.pixels)
@@ -40,20 +40,22 @@ def test_what_one_machine_has_decoded_another_copies(manifest: Manifest, shared:
     assert sorted(name.rpartition("/")[2] for name in names) == ["images.arrow", "store.json"], "and nothing else"
 
 
-def test_what_was_decoded_before_is_shared_as_well(manifest: Manifest, shared: str, tmp_path: Path) -> None:
+def test_a_store_that_already_exists_is_shared_too(manifest: Manifest, shared: str, tmp_path: Path) -> None:
     store, _ = build_store(manifest, 16, tmp_path / "first")
     assert find_store(store.key, tmp_path / "second", shared) is None
-    build_store(manifest, 16, tmp_path / "first", shared=shared, spread=nobody)
+    build_store(manifest, 16, tmp_path / "first", shared=shared, spread=refuse)
     assert find_store(store.key, tmp_path / "second", shared) is not None
 
 
-def test_a_machine_that_sees_no_images_finds_them_by_their_key(manifest: Manifest, shared: str, tmp_path: Path) -> None:
+def test_a_machine_without_the_images_finds_the_store_by_its_key(
+    manifest: Manifest, shared: str, tmp_path: Path
+) -> None:
     store, _ = build_store(manifest, 16, tmp_path / "first", shared=shared)
     for path in manifest.paths:
         path.unlink()
-    found = find_store(store.key, tmp_path / "second", shared)
-    assert found is not None
-    np.testing.assert_array_equal(found.pixels, store.pixels)
+    copy = find_store(store.key, tmp_path / "second", shared)
+    assert copy is not None
+    np.testing.assert_array_equal(copy.pixels, store.pixels)
     assert find_store("unknown", tmp_path / "second", shared) is None
     assert find_store(store.key, tmp_path / "third") is None
 
@@ -65,20 +67,20 @@ def test_a_damaged_copy_is_refused(manifest: Manifest, shared: str, tmp_path: Pa
     files, root = file_system(below(shared, store.folder.name))
     with files.open_output_stream(f"{root}/images.arrow") as sink:
         sink.write(bytes(content))
-    for _ in range(2):  # what was copied before it was checked does not stay
+    for _ in range(2):  # a copy that fails the check does not stay
         with pytest.raises(ArtifactError, match=f"{store.folder.name} is damaged: remove it there"):
             find_store(store.key, tmp_path / "second", shared)
 
 
-def test_what_cannot_be_reached_is_said_in_one_line(manifest: Manifest, tmp_path: Path) -> None:
-    for address, told in (("gopher://there/x", "gopher"), (str(tmp_path / "0.png"), "0.png")):
-        with pytest.raises(ArtifactError, match=told) as caught:
+def test_an_unreachable_address_is_refused_in_one_line(manifest: Manifest, tmp_path: Path) -> None:
+    for address, message in (("gopher://there/x", "gopher"), (str(tmp_path / "0.png"), "0.png")):
+        with pytest.raises(ArtifactError, match=message) as caught:
             build_store(manifest, 16, tmp_path / "cache", shared=address)
         assert "\n" not in str(caught.value) and "correct stores" in str(caught.value)
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
 
 
-def test_an_address_keeps_what_it_asks_for_at_its_end() -> None:
+def test_an_address_keeps_its_query_at_the_end() -> None:
     assert below("s3://bucket/p?scheme=http", "x") == "s3://bucket/p/x?scheme=http"
     assert below("/folder/", "x") == "/folder/x"
     assert below("/what?/folder", "x") == "/what?/folder/x"

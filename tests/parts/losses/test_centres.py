@@ -22,12 +22,12 @@ def loss_of(name, embeddings, labels, centres, **settings):
     return module(embeddings, torch.tensor(labels)).item()
 
 
-def dot(one, other):
-    return sum(a * b for a, b in zip(one, other, strict=True))
+def dot(first, second):
+    return sum(a * b for a, b in zip(first, second, strict=True))
 
 
 def bcl_in_loops(embeddings, labels, centres, temperature):
-    """The members of a class are its views, and its centre last."""
+    """The members of a class are its views, then its centre."""
     num_views = embeddings.shape[1]
     members = [[] for _ in centres]
     for image, label in zip(embeddings.tolist(), labels, strict=True):
@@ -110,9 +110,9 @@ def test_every_centre_learns_from_a_batch_that_lacks_its_class(features, name):
 @pytest.mark.parametrize("name", ["bcl", "paco"])
 def test_centres_are_the_same_on_every_worker(name):
     torch.manual_seed(1)
-    one = losses[name]().build(COUNTS, 4)
+    first = losses[name]().build(COUNTS, 4)
     torch.manual_seed(2)
-    other = losses[name]().build(COUNTS, 4)
-    assert torch.equal(one.centres, other.centres)
-    assert one.centres.requires_grad
-    torch.testing.assert_close(one.centres.norm(dim=1), torch.ones(3))
+    second = losses[name]().build(COUNTS, 4)
+    assert torch.equal(first.centres, second.centres)
+    assert first.centres.requires_grad
+    torch.testing.assert_close(first.centres.norm(dim=1), torch.ones(3))

@@ -116,11 +116,11 @@ def test_smoothing_of_ham(ham):
     assert class_smoothing(ham.double(), 0.3, 0.0).tolist() == pytest.approx(expected, abs=5e-7)
 
 
-def test_equal_classes_all_have_the_smoothing_of_the_tail():
+def test_equal_classes_have_the_tail_smoothing():
     assert class_smoothing(torch.full((3,), 12.0), 0.3, 0.1).tolist() == pytest.approx([0.1] * 3)
 
 
-def test_two_classes_have_the_smoothing_of_head_and_tail():
+def test_two_classes_have_the_head_and_the_tail_smoothing():
     assert class_smoothing(torch.tensor([18.0, 982.0]), 0.3, 0.1).tolist() == pytest.approx([0.1, 0.3])
 
 
@@ -139,12 +139,12 @@ def test_a_loss_that_is_switched_off_is_cross_entropy(logits, labels, ham, name,
 
 
 @pytest.mark.parametrize("name", ["balanced_softmax", "logit_adjustment"])
-def test_with_equal_classes_the_shift_is_none(logits, labels, name):
+def test_equal_classes_shift_no_logits(logits, labels, name):
     equal = torch.full((7,), 31)
     assert loss_of(name, logits, labels, equal) == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-14)
 
 
-def test_the_beta_of_other_weights_does_not_enter(logits, labels, ham):
+def test_other_weights_ignore_beta(logits, labels, ham):
     low = loss_of("focal", logits, labels, ham, weights="balanced", beta=0.1)
     assert low == loss_of("focal", logits, labels, ham, weights="balanced", beta=0.9999)
 

@@ -107,7 +107,7 @@ def test_simclr_does_not_read_the_labels(features):
     num_views=st.integers(2, 3),
     temperature=st.sampled_from([0.05, 0.1, 1.0]),
 )
-def test_what_trains_is_the_formula_with_its_gradient(labels, num_views, temperature):
+def test_the_training_loss_has_the_value_and_gradient_of_the_formula(labels, num_views, temperature):
     random = torch.Generator().manual_seed(len(labels))
     values = F.normalize(torch.randn(len(labels), num_views, 5, generator=random, dtype=torch.float64), dim=2)
     for name, keys in (("supcon", torch.tensor(labels)), ("simclr", torch.arange(len(labels)))):

@@ -1,4 +1,4 @@
-"""KCL against the mean over all draws that it stands for, and supervised minority against its formula."""
+"""KCL against the mean over all its draws, and supervised minority against its formula."""
 
 import math
 from itertools import combinations
@@ -21,7 +21,7 @@ def loss_of(name, embeddings, labels, counts=COUNTS, **settings):
 
 
 def log_shares(embeddings, temperature):
-    """Logarithms of the softmax over the other views, for each view; -inf of itself."""
+    """Returns the logarithms of the softmax over the other views, for each view; -inf for the view itself."""
     views = embeddings.flatten(0, 1).tolist()
     if len(views) == 1:
         return [[-math.inf]]
@@ -34,15 +34,15 @@ def log_shares(embeddings, temperature):
 
 
 def kcl_over_all_draws(embeddings, labels, positives, temperature):
-    """The loss with k positives drawn, for every draw that there is, and the mean over these."""
+    """Returns the mean over all draws of the loss with k drawn positives."""
     num_views = embeddings.shape[1]
     shares = log_shares(embeddings, temperature)
     image = [i // num_views for i in range(len(shares))]
     means = []
     for i, row in enumerate(shares):
-        own = [j for j in range(len(row)) if image[j] == image[i] and j != i]
+        siblings = [j for j in range(len(row)) if image[j] == image[i] and j != i]
         others = [j for j in range(len(row)) if image[j] != image[i] and labels[image[j]] == labels[image[i]]]
-        draws = [[*own, *drawn] for drawn in combinations(others, min(positives, len(others)))]
+        draws = [[*siblings, *drawn] for drawn in combinations(others, min(positives, len(others)))]
         if draws[0]:
             of_draws = [-sum(row[j] for j in draw) / len(draw) for draw in draws]
             means.append(sum(of_draws) / len(of_draws))
@@ -65,7 +65,7 @@ def test_kcl_is_the_mean_over_all_draws(labels, num_views, positives, temperatur
     assert actual == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_mean_of_many_random_draws_goes_to_kcl(features):
+def test_the_mean_of_many_random_draws_approaches_kcl(features):
     random = np.random.default_rng(0)
     embeddings = features(len(LABELS), 2, 4)
     shares = log_shares(embeddings, 0.5)
@@ -74,17 +74,17 @@ def test_the_mean_of_many_random_draws_goes_to_kcl(features):
     for _ in range(2000):
         total = 0.0
         for i, row in enumerate(shares):
-            own = i + 1 if i % 2 == 0 else i - 1
+            sibling = i + 1 if i % 2 == 0 else i - 1
             others = [j for j in range(14) if j // 2 != i // 2 and LABELS[j // 2] == LABELS[i // 2]]
             drawn = random.choice(others, min(2, len(others)), replace=False).tolist() if others else []
-            total -= sum(row[j] for j in [own, *drawn]) / (1 + len(drawn))
+            total -= sum(row[j] for j in [sibling, *drawn]) / (1 + len(drawn))
         totals.append(total / len(shares))
     standard_error = np.std(totals) / math.sqrt(len(totals))
     assert standard_error < 0.01
     assert np.mean(totals) == pytest.approx(expected, abs=4 * standard_error)
 
 
-def test_kcl_with_as_many_positives_as_there_are_is_supcon(features):
+def test_kcl_with_all_positives_is_supcon(features):
     embeddings = features(7, 2, 4)
     many = loss_of("kcl", embeddings, LABELS, positives=6, temperature=0.07)
     assert many == loss_of("supcon", embeddings, LABELS, temperature=0.07)

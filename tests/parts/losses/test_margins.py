@@ -40,7 +40,7 @@ def test_ldam_is_its_formula_without_weights(logits, labels, ham, scale, max_mar
 
 
 @pytest.mark.parametrize("beta", [0.99, 0.9999])
-def test_late_in_training_the_rows_have_class_balanced_weights(logits, labels, ham, beta):
+def test_late_epochs_have_class_balanced_weights(logits, labels, ham, beta):
     module = losses["ldam"](beta=beta, scale=2).build(ham)
     module.begin_epoch(0.8)
     weights = [(1 - beta) / (1 - beta**n) for n in ham.tolist()]
@@ -62,7 +62,7 @@ def test_weights_start_after_the_deferred_share_of_the_epochs(logits, labels, ha
     assert weighted == sorted(weighted)
 
 
-def test_an_earlier_epoch_takes_the_weights_back(logits, labels, ham):
+def test_an_earlier_epoch_resets_the_weights(logits, labels, ham):
     """A stage that continues from a checkpoint may begin anywhere."""
     module = losses["ldam"]().build(ham)
     before = module(logits, labels)
@@ -79,7 +79,7 @@ def test_without_any_deferral_the_first_epoch_is_weighted(logits, labels, ham):
 
 
 def test_on_a_cosine_head_the_margin_is_a_cosine(ham):
-    """A row that lies on its class vector, the others at right angles, is held back by m in units of the cosine."""
+    """A row on its class vector, with the others at right angles, has the margin m in units of the cosine."""
     head = CosineHead(scale=30).build(7, 7).double()
     with torch.no_grad():
         head.weight.copy_(torch.eye(7))

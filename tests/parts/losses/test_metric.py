@@ -23,8 +23,8 @@ def loss_of(name, embeddings, labels, **settings):
     return module_of(name, embeddings.shape[2], **settings)(embeddings, torch.tensor(labels)).item()
 
 
-def distance(one, other):
-    return math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)))
+def distance(first, second):
+    return math.sqrt(sum((a - b) ** 2 for a, b in zip(first, second, strict=True)))
 
 
 def views_of(embeddings, labels):
@@ -63,12 +63,12 @@ def centre_triplet_in_loops(embeddings, labels, margin):
 
 def pairs_in_loops(embeddings, labels, margin):
     views, positives, negatives = views_of(embeddings, labels), [], []
-    for i, (one, label) in enumerate(views):
+    for i, (view, label) in enumerate(views):
         for other, other_label in views[i + 1 :]:
             if label == other_label:
-                positives.append(distance(one, other) ** 2 / 2)
+                positives.append(distance(view, other) ** 2 / 2)
             else:
-                negatives.append(max(0.0, margin - distance(one, other)) ** 2 / 2)
+                negatives.append(max(0.0, margin - distance(view, other)) ** 2 / 2)
     return mean(positives) + mean(negatives)
 
 
@@ -139,8 +139,8 @@ def test_a_rotation_of_all_embeddings_changes_nothing(features, name):
     assert loss_of(name, features(8, 2, 4) @ rotation, labels) == pytest.approx(expected, rel=1e-12)
 
 
-def test_pairs_that_are_nearly_equal_have_a_gradient_of_bounded_size():
-    """In single precision |a|^2 + |b|^2 - 2 a.b has no digit left there, and the root has a huge slope."""
+def test_nearly_equal_pairs_have_a_bounded_gradient():
+    """In single precision |a|^2 + |b|^2 - 2 a.b has no correct digit here, and the root has a huge slope."""
     base = F.normalize(torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(0)), dim=2)
     noise = 1e-5 * torch.randn(6, 2, 64, generator=torch.Generator().manual_seed(1))
     embeddings = F.normalize(base + noise, dim=2).requires_grad_()

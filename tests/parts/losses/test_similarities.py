@@ -1,4 +1,4 @@
-"""What the losses on embeddings share: their precision and their memory."""
+"""Precision and memory of the losses on embeddings."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ EMBEDDING_LOSSES = [name for name in losses if issubclass(losses[name], Embeddin
 
 
 class Largest(TorchDispatchMode):
-    """Notes the number of entries of the largest result of any operation."""
+    """Records the size of the largest result of any operation."""
 
     largest = 0
 
@@ -24,7 +24,7 @@ class Largest(TorchDispatchMode):
 
 
 def is_expanded(tensor):
-    """Whether entries share their memory, as in the gradient of a sum."""
+    """Returns whether entries share their memory, as in the gradient of a sum."""
     return any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
 
 
@@ -38,7 +38,7 @@ def step_of(name, embeddings):
 
 
 @pytest.mark.parametrize("name", EMBEDDING_LOSSES)
-def test_no_result_of_either_pass_is_larger_than_a_block(features, monkeypatch, name):
+def test_no_tensor_of_either_pass_is_larger_than_a_block(features, monkeypatch, name):
     monkeypatch.setattr(similarities, "BLOCK_NUMBERS", 4096)
     embeddings = features(64, 3, 4)  # 192 views, and 36,864 pairs
     with Largest() as sizes:
@@ -78,7 +78,7 @@ def test_the_mean_of_nothing_is_zero_with_a_gradient_of_zero():
     assert values.grad.tolist() == [0, 0, 0]
 
 
-def test_a_view_has_its_image_and_its_class_as_positives(features):
+def test_positives_are_the_other_views_of_image_and_class(features):
     embeddings = features(3, 2, 4)
     same = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
     means, num_positives = positive_means(embeddings, same)

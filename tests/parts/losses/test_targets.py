@@ -1,4 +1,4 @@
-"""TSC against its formula in plain loops; its targets, and how they come to their classes."""
+"""TSC against its formula in plain loops; its targets, and their assignment to classes."""
 
 import math
 from itertools import permutations
@@ -16,8 +16,8 @@ from raysk.parts.losses.targets import spread_targets
 COUNTS = torch.tensor([6, 1, 2])
 
 
-def dot(one, other):
-    return sum(a * b for a, b in zip(one, other, strict=True))
+def dot(first, second):
+    return sum(a * b for a, b in zip(first, second, strict=True))
 
 
 def tsc_in_loops(embeddings, labels, targets, positives, temperature, weight):
@@ -30,13 +30,13 @@ def tsc_in_loops(embeddings, labels, targets, positives, temperature, weight):
         total = sum(math.exp(score) for j, score in enumerate(scores) if j != i) + sum(math.exp(z) for z in pulls)
         label = labels[i // num_views]
         to_targets.append(math.log(total) - pulls[label])
-        own = [scores[j] for j in range(len(views)) if j // num_views == i // num_views and j != i]
+        siblings = [scores[j] for j in range(len(views)) if j // num_views == i // num_views and j != i]
         others = [
             scores[j] for j in range(len(views)) if j // num_views != i // num_views and labels[j // num_views] == label
         ]
         drawn = min(positives, len(others))
-        if own or others:
-            mean = (sum(own) + (drawn / len(others) * sum(others) if others else 0)) / (len(own) + drawn)
+        if siblings or others:
+            mean = (sum(siblings) + (drawn / len(others) * sum(others) if others else 0)) / (len(siblings) + drawn)
             among_views.append(math.log(total) - mean)
     first = sum(among_views) / len(among_views) if among_views else 0.0
     return first + weight * sum(to_targets) / len(to_targets)
@@ -61,19 +61,19 @@ def test_few_targets_are_a_simplex(num_classes, width):
     assert targets.shape == (num_classes, width)
 
 
-# The best there is: regular polygons, the octahedron and the icosahedron.
+# The optima: regular polygons, the octahedron and the icosahedron.
 @pytest.mark.parametrize(
     ("num_classes", "width", "closest"),
     [(6, 2, math.cos(math.pi / 3)), (9, 2, math.cos(2 * math.pi / 9)), (6, 3, 0.0), (12, 3, 1 / math.sqrt(5))],
 )
-def test_many_targets_are_as_far_apart_as_can_be(num_classes, width, closest):
+def test_many_targets_are_as_far_apart_as_possible(num_classes, width, closest):
     targets = spread_targets(num_classes, width)
     torch.testing.assert_close(targets.norm(dim=1), torch.ones(num_classes, dtype=torch.float64))
     assert (targets @ targets.T).fill_diagonal_(-1).max().item() == pytest.approx(closest, abs=0.01)
     assert torch.equal(targets, spread_targets(num_classes, width))
 
 
-def test_targets_go_to_the_classes_that_are_closest_to_them():
+def test_targets_are_assigned_to_the_closest_classes():
     module = losses["tsc"]().build(torch.ones(5), 4)
     module.means.copy_(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
     closeness = module.means @ module.targets.T
@@ -87,7 +87,7 @@ def test_the_loss_changes_between_epochs_only(features):
     embeddings, labels = features(6, 2, 4), torch.tensor([0, 0, 1, 1, 2, 2])
     module = losses["tsc"](momentum=0).build(COUNTS, 4)
     first = module(embeddings, labels)
-    # Each class lies at the target of the next.
+    # Each class is at the target of the next.
     module(module.targets[[1, 2, 0]][labels][:, None].expand(6, 2, 4), labels)
     assert module.eval()(embeddings, labels) == first
     module.begin_epoch(0.1)
@@ -116,6 +116,6 @@ def test_class_means_follow_the_batches_in_training_only(features):
     assert torch.equal(module.means, before)
 
 
-def test_means_and_matching_are_kept_in_a_checkpoint_and_targets_are_not():
+def test_a_checkpoint_keeps_means_and_assignment_but_not_targets():
     module = losses["tsc"]().build(COUNTS, 4)
     assert set(module.state_dict()) == {"means", "target_of_class"}

@@ -39,7 +39,7 @@ def test_effective_weights_are_the_formula_written_out(ham):
     assert weights_of("effective", ham, beta=0.99) == pytest.approx(expected, rel=1e-9)
 
 
-def test_effective_weights_go_from_none_to_inverse_as_beta_grows(ham):
+def test_effective_weights_move_from_none_to_inverse_as_beta_grows(ham):
     assert weights_of("effective", ham, beta=0.0) == pytest.approx([1.0] * 7)
     assert weights_of("effective", ham, beta=1 - 1e-12) == pytest.approx(weights_of("inverse", ham), rel=1e-6)
 

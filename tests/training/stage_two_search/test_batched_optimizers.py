@@ -23,14 +23,16 @@ def test_steps_and_averages_are_those_of_torch(name):
     random = torch.Generator().manual_seed(0)
     settings, decays = SETTINGS[name], [0.0, 0.7]
     models = [torch.nn.Linear(3, 4) for _ in settings]
-    references = [create_optimizer(one, model.parameters()) for one, model in zip(settings, models, strict=True)]
+    references = [
+        create_optimizer(setting, model.parameters()) for setting, model in zip(settings, models, strict=True)
+    ]
     averages = [averaged(model, decay) for model, decay in zip(models, decays, strict=True)]
     stacks = [torch.stack([getattr(model, part).detach() for model in models]) for part in ("weight", "bias")]
     batched, average = batched_optimizers[name](settings, stacks, NUM_STEPS), BatchedAverage(decays, stacks)
     for step in range(NUM_STEPS):
         gradients = [torch.randn(stack.shape, generator=random) for stack in stacks]
-        for place, (one, model, reference) in enumerate(zip(settings, models, references, strict=True)):
-            reference.param_groups[0]["lr"] = learning_rate(one, step, NUM_STEPS)
+        for place, (setting, model, reference) in enumerate(zip(settings, models, references, strict=True)):
+            reference.param_groups[0]["lr"] = learning_rate(setting, step, NUM_STEPS)
             model.weight.grad, model.bias.grad = (gradient[place].clone() for gradient in gradients)
             reference.step()
         batched.step(gradients)
@@ -44,5 +46,5 @@ def test_steps_and_averages_are_those_of_torch(name):
 
 def test_learning_rates_are_those_of_each_setting():
     settings = [*SETTINGS["sgd"], *SETTINGS["adamw"]]
-    expected = [[learning_rate(one, step, NUM_STEPS) for one in settings] for step in range(NUM_STEPS)]
+    expected = [[learning_rate(setting, step, NUM_STEPS) for setting in settings] for step in range(NUM_STEPS)]
     torch.testing.assert_close(learning_rates(settings, NUM_STEPS), torch.tensor(expected, dtype=torch.float64))

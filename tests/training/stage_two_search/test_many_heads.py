@@ -47,7 +47,7 @@ def stage_of(**settings: Any) -> StageTwo:
 def fitted_alone(
     stage: StageTwo, features: Tensor, labels: np.ndarray, start: tuple[Tensor, Tensor], folder: Path
 ) -> nn.Module:
-    """The head that the training loop makes of one setting, as stage two runs it."""
+    """Returns the head that the training loop fits for one setting, as stage two runs it."""
     world = World(0, 1, torch.device("cpu"))
     with torch.random.fork_rng():
         torch.manual_seed(hash_seed(SEED, FOLD, 2))
@@ -64,8 +64,8 @@ def fitted_alone(
     return head.eval()
 
 
-def assert_alike(found: nn.Module, expected: nn.Module, what: object) -> None:
-    values, expected_values = found.state_dict(), expected.state_dict()
+def assert_alike(actual: nn.Module, expected: nn.Module, what: object) -> None:
+    values, expected_values = actual.state_dict(), expected.state_dict()
     assert values.keys() == expected_values.keys()
     for name, value in values.items():
         assert torch.allclose(value, expected_values[name], atol=1e-5, rtol=1e-5), f"{name} of {what}"
@@ -95,7 +95,7 @@ def loss_and_head(name: str) -> dict[str, Any]:
 
 
 def mixed_stages() -> list[StageTwo]:
-    """Every loss with every optimizer, over two samplers; every head; and what else a stage can ask for."""
+    """Every loss with every optimizer, over two samplers; every head; and all other settings of a stage."""
     samplers = itertools.cycle([{"name": "instance"}, {"name": "class_balanced"}])
     stages = [
         stage_of(**loss_and_head(name), optimizer=optimizer, sampler=next(samplers))
@@ -118,30 +118,28 @@ def mixed_stages() -> list[StageTwo]:
 
 
 @pytest.mark.parametrize("worth_a_block", [1, 2, 1000])
-def test_every_setting_gets_what_the_training_loop_makes_of_it(
-    worth_a_block, features, labels, start, tmp_path, monkeypatch
-):
-    """Whether settings share their batches, or bring their own along, or some do this and some that."""
+def test_every_head_equals_that_of_the_training_loop(worth_a_block, features, labels, start, tmp_path, monkeypatch):
+    """Settings share their batches, or have separate batches, or do both in one fit."""
     monkeypatch.setattr(many_heads, "_WORTH_A_BLOCK", worth_a_block)
     stages = mixed_stages()
     random = np.random.default_rng(0)
     order = random.permutation(len(stages))
     state = torch.get_rng_state()
-    found = fit_heads([stages[place] for place in order], features, labels, NUM_CLASSES, SEED, FOLD, start)
+    fitted = fit_heads([stages[place] for place in order], features, labels, NUM_CLASSES, SEED, FOLD, start)
     assert torch.equal(torch.get_rng_state(), state)
-    for place, head in zip(order, found, strict=True):
+    for place, head in zip(order, fitted, strict=True):
         assert not head.training
         assert_alike(head, fitted_alone(stages[place], features, labels, start, tmp_path), stages[place])
 
 
-def test_every_head_and_every_loss_on_logits_is_in_the_mix():
+def test_the_mix_has_every_head_and_every_loss_on_logits():
     stages = mixed_stages()
     assert {heads.name_of(type(stage.head)) for stage in stages} == set(heads)
     assert {losses.name_of(type(stage.loss)) for stage in stages} == set(LOGIT_LOSSES)
 
 
 def test_training_changes_a_head_and_settings_change_the_result(features, labels, start):
-    """Else the comparison above would compare untrained heads."""
+    """Otherwise the comparison above would compare untrained heads."""
     stages = [
         stage_of(),
         stage_of(epochs=2),
@@ -152,12 +150,12 @@ def test_training_changes_a_head_and_settings_change_the_result(features, labels
         *[stage_of(optimizer=changes) for changes in ({"lr": 0.02}, {"weight_decay": 3.0}, {"warmup": 0.5})],
     ]
     weights = [head.weight for head in fit_heads(stages, features, labels, NUM_CLASSES, SEED, FOLD)]
-    for one, other in itertools.combinations(weights, 2):
-        assert (one - other).abs().max() > 1e-4
+    for first, second in itertools.combinations(weights, 2):
+        assert (first - second).abs().max() > 1e-4
 
 
-def test_a_setting_is_not_touched_by_what_is_fitted_beside_it(features, labels, start):
-    """Alone, with its like, and cut into several blocks."""
+def test_a_setting_does_not_depend_on_the_others(features, labels, start):
+    """Fits a setting alone, with similar settings, and with a mix in several blocks."""
     stages = [stage_of(optimizer={"lr": 0.001 * (1 + number)}) for number in range(40)]
     together = fit_heads(stages, features, labels, NUM_CLASSES, SEED, FOLD)
     mixed = fit_heads([*mixed_stages(), stages[7]], features, labels, NUM_CLASSES, SEED, FOLD, start)
@@ -167,32 +165,32 @@ def test_a_setting_is_not_touched_by_what_is_fitted_beside_it(features, labels, 
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_a_setting_that_diverges_spoils_no_other(name, features, labels):
+def test_a_diverging_setting_spoils_no_other(name, features, labels):
     good = stage_of(optimizer={"name": name})
     wild = stage_of(optimizer={"name": name, "lr": 100.0, "weight_decay": 10.0, "schedule": "constant"}, epochs=3)
     huge = features * 1e12
     expected = fit_heads([good], huge, labels, NUM_CLASSES, SEED, FOLD)[0]
-    found = fit_heads([good, wild, good], huge, labels, NUM_CLASSES, SEED, FOLD)
-    logits = many_logits(found, huge)
+    fitted = fit_heads([good, wild, good], huge, labels, NUM_CLASSES, SEED, FOLD)
+    logits = many_logits(fitted, huge)
     assert not logits[1].isfinite().all()
     assert logits[0].isfinite().all()
-    assert_alike(found[0], expected, name)
-    assert_alike(found[2], expected, name)
+    assert_alike(fitted[0], expected, name)
+    assert_alike(fitted[2], expected, name)
 
 
-def test_fits_on_one_thread_as_on_several(features, labels):
+def test_the_number_of_threads_does_not_matter(features, labels):
     stages = [stage_of(optimizer={"lr": 0.001 * (1 + number)}) for number in range(40)]
     before = torch.get_num_threads()
     try:
-        found = {}
+        fitted = {}
         for number in (1, 3):
             torch.set_num_threads(number)
-            found[number] = fit_heads(stages, features, labels, NUM_CLASSES, SEED, FOLD)
+            fitted[number] = fit_heads(stages, features, labels, NUM_CLASSES, SEED, FOLD)
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(before)
-    for one, other in zip(found[1], found[3], strict=True):
-        assert_alike(one, other, "threads")
+    for actual, expected in zip(fitted[3], fitted[1], strict=True):
+        assert_alike(actual, expected, "threads")
 
 
 def test_logits_are_those_of_each_head(features, labels, start):
@@ -202,16 +200,16 @@ def test_logits_are_those_of_each_head(features, labels, start):
         logits = many_logits(fitted, features)
         assert logits.shape == (len(fitted), PASSES, len(labels), NUM_CLASSES)
         assert not logits.requires_grad
-        for found, head in zip(logits, fitted, strict=True):
-            torch.testing.assert_close(found, head(features.flatten(0, 1)).view_as(found))
+        for actual, head in zip(logits, fitted, strict=True):
+            torch.testing.assert_close(actual, head(features.flatten(0, 1)).view_as(actual))
 
 
-def test_refuses_what_it_lacks(features, labels):
+def test_missing_passes_and_a_missing_start_are_refused(features, labels):
     with pytest.raises(ConfigError, match=r"^passes must be at most the 2 of the features, but got 3: "):
         fit_heads([stage_of(passes=3)], features, labels, NUM_CLASSES, SEED, FOLD)
     with pytest.raises(ConfigError, match=r"^start must be given"):
         fit_heads([stage_of(head={"name": "lws"})], features, labels, NUM_CLASSES, SEED, FOLD)
 
 
-def test_nothing_to_fit_is_no_heads(features, labels):
+def test_no_stages_give_no_heads(features, labels):
     assert fit_heads([], features, labels, NUM_CLASSES, SEED, FOLD) == []

@@ -1,4 +1,4 @@
-"""A search of stage two on the encoders of a tiny recipe, whose folds are trained once for all tests."""
+"""A search of stage two on the encoders of a tiny recipe, with folds that are trained once for all tests."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ TRAINED = ("stage_two.head.name", ("linear", "cosine", "lws"))
 PARAMETERS = (
     Parameter("stage_two.head.name", CategoricalDistribution(["linear", "cosine", "lws", "tau_norm", "ncm"])),
     Parameter("stage_two.head.tau", FloatDistribution(0.0, 2.0), ("stage_two.head.name", ("tau_norm",))),
-    # LDAM does not go with every head.
+    # LDAM does not fit every head.
     Parameter("stage_two.loss.name", CategoricalDistribution(["cross_entropy", "balanced_softmax", "ldam"]), TRAINED),
     Parameter("stage_two.optimizer.lr", FloatDistribution(0.001, 0.3, log=True), TRAINED),
     Parameter("stage_two.view", CategoricalDistribution(["none", "light"])),
@@ -39,7 +39,7 @@ def recipe(make_job):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, new_run, recipe, alone, diary) -> Run:
-    """A run with the encoders of both folds, which no test writes to."""
+    """A run with the encoders of both folds; no test writes to it."""
     run = new_run(tmp_path_factory.mktemp("trained") / "run")
     for fold in range(run.folds.k):
         run_job(Job(recipe, fold), run, alone, diary())
@@ -64,33 +64,35 @@ def searched(tmp_path_factory, trained, search, alone, diary) -> Run:
 
 
 @pytest.fixture(scope="module")
-def found(searched, search):
+def record(searched, search):
     return searched.search(search.id)
 
 
-def test_it_comes_back_from_json_with_its_name(search, recipe):
+def test_a_search_survives_json_with_its_id(search, recipe):
     back = StageTwoSearch.from_plain(json.loads(json.dumps(search.to_plain())))
     assert (back, back.id) == (search, search.id)
     others = [StageTwoSearch(recipe, PARAMETERS, 13), StageTwoSearch(recipe, PARAMETERS[:-1], 12)]
     assert len({search.id, *(other.id for other in others)}) == 3
 
 
-def test_a_job_is_told_from_a_search(recipe):
+def test_work_from_json_is_a_job_or_a_search(recipe):
     assert work_from_plain(Job(recipe, 1).to_plain()) == Job(recipe, 1)
 
 
-def test_the_first_setting_is_that_of_the_recipe(found, recipe):
-    assert found.tried[0].recipe == found.recipe == recipe.key
-    assert found.tried[0].stage_two == recipe.stage_two.to_plain()
+def test_the_first_setting_is_that_of_the_recipe(record, recipe):
+    assert record.tried[0].recipe == record.recipe == recipe.key
+    assert record.tried[0].stage_two == recipe.stage_two.to_plain()
 
 
-def test_what_is_kept_are_the_best_as_ordinary_recipes_with_all_folds(searched, found):
+def test_the_best_settings_are_kept_as_recipes_with_all_folds(searched, record):
     best = {}
-    for setting in sorted(found.tried, key=lambda setting: -np.mean(setting.scores)):
+    for setting in sorted(record.tried, key=lambda setting: -np.mean(setting.scores)):
         best.setdefault(tuple(setting.scores), setting.recipe)
-    assert found.kept == tuple(best.values())[:NUM_KEPT], "one of those that score the same on every fold"
-    assert found.score == pytest.approx(max(np.mean(scores) for scores in best))
-    for key in found.kept:
+    assert record.kept == tuple(best.values())[:NUM_KEPT], (
+        "of settings with equal scores on every fold only one is kept"
+    )
+    assert record.score == pytest.approx(max(np.mean(scores) for scores in best))
+    for key in record.kept:
         recipe = searched.recipe(key)
         assert recipe.key == key
         for fold in range(searched.folds.k):
@@ -98,10 +100,10 @@ def test_what_is_kept_are_the_best_as_ordinary_recipes_with_all_folds(searched, 
             assert len(searched.predictions(key, fold).views) == 8
 
 
-def test_the_scores_are_those_of_the_jobs(searched, found):
-    """Which fit each head alone, and read its probabilities from a file."""
-    scores = {setting.recipe: setting.scores for setting in found.tried}
-    for key in found.kept:
+def test_the_scores_are_those_of_the_jobs(searched, record):
+    """The jobs fit each head alone, and read its probabilities from a file."""
+    scores = {setting.recipe: setting.scores for setting in record.tried}
+    for key in record.kept:
         for fold in range(searched.folds.k):
             predictions = searched.predictions(key, fold)
             expected = macro_f1_score(predictions.mean(), searched.manifest.labels[predictions.rows])
@@ -109,41 +111,41 @@ def test_the_scores_are_those_of_the_jobs(searched, found):
             assert searched.record(Job(searched.recipe(key), fold)).macro_f1 == expected
 
 
-def test_the_honest_score_of_the_choice_is_cross_fitted(searched, found):
-    scores = np.array([setting.scores for setting in found.tried])
+def test_the_score_of_the_choice_is_cross_fitted(searched, record):
+    scores = np.array([setting.scores for setting in record.tried])
     assert scores.shape[1] == 2
-    assert found.crossfit == pytest.approx(cross_fitted_choice(scores, searched.folds.k).mean())
-    assert found.crossfit <= found.score + 1e-12
+    assert record.crossfit == pytest.approx(cross_fitted_choice(scores, searched.folds.k).mean())
+    assert record.crossfit <= record.score + 1e-12
 
 
-def test_settings_that_do_not_go_together_are_left_out(found):
-    settings = [setting.stage_two for setting in found.tried]
-    assert 2 <= len(settings) <= 12
-    assert all(one["head"]["name"] == "cosine" for one in settings if one["loss"]["name"] == "ldam")
-    assert len({one["head"]["name"] for one in settings}) > 1
+def test_invalid_settings_are_left_out(record):
+    stages = [setting.stage_two for setting in record.tried]
+    assert 2 <= len(stages) <= 12
+    assert all(stage["head"]["name"] == "cosine" for stage in stages if stage["loss"]["name"] == "ldam")
+    assert len({stage["head"]["name"] for stage in stages}) > 1
 
 
-def test_a_finished_search_is_not_done_again(searched, search, alone, diary):
+def test_a_finished_search_does_not_run_again(searched, search, alone, diary):
     before = {path: path.stat().st_mtime_ns for path in searched.folder.rglob("*") if path.is_file()}
     report = diary()
     search_stage_two(search, searched, alone, report)
-    assert report.told == []
+    assert report.calls == []
     assert {path: path.stat().st_mtime_ns for path in searched.folder.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("leave_after", [("stage-two search", 6), ("stage two", 2)])
-def test_a_search_that_was_left_ends_the_same(leave_after, tmp_path, trained, search, found, alone, diary):
+def test_an_interrupted_search_ends_the_same(leave_after, tmp_path, trained, search, record, alone, diary):
     run = copy(trained, tmp_path / "run")
     with pytest.raises(diary.Leave):
         search_stage_two(search, run, alone, diary(leave_after=leave_after))
     assert not run.search_file(search.id).exists()
     report = diary()
     search_stage_two(search, run, alone, report)
-    assert [told for told in report.told if told[0] == "stage-two search"][-1][1] == 12
-    assert replace(run.search(search.id), seconds=found.seconds) == found
+    assert [epoch for stage, epoch in report.calls if stage == "stage-two search"][-1] == 12
+    assert replace(run.search(search.id), seconds=record.seconds) == record
 
 
-def test_a_setting_that_diverges_alone_costs_only_itself(tmp_path, trained, search, found, alone):
+def test_a_setting_that_diverges_alone_leaves_the_others(tmp_path, trained, search, record, alone):
     run, raised = copy(trained, tmp_path / "run"), []
 
     def report(progress):
@@ -153,13 +155,13 @@ def test_a_setting_that_diverges_alone_costs_only_itself(tmp_path, trained, sear
 
     search_stage_two(search, run, alone, report)
     again = run.search(search.id)
-    (lost,) = set(found.kept) - set(again.kept)
-    assert again.kept == tuple(key for key in found.kept if key != lost)
-    for before, after in zip(found.tried, again.tried, strict=True):
+    (lost,) = set(record.kept) - set(again.kept)
+    assert again.kept == tuple(key for key in record.kept if key != lost)
+    for before, after in zip(record.tried, again.tried, strict=True):
         assert after.scores == ((0.0, 0.0) if after.recipe == lost else before.scores)
 
 
-def test_when_every_setting_diverges_it_says_so(tmp_path, trained, recipe, alone):
+def test_an_error_reports_that_every_setting_diverged(tmp_path, trained, recipe, alone):
     search = StageTwoSearch(recipe, only({"stage_two.optimizer.lr": [0.02, 0.2]}), 4)
     run = copy(trained, tmp_path / "run")
 
@@ -167,18 +169,20 @@ def test_when_every_setting_diverges_it_says_so(tmp_path, trained, recipe, alone
         if progress.stage == "stage two":
             raise TrainingError("the loss of stage two must be a number, but is nan after epoch 1")
 
-    with pytest.raises(TrainingError, match=r"none of 4 did: widen .* or lower its learning rates"):
+    with pytest.raises(TrainingError, match=r"none of 4 qualifies: widen .* or lower its learning rates"):
         search_stage_two(search, run, alone, report)
     assert not run.search_file(search.id).exists()
 
 
-def test_recipes_that_share_an_encoder_try_different_settings(tmp_path, trained, make_job, search, found, alone, diary):
+def test_recipes_that_share_an_encoder_try_different_settings(
+    tmp_path, trained, make_job, search, record, alone, diary
+):
     other = {"model.backbone": "test_resnet", "test_views": "dihedral", "stage_two.epochs": 3}
     recipe = make_job(other | {"stage_two.optimizer.lr": 0.02}).recipe
     assert recipe.encoder_key == search.recipe.encoder_key
     run, again = copy(trained, tmp_path / "run"), StageTwoSearch(recipe, PARAMETERS, 12)
     search_stage_two(again, run, alone, diary())
-    both = [{setting.recipe for setting in one_search.tried} for one_search in (found, run.search(again.id))]
+    both = [{setting.recipe for setting in one_search.tried} for one_search in (record, run.search(again.id))]
     assert not both[0] & both[1]
 
 
@@ -191,14 +195,14 @@ def test_heads_of_frozen_encoders_are_tried_and_kept(head, tmp_path, trained, re
     search = StageTwoSearch(recipe, only({"stage_two.head.name": [head]}), 1)
     run = copy(trained, tmp_path / "run")
     search_stage_two(search, run, alone, diary())
-    found = run.search(search.id)
-    (key,) = found.kept
+    record = run.search(search.id)
+    (key,) = record.kept
     assert run.recipe(key).stage_two.to_plain()["head"]["name"] == head
     scores = [run.record(Job(run.recipe(key), fold)).macro_f1 for fold in range(2)]
-    assert found.tried[0].scores == pytest.approx(scores, abs=1e-6)
+    assert record.tried[0].scores == pytest.approx(scores, abs=1e-6)
 
 
-def test_an_adjustment_changes_what_is_predicted(tmp_path, trained, recipe, alone, diary):
+def test_an_adjustment_changes_the_scores(tmp_path, trained, recipe, alone, diary):
     search = StageTwoSearch(recipe, only({"stage_two.adjustment": [0.0, 10.0]}), 8)
     run = copy(trained, tmp_path / "run")
     search_stage_two(search, run, alone, diary())
@@ -207,11 +211,11 @@ def test_an_adjustment_changes_what_is_predicted(tmp_path, trained, recipe, alon
     assert scores[0.0] != scores[10.0]
 
 
-def test_a_round_without_a_setting_that_goes_together_does_no_harm(tmp_path, trained, make_job, alone, diary):
+def test_a_round_without_a_valid_setting_does_no_harm(tmp_path, trained, make_job, alone, diary):
     plain = {"model.backbone": "test_resnet", "test_views": "dihedral", "stage_two.epochs": 3}
     run = copy(trained, tmp_path / "run")
     lr, tried = 0.01, 4
-    while tried == 4:  # Rounds of one setting; the value to start from enters the seed, and one soon draws ldam.
+    while tried == 4:  # Rounds of one setting; the base value enters the seed, and soon a seed draws ldam.
         lr /= 2
         parameters = only({"stage_two.loss.name": ["cross_entropy", "ldam"], "stage_two.optimizer.lr": [lr]})
         recipe = make_job(plain | {"stage_two.optimizer.lr": lr}).recipe
@@ -221,7 +225,7 @@ def test_a_round_without_a_setting_that_goes_together_does_no_harm(tmp_path, tra
     assert run.search(search.id).kept == (recipe.key,)
 
 
-def test_the_ground_is_what_the_search_can_say_of_the_recipe(recipe):
+def test_the_base_holds_the_searchable_settings_of_the_recipe(recipe):
     names = {parameter.name for parameter in PARAMETERS}
     base = StageTwoSearch(recipe, PARAMETERS, 1).base()
     assert base.keys() == names - {"stage_two.head.tau", "stage_two.passes"}

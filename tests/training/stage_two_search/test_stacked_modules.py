@@ -15,12 +15,12 @@ def test_stacked_heads_give_the_logits_and_gradients_of_each(name):
     inputs, slopes = torch.randn(8, 6), torch.randn(4, 8, 3)
     stack = StackedModules(heads)
     logits = stack(inputs, dims=(None,))
-    found = torch.autograd.grad(logits, list(stack.parameters.values()), slopes)
+    gradients = torch.autograd.grad(logits, list(stack.parameters.values()), slopes)
     for place, head in enumerate(heads):
         expected = head(inputs)
         torch.testing.assert_close(logits[place], expected)
         for stacked, gradient in zip(
-            found, torch.autograd.grad(expected, head.parameters(), slopes[place]), strict=True
+            gradients, torch.autograd.grad(expected, head.parameters(), slopes[place]), strict=True
         ):
             torch.testing.assert_close(stacked[place], gradient)
 
@@ -32,14 +32,14 @@ def test_stacked_losses_give_the_loss_and_gradient_of_each(name):
     stack = StackedModules(modules)
     for done in (0.0, 0.9):  # LDAM has other weights late in training.
         stack.begin_epoch(done)
-        found = stack(logits, labels, dims=(0, None))
+        actual = stack(logits, labels, dims=(0, None))
         expected = torch.stack([module(part, labels) for module, part in zip(modules, logits, strict=True)])
-        torch.testing.assert_close(found, expected)
-        gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (found, expected)]
+        torch.testing.assert_close(actual, expected)
+        gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (actual, expected)]
         torch.testing.assert_close(*gradients)
 
 
-def test_parameters_come_back():
+def test_unstack_copies_the_parameters_back():
     heads = [LinearHead().build(6, 3) for _ in range(2)]
     stack = StackedModules(heads)
     stack.unstack([parameter + 1 for parameter in stack.parameters.values()])
@@ -47,7 +47,7 @@ def test_parameters_come_back():
         torch.testing.assert_close(head.weight.detach(), stack.parameters["weight"][place].detach() + 1)
 
 
-def test_a_structure_is_all_but_the_values():
+def test_a_structure_ignores_only_the_values():
     assert structure(LinearHead().build(6, 3)) == structure(LinearHead().build(6, 3))
     different = [
         LinearHead().build(6, 3),
