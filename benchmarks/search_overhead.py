@@ -99,14 +99,14 @@ def pretend(job: Job, run: Run, world: World, report: Report, seconds: float) ->
     if world.is_main_rank:
         rows = run.folds.held_out_rows(job.fold)
         num_classes = len(run.manifest.class_names)
-        Predictions(
-            rows=rows,
+        Predictions.of_fold(
+            run.manifest,
+            run.folds,
+            fold=job.fold,
+            part="held_out",
+            recipe_key=job.recipe.key,
             views=("identity",),
             probabilities=np.full((1, len(rows), num_classes), 1 / num_classes, np.float32),
-            recipe_key=job.recipe.key,
-            fold=job.fold,
-            folds_digest=run.folds.digest,
-            part="held_out",
         ).write(run.predictions_file(job.recipe.key, job.fold, "held_out"))
         JobRecord(
             recipe=job.recipe.key,

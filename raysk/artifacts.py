@@ -106,7 +106,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactError(f"{path} must exist, but does not: check that this is a run directory") from error
     except ValueError as error:
         raise ArtifactError(f"{path} must hold JSON, but {error}: restore it or remove the run") from error

@@ -25,7 +25,8 @@ def read_data(
         sizes: Sizes of the images; the recipe's size if empty.
         spread: Distributes the decoding.
     """
-    manifest = load_manifest(config.data, config.cache_folder)
+    with console.status("reading the rows"):
+        manifest = load_manifest(config.data, config.cache_folder)
     sizes = sizes or [config.recipe.image_size]
     cache, on_error = config.cache_folder, config.data.on_error
     with progress_bar(console, "decoding images") as bar:

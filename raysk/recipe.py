@@ -19,13 +19,10 @@ from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.losses.contrastive import SupCon
 from raysk.parts.mixing import Mixing, NoMixing, mixings
 from raysk.parts.samplers import InstanceSampler, Sampler, samplers
-from raysk.records import Part
+from raysk.records import RECIPE_SCHEMA, Part, job_id
 from raysk.registry import Registry
 from raysk.settings import Between, Settings
 
-# Part of every key. Raise it when a recipe would no longer give the same weights, or when a default changes, since keys
-# leave out the settings that have their default.
-RECIPE_SCHEMA = 3
 # The nodes of a recipe that name a part. Below them the settings depend on the part, which checks them.
 PART_NODES: dict[str, Registry[Any]] = {
     "loss": losses,
@@ -277,7 +274,7 @@ class Job:
     @property
     def id(self) -> str:
         """The name of the job, made from its content."""
-        return f"{self.recipe.key}-fold{self.fold}-{self.part}"
+        return job_id(self.recipe.key, self.fold, self.part)
 
     @property
     def trained_encoder(self) -> str | None:

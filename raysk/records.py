@@ -14,6 +14,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from raysk.artifacts import read_json, write_json
 from raysk.errors import ArtifactError
 
+# Part of every recipe's key. Raise it when a recipe would no longer give the same weights, or when a default changes,
+# since keys leave out the settings that have their default.
+RECIPE_SCHEMA = 3
 # The rows that a job predicts: the held-out rows of its fold, or the locked test part.
 Part = Literal["held_out", "test"]
 # The origin of a recipe in a study: a start of the space, a control, or the search.
@@ -145,6 +148,11 @@ class JobRecord(Record):
     macro_f1: float | None = None
     stage_one: StageRecord | None = None
     stage_two: StageRecord | None = None
+
+
+def job_id(recipe_key: str, fold: int, part: Part) -> str:
+    """Returns the name of a job, made from its content."""
+    return f"{recipe_key}-fold{fold}-{part}"
 
 
 @dataclass(frozen=True, kw_only=True)

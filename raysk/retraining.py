@@ -19,7 +19,8 @@ from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings
 from raysk.errors import ArtifactError, ConfigError, in_one_line
 from raysk.evaluation.formats import write_leaderboard
-from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
+from raysk.evaluation.summary import show_summary
 from raysk.loading import read_data
 from raysk.recipe import Job, Recipe
 from raysk.run import Run, check_recipe, data_digest, store_facts
@@ -28,8 +29,6 @@ from raysk.settings import Between, Settings
 from raysk.training.job import run_job
 from raysk.training.loop import StageProgress
 from raysk.training.world import World
-
-_LEAST_DIGITS_OF_A_KEY = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +43,7 @@ class RecipeFile(Settings):
         stores: Folder of decoded images for all machines.
         workers: Number of DDP workers that trained the row; batch norm sees their shares of a batch.
         threads: Number of threads of each worker; sums of floats depend on how they are divided.
+        name: Display name of the row; without one, the row is named by the file.
     """
 
     data: DataSettings
@@ -53,6 +53,7 @@ class RecipeFile(Settings):
     stores: str | None = None
     workers: Annotated[int, Between(1, 100_000)] = 1
     threads: Annotated[int, Between(1, 100_000)] | None = None
+    name: str | None = None
 
     @classmethod
     def of_row(cls, run: Run, row: str) -> "RecipeFile":
@@ -82,6 +83,7 @@ class RecipeFile(Settings):
             stores=run.stores,
             workers=record.workers,
             threads=record.threads,
+            name=match.name,
         )
 
     @classmethod
@@ -108,30 +110,10 @@ class RecipeFile(Settings):
         return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True)
 
 
-def find_row(leaderboard: Leaderboard, wanted: str) -> Row:
-    """Finds a row by its place, its name or the start of its key.
-
-    Raises:
-        ArtifactError: No row matches, or several do.
-    """
-    rows = leaderboard.rows
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(rows):
-        return rows[int(wanted) - 1]
-    # A short number is a missing place, not the start of a key that happens to be all digits.
-    is_place = wanted.isdecimal() and not wanted.startswith("0") and len(wanted) < _LEAST_DIGITS_OF_A_KEY
-    by_key = [] if is_place else [row for row in rows if row.key.startswith(wanted)]
-    matches = [row for row in rows if row.name == wanted] or by_key
-    if len(matches) != 1:
-        names = ", ".join(f"{place} {row.name!r}" for place, row in enumerate(rows, start=1))
-        value = f"{wanted!r} matches {len(matches)} rows" if matches else f"got {wanted!r}"
-        raise ArtifactError(f"ROW must be a place, a name or a key of one row, but {value}: choose one of {names}")
-    return matches[0]
-
-
 def train_recipe(
     path: Path, folder: Path | None, resume: bool, console: Console, gpus: bool = True
 ) -> Leaderboard | None:
-    """Trains the recipe of a file over all folds, scores it on the locked test part, and writes its leaderboard.
+    """Trains the recipe of a file over all folds, scores it on the locked test part, and writes and shows its row.
 
     Under torchrun all processes train together.
 
@@ -166,7 +148,10 @@ def train_recipe(
                 job = Job(file.recipe, fold)
                 run_job(job, run, world, lambda progress, fold=fold: _report(quiet, fold, len(run.folds), progress))  # type: ignore[misc]
                 run_job(job.for_test(), run, world, lambda progress: None)
-            return _leaderboard(run, file.recipe, path) if world.is_main_rank else None
+            leaderboard = _leaderboard(run, file, path) if world.is_main_rank else None
+        if leaderboard is not None:
+            show_summary(leaderboard, str(run.folder), quiet)
+        return leaderboard
 
 
 def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, world: World, console: Console) -> Run:
@@ -204,13 +189,14 @@ def _report(console: Console, fold: int, num_folds: int, progress: StageProgress
     console.print(f"{where}: {loss}{probe}", highlight=False)
 
 
-def _leaderboard(run: Run, recipe: Recipe, path: Path) -> Leaderboard:
+def _leaderboard(run: Run, file: RecipeFile, path: Path) -> Leaderboard:
     """Scores the recipe and writes the leaderboard."""
+    recipe = file.recipe
     held_out, test = read_held_out(run, recipe), read_test(run, recipe)
     seconds, images = training_cost(run, recipe)
     row = Row(
         key=recipe.key,
-        name=path.stem,
+        name=file.name or path.stem,
         kind=recipe.kind,
         scores=all_scores(run, held_out, held_out.mean(), test.mean()),
         chosen_on=chosen_on(recipe),

@@ -5,7 +5,7 @@ manifest.parquet    the rows          folds.parquet   the fold of each row
 study.journal       Optuna's trials   recipes/        one JSON file per recipe
 encoders/           stage one         features/       features of the rows from frozen encoders
 classifiers/        stage two         searches/       the stage-two settings tried on each encoder
-predictions/        held-out and test rows, per recipe and fold
+predictions/        held-out and test rows with their images, per recipe and fold
 jobs/               the ledger: one JSON file per finished job, with its cost and its loss curves
 logs/               Ray's output and one log per lane
 leaderboard.*  ensemble*.json       .driver         locked by the driver that uses the folder
@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,11 +27,13 @@ from raysk.data.store.building import build_store
 from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
-from raysk.recipe import RECIPE_SCHEMA, Job, Recipe
-from raysk.records import JobRecord, Part, SearchRecord
+from raysk.records import RECIPE_SCHEMA, JobRecord, Part, SearchRecord, job_id
+
+if TYPE_CHECKING:  # torch, which only `Run.recipe` needs
+    from raysk.recipe import Job, Recipe
 
 # Schema of a run's files. Raise the second number when a record changes.
-_SCHEMA = f"{RECIPE_SCHEMA}.1"
+_SCHEMA = f"{RECIPE_SCHEMA}.2"
 
 GREEDY = "ensemble: greedy"
 AVERAGE = "ensemble: plain average"
@@ -84,6 +86,8 @@ class Run:
             ArtifactError: The folder has no study, or its study has another schema.
         """
         facts = read_json(folder / "run.json")
+        if not isinstance(facts, dict):
+            raise ArtifactError(f"{folder / 'run.json'} must hold named facts, but got {facts!r:.40}: restore it")
         if facts.get("schema") != _SCHEMA:
             version = facts.get("version", "0.1.0")  # the last version that did not record it
             raise ArtifactError(
@@ -140,7 +144,7 @@ class Run:
         """Counts the training rows of each class in a fold, (C,)."""
         return training_counts(self.manifest, self.folds, fold)
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: "Recipe") -> None:
         """Refuses a recipe that cannot train on every fold; see `check_recipe`."""
         check_recipe(recipe, self.manifest, self.folds)
 
@@ -151,15 +155,15 @@ class Run:
         store = find_store(key, self.cache, self.stores) if key else None
         return store or build_store(self.manifest, size, self.cache, shared=self.stores)[0]
 
-    def encoder_file(self, job: Job) -> Path:
+    def encoder_file(self, job: "Job") -> Path:
         """Returns the file of the encoder of this job's stage one."""
         return self.folder / "encoders" / str(job.recipe.encoder_key) / f"fold{job.fold}.safetensors"
 
-    def features_file(self, job: Job, name: str) -> Path:
+    def features_file(self, job: "Job", name: str) -> Path:
         """Returns the file of the features that this job's encoder gives in one view."""
         return self.folder / "features" / str(job.recipe.encoder_key) / f"fold{job.fold}-{name}.safetensors"
 
-    def classifier_file(self, job: Job) -> Path:
+    def classifier_file(self, job: "Job") -> Path:
         """Returns the file of the classifier of this job's stage two."""
         return self.folder / "classifiers" / job.recipe.key / f"fold{job.fold}.safetensors"
 
@@ -171,7 +175,7 @@ class Run:
         """Reads the predictions of a recipe on one part of one fold."""
         return Predictions.read(self.predictions_file(recipe_key, fold, part))
 
-    def record_file(self, job: Job) -> Path:
+    def record_file(self, job: "Job") -> Path:
         """Returns the file of this job's record in the ledger."""
         return self.folder / "jobs" / f"{job.id}.json"
 
@@ -187,20 +191,28 @@ class Run:
         """Reads the record of a finished stage-two search."""
         return SearchRecord.read(self.search_file(search_id))
 
-    def is_done(self, job: Job) -> bool:
+    def is_done(self, job: "Job") -> bool:
         """Returns whether this or an earlier driver finished the job."""
         return self.record_file(job).exists()
 
-    def record(self, job: Job) -> JobRecord:
+    def record(self, job: "Job") -> JobRecord:
         """Reads the record of a finished job: cost and loss curves."""
         return JobRecord.read(self.record_file(job))
 
-    def keep_recipe(self, recipe: Recipe) -> None:
+    def training_records(self, recipe_key: str) -> list[JobRecord]:
+        """Reads the records of a recipe's finished folds, in the order of the folds."""
+        names = [job_id(recipe_key, fold, "held_out") for fold in range(len(self.folds))]
+        files = [self.folder / "jobs" / f"{name}.json" for name in names]
+        return [JobRecord.read(path) for path in files if path.exists()]
+
+    def keep_recipe(self, recipe: "Recipe") -> None:
         """Writes a recipe to its file."""
         write_json(self.folder / "recipes" / f"{recipe.key}.json", recipe.to_plain())
 
-    def recipe(self, key: str) -> Recipe:
+    def recipe(self, key: str) -> "Recipe":
         """Reads a recipe from its file."""
+        from raysk.recipe import Recipe
+
         return Recipe.from_plain(read_json(self.folder / "recipes" / f"{key}.json"))
 
 
@@ -209,7 +221,7 @@ def training_counts(manifest: Manifest, folds: Folds, fold: int) -> np.ndarray:
     return np.bincount(manifest.labels[folds.train_rows(fold)], minlength=len(manifest.class_names))
 
 
-def check_recipe(recipe: Recipe, manifest: Manifest, folds: Folds) -> None:
+def check_recipe(recipe: "Recipe", manifest: Manifest, folds: Folds) -> None:
     """Refuses a recipe that cannot train on every fold.
 
     Raises:

@@ -65,6 +65,12 @@ def test_a_missing_or_broken_file_is_refused_in_one_line(text, message, tmp_path
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_in_place_of_the_folder_is_refused_in_one_line(tmp_path):
+    write_text(tmp_path / "file", "{}")
+    with pytest.raises(ArtifactError, match="must exist, but does not"):
+        read_json(tmp_path / "file" / "run.json")
+
+
 def test_nothing_is_visible_before_the_block_ends(tmp_path):
     path = tmp_path / "file"
     with replacing(path) as temporary:

@@ -46,6 +46,9 @@ def read_names(settings: DataSettings, cache: Path) -> Collection:
     return Collection(settings.path, Path(settings.path), names, names, [name[0] for name in names])
 """
 FORMAT = """
+from raysk.evaluation.formats.base import formats
+from raysk.evaluation.leaderboard import Leaderboard
+
 
 @formats.register("names")
 def names(leaderboard: Leaderboard) -> str:
@@ -62,8 +65,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(package.parent / "search_spaces", folder / "search_spaces")
     (folder / "raysk/parts/losses/brier.py").write_text(LOSS)
     (folder / "raysk/data/sources/names.py").write_text(SOURCE)
-    with (folder / "raysk/evaluation/formats.py").open("a") as file:
-        file.write(FORMAT)
+    (folder / "raysk/evaluation/formats/names.py").write_text(FORMAT)
     (folder / "search_spaces/brier.yaml").write_text(
         "about: The Brier score.\nsettings: [stage_one=null, stage_two.frozen=false, stage_two.loss.name=brier]\n"
         "search:\n  stage_two.optimizer.lr: tag(log, interval(0.001, 0.1))\n"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import raysk
+
 PACKAGE = Path(__file__).parents[1] / "raysk"
 
 # From the top: a module imports only modules above its own line. Modules of one package may import one another without
@@ -39,6 +41,7 @@ ORDER = [
     "raysk.run",
     "raysk.loading",
     "raysk.scoring",
+    "raysk.notebook",
     "raysk.training",
     "raysk.retraining",
     "raysk.search",
@@ -106,8 +109,18 @@ def test_only_the_search_imports_ray_and_only_the_backbones_import_timm() -> Non
     assert importers["timm"] <= {"raysk.parts.backbones"}
 
 
-def test_the_package_itself_imports_nothing() -> None:
-    assert imports("raysk") == set()
+def test_the_package_itself_imports_nothing_before_a_name_is_used() -> None:
+    script = "import sys, typing; before = set(sys.modules); import raysk; print(*(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["raysk"]
+
+
+def test_the_names_of_the_package_are_found_when_they_are_used() -> None:
+    assert all(hasattr(raysk, name) and name in dir(raysk) for name in raysk.__all__)
+    with pytest.raises(AttributeError, match="module 'raysk' has no attribute 'open_runs'"):
+        _ = raysk.open_runs
 
 
 def loaded_by(*arguments: str) -> set[str]:

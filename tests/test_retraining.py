@@ -17,10 +17,9 @@ from raysk.artifacts import write_json
 from raysk.cli.main import main
 from raysk.data.folds.dividing import FoldSettings
 from raysk.data.sources import DataSettings
-from raysk.errors import ArtifactError
-from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job, Recipe
-from raysk.retraining import RecipeFile, find_row, train_recipe
+from raysk.retraining import RecipeFile, train_recipe
 from raysk.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -63,41 +62,6 @@ def refused(words, capfd):
     return errors.removeprefix("raysk: ").strip()
 
 
-def row(key, name, score, kind="two-stage"):
-    return Row(
-        key=key, name=name, kind=kind, scores={"test_macro_f1": score}, chosen_on="", scored_on="", seconds=0.0,
-        images=0, commit="", command="", settings="",
-    )  # fmt: skip
-
-
-ROWS = Leaderboard(
-    (row("ab12", "paper", 0.5), row("ab34", "trial 7", 0.7), row("cd56", "2", 0.6), row("ef78", "twin", 0.4),
-     row("09ab", "twin", 0.3), row("7777777", "other", 0.2)),
-    ("a", "b"),
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("wanted", "key"),
-    [("1", "ab34"), ("5", "09ab"), ("paper", "ab12"), ("trial 7", "ab34"), ("cd56", "cd56"), ("e", "ef78"),
-     ("09", "09ab"), ("2", "cd56"), ("777777", "7777777")],
-)  # fmt: skip
-def test_a_row_is_found_by_place_name_or_start_of_its_key(wanted, key):
-    assert find_row(ROWS, wanted).key == key
-
-
-@pytest.mark.parametrize(
-    ("wanted", "reason"),
-    [("ab", "'ab' matches 2 rows"), ("twin", "'twin' matches 2 rows"), ("7", "got '7'"), ("77", "got '77'"),
-     ("0.7", "got '0.7'"), ("", "'' matches 6 rows")],
-)  # fmt: skip
-def test_no_match_or_several_list_all_rows(wanted, reason):
-    with pytest.raises(ArtifactError, match="ROW must be a place, a name or a key of one row") as caught:
-        find_row(ROWS, wanted)
-    assert reason in str(caught.value)
-    assert "1 'trial 7', 2 '2', 3 'paper'" in str(caught.value)
-
-
 def test_an_ensemble_has_no_recipe(tmp_path, capfd, trained):
     board = Leaderboard.read(trained.folder / "leaderboard.json")
     folder = tmp_path / "run"
@@ -121,7 +85,7 @@ def test_a_recipe_file_survives_its_text(file, tmp_path):
 
 
 def test_the_printed_file_has_everything_that_the_row_depends_on(file, printed):
-    assert RecipeFile.read(printed) == file
+    assert RecipeFile.read(printed) == replace(file, name="mine")
     assert list(yaml.safe_load(printed.read_text())) == [
         "data",
         "folds",
@@ -130,6 +94,7 @@ def test_the_printed_file_has_everything_that_the_row_depends_on(file, printed):
         "stores",
         "workers",
         "threads",
+        "name",
     ]
 
 
@@ -164,7 +129,8 @@ def test_training_again_gives_the_same_bits(trained, printed, tmp_path, capfd):
     assert main(["train", str(printed), "--run", str(tmp_path / "run")]) == 0
     output = capfd.readouterr().out
     assert "fold 2 of 2, stage one, epoch 2 of 2: loss " in output
-    assert output.endswith((tmp_path / "run" / "leaderboard.md").read_text() + "\n")
+    assert "Leaderboard: 1 row, by macro-F1 on the locked test part\n" in output
+    assert output.endswith(f"Files: {tmp_path / 'run'}/leaderboard.md, .csv, .html, .json, .parquet, .tex\n")
     again, (key,) = Run.open(tmp_path / "run"), keys(trained)
     for fold in (0, 1):
         for part in ("held_out", "test"):
@@ -173,7 +139,7 @@ def test_training_again_gives_the_same_bits(trained, printed, tmp_path, capfd):
             assert np.array_equal(first.probabilities, second.probabilities), (fold, part)
     (before,), (after,) = (Leaderboard.read(run.folder / "leaderboard.json").rows for run in (trained, again))
     assert (after.scores, after.key, after.images) == (before.scores, before.key, before.images)
-    assert (before.name, after.name) == ("mine", "again")
+    assert (before.name, after.name) == ("mine", "mine"), "the row keeps its name, whatever the file is called"
     assert after.chosen_on == "nothing"
 
 
@@ -218,7 +184,7 @@ def test_two_processes_of_torchrun_train_together(printed, trained, tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("# Leaderboard") == 1, "only the main rank prints"
+    assert done.stdout.count("Leaderboard: 1 row") == 1, "only the main rank prints"
     assert done.stdout.count("1 workers trained the row, but this run has 2") == 1
     (key,) = keys(Run.open(run))
     record = Run.open(run).record(Job(Run.open(run).recipe(key), 0))

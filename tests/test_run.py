@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -125,9 +127,15 @@ def test_a_job_is_done_when_its_record_exists(run, job):
 def test_predictions_are_read_by_recipe_fold_and_part(run, job):
     rows = run.folds.test_rows
     probabilities = np.full((1, len(rows), 7), 1 / 7, np.float32)
-    Predictions(rows, ("identity",), probabilities, job.recipe.key, 1, run.folds.digest, "test").write(
-        run.predictions_file(job.recipe.key, 1, "test")
-    )
+    Predictions.of_fold(
+        run.manifest,
+        run.folds,
+        fold=1,
+        part="test",
+        recipe_key=job.recipe.key,
+        views=("identity",),
+        probabilities=probabilities,
+    ).write(run.predictions_file(job.recipe.key, 1, "test"))
     assert np.array_equal(run.predictions(job.recipe.key, 1, "test").rows, rows)
     with pytest.raises(ArtifactError, match="must hold predictions"):
         run.predictions(job.recipe.key, 1)
@@ -183,3 +191,25 @@ def test_a_run_of_another_schema_is_refused_with_the_version_that_reads_it(run, 
     write_json(run.folder / "run.json", {k: v for k, v in written.items() if k not in ("schema", "version")} | facts)
     with pytest.raises(ArtifactError, match=rf"pip install raysk=={version}\)$"):
         Run.open(run.folder)
+
+
+def test_a_run_whose_predictions_name_no_images_is_refused(run):
+    facts = read_json(run.folder / "run.json")
+    write_json(run.folder / "run.json", facts | {"schema": "3.1", "version": "0.2.0"})
+    with pytest.raises(ArtifactError, match=r"with schema 3\.1: read it with that version") as caught:
+        Run.open(run.folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_json_that_is_a_list_is_refused(run):
+    write_json(run.folder / "run.json", [1, 2])
+    with pytest.raises(ArtifactError, match=r"run\.json must hold named facts, but got \[1, 2\]: restore it"):
+        Run.open(run.folder)
+
+
+def test_training_records_are_those_of_the_finished_folds(run, job):
+    assert run.training_records(job.recipe.key) == []
+    record = JobRecord(recipe=job.recipe.key, fold=1, part="held_out", seconds=1.0, workers=1, threads=1, macro_f1=0.5)
+    record.write(run.record_file(job))
+    replace(record, part="test").write(run.record_file(job.for_test()))
+    assert run.training_records(job.recipe.key) == [record]

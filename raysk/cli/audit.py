@@ -15,9 +15,11 @@ if TYPE_CHECKING:  # help does not wait for the console and the data, which take
     from raysk.data.audit.auditing import Audit, StepCallback
     from raysk.data.audit.findings import Finding
     from raysk.data.audit.splits import Entries
+    from raysk.data.contact_sheets import Captioned
     from raysk.data.manifest import Manifest
 
 NUM_EXAMPLES = 3
+MOST_NAMES = 20
 
 
 def add_audit(commands: Any) -> None:
@@ -36,7 +38,7 @@ def add_audit(commands: Any) -> None:
         "--metadata", type=Path, metavar="FILE", help="table of the listed images: lesion, patient, label"
     )
     audit.add_argument("--out", type=Path, metavar="FILE", help="write each row of each finding as CSV")
-    audit.add_argument("--pairs", type=Path, metavar="FILE", help="draw duplicates side by side, as PNG")
+    audit.add_argument("--pairs", type=Path, metavar="FILE", help="draw duplicates side by side as PNG, leaks first")
     audit.add_argument(
         "--join", type=Path, metavar="FILE", help="write the collection as Parquet with duplicates in one group"
     )
@@ -210,34 +212,52 @@ def _row(row: int, finding: "Finding", entries: "Entries") -> str:
 
 
 def _draw(report: "Audit", path: Path, console: "Console") -> None:
-    from raysk.data.contact_sheets import draw_pairs
+    from raysk.data.contact_sheets import Pair, draw_pairs
+    from raysk.data.sources.base import number_of
 
-    entries = report.entries
-    words = [f"{part} {label}" for part, label in zip(entries.parts, entries.labels, strict=True)]
     pairs = []
     for first, second in report.alike:
-        first_path, second_path = entries.paths[first], entries.paths[second]
-        if first_path is not None and second_path is not None:
-            pairs.append(((first_path, words[first]), (second_path, words[second])))
-    if pairs:
-        draw_pairs(pairs, path)
-    console.print(f"duplicates: {path}" if pairs else "duplicates: none, so nothing is drawn", markup=False)
+        images = (_captioned(report.entries, first), _captioned(report.entries, second))
+        if images[0] is not None and images[1] is not None:
+            pairs.append(Pair((images[0], images[1]), report.leaks_between(first, second)))
+    files = draw_pairs(pairs, path)
+    num_leaks = sum(pair.leaks for pair in pairs)
+    words = "none, so nothing is drawn"
+    if files:
+        shown = [str(file) for file in files]
+        names = ", ".join(shown if len(shown) <= MOST_NAMES else [*shown[:2], "...", shown[-1]])
+        words = f"{number_of(len(pairs), 'pair')}, of which {num_leaks} leak{'s' * (num_leaks == 1)}: {names}"
+    console.print(f"duplicates: {words}", markup=False)
+
+
+def _captioned(entries: "Entries", row: int) -> "Captioned | None":
+    """Returns the file of a row with its part, its label and its groups, None without a file."""
+    from raysk.data.contact_sheets import Captioned
+
+    path = entries.paths[row]
+    lines = [" ".join(word for word in (entries.parts[row], entries.labels[row]) if word)]
+    for column, values in entries.ties.items():
+        if values[row]:
+            lines.append("a group of its own" if values[row] == entries.images[row] else f"{column} {values[row]}")
+    return None if path is None else Captioned(path, tuple(lines))
 
 
 def _join(manifest: "Manifest", report: "Audit", path: Path, console: "Console") -> None:
     from raysk.data.audit.joining import joined_groups, shared_extras, write_table
+    from raysk.data.sources.base import number_of
 
     joined = joined_groups(manifest, report.alike)
     shared = shared_extras(joined)
     write_table(joined.without(shared) if shared else joined, path)
     if shared:
         console.print(
-            f"left out of {path}: {len(shared)} train_only rows whose groups have rows of other roles", markup=False
+            f"left out of {path}: {number_of(len(shared), 'train_only row')} whose groups have rows of other roles",
+            markup=False,
         )
 
 
 def _advice(report: "Audit", arguments: argparse.Namespace) -> str:
-    """Returns a sentence on what to do next."""
+    """Returns a sentence on what to do next; if nothing leaks, it names what was checked and what could not be."""
     collection = shlex.join(arguments.overrides)
     rows = "the rows that --out FILE lists" if arguments.out is None else f"the rows in {arguments.out}"
     if report.leaks and arguments.split:
@@ -249,7 +269,7 @@ def _advice(report: "Audit", arguments: argparse.Namespace) -> str:
         return f"Do not trust scores on this collection's test part: correct the roles of {rows}."
     if report.leaks and arguments.join is not None:
         joined = shlex.quote(f"data.path={arguments.join}")
-        return f"Folds of this collection would leak, but folds of the joined table do not: data=csv {joined}"
+        return f"Folds of this collection would leak, but the joined table keeps duplicates together: data=csv {joined}"
     if report.leaks:
         extras = " and leave out the train_only rows of their groups" * ("train_only" in report.entries.parts)
         return (
@@ -257,7 +277,16 @@ def _advice(report: "Audit", arguments: argparse.Namespace) -> str:
             "--join joined.parquet, and use data=csv data.path=joined.parquet"
         )
     if any(finding.severity == "error" for finding in report.findings):
-        return f"Nothing leaks, but there are errors: correct {rows}; data.on_error=skip leaves out bad files."
+        return f"{_verdict(report)}. But there are errors: correct {rows}; data.on_error=skip leaves out bad files."
     if arguments.split:
-        return "Nothing leaks: scores on this split can be trusted as far as its lists, files and metadata show."
-    return f"Nothing leaks: continue with raysk tune --space supcon {collection}"
+        return f"{_verdict(report)}."
+    return f"{_verdict(report)}. Continue with raysk tune --space supcon {collection}"
+
+
+def _verdict(report: "Audit") -> str:
+    """States what was checked without finding a leak, and what could not be checked."""
+    from raysk.data.audit.coverage import coverage
+
+    checked, unchecked = coverage(report.entries, report.num_compared)
+    verdict = f"Checked without a leak: {'; '.join(checked) or 'nothing'}"
+    return verdict + (f". Not checked: {'; '.join(unchecked)}" if unchecked else "")

@@ -107,6 +107,8 @@ def _groups_of_several_classes(manifest: Manifest) -> int:
 
 
 def _size(path: Path) -> tuple[int, int] | None:
+    if not path.is_file():  # opening a pipe would wait for ever
+        return None
     try:
         with Image.open(path) as image:
             return image.size

@@ -1,10 +1,12 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line. Each command imports the heavy packages that it needs, so that help answers at once.
 
 Exit status: 0; 2 for an error that the user can fix; 3 for a study that was cut off and can be resumed; 130 after
-Ctrl-C.
+Ctrl-C; 141 if the reader of the output has gone, as `head` does.
 """
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 import raysk
 from raysk.cli.audit import add_audit
 from raysk.cli.data import add_data_commands
+from raysk.cli.parser import Parser
 from raysk.errors import ConfigError, RayskError
 from raysk.supervision import supervised
 
@@ -32,11 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for words that fit
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     arguments, late = parser.parse_known_args(argv)
     arguments.words = tuple(sys.argv[1:] if argv is None else argv)
     # Overrides may be on both sides of an option, but argparse takes those of one side only.
     if late and (not hasattr(arguments, "overrides") or any(text.startswith("-") for text in late)):
-        parser.error(f"unrecognized arguments: {' '.join(late)}")
+        at_fault: Parser = parser if parser.unknown_options() else arguments.parser
+        at_fault.error(f"unrecognized arguments: {' '.join(late)}")
     if late:
         arguments.overrides += late
     return arguments
@@ -45,6 +53,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _run(arguments: argparse.Namespace) -> int:
     try:
         status: int = arguments.run_command(arguments)
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # the second is rich's answer to the first
+        # Python flushes once more at its end, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except RayskError as error:
         if arguments.debug:
             traceback.print_exc()
@@ -60,8 +73,8 @@ def _run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raysk", description=raysk.__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="raysk", description=raysk.__doc__)
     parser.add_argument("--version", action="version", version=f"raysk {raysk.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -80,10 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     recipe.set_defaults(run_command=_recipe)
     config = commands.add_parser("config", help="print the configuration and explain each setting")
     config.add_argument("overrides", nargs="*", metavar="PART|KEY=VALUE", help="stage_two prints only that part")
-    config.add_argument("--space", help="print the configuration of this search space")
+    of_space = config.add_argument("--space", help="print the configuration of this search space")
+    of_space.completer = _space_names  # type: ignore[attr-defined]
     config.set_defaults(run_command=_config)
     spaces = commands.add_parser("spaces", help="list the search spaces, or show one")
-    spaces.add_argument("space", nargs="?", metavar="SPACE", help="show what this space searches and where it starts")
+    shown = spaces.add_argument("space", nargs="?", metavar="SPACE", help="show what it searches and where it starts")
+    shown.completer = _space_names  # type: ignore[attr-defined]
     spaces.set_defaults(run_command=_spaces)
     data = commands.add_parser("data", help="inspect, audit or prepare a collection")
     data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -94,14 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     parts.set_defaults(run_command=_parts)
     leaderboard = commands.add_parser("leaderboard", help="print the leaderboard of a run")
     leaderboard.add_argument("run", metavar="RUN", help="the run directory")
-    leaderboard.add_argument("--format", default="md", metavar="FORMAT", help="md, csv, tex, html, json, parquet (md)")
+    form = leaderboard.add_argument(
+        "--format", default="md", metavar="FORMAT", help="md, csv, tex, html, json, parquet (md)"
+    )
+    form.completer = _format_names  # type: ignore[attr-defined]
     leaderboard.set_defaults(run_command=_leaderboard)
     return parser
 
 
 def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data=csv data.path=..., stage_one.epochs=50")
-    tune.add_argument("--space", required=True, help="name of a search space, or a file")
+    space = tune.add_argument("--space", required=True, help="name of a search space, or a file")
+    space.completer = _space_names  # type: ignore[attr-defined]
     tune.add_argument(
         "--run", metavar="DIR", help="run directory (runs/SPACE-DATE), or s3://BUCKET/PREFIX to copy it to"
     )
@@ -121,11 +140,28 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.set_defaults(run_command=_tune)
 
 
+def _space_names(prefix: str, **_: object) -> list[str]:
+    """Returns the completions of a search space: names, or the files of a path."""
+    from argcomplete.completers import FilesCompleter
+
+    from raysk.spaces.files import list_spaces
+
+    return [name for name, _ in list_spaces() if name.startswith(prefix)] or FilesCompleter(("yaml", "yml"))(prefix)
+
+
+def _format_names(**_: object) -> list[str]:
+    """Returns the completions of a leaderboard format."""
+    from raysk.evaluation.formats import formats
+
+    return list(formats)
+
+
 def _tune(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from raysk.evaluation.formats import formats
-    from raysk.search.study import StudyRequest, run_study
+    console = Console(soft_wrap=True)
+    with console.status("loading torch and Ray"):
+        from raysk.search.study import StudyRequest, run_study
 
     request = StudyRequest(
         space=arguments.space,
@@ -139,26 +175,21 @@ def _tune(arguments: argparse.Namespace) -> int:
         gpus_per_worker=arguments.gpus_per_worker,
         words=arguments.words,
     )
-    console = Console(soft_wrap=True)
-    leaderboard = run_study(request, console)
-    if leaderboard is None:
+    if run_study(request, console) is None:
         console.print("the study ended early: run the same command with --resume to continue")
         return 130
-    print(formats["md"](leaderboard))
     return 0
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from raysk.evaluation.formats import formats
-    from raysk.retraining import train_recipe
-
     folder = None if arguments.run is None else _folder(arguments.run)
     console, gpus = Console(soft_wrap=True), arguments.gpus_per_worker > 0
-    leaderboard = train_recipe(arguments.recipe, folder, arguments.resume, console, gpus)
-    if leaderboard is not None:
-        print(formats["md"](leaderboard))
+    with console.status("loading torch"):
+        from raysk.retraining import train_recipe
+
+    train_recipe(arguments.recipe, folder, arguments.resume, console, gpus)
     return 0
 
 
@@ -206,8 +237,11 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     from raysk.evaluation.formats import formats
     from raysk.evaluation.leaderboard import Leaderboard
 
-    content = formats[arguments.format](Leaderboard.read(_folder(arguments.run) / "leaderboard.json"))
+    name = arguments.format
+    content = formats[name](Leaderboard.read(_folder(arguments.run) / "leaderboard.json"))
     if isinstance(content, bytes):
+        if b"\0" in content and sys.stdout.isatty():
+            raise ConfigError(f"--format {name} must go to a file, but got a terminal: add > leaderboard.{name}")
         sys.stdout.buffer.write(content)
     else:
         sys.stdout.write(content)

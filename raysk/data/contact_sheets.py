@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,17 +11,44 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from raysk.artifacts import replacing
-from raysk.data.decodable import UNREADABLE, upright
+from raysk.data.decodable import UNREADABLE, depth_of, in_eight_bits, upright
 from raysk.data.manifest import Manifest
 
 MOST_IMAGES = 24
+PAIRS_PER_SHEET = 24
 COLUMNS = 6
 SIDE = 160  # pixels of an image on the sheet
 GAP = 8
 LINE = 13
-PAPER, INK, FAINT = (255, 255, 255), (25, 25, 25), (110, 110, 110)
+PAPER, INK, FAINT, ALARM = (255, 255, 255), (25, 25, 25), (110, 110, 110), (190, 20, 20)
 
-Captioned = tuple[Path, str]  # an image file and its caption
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """An image file with the lines below its name.
+
+    Attributes:
+        path: The file.
+        lines: The lines of the caption.
+    """
+
+    path: Path
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that show the same picture.
+
+    Attributes:
+        images: The two images.
+        leaks: Whether one of them would be trained on and the other one scored.
+    """
+
+    images: tuple[Captioned, Captioned]
+    leaks: bool = False
 
 
 def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
@@ -41,35 +69,54 @@ def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
     num_groups = len(np.unique(manifest.groups[manifest.labels == label]))
     title = f"{manifest.class_names[label]}: {len(rows)} of {count} images"
     title += f" in {num_groups} groups" if manifest.grouped else ""
-    _draw(title, [(images[row], str(groups[row]) if manifest.grouped else "") for row in rows], path)
+    captions = [(str(groups[row]),) if manifest.grouped else () for row in rows]
+    _draw(title, [Captioned(images[row], lines) for row, lines in zip(rows, captions, strict=True)], path)
     return rows
 
 
-def draw_pairs(pairs: Sequence[tuple[Captioned, Captioned]], path: Path) -> None:
-    """Draws up to 24 pairs of images side by side, three pairs a line, as a PNG file, whole or not at all.
+def draw_pairs(pairs: Sequence[Pair], path: Path) -> list[Path]:
+    """Draws all pairs of images side by side, leaks first and in red, as PNG files, each whole or not at all.
 
     Args:
-        pairs: The file and the caption of both images; of more than 24 pairs, 24 are drawn, evenly spread.
-        path: The PNG file.
+        pairs: The pairs; a sheet shows 24, three a line.
+        path: The first PNG file.
+
+    Returns:
+        The files: FILE.png, FILE-2.png, FILE-3.png, ...
     """
-    places = _spread(np.arange(len(pairs)), MOST_IMAGES)
-    title = f"{len(places)} of {len(pairs)} pairs that show the same picture, side by side"
-    _draw(title, [captioned for place in places for captioned in pairs[place]], path)
+    ordered = sorted(pairs, key=lambda pair: not pair.leaks)
+    num_leaks = sum(pair.leaks for pair in ordered)
+    starts = range(0, len(ordered), PAIRS_PER_SHEET)
+    files = [path if not start else _numbered(path, number) for number, start in enumerate(starts, 1)]
+    for number, (start, file) in enumerate(zip(starts, files, strict=True), 1):
+        shown = ordered[start : start + PAIRS_PER_SHEET]
+        title = f"pairs {start + 1} to {start + len(shown)} of {len(ordered)}, {num_leaks} leak (red), "
+        title += f"sheet {number} of {len(files)}"
+        colours = [ALARM if pair.leaks else FAINT for pair in shown for _ in pair.images]
+        _draw(title, [image for pair in shown for image in pair.images], file, colours)
+    return files
 
 
-def _draw(title: str, images: Sequence[Captioned], path: Path) -> None:
-    """Draws images in lines of six, with file name and caption below each."""
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _draw(title: str, images: Sequence[Captioned], path: Path, colours: Sequence[Colour] = ()) -> None:
+    """Draws images in lines of six, with file name and caption below each; `colours` are those of the captions."""
     num_columns = max(1, min(COLUMNS, len(images)))
     num_lines = -(-len(images) // num_columns)
-    cell = (SIDE + GAP, SIDE + 2 * LINE + GAP)
+    caption_lines = max([1, *(len(image.lines) for image in images)])
+    cell = (SIDE + GAP, SIDE + (1 + caption_lines) * LINE + GAP)
     top = 2 * LINE + GAP
     sheet = Image.new("RGB", (GAP + num_columns * cell[0], top + num_lines * cell[1] + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(11)
-    _write(draw, (GAP, GAP), title, sheet.width, INK, font)
+    _write(draw, (GAP, GAP), title, sheet.width - 2 * GAP, INK, font)
+    for column in range(2, num_columns, 2) if colours else ():  # a rule between pairs
+        draw.line((GAP // 2 + column * cell[0], top, GAP // 2 + column * cell[0], sheet.height - GAP), FAINT)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        thumbnails = list(pool.map(_thumbnail, [image for image, _ in images]))
-    for place, ((image, caption), thumbnail) in enumerate(zip(images, thumbnails, strict=True)):
+        thumbnails = list(pool.map(_thumbnail, [image.path for image in images]))
+    for place, (image, thumbnail) in enumerate(zip(images, thumbnails, strict=True)):
         left, upper = GAP + place % num_columns * cell[0], top + place // num_columns * cell[1]
         write = partial(_write, draw, width=SIDE, font=font)
         if thumbnail is None:
@@ -78,8 +125,9 @@ def _draw(title: str, images: Sequence[Captioned], path: Path) -> None:
         else:
             # Uncropped, and at the bottom of its square, directly above its caption.
             sheet.paste(thumbnail, (left + (SIDE - thumbnail.width) // 2, upper + SIDE - thumbnail.height))
-        write((left, upper + SIDE + 1), image.name, fill=INK)
-        write((left, upper + SIDE + 1 + LINE), caption, fill=FAINT)
+        write((left, upper + SIDE + 1), image.path.name, fill=INK)
+        for number, line in enumerate(image.lines, 1):
+            write((left, upper + SIDE + 1 + number * LINE), line, fill=colours[place] if colours else FAINT)
     with replacing(path) as temporary:
         sheet.save(temporary, "PNG")
 
@@ -100,12 +148,13 @@ def _spread(rows: np.ndarray, most: int) -> list[int]:
 
 
 def _thumbnail(path: Path) -> Image.Image | None:
+    if not path.is_file():  # opening a pipe would wait for ever
+        return None
     try:
         with Image.open(path) as image:
             image.draft("RGB", (SIDE, SIDE))
-            turned = upright(image)
-            if turned.mode.startswith("I;16"):  # 16 bits a pixel, which a plain conversion would clip to white
-                turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+            depth = depth_of(image)
+            turned = in_eight_bits(upright(image), depth)
             return ImageOps.contain(turned.convert("RGB"), (SIDE, SIDE))
     except UNREADABLE:
         return None
@@ -116,11 +165,11 @@ def _write(
     at: tuple[int, int],
     text: str,
     width: int,
-    fill: tuple[int, int, int],
+    fill: Colour,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
     """Writes a line of text, shortened in the middle to fit the width: names differ at their ends."""
-    shown = text
+    shown = text = " ".join(text.split())  # a line break cannot be measured
     while draw.textlength(shown, font) > width and len(shown) > 3:
         keep = len(shown) - 2
         shown = shown[: keep // 2] + "…" + shown[-(keep - keep // 2 - 1) :]

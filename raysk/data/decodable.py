@@ -1,5 +1,9 @@
 """Checks which image files can be decoded correctly; all others are refused, with a reason, before they do harm."""
 
+import struct
+from typing import IO, NamedTuple
+
+import numpy as np
 from PIL import Image
 
 # Pillow's decoders raise these for damaged files; any other exception is a defect and keeps its traceback.
@@ -14,6 +18,19 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+_BITS_PER_SAMPLE = 258  # a TIFF tag
+
+
+class Depth(NamedTuple):
+    """The bits of a grey value in a picture that is held with 16 bits a pixel.
+
+    Attributes:
+        bits: The number of bits that the file states.
+        scaled: Whether a writer that follows the file format has scaled the values to 16 bits.
+    """
+
+    bits: int = 16
+    scaled: bool = True
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -35,3 +52,61 @@ def check_decodable(image: Image.Image) -> None:
         raise ValueError(f"{image.width} by {image.height} pixels are more than {MOST_PIXELS:,}: save it smaller")
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode!r} does not define which level is white: save it with 8 or 16 bits")
+
+
+def depth_of(image: Image.Image) -> Depth:
+    """Returns the depth that the file of an opened image states, before any pixel is decoded.
+
+    A camera of 12 bits may write a TIFF file of 12 bits, or a PNG file of 16 bits with a chunk sBIT.
+    """
+    if not image.mode.startswith("I;16"):
+        return Depth()
+    file: IO[bytes] | None = getattr(image, "fp", None)
+    if image.format == "PNG" and file is not None:
+        return Depth(_significant_bits(file))
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
+        return Depth(int(bits[0] if isinstance(bits, tuple) else bits), scaled=False)
+    return Depth()
+
+
+def in_eight_bits(image: Image.Image, depth: Depth) -> Image.Image:
+    """Returns a picture of 16 bits a pixel with 8, which a plain conversion would clip to white; no other is changed.
+
+    The scale follows from the depth, and never from the values of one picture: a dark picture stays dark.
+    """
+    if not image.mode.startswith("I;16"):
+        return image
+    levels = np.asarray(image).astype(np.uint32)
+    bits = 16 if depth.scaled and not _is_unscaled(levels, depth.bits) else depth.bits
+    scaled = levels >> 8 if bits == 16 else np.minimum(levels * 255 // (2**bits - 1), 255)
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def _is_unscaled(levels: np.ndarray, bits: int) -> bool:
+    """Returns whether values of this many bits were stored as they are, although PNG has its writers scale them.
+
+    A scaled value is a multiple of 2^(16 - bits), or one more by rounding if all values are small: unscaled values
+    have other remainders.
+    """
+    if bits == 16 or not levels.size or levels.max() >= 2**bits:
+        return False
+    return bool((levels % 2 ** (16 - bits) > 1).any())
+
+
+def _significant_bits(file: IO[bytes]) -> int:
+    """Returns the bits in the chunk sBIT of a PNG file, 16 without a valid one; leaves the file at its place."""
+    place = file.tell()
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"sBIT":
+                bits = file.read(1) if length else b""
+                return bits[0] if bits and 1 <= bits[0] <= 16 else 16
+            if kind == b"IDAT":
+                break
+            file.seek(length + 4, 1)
+        return 16
+    finally:
+        file.seek(place)

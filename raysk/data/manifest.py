@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class Manifest:
         root: The folder that relative image paths start from.
         class_names: The names of the classes; the code of a class is its position here.
         grouped: False if the dataset has no groups, so that each row is its own group.
+        grouped_by: What the groups are made of, such as ("lesion_id",), by table; () if a table has none. The digest
+            leaves it out.
 
     Raises:
         DataError: A column is missing, an image occurs twice, a label is null, empty or unknown, a class has no row,
@@ -42,6 +44,7 @@ class Manifest:
     root: Path
     class_names: tuple[str, ...]
     grouped: bool
+    grouped_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_columns(self.table)
@@ -65,6 +68,11 @@ class Manifest:
         """The group code of each row, (N,), counted from 0 in order of first appearance."""
         column = self.table.column("group")
         return _codes(column, pc.unique(column))
+
+    @property
+    def group_names(self) -> npt.NDArray[np.str_]:
+        """The name of the group of each row, (N,)."""
+        return np.array(self.table.column("group").to_pylist(), dtype=np.str_)
 
     @cached_property
     def roles(self) -> list[str]:
@@ -105,6 +113,7 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Writes the manifest as one Parquet file, whole or not at all."""
         facts = {"class_names": self.class_names, "root": str(self.root.resolve()), "grouped": self.grouped}
+        facts |= {"grouped_by": dict(self.grouped_by)}
         write_parquet(path, "a manifest", self.table, facts)
 
     @classmethod
@@ -115,7 +124,8 @@ class Manifest:
             ArtifactError: The file is missing or is not a manifest.
         """
         table, facts = read_parquet(path, "a manifest")
-        return cls(table, Path(facts["root"]), tuple(facts["class_names"]), facts["grouped"])
+        grouped_by = {name: tuple(columns) for name, columns in facts.get("grouped_by", {}).items()}
+        return cls(table, Path(facts["root"]), tuple(facts["class_names"]), facts["grouped"], grouped_by)
 
 
 def make_manifest(
@@ -127,6 +137,7 @@ def make_manifest(
     roles: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     attributes: Mapping[str, Any] | None = None,
+    grouped_by: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Manifest:
     """Makes a manifest from columns.
 
@@ -138,6 +149,7 @@ def make_manifest(
         roles: "test", "train_only" or "" for each row; without it, no row has a role.
         class_names: The classes in their order; without it, the classes that occur, sorted by name.
         attributes: Further columns by name: sequences or Arrow arrays.
+        grouped_by: What the groups are made of, by table.
 
     Raises:
         DataError: See `Manifest`.
@@ -149,7 +161,8 @@ def make_manifest(
         "role": pa.array([""] * len(images) if roles is None else roles, pa.string()),
     }
     names = sorted({label for label in labels if label}) if class_names is None else class_names
-    return Manifest(pa.table(columns | dict(attributes or {})), root, tuple(names), groups is not None)
+    table = pa.table(columns | dict(attributes or {}))
+    return Manifest(table, root, tuple(names), groups is not None, grouped_by or {})
 
 
 def _codes(column: pa.ChunkedArray, values: pa.Array) -> IntArray:

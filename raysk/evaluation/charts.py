@@ -1,4 +1,8 @@
-"""Charts of scores as SVG: one dot with its interval per row, in the colours of the surrounding page."""
+"""Charts of scores: one dot with its interval per row, in the colours of the surrounding page.
+
+A chart is a grid of names, tracks and values. The tracks are SVG with positions in percent, so that a chart is as wide
+as its place on the page while its text keeps its size, and a long name is wrapped.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +10,6 @@ from html import escape
 from math import ceil, floor
 
 from raysk.evaluation.leaderboard import Row
-
-# The most letters of a name that fit the chart.
-MOST_LETTERS = 30
-
-# In units of the chart, which scales with the page. Names are left of the axis, values are right of it.
-WIDTH, LEFT, RIGHT = 640, 236, 60
-ROW_HEIGHT, TICK_HEIGHT = 22, 24
 
 # An axis takes the finest step that divides it into at most MOST_STEPS.
 STEPS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -41,8 +38,12 @@ class Axis:
         return [place * self.step for place in range(self.first, self.last + 1)]
 
     def x(self, value: float) -> float:
-        """Returns the horizontal position of a value."""
-        return LEFT + (value / self.step - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT)
+        """Returns the horizontal position of a value, in percent of the track."""
+        return (value / self.step - self.first) / (self.last - self.first) * 100
+
+    def percent(self, value: float) -> str:
+        """Returns the horizontal position of a value as SVG writes it."""
+        return f"{self.x(value):.2f}%"
 
 
 def score_chart(rows: Sequence[Row], column: str, heading: str) -> str:
@@ -55,23 +56,22 @@ def score_chart(rows: Sequence[Row], column: str, heading: str) -> str:
     """
     spans = [_span(row, column) for row in rows]
     axis = Axis.around([end for span in spans for end in span])
-    bottom = ROW_HEIGHT * len(rows) + 4
     label = f"{heading}, one dot per row from {axis.ticks[0]:.3f} to {axis.ticks[-1]:.3f}"
-    parts = [f'<svg viewBox="0 0 {WIDTH} {bottom + TICK_HEIGHT}" role="img" aria-label="{escape(label)}">']
-    for tick in axis.ticks:
-        x = f"{axis.x(tick):.1f}"
-        parts.append(f'<line class="tick" x1="{x}" x2="{x}" y1="0" y2="{bottom}"/>')
-        parts.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{_tick_label(tick, axis.step)}</text>')
-    for place, (row, (low, high)) in enumerate(zip(rows, spans, strict=True)):
-        y, value = ROW_HEIGHT * place + ROW_HEIGHT / 2 + 2, row.scores[column]
+    ticks = "".join(f'<line class="tick" x1="{x}" x2="{x}" y1="0" y2="100%"/>' for x in map(axis.percent, axis.ticks))
+    parts = [f'<div class="chart" role="img" aria-label="{escape(label)}">']
+    for row, (low, high) in zip(rows, spans, strict=True):
+        value = row.scores[column]
         parts += [
-            f"<g><title>{escape(_one_line(row.name))}</title>",
-            f'<text x="{LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(_shortened(row.name))}</text>',
-            f'<line class="span" x1="{axis.x(low):.1f}" x2="{axis.x(high):.1f}" y1="{y}" y2="{y}"/>',
-            f'<circle class="dot" cx="{axis.x(value):.1f}" cy="{y}" r="4"/>',
-            f'<text x="{WIDTH - RIGHT + 14}" y="{y + 4}">{value:.3f}</text></g>',
+            f'<span class="who">{escape(_one_line(row.name))}</span><span class="track"><svg>{ticks}',
+            f'<line class="span" x1="{axis.percent(low)}" x2="{axis.percent(high)}" y1="50%" y2="50%"/>',
+            f'<circle class="dot" cx="{axis.percent(value)}" cy="50%" r="4"/></svg></span>',
+            f'<span class="value">{value:.3f}</span>',
         ]
-    return "\n".join([*parts, "</svg>"])
+    labels = [
+        f'<text x="{axis.percent(tick)}" y="1.2em" text-anchor="middle">{_tick_label(tick, axis.step)}</text>'
+        for tick in axis.ticks
+    ]
+    return "\n".join([*parts, '<span></span><span class="track axis"><svg>', *labels, "</svg></span></div>"])
 
 
 def _span(row: Row, column: str) -> tuple[float, float]:
@@ -89,8 +89,3 @@ def _tick_label(tick: float, step: float) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _shortened(name: str) -> str:
-    name = _one_line(name)
-    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"

@@ -29,6 +29,8 @@ HEADLINE = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy", "macro_pre
 # each fold is scored with the choice of the other folds.
 SUFFIXES = ("", "_low", "_high", "_sd", "_crossfit")
 
+_LEAST_DIGITS_OF_A_KEY = 6
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -204,6 +206,26 @@ class Leaderboard:
             raise ArtifactError(
                 f"{path} must hold a leaderboard, but its content is wrong ({error}): write it again from its run"
             ) from error
+
+
+def find_row(leaderboard: Leaderboard, wanted: str) -> Row:
+    """Finds a row by its place, its name or the start of its key.
+
+    Raises:
+        ArtifactError: No row matches, or several do.
+    """
+    rows = leaderboard.rows
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(rows):
+        return rows[int(wanted) - 1]
+    # A short number is a missing place, not the start of a key that happens to be all digits.
+    is_place = wanted.isdecimal() and not wanted.startswith("0") and len(wanted) < _LEAST_DIGITS_OF_A_KEY
+    by_key = [] if is_place else [row for row in rows if row.key.startswith(wanted)]
+    matches = [row for row in rows if row.name == wanted] or by_key
+    if len(matches) != 1:
+        names = ", ".join(f"{place} {row.name!r}" for place, row in enumerate(rows, start=1))
+        value = f"{wanted!r} matches {len(matches)} rows" if matches else f"got {wanted!r}"
+        raise ArtifactError(f"ROW must be a place, a name or a key of one row, but {value}: choose one of {names}")
+    return matches[0]
 
 
 def _rank(row: Row) -> tuple[float, float, str]:

@@ -52,31 +52,58 @@ CSS = """:root {
   :root { --paper: #14171a; --ink: #e6e9ec; --quiet: #9aa5b0; --line: #343b42; --accent: #6cb2f5; --shade: #1d2226; }
 }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 1.5rem; }
+body { overflow-wrap: break-word; }
+main { max-width: 1360px; margin: 0 auto; padding: 1.5rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .5rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0; }
+dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: .1rem 1rem; margin: 0; }
 dt, figcaption, .note, small { color: var(--quiet); }
-dd { margin: 0; overflow-wrap: anywhere; }
+dt, dd { overflow-wrap: anywhere; }
+dd { margin: 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
-th { font-weight: 600; }
-td.name { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
-.number { text-align: right; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }
+th { font-weight: 600; vertical-align: bottom; }
+td, small { white-space: nowrap; }
+td.number { white-space: normal; }
+td small { display: inline-block; }
+td.name { white-space: normal; min-width: 10rem; overflow-wrap: anywhere; }
+th.number, td.number { text-align: right; }
 tbody tr:hover { background: var(--shade); }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.5rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 32rem), 1fr)); gap: 1.5rem; }
 .charts + .wide { margin-top: 1.2rem; }
-figure { margin: 0; }
-svg { width: 100%; height: auto; display: block; overflow: visible; font-size: 12px; }
-svg text { fill: var(--ink); font-variant-numeric: tabular-nums; }
+figure { margin: 0; min-width: 0; }
+.chart { display: grid; grid-template-columns: fit-content(40%) 1fr auto; column-gap: 1rem; font-size: 13px; }
+.chart { line-height: 1.3; font-variant-numeric: tabular-nums; }
+.who { text-align: right; overflow-wrap: anywhere; padding: .15rem 0; }
+.who, .value { align-self: center; }
+.track { position: relative; min-height: 1.4rem; }
+.track svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible; }
+.axis text { fill: var(--ink); font-size: 12px; }
 .tick { stroke: var(--line); }
 .span { stroke: var(--accent); stroke-width: 2; stroke-linecap: round; opacity: .55; }
 .dot { fill: var(--accent); }
 details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
 details dl { margin: .5rem 0 .5rem 1.1rem; }
-pre { background: var(--shade); padding: .7rem; margin: .5rem 0 .5rem 1.1rem; overflow-x: auto; }"""
+pre { background: var(--shade); padding: .7rem; margin: .5rem 0 .5rem 1.1rem; overflow-x: auto; }
+@media (max-width: 44rem) {
+  main { padding: 1rem; }
+  dl { grid-template-columns: minmax(0, 1fr); }
+  dd { margin-bottom: .5rem; }
+  table, tbody { display: block; }
+  thead { display: none; }
+  tr { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .2rem 1rem; position: relative; }
+  tr { padding: .6rem 0; border-bottom: 1px solid var(--line); }
+  td, td.name, td.number { border: 0; padding: 0; min-width: 0; text-align: left; white-space: normal; }
+  td { overflow-wrap: anywhere; }
+  td[data-label]::before { content: attr(data-label); display: block; color: var(--quiet); font-size: .8rem; }
+  td.place { position: absolute; left: 0; top: .6rem; }
+  td.name { grid-column: 1 / -1; font-weight: 600; }
+  td.place + td.name { padding-left: 2rem; }
+  .axis text:nth-child(even) { display: none; }
+  pre, details dl { margin-left: 0; }
+}"""
 
 
 def html_page(leaderboard: Leaderboard) -> str:
@@ -123,8 +150,13 @@ def _charts(leaderboard: Leaderboard) -> list[str]:
 def _table(grid: Grid) -> str:
     kinds = [_column_class(grid, place) for place in range(len(grid.headings))]
     head = "".join(f'<th scope="col"{kind}>{text}</th>' for kind, text in zip(kinds, grid.headings, strict=True))
+    # On a narrow page each cell shows its own heading, which the place and the name of a row do not need.
+    labels = [
+        "" if grid.placed and place < 2 else f' data-label="{heading}"' for place, heading in enumerate(grid.headings)
+    ]
+    starts = [f"<td{kind}{label}>" for kind, label in zip(kinds, labels, strict=True)]
     lines = [
-        "<tr>" + "".join(f"<td{kind}>{text}</td>" for kind, text in zip(kinds, line, strict=True)) + "</tr>"
+        "<tr>" + "".join(f"{start}{text}</td>" for start, text in zip(starts, line, strict=True)) + "</tr>"
         for line in grid.cells
     ]
     table = ['<div class="wide">\n<table>', f"<thead><tr>{head}</tr></thead>", "<tbody>", *lines, "</tbody>"]
@@ -133,9 +165,11 @@ def _table(grid: Grid) -> str:
 
 
 def _column_class(grid: Grid, place: int) -> str:
-    if place >= grid.num_text or (grid.placed and place == 0):
+    if grid.placed and place == 0:
+        return ' class="number place"'
+    if place >= grid.num_text:
         return ' class="number"'
-    return ' class="name"' if place == int(grid.placed) else ""
+    return "" if grid.placed and place > 1 else ' class="name"'
 
 
 def _origin(place: int, row: Row) -> str:

@@ -8,12 +8,17 @@ import numpy as np
 import pyarrow as pa
 
 from raysk.data.folds.assignment import Folds
+from raysk.data.manifest import Manifest
 from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import ArtifactError
 from raysk.records import Part
 
 # Sums of float32 probabilities over a thousand classes stay well within this.
 SUM_TOLERANCE = 1e-3
+
+# The columns of a file before those of the views, and the facts in its schema.
+_COLUMNS = ["row", "image"]
+_FACTS = ("class_names", "recipe_key", "fold", "folds_digest", "part")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +27,8 @@ class Predictions:
 
     Attributes:
         rows: (N,) int64 rows of the manifest.
+        images: The image of each row, N names as in the manifest.
+        class_names: The C names.
         views: The names of the V test-time views.
         probabilities: (V, N, C) float32; each row of each view sums to 1.
         recipe_key: Key of the recipe.
@@ -34,6 +41,8 @@ class Predictions:
     """
 
     rows: np.ndarray
+    images: tuple[str, ...]
+    class_names: tuple[str, ...]
     views: tuple[str, ...]
     probabilities: np.ndarray
     recipe_key: str
@@ -45,6 +54,26 @@ class Predictions:
         if self.part not in ("held_out", "test"):
             raise ArtifactError(f"predictions must be of the part held_out or test, but got {self.part!r}: name one")
         _check_arrays(self.rows, self.views, self.probabilities)
+        _check_names(self.images, self.class_names, self.probabilities)
+
+    @classmethod
+    def of_fold(
+        cls,
+        manifest: Manifest,
+        folds: Folds,
+        *,
+        fold: int,
+        part: Part,
+        recipe_key: str,
+        views: Sequence[str],
+        probabilities: np.ndarray,
+    ) -> "Predictions":
+        """Makes the predictions of one fold's model on all rows of a part, in the order of `folds.scored_rows`."""
+        rows = folds.scored_rows(fold, part)
+        images = tuple(manifest.table.column("image").take(rows).to_pylist())
+        return cls(
+            rows, images, manifest.class_names, tuple(views), probabilities, recipe_key, fold, folds.digest, part
+        )
 
     def check(self, folds: Folds) -> None:
         """Checks that the rows may score this fold's model.
@@ -56,8 +85,7 @@ class Predictions:
             raise ArtifactError(
                 f"predictions must be of folds {folds.digest}, but got {self.folds_digest}: predict on these folds"
             )
-        allowed = folds.test_rows if self.part == "test" else folds.held_out_rows(self.fold)
-        foreign = np.setdiff1d(self.rows, allowed)
+        foreign = np.setdiff1d(self.rows, folds.scored_rows(self.fold, self.part))
         if len(foreign):
             raise ArtifactError(
                 f"predictions of part {self.part} must be of rows that the model of fold {self.fold} is scored on, "
@@ -69,12 +97,14 @@ class Predictions:
         return self.probabilities.mean(axis=0)
 
     def write(self, path: Path) -> None:
-        """Writes a Parquet file: the column "row", then one column per view with lists of C probabilities."""
-        num_classes = self.probabilities.shape[2]
-        columns = {"row": pa.array(self.rows)}
+        """Writes a Parquet file: the columns "row" and "image", then one column per view with lists of C probabilities.
+
+        The facts in the schema name the classes. A column for each class and view would be slow for many classes.
+        """
+        columns = {"row": pa.array(self.rows), "image": pa.array(self.images, pa.string())}
         for view, values in zip(self.views, self.probabilities, strict=True):
-            columns[view] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), num_classes)
-        facts = {name: getattr(self, name) for name in ("recipe_key", "fold", "folds_digest", "part")}
+            columns[view] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(self.class_names))
+        facts = {name: getattr(self, name) for name in _FACTS}
         write_parquet(path, "predictions", pa.table(columns), facts)
 
     @classmethod
@@ -85,12 +115,19 @@ class Predictions:
             ArtifactError: The file is missing, or does not hold predictions.
         """
         table, facts = read_parquet(path, "predictions")
-        views = tuple(table.column_names[1:])
+        views = tuple(table.column_names[2:])
+        if table.column_names[:2] != _COLUMNS or facts.keys() != set(_FACTS) or not views:
+            raise ArtifactError(
+                f"{path} must hold predictions with the image of each row and the names of the classes, but another "
+                "version of raysk wrote it: read it with that version"
+            )
         lists = [table.column(view).combine_chunks() for view in views]
         # An explicit shape, since -1 cannot be resolved when there are no rows.
         shape = (table.num_rows, lists[0].type.list_size)
         probabilities = np.stack([column.flatten().to_numpy().reshape(shape) for column in lists])
-        return cls(table.column("row").to_numpy(), views, probabilities, **facts)
+        images = tuple(table.column("image").to_pylist())
+        class_names = tuple(facts.pop("class_names"))
+        return cls(table.column("row").to_numpy(), images, class_names, views, probabilities, **facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +257,15 @@ def _check_arrays(rows: np.ndarray, views: tuple[str, ...], probabilities: np.nd
         )
 
 
+def _check_names(images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray) -> None:
+    _, num_rows, num_classes = probabilities.shape
+    if (len(images), len(class_names)) != (num_rows, num_classes):
+        raise ArtifactError(
+            f"predictions must name the image of each of {num_rows} rows and each of {num_classes} classes, "
+            f"but got {len(images)} images and {len(class_names)} class names: take both from the manifest"
+        )
+
+
 def _check_together(predictions: Sequence[Predictions], folds: Folds, part: Part) -> None:
     for fold_predictions in predictions:
         fold_predictions.check(folds)
@@ -233,7 +279,7 @@ def _check_together(predictions: Sequence[Predictions], folds: Folds, part: Part
             "run the folds that are missing"
         )
     kinds = {
-        (fold_predictions.recipe_key, fold_predictions.views, fold_predictions.probabilities.shape[2])
+        (fold_predictions.recipe_key, fold_predictions.views, fold_predictions.class_names)
         for fold_predictions in predictions
     }
     if len(kinds) > 1:

@@ -4,20 +4,18 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from raysk.errors import ArtifactError
-from raysk.search.jobs import JobProgress, LaneStatus, Outcome, QueueStatus
-from raysk.search.lanes import Lane, LanePool, Phase
-from raysk.search.resources import LanePlan
+from raysk.search.jobs import QueueStatus
+from raysk.search.lanes import LanePool
+from raysk.search.panel import Awaited, Panel, clock
 from raysk.search.searcher import SearchProgress
 
 
@@ -55,19 +53,25 @@ def chatter_to(path: Path) -> Iterator[TextIO]:
         os.close(errors)
 
 
+class Terminal(Console):
+    """The terminal, or a pipe whose reader may go: the study then goes on in silence, since its results are files."""
+
+    def on_broken_pipe(self) -> None:
+        """Prints nothing from now on."""
+        self.quiet = True
+
+
 class StudyDisplay:
-    """Shows a running study: trials, folds done, best so far, busy lanes, images per second, time left.
+    """Shows a study from the start of Ray to its end: a live panel in a terminal, plain lines elsewhere.
+
+    The panel draws itself four times a second, so that its clocks run while the study waits.
 
     Args:
         console: Where to draw.
-        progress: The state of the search; read at every update.
-        num_trials: Number of recipes.
-        num_folds: Folds of each recipe.
     """
 
-    def __init__(self, console: Console, progress: SearchProgress, num_trials: int, num_folds: int) -> None:
-        self.console, self.progress = console, progress
-        self.num_trials, self.num_folds = num_trials, num_folds
+    def __init__(self, console: Console) -> None:
+        self.console, self.panel = console, Panel()
         self._began = time.monotonic()
         self._live = (
             Live(
@@ -77,6 +81,7 @@ class StudyDisplay:
                 transient=True,
                 redirect_stdout=False,
                 redirect_stderr=False,
+                get_renderable=self._draw,
             )
             if console.is_terminal
             else None
@@ -96,71 +101,46 @@ class StudyDisplay:
         passed = clock(time.monotonic() - self._began)
         self.console.print(f"[dim]{passed:>6}[/dim]  {escape(line)}", highlight=False, soft_wrap=True)
 
-    def update(self, status: QueueStatus, pool: LanePool) -> None:
-        """Redraws the panel.
+    def wait(self, what: str, total: int | None = None, is_told: bool = True) -> None:
+        """Shows what the study waits for from now on, and since when, in place of what it waited for before.
+
+        Args:
+            what: Such as "starting Ray"; "" if it waits for its lanes only.
+            total: Number of steps, which `advance` counts; None if the end is unknown.
+            is_told: Whether it is also a line that stays.
+        """
+        self.panel.awaited = Awaited(what, total) if what else None
+        if what and is_told:
+            self.say(what)
+
+    def advance(self, done: int) -> None:
+        """Moves the bar of what the study waits for."""
+        if self.panel.awaited is not None:
+            self.panel.awaited.done = done
+
+    def follow(self, progress: SearchProgress, num_trials: int) -> None:
+        """Shows a search from now on.
+
+        Args:
+            progress: The state of the search; read at every update.
+            num_trials: Number of recipes.
+        """
+        self.panel.progress, self.panel.num_trials = progress, num_trials
+
+    def update(self, status: QueueStatus, pool: LanePool, left: int | None = None) -> None:
+        """Shows the state of the lanes.
 
         Args:
             status: Jobs and lanes, as the broker reports them.
             pool: The lanes.
+            left: Number of folds and searches of stage two that may still follow; None if unknown.
         """
-        if self._live:
-            self._live.update(self._panel(status, pool))
+        self.panel.update(status, pool, left)
 
-    def _panel(self, status: QueueStatus, pool: LanePool) -> Group:
-        progress = self.progress
-        done, all_jobs = status.ended[Outcome.DONE], self.num_trials * self.num_folds
-        busy = sum(lane.job is not None for lane in status.lanes)
-        best = (
-            f"best macro-F1 [bold]{progress.best[1]:.3f}[/bold] ({escape(progress.best[0])})"
-            if progress.best
-            else "no recipe complete yet"
-        )
-        head = Text.from_markup(
-            f"recipes {progress.complete} complete, {progress.stopped} stopped, {progress.failed} failed"
-            f" of {self.num_trials} · jobs done {done} · {best}"
-        )
-        images = sum(lane.progress.images / lane.progress.seconds for lane in status.lanes if lane.progress.seconds)
-        foot = Text.from_markup(
-            f"lanes busy {busy} of {len(pool.lanes)} · {images:,.0f} images/s · {self._time_left(done, all_jobs)}"
-        )
-        table = Table.grid(padding=(0, 2))
-        working = {(lane.lane, lane.incarnation): lane for lane in status.lanes if not lane.is_lost}
-        for lane in pool.lanes:
-            table.add_row(f"lane {lane.number}", *_cells(lane, working.get((lane.number, lane.incarnation)), pool.plan))
-        return Group(head, table, foot)
-
-    def _time_left(self, done: int, all_jobs: int) -> str:
-        if not done:
-            return "time left: unknown until the first fold is done"
-        # Racing stops some recipes early, so this is an upper bound at the present pace.
-        seconds = (time.monotonic() - self._began) / done * max(0, all_jobs - done)
-        return f"at most {seconds / 60:.0f} min left" if seconds > 90 else f"at most {seconds:.0f} s left"
-
-
-def clock(seconds: float) -> str:
-    """Formats a time as minutes and seconds."""
-    return "{}:{:02d}".format(*divmod(int(seconds), 60))
-
-
-def _cells(lane: Lane, working: LaneStatus | None, plan: LanePlan) -> tuple[str | Text, ...]:
-    """Returns the panel's cells of a lane, with its job if the broker knows its worker group."""
-    if lane.failure:
-        return (Text(lane.failure, style="bold red"),)
-    passed = clock(time.monotonic() - lane.since)
-    if lane.phase is Phase.WAITING:
-        return (f"waits for a node with {plan.needs}, {passed}",)
-    if working is None:
-        return (f"starting, {passed}",)
-    progress = working.progress
-    if working.job is None or not progress.epochs:
-        return working.job or "idle", "", "", ""
-    return working.job, progress.stage, f"epoch {progress.epoch} of {progress.epochs}", _health(progress)
-
-
-def _health(progress: JobProgress) -> Text:
-    """Returns the scores of stage one's probe, or its alarm instead."""
-    if progress.alarm:
-        return Text(progress.alarm, style="bold red")
-    if progress.probe is None or progress.effective_rank is None:
-        return Text("")
-    return Text(f"probe {progress.probe:.3f}, rank {progress.effective_rank:.1f}")
+    def _draw(self) -> RenderableType:
+        """Returns the panel for the window as it is now; the standard streams, which rich would ask, are a file."""
+        with suppress(OSError, ValueError):  # no window
+            columns, lines = os.get_terminal_size(self.console.file.fileno())
+            if columns and lines:
+                self.console.size = (columns, lines)
+        return self.panel.lines()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from optuna.trial import FrozenTrial
 
 from raysk.artifacts import digest_of
 from raysk.evaluation.comparison_tables import ComparisonTable
@@ -16,6 +17,7 @@ from raysk.evaluation.selection import cross_fitted_predictions
 from raysk.run import AVERAGE, GREEDY, Run
 from raysk.scoring import HELD_OUT, NOTHING, TEST_PART, all_scores, commit, read_held_out, read_test, training_cost
 from raysk.search.candidates import Candidate
+from raysk.search.trial_records import TrialRecord
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,24 @@ def _ensemble_row(
         command=run.facts["repeating command"],
         settings=f"{len(ensemble.members)} members of {len(used)} recipes",
     )
+
+
+def loose_ends(run: Run, trials: Sequence[FrozenTrial]) -> dict[str, str]:
+    """Returns notes on the recipes that have no row, or not the row that they should have."""
+    notes = {}
+    for trial in trials:
+        record = TrialRecord.of(trial)
+        name = record.point
+        if record.reason is not None:
+            notes[f"not ranked: {name}"] = f"failed: {record.reason}"
+        elif trial.state.name == "RUNNING" and len(run.folds) in trial.intermediate_values:
+            notes[f"ranked without its search of stage two: {name}"] = "--resume goes on with the search"
+        elif trial.state.name == "RUNNING":
+            notes[f"not ranked: {name}"] = "unfinished: --resume goes on with it"
+        elif trial.state.name == "PRUNED":
+            done = f"{len(trial.intermediate_values)} of {len(run.folds)} folds"
+            notes[f"not ranked: {name}"] = f"stopped after {done}, another recipe is better"
+    return notes
 
 
 def command(run: Run, candidate: Candidate) -> str:

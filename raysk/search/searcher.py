@@ -85,6 +85,7 @@ class StudySearcher(Searcher):
         num_lanes: Number of lanes; it changes with the cluster.
 
     Attributes:
+        has_searches: Whether a named point is followed by a search of stage two.
         broken: Why the study cannot continue, once a file could not be read or written: its trials stay RUNNING.
     """
 
@@ -97,6 +98,7 @@ class StudySearcher(Searcher):
         self.study = open_study(run.folder / "study.journal")
         self.seed = space.config().recipe.seed
         self.named = {point.name: point for point in space.named_points()}
+        self.has_searches = any(space.stage_two_search(point) for point in self.named.values())
         self.trials: dict[str, Trial] = {}
         self.is_closed = False
         self.broken: str | None = None

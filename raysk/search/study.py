@@ -18,6 +18,7 @@ from rich.console import Console
 
 from raysk.errors import ArtifactError, CutOffError, RayskError, TrainingError, in_one_line
 from raysk.evaluation.leaderboard import Leaderboard
+from raysk.evaluation.summary import BEST_SINGLE, CROSS_FITTED, show_summary
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.scoring import read_held_out
@@ -25,14 +26,16 @@ from raysk.search.broker import find_broker, start_broker
 from raysk.search.candidates import read_candidates
 from raysk.search.cluster import connected, trial_resources
 from raysk.search.comparison_tables import cross_fitted_best, study_tables
-from raysk.search.display import StudyDisplay, chatter_to, clock
+from raysk.search.display import StudyDisplay, Terminal, chatter_to
 from raysk.search.jobs import JobEnd, JobRequest, Outcome, Priority, QueueStatus
 from raysk.search.lanes import LanePool
-from raysk.search.preparation import prepare
+from raysk.search.panel import clock
+from raysk.search.preparation import Preparation, prepare
 from raysk.search.racing import FoldRacing
+from raysk.search.remaining import WorkLeft
 from raysk.search.request import Interrupt, StudyRequest
 from raysk.search.resources import LanePlan, plan_lanes
-from raysk.search.results import read_entries, result_rows, select_ensemble, write_results
+from raysk.search.results import loose_ends, read_entries, result_rows, select_ensemble, write_results
 from raysk.search.searcher import SearchProgress, StudySearcher, Trial
 from raysk.search.trial_records import TrialRecord
 from raysk.search.trials import RecipeTrial
@@ -48,7 +51,7 @@ _FIRST_NOTICE_S = 5.0
 
 
 def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
-    """Searches a space, and writes the leaderboard.
+    """Searches a space, writes the leaderboard, and shows its best rows.
 
     Returns:
         The leaderboard; None if the user ended the study early.
@@ -62,6 +65,16 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     copied = f", copied to {prepared.mirror.address}" if prepared.mirror else ""
     console.print(f"run directory: {prepared.folder}{copied}", markup=False, highlight=False)
     interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
+    leaderboard = _conduct(request, space, prepared, interrupt, console)
+    if leaderboard is not None:
+        show_summary(leaderboard, prepared.mirror.address if prepared.mirror else str(prepared.folder), console)
+    return leaderboard
+
+
+def _conduct(
+    request: StudyRequest, space: Space, prepared: Preparation, interrupt: Interrupt, console: Console
+) -> Leaderboard | None:
+    """Connects to Ray, and conducts the study while Ray's chatter goes to a file."""
     # Read now: inside the block, the standard streams are a file.
     is_terminal, width = console.is_terminal, console.width
     log = prepared.folder / "logs" / "ray.log"
@@ -70,9 +83,11 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
         prepared.mirror.kept() if prepared.mirror else nullcontext(),
         chatter_to(log) as stream,
         interrupt.catches(signal.SIGINT),
+        StudyDisplay(Terminal(file=stream, force_terminal=is_terminal, width=width)) as display,
     ):
         tell_log(log)
-        terminal = Console(file=stream, force_terminal=is_terminal, width=width)
+        address = request.address or os.environ.get("RAY_ADDRESS")
+        display.wait(f"connecting to Ray at {address}" if address else "starting Ray")
         try:
             # Ray takes over SIGTERM when it starts.
             with connected(request.address), interrupt.catches(signal.SIGTERM):
@@ -80,7 +95,7 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
                 cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
                 requested = request.gpus_per_worker
                 plan = plan_lanes(cpus, gpus, request.workers, float(gpus >= 1) if requested is None else requested)
-                return _Study(request.trials, space, prepared.run(), plan, interrupt, terminal).conduct()
+                return _Study(request.trials, space, prepared.run(), plan, interrupt, display).conduct()
         except RayskError:
             raise
         except Exception as error:
@@ -92,37 +107,48 @@ class _Study:
     """A running study."""
 
     def __init__(
-        self, num_trials: int | None, space: Space, run: Run, plan: LanePlan, interrupt: Interrupt, console: Console
+        self,
+        num_trials: int | None,
+        space: Space,
+        run: Run,
+        plan: LanePlan,
+        interrupt: Interrupt,
+        display: StudyDisplay,
     ) -> None:
-        self.space, self.run, self.plan, self.interrupt, self.console = space, run, plan, interrupt, console
+        self.space, self.run, self.plan, self.interrupt, self.display = space, run, plan, interrupt, display
         name = f"broker-{run.folder.name}-{os.getpid()}"
         self.broker = start_broker(name)
-        self.progress = SearchProgress(lambda line: self.display.say(line))
+        self.progress = SearchProgress(display.say)
         self.searcher = StudySearcher(space, run, num_trials, name, self.progress, plan.lanes)
-        self.display = StudyDisplay(console, self.progress, self.searcher.num_trials, len(run.folds))
-        self.pool = LanePool(run, name, plan, self.display.say, loader=space.config().loader)
+        self.pool = LanePool(run, name, plan, display.say, loader=space.config().loader)
         self._status: QueueStatus = ray.get(self.broker.status.remote())
         self._next_notice = _FIRST_NOTICE_S
         self._is_silent = False
+        self._left = WorkLeft(self.searcher)
 
     def conduct(self) -> Leaderboard | None:
         """Searches the space, then scores the results."""
-        self.console.print(f"{self.plan.lanes} lanes: {self.plan.sum}", highlight=False)
-        with self.display:
-            try:
-                self._watch(self._search)
-                if self.searcher.broken is not None:
-                    raise ArtifactError(f"{self.searcher.broken}; then run the same command with --resume")
-                if self.interrupt.asked.is_set():
-                    return None
-                return self._watch(self._end)
-            except TrainingError:
-                if self.interrupt.asked.is_set():
-                    return None
-                raise
-            finally:
-                # Includes lanes that are still starting: Ray ends a process silently if its threads outlive it.
-                self.pool.close(timeout=60)
+        display, num_lanes = self.display, self.plan.lanes
+        display.console.print(f"{num_lanes} lanes: {self.plan.sum}", highlight=False)
+        display.follow(self.progress, self.searcher.num_trials)
+        display.say(f"starting {num_lanes} lane{'s' * (num_lanes > 1)}")
+        display.wait("")
+        try:
+            self._watch(self._search)
+            if self.searcher.broken is not None:
+                raise ArtifactError(f"{self.searcher.broken}; then run the same command with --resume")
+            if self.interrupt.asked.is_set():
+                return None
+            return self._watch(self._end)
+        except TrainingError:
+            if self.interrupt.asked.is_set():
+                return None
+            raise
+        finally:
+            display.wait("ending the lanes", is_told=False)
+            # Includes lanes that are still starting: Ray ends a process silently if its threads outlive it.
+            self.pool.close(timeout=60)
+            display.wait("ending Ray", is_told=False)
 
     def _watch(self, work: Callable[[], Any]) -> Any:
         """Runs a part of the study in a thread, while this thread draws and watches for Ctrl-C and the deadline."""
@@ -160,7 +186,7 @@ class _Study:
         with suppress(GetTimeoutError):
             self._status = ray.get(self.broker.status.remote(), timeout=_LONGEST_STATUS_S)
         self.searcher.num_lanes = len(self.pool.lanes)
-        self.display.update(self._status, self.pool)
+        self.display.update(self._status, self.pool, self._left.most())
         since = self.pool.blocked_since
         blocked = time.monotonic() - since if since else 0.0
         if blocked > self._next_notice:
@@ -196,11 +222,13 @@ class _Study:
             why = f"the first failed since {reasons[0]}" if reasons else "the time budget was too short"
             raise TrainingError(f"a study must have a recipe with all folds, but has none: {why}")
         run = self.run
+        self.display.wait("choosing the ensemble on the held-out folds")
         candidates = read_candidates(run, trials)
         ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe) for candidate in candidates])
         shown = {candidate.recipe.key for candidate in candidates if candidate.has_row}
         keys = sorted(shown | {member.recipe_key for member in ensemble.members})
         self._predict_test([Job(run.recipe(key), fold).for_test() for key in keys for fold in range(len(run.folds))])
+        self.display.wait("writing the leaderboard")
         entries = read_entries(run, candidates)
         rows = result_rows(run, entries, ensemble, crossed)
         best = max((row for row in rows if row.kind != "ensemble"), key=lambda row: row.scores["oof_macro_f1"])
@@ -209,43 +237,28 @@ class _Study:
             "space": run.facts["space"],
             "rows": f"{len(run.manifest)} images in {len(set(run.manifest.groups.tolist()))} groups",
             "folds": f"{run.folds.k}{repeats}, and {len(run.folds.test_rows)} images locked away as the test part",
-            "best single recipe on the held-out folds": best.name,
-            "macro-F1 of that choice, cross-fitted": f"{cross_fitted_best(run, trials):.3f}",
+            BEST_SINGLE: best.name,
+            CROSS_FITTED: f"{cross_fitted_best(run, trials):.3f}",
             "command": run.facts["command"],
         }
-        tables = study_tables(run, self.space, self.searcher.study.get_trials(deepcopy=False), entries, rows)
-        return write_results(run, rows, notes | self._loose_ends(), tables)
+        trials = self.searcher.study.get_trials(deepcopy=False)
+        tables = study_tables(run, self.space, trials, entries, rows)
+        return write_results(run, rows, notes | loose_ends(run, trials), tables)
 
     def _predict_test(self, jobs: list[Job]) -> None:
         remaining = [job for job in jobs if not self.run.is_done(job)]
-        self.display.say(f"scoring {len(jobs)} fold models on the locked test part")
+        self.display.wait(f"scoring {len(jobs)} fold models on the locked test part", len(jobs))
         requests = [
             JobRequest.of(job, Priority.FIXED, number, title="test part") for number, job in enumerate(remaining)
         ]
         answers = [self.broker.outcome.remote([request]) for request in requests]
-        for job, answer in zip(remaining, answers, strict=True):
+        for number, (job, answer) in enumerate(zip(remaining, answers, strict=True)):
+            self.display.advance(len(jobs) - len(remaining) + number)
             end: JobEnd = ray.get(answer)
             if end.outcome is not Outcome.DONE:
                 raise TrainingError(
                     f"every fold model must predict the test part, but {job.id} {end.outcome}: {end.reason}"
                 )
-
-    def _loose_ends(self) -> dict[str, str]:
-        """Returns notes on the recipes that have no row, or not the row that they should have."""
-        notes = {}
-        for trial in self.searcher.study.get_trials(deepcopy=False):
-            record = TrialRecord.of(trial)
-            name = record.point
-            if record.reason is not None:
-                notes[f"not ranked: {name}"] = f"failed: {record.reason}"
-            elif trial.state.name == "RUNNING" and len(self.run.folds) in trial.intermediate_values:
-                notes[f"ranked without its search of stage two: {name}"] = "--resume goes on with the search"
-            elif trial.state.name == "RUNNING":
-                notes[f"not ranked: {name}"] = "unfinished: --resume goes on with it"
-            elif trial.state.name == "PRUNED":
-                done = f"{len(trial.intermediate_values)} of {len(self.run.folds)} folds"
-                notes[f"not ranked: {name}"] = f"stopped after {done}, another recipe is better"
-        return notes
 
 
 def make_tuner(searcher: StudySearcher, run: Run) -> Tuner:

@@ -23,18 +23,18 @@ def predict(job: Job, run: Run, world: World) -> None:
         ArtifactError: The classifier is missing, broken or from another job.
     """
     stage = job.recipe.stage_two
-    rows = run.folds.test_rows if job.part == "test" else run.folds.held_out_rows(job.fold)
+    rows = run.folds.scored_rows(job.fold, job.part)
     head, features = (_frozen if stage.frozen else _end_to_end)(job, run, world, rows)
     shift = stage.adjustment * log_shares(run.class_counts(job.fold))
     if world.is_main_rank:
-        Predictions(
-            rows=rows,
+        Predictions.of_fold(
+            run.manifest,
+            run.folds,
+            fold=job.fold,
+            part=job.part,
+            recipe_key=job.recipe.key,
             views=view_names(job.recipe.test_views),
             probabilities=probabilities_of(head, features, shift),
-            recipe_key=job.recipe.key,
-            fold=job.fold,
-            folds_digest=run.folds.digest,
-            part=job.part,
         ).write(run.predictions_file(job.recipe.key, job.fold, job.part))
     world.barrier()
 

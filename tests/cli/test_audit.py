@@ -40,7 +40,11 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_nothing_leaks_in_a_clean_collection(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data=csv", f"data.path={table}") == 0
-    assert last_line(capsys) == f"Nothing leaks: continue with raysk tune --space supcon data=csv data.path={table}"
+    assert last_line(capsys) == (
+        f"Checked without a leak: bytes and near-duplicate pixels of all {NUM} images. Not checked: lesions and "
+        "patients (no column ties rows; data.group names one). Continue with raysk tune --space supcon data=csv "
+        f"data.path={table}"
+    )
     assert run("data=csv", f"data.path={table}", "--pairs", str(table.parent / "pairs.png")) == 0
     assert "duplicates: none, so nothing is drawn" in capsys.readouterr().out
     assert not (table.parent / "pairs.png").exists()
@@ -65,6 +69,23 @@ def test_duplicates_leak_until_they_are_joined(table: Path, capsys: pytest.Captu
     assert run("data=csv", f"data.path={joined}") == 0
 
 
+def test_pairs_are_drawn_on_several_sheets_leaks_first(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = table.parent
+    for row in range(26):
+        (folder / f"{row:02}b.png").write_bytes((folder / f"{row:02}.png").read_bytes())
+    groups = [f"g{row}" for row in range(25)] + ["a", "b"]
+    lines = [f"{row:02}.png,nv,{groups[row]}" for row in range(26)]
+    lines += [f"{row:02}b.png,nv,{groups[row] if row < 25 else 'b'}" for row in range(26)]
+    table.write_text("\n".join(["image,label,group", *lines, *(f"{row}.png,mel,m{row}" for row in range(26, 48))]))
+    assert run("data=csv", f"data.path={table}", "--pairs", str(folder / "pairs.png")) == 1
+    output = capsys.readouterr().out
+    names = f"{folder / 'pairs.png'}, {folder / 'pairs-2.png'}"
+    assert f"duplicates: 26 pairs, of which 1 leaks: {names}\n" in output
+    with Image.open(folder / "pairs.png") as sheet, Image.open(folder / "25.png") as leak:
+        shown = np.asarray(sheet.convert("RGB"))[34 : 34 + 160, 8 : 8 + 160].astype(int)
+        assert np.abs(shown - np.asarray(leak.resize((160, 160), Image.Resampling.BICUBIC))).mean() < 2
+
+
 def test_joining_leaves_out_train_only_rows_of_scored_groups(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (table.parent / "03.png").write_bytes((table.parent / "45.png").read_bytes())
     header, *rows = table.read_text().splitlines()
@@ -76,8 +97,8 @@ def test_joining_leaves_out_train_only_rows_of_scored_groups(table: Path, capsys
     joined = table.parent / "my joined.parquet"
     assert run("data=csv", f"data.path={table}", "--join", str(joined)) == 1
     *_, left_out, advice = capsys.readouterr().out.strip().splitlines()
-    assert left_out == f"left out of {joined}: 1 train_only rows whose groups have rows of other roles"
-    assert advice.endswith(f"but folds of the joined table do not: data=csv 'data.path={joined}'")
+    assert left_out == f"left out of {joined}: 1 train_only row whose groups have rows of other roles"
+    assert advice.endswith(f"but the joined table keeps duplicates together: data=csv 'data.path={joined}'")
     assert run("data=csv", f"data.path='{joined}'") == 0
     table.write_text(table.read_text().replace("03.png,nv,", "03.png,nv,test"))
     assert run("data=csv", f"data.path={table}") == 1
@@ -131,7 +152,88 @@ def test_leaking_rows_are_counted_by_class(table: Path, capsys: pytest.CaptureFi
     assert "4 of its rows leak" in output.strip().splitlines()[-1]
     (table.parent / "test.csv").write_text("image,label\n" + "\n".join(lines[40:]))
     assert run("--split", *split) == 0
-    assert last_line(capsys).startswith("Nothing leaks: scores on this split can be trusted")
+    assert last_line(capsys) == (
+        "Checked without a leak: image names; bytes and near-duplicate pixels of all 48 images. Not checked: lesions "
+        "and patients (no column; --metadata FILE gives them)."
+    )
+
+
+def with_lesions(table: Path) -> list[str]:
+    """Adds lesions of two images and patients of four to the table; returns its lines."""
+    header, *rows = table.read_text().splitlines()
+    lines = [f"{header},lesion_id,PatientNo", *(f"{row},L{n // 2},{n // 4}" for n, row in enumerate(rows))]
+    table.write_text("\n".join(lines) + "\n")
+    return lines
+
+
+def test_the_last_sentence_names_the_columns_that_were_checked(
+    table: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with_lesions(table)
+    assert run("data=csv", f"data.path={table}") == 0
+    assert "table.csv: groups: lesion_id + PatientNo (data.group=none to refuse)" in caplog.text
+    groups = "lesions and patients by lesion_id + PatientNo"
+    checked = f"Checked without a leak: {groups}; bytes and near-duplicate pixels of all {NUM} images. Continue with "
+    assert last_line(capsys).startswith(checked)
+    run("data=csv", f"data.path={table}", "data.group=lesion_id")
+    line = last_line(capsys)
+    assert line.startswith("Checked without a leak: lesions by lesion_id; bytes")
+    assert "Not checked: PatientNo (folds would cut 12 values of it). Continue" in line
+    run("data=csv", f"data.path={table}", "data.group=none")
+    unknown = "lesion_id (folds would cut 24 values of it); PatientNo (folds would cut 12 values of it)"
+    assert f"images. Not checked: {unknown}. Continue" in last_line(capsys)
+
+
+def test_patients_count_as_checked_where_groups_do_not_cut_them(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_lesions(table)
+    run("data=csv", f"data.path={table}", "data.group=PatientNo")
+    assert "Not checked" not in last_line(capsys)
+
+
+def test_rows_without_a_lesion_are_counted(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line.replace(",L3,", ",unknown,") for line in with_lesions(table)]
+    table.write_text("\n".join(line.rpartition(",")[0] for line in lines))
+    assert run("data=csv", f"data.path={table}") == 0
+    line = last_line(capsys)
+    assert "leak: lesions by lesion_id (46 of 48 rows); bytes" in line and "Not checked: patients (no column)." in line
+
+
+def test_each_of_several_collections_states_its_groups(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = table.parent / "other"
+    other.mkdir()
+    random = np.random.default_rng(1)
+    for row in range(4):
+        rough = Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        rough.resize((64, 64), Image.Resampling.BICUBIC).save(other / f"o{row}.png")
+    (other / "o.csv").write_text("image,label\no0.png,nv\no1.png,mel\no2.png,nv\no3.png,mel\n")
+    with_lesions(table)
+    paths = [f"data.a.path={table}", f"data.b.path={other / 'o.csv'}"]
+    run("data=[a:csv,b:csv]", *paths)
+    line = last_line(capsys)
+    assert "lesions and patients by lesion_id + PatientNo of a/table.csv; bytes" in line
+    assert "Not checked: lesions and patients of b/o.csv (no column ties rows; data.group names one)" in line
+
+
+def test_lists_with_lesions_of_their_own_leak_without_metadata(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header, *rows = with_lesions(table)
+    (table.parent / "train.csv").write_text("\n".join([header, *rows[:21]]))
+    (table.parent / "test.csv").write_text("\n".join([header.replace("lesion_id", "Lesion ID"), *rows[21:]]))
+    split = [f"{part}={table.parent / part}.csv" for part in ("train", "test")]
+    assert run("--split", *split) == 1
+    output = capsys.readouterr().out
+    assert "the same lesion_id in two parts: 2 rows in 1 case" in output
+    assert "the same PatientNo in two parts: 4 rows in 1 case" in output
+    (table.parent / "train.csv").write_text("\n".join([header, *rows[:20]]))
+    (table.parent / "test.csv").write_text(
+        "\n".join(["image,label,lesion_id", *(r.rpartition(",")[0] for r in rows[20:])])
+    )
+    assert run("--split", *split) == 0
+    assert last_line(capsys) == (
+        "Checked without a leak: image names; lesions by lesion_id; bytes and near-duplicate pixels of all 48 images. "
+        "Not checked: PatientNo (only train has values)."
+    )
 
 
 @pytest.mark.parametrize(

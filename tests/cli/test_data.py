@@ -1,6 +1,7 @@
 """`raysk data show` and `raysk data prepare`, and data=[several,collections]."""
 
 import argparse
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +65,15 @@ def test_show_prints_values_unchanged_and_counts_values_without_text(tmp_path, c
     assert run("show", *words, "--out", str(tmp_path / "out")) == 0
     lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
     assert {"[/x] 2 2 50.00%", "[nv] 2 2 50.00%", "[/y] 4 1 [/z] (4)", "bytes 3", "list 4"} <= set(lines)
+
+
+def test_a_pipe_among_the_images_is_counted_and_not_waited_for(ham, tmp_path, capfd):
+    path = ham / "HAM10000_images_part_1" / "ISIC_19.jpg"
+    path.unlink()
+    os.mkfifo(path)
+    assert run("show", "data=ham10000", f"data.path={ham}", "--out", str(tmp_path / "out")) == 0
+    lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
+    assert "cannot be read 1" in lines
 
 
 def test_prepare_writes_the_manifest_and_prints_the_next_command(ham, tmp_path, capfd):

@@ -1,8 +1,10 @@
 """The command line, above all its errors: status 2, one line on stderr, and nothing left behind."""
 
+import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +250,7 @@ def test_an_address_without_a_cluster_is_refused(prepared, tune, photographs):
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.ray
 def test_more_workers_than_the_cluster_can_run_are_refused_with_the_sum(tune, photographs):
     """The only test of this file that needs Ray: only the cluster knows its resources."""
     words = tune.words("--workers", "999", **of(photographs / "table.csv"))
@@ -347,6 +350,88 @@ def test_a_request_that_cannot_be_shown_is_refused_in_one_line(words, message, c
     assert main(words) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A folder with a leaderboard of three megabytes, which no pipe holds."""
+    row = {"name": "n", "kind": "one-stage", "scores": {"test_macro_f1": 0.5}, "chosen_on": "", "scored_on": "",
+           "seconds": 1.0, "images": 1, "commit": "", "command": "raysk tune", "settings": "x" * 9999}  # fmt: skip
+    rows = [row | {"key": f"k{number}"} for number in range(300)]
+    write_json(tmp_path / "leaderboard.json", {"rows": rows, "class_names": ["a"], "meta": {}, "tables": []})
+    return tmp_path
+
+
+def test_a_closed_pipe_is_no_traceback(finished):
+    words = [sys.executable, "-m", "raysk.cli", "leaderboard", str(finished)]
+    # Unbuffered, Python drops the rest of a write without an error.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"# Leaderboard\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_a_pipe_that_is_closed_from_the_start_is_no_traceback():
+    for words in (["spaces"], ["parts"], ["data", "show"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-m", "raysk.cli", *words], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, b""), words
+
+
+def in_terminal(*words):
+    """Returns (status, output) of a command whose output is a terminal."""
+    main_end, terminal = os.openpty()
+    done = subprocess.Popen([sys.executable, "-m", "raysk.cli", *words], cwd=ROOT, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    output = b""
+    with suppress(OSError):  # which is how the end of a terminal reads
+        while block := os.read(main_end, 65_536):
+            output += block
+    os.close(main_end)
+    return done.wait(), output
+
+
+def test_a_terminal_gets_no_binary_format_but_a_remedy(finished):
+    assert in_terminal("leaderboard", str(finished), "--format", "parquet") == (
+        2,
+        b"raysk: --format parquet must go to a file, but got a terminal: add > leaderboard.parquet\r\n",
+    )
+    assert in_terminal("leaderboard", str(finished), "--format", "csv")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("raysk lead", {"leaderboard"}),
+        ("raysk tune --sp", {"--space"}),
+        ("raysk tune --space supc", {"supcon"}),
+        ("raysk spaces foc", {"focal", "focal_ablation"}),
+        ("raysk leaderboard x --format pa", {"parquet"}),
+        ("raysk data ", {"show", "prepare", "audit"}),
+    ],
+)
+def test_the_shell_completes_words(line, words, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "from raysk.cli.main import program; program()"],
+        env=os.environ | {
+            "_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n",
+            "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"), "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+        },
+        cwd=ROOT, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {word.strip() for word in (tmp_path / "words").read_text().split("\n")} >= words
+
+
+def test_the_shell_can_tell_that_raysk_completes():
+    with Path(raysk.__file__).with_name("cli").joinpath("main.py").open("rb") as file:
+        assert b"PYTHON_ARGCOMPLETE_OK" in file.read(1024)
 
 
 def test_the_version_is_printed(capfd):

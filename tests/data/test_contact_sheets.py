@@ -1,9 +1,21 @@
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from raysk.data.contact_sheets import GAP, MOST_IMAGES, SIDE, draw_contact_sheet, draw_pairs
+from raysk.data.contact_sheets import (
+    ALARM,
+    GAP,
+    LINE,
+    MOST_IMAGES,
+    PAIRS_PER_SHEET,
+    SIDE,
+    Captioned,
+    Pair,
+    draw_contact_sheet,
+    draw_pairs,
+)
 from raysk.data.manifest import Manifest, make_manifest
 
 
@@ -50,17 +62,52 @@ def test_sheets_cope_with_unreadable_and_16_bit_images(tmp_path: Path) -> None:
     assert (sheet == 20_000 >> 8).sum() >= SIDE * SIDE // 2
 
 
-def test_pairs_are_drawn_side_by_side(tmp_path: Path) -> None:
-    manifest = dataset(tmp_path, 100, 1)
-    paths = manifest.paths
-    pairs = [((paths[row], "train nv"), (paths[row + 50], "test nv")) for row in range(1, 49)]
-    draw_pairs(pairs, tmp_path / "pairs.png")
-    sheet = np.asarray(Image.open(tmp_path / "pairs.png").convert("L"))
-    shown = []
-    for place in range(2 * MOST_IMAGES):
+def shades(sheet: Image.Image, num_images: int, num_lines: int) -> list[int]:
+    """Returns the grey of each image on a sheet of one-coloured images twice as wide as high."""
+    grey = np.asarray(sheet.convert("L"))
+    found = []
+    for place in range(num_images):
         line, column = divmod(place, 6)
-        # Two thirds down: an image twice as wide as high fills the lower half of its square.
-        upper = 2 * 13 + GAP + line * (SIDE + 2 * 13 + GAP) + 2 * SIDE // 3
-        shown.append(int(sheet[upper, GAP + column * (SIDE + GAP) + SIDE // 2]))
-    assert shown[::2] == list(range(1, 49, 2)), "of many pairs every second is drawn"
-    assert shown[1::2] == [row + 50 for row in shown[::2]]
+        # Two thirds down: such an image fills the lower half of its square.
+        upper = 2 * LINE + GAP + line * (SIDE + (1 + num_lines) * LINE + GAP) + 2 * SIDE // 3
+        found.append(int(grey[upper, GAP + column * (SIDE + GAP) + SIDE // 2]))
+    return found
+
+
+def num_alarms(sheet: Image.Image) -> int:
+    return int((np.asarray(sheet.convert("RGB")) == ALARM).all(axis=-1).sum())
+
+
+def test_all_pairs_are_drawn_side_by_side_leaks_first(tmp_path: Path) -> None:
+    paths = dataset(tmp_path, 120, 1).paths
+    leaking = (7, 30, 50)
+    pairs = [
+        Pair((Captioned(paths[row], ("train nv", "group 1")), Captioned(paths[row + 60], ("test nv", "group 2"))), leak)
+        for row in range(1, 55)
+        for leak in [row in leaking]
+    ]
+    files = draw_pairs(pairs, tmp_path / "pairs.png")
+    assert [file.name for file in files] == ["pairs.png", "pairs-2.png", "pairs-3.png"]
+    sheets = [Image.open(file) for file in files]
+    counts = (PAIRS_PER_SHEET, PAIRS_PER_SHEET, 54 - 2 * PAIRS_PER_SHEET)
+    drawn = [shade for sheet, count in zip(sheets, counts, strict=True) for shade in shades(sheet, 2 * count, 2)]
+    assert drawn[::2] == [*leaking, *(row for row in range(1, 55) if row not in leaking)]
+    assert drawn[1::2] == [row + 60 for row in drawn[::2]]
+    assert num_alarms(sheets[0]) > 0 and num_alarms(sheets[1]) == num_alarms(sheets[2]) == 0
+
+
+def test_without_pairs_nothing_is_drawn(tmp_path: Path) -> None:
+    assert draw_pairs([], tmp_path / "pairs.png") == [] and not list(tmp_path.iterdir())
+
+
+def test_a_pipe_among_the_images_is_drawn_as_unreadable(tmp_path: Path) -> None:
+    manifest = dataset(tmp_path, 3, 1)
+    (tmp_path / "1.png").unlink()
+    os.mkfifo(tmp_path / "1.png")
+    assert draw_contact_sheet(manifest, 1, tmp_path / "nv.png") == [0, 1, 2]
+
+
+def test_captions_with_line_breaks_are_drawn_in_one_line(tmp_path: Path) -> None:
+    path = dataset(tmp_path, 3, 1).paths[0]
+    pair = Pair((Captioned(path, ("train a\nb", "")), Captioned(path, ())), leaks=True)
+    assert draw_pairs([pair], tmp_path / "pairs.png") == [tmp_path / "pairs.png"]

@@ -79,7 +79,7 @@ def test_rows_without_a_group_are_their_own_group(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING):
         manifest = load(write_dataset(tmp_path, HEADER, rows))
     assert len(set(manifest.groups.tolist())) == 3 and manifest.grouped
-    assert "2 rows have no value of 'group'" in caplog.text
+    assert "2 rows without a value of 'group'" in caplog.text
 
 
 def test_a_missing_column_error_lists_the_columns(tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_setting_classes_fixes_their_order(tmp_path: Path) -> None:
 def test_blank_labels_and_invalid_roles_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 1 .'2.png'. has none"):
         load(write_dataset(tmp_path / "a", HEADER, [["1.png", "nv", "", ""], ["2.png", " ", "", ""]]))
-    table = write_dataset(tmp_path / "b", ["image", "label", "role"], [["1.png", "a", "train"], ["2.png", "b", "val"]])
-    with pytest.raises(DataError, match="'val' in row 1"):
+    table = write_dataset(tmp_path / "b", ["image", "label", "role"], [["1.png", "a", "train"], ["2.png", "b", "vol"]])
+    with pytest.raises(DataError, match="'vol' in row 1"):
         load(table)
 
 
@@ -117,7 +117,7 @@ def test_missing_files_are_refused_or_left_out(tmp_path: Path, caplog: pytest.Lo
         manifest = load(table, on_error="skip")
     assert manifest.table.column("image").to_pylist() == ["i/1.png", "i/3.png", "i/4.png"]
     assert manifest.table.column("age").to_pylist() == [30, None, 5]
-    assert "left out 1 rows without an image file" in caplog.text
+    assert "left out 1 row without an image file" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "image,label\n1.png\n"])

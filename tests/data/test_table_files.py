@@ -80,9 +80,27 @@ def test_columns_without_text_are_refused_as_labels(tmp_path: Path) -> None:
             strings_of(table, name, "data.label", tmp_path)
 
 
-def test_a_file_with_a_late_line_in_latin_1_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="must be a CSV or Parquet table, but 'utf-8' codec"):
-        read(tmp_path / "t.csv", b"a,b\n" + b"1,%s\n" % (b"x" * 2000) * 800 + b"2,caf\xe9\n")
+def test_a_row_that_is_not_in_utf_8_is_named_with_the_remedy(tmp_path: Path) -> None:
+    content = b"image,b\n" + b"1,%s\n" % (b"x" * 2000) * 800 + b"2,caf\xe9\n3,x\n"
+    rule = r"in UTF-8, but the row in line 802 \('2,caf\\xe9'\) is not: save the file as 'CSV UTF-8', or convert it"
+    with pytest.raises(DataError, match=f"t.csv must be a CSV or Parquet table, CSV {rule}"):
+        read(tmp_path / "t.csv", content)
+    with pytest.raises(DataError, match=f"t.csv must be a list {rule}"):
+        read_list(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_a_table_with_the_byte_order_mark_of_utf_16_is_read(tmp_path: Path, encoding: str) -> None:
+    text = ("\ufeff" if encoding == "utf-16-be" else "") + 'image;note\r\n007;"Läsion; 病变"\r\n'
+    table = read(tmp_path / "t.csv", text.encode(encoding), "image")
+    assert table.to_pydict() == {"image": ["007"], "note": ["Läsion; 病变"]}
+    listed = read_list(tmp_path / "t.csv")
+    assert listed.images == ["007"] and listed.columns == {"note": ["Läsion; 病变"]}
+
+
+def test_utf_16_without_a_mark_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="its first line holds zero bytes, as UTF-16 without a byte order mark"):
+        read(tmp_path / "t.csv", "image,label\na.png,nv\n".encode("utf-16-le"))
 
 
 def test_missing_values_become_blank_strings(tmp_path: Path) -> None:

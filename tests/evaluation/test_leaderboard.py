@@ -10,7 +10,7 @@ import pytest
 from raysk.artifacts import write_json
 from raysk.errors import ArtifactError
 from raysk.evaluation.comparison_tables import ComparisonTable
-from raysk.evaluation.leaderboard import Leaderboard, Row, scores_on_test, scores_out_of_fold
+from raysk.evaluation.leaderboard import Leaderboard, Row, find_row, scores_on_test, scores_out_of_fold
 from raysk.evaluation.metrics import (
     balanced_accuracy_score,
     bootstrap_interval,
@@ -155,3 +155,29 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, spoiled: object) ->
     write_json(tmp_path / "leaderboard.json", spoiled)
     with pytest.raises(ArtifactError, match="must hold a leaderboard"):
         Leaderboard.read(tmp_path / "leaderboard.json")
+
+
+NAMED = (("ab12", "paper", 0.5), ("ab34", "trial 7", 0.7), ("cd56", "2", 0.6), ("ef78", "twin", 0.4),
+         ("09ab", "twin", 0.3), ("7777777", "other", 0.2))  # fmt: skip
+BOARD = Leaderboard(tuple(replace(make_row(key, test_macro_f1=score), name=name) for key, name, score in NAMED), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "key"),
+    [("1", "ab34"), ("5", "09ab"), ("paper", "ab12"), ("trial 7", "ab34"), ("cd56", "cd56"), ("e", "ef78"),
+     ("09", "09ab"), ("2", "cd56"), ("777777", "7777777")],
+)  # fmt: skip
+def test_a_row_is_found_by_place_name_or_start_of_its_key(wanted: str, key: str) -> None:
+    assert find_row(BOARD, wanted).key == key
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [("ab", "'ab' matches 2 rows"), ("twin", "'twin' matches 2 rows"), ("7", "got '7'"), ("77", "got '77'"),
+     ("0.7", "got '0.7'"), ("", "'' matches 6 rows")],
+)  # fmt: skip
+def test_no_match_or_several_list_all_rows(wanted: str, reason: str) -> None:
+    with pytest.raises(ArtifactError, match="ROW must be a place, a name or a key of one row") as caught:
+        find_row(BOARD, wanted)
+    assert reason in str(caught.value)
+    assert "1 'trial 7', 2 '2', 3 'paper'" in str(caught.value)

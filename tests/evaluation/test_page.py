@@ -1,7 +1,13 @@
 """The page for a browser: whole, readable by any XML reader, and safe against any name."""
 
+import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -85,3 +91,79 @@ def test_a_long_leaderboard_has_short_charts_and_long_tables() -> None:
 def test_all_lines_of_a_table_have_equally_many_cells() -> None:
     for table in parsed(BOARD).iter("table"):
         assert len({len(line) for line in table.iter("tr")}) == 1
+
+
+NAMES = ("cross_entropy", "ensemble: plain average", "class-centre triplet: trial 17 + stage two 1", "x" * 90, NASTY)
+CLASSES = ("akiec", "bcc", "bkl", "df", "melanoma_in_situ", "nv", "vasc")
+# Measures the page in frames of several widths; the frames follow the page's own rules for narrow windows.
+MEASURE = """<!DOCTYPE html><body><script>
+const page = %s, widths = %s, found = {};
+let waiting = widths.length;
+for (const width of widths) {
+  const frame = document.createElement("iframe");
+  frame.style = `width: ${width}px; height: 800px; border: 0`;
+  frame.onload = () => {
+    const root = frame.contentDocument.documentElement, all = [...root.querySelectorAll("body *")];
+    found[width] = {
+      sideways: root.scrollWidth - root.clientWidth,
+      clipped: Math.max(...all.map(e => e.matches(".wide, main") ? e.scrollWidth - e.clientWidth : 0)),
+      font: Math.min(...all.filter(e => e.textContent).map(e => parseFloat(getComputedStyle(e).fontSize))),
+      name: Math.min(...all.filter(e => e.matches(".who, td.name")).map(e => e.getBoundingClientRect().width)),
+      outside: all.filter(e => !e.closest("pre, svg") && e.getBoundingClientRect().right > root.clientWidth + 1).length,
+    };
+    if (!--waiting) document.body.textContent = JSON.stringify(found);
+  };
+  frame.srcdoc = page;
+  document.body.append(frame);
+}
+</script></body>"""
+
+
+def measured(page: str, tmp_path: Path, *widths: int) -> dict[str, dict[str, float]]:
+    """Returns what a browser measures of a page in windows of several widths."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no chromium on the path: apt-get install chromium")
+    wrapper = tmp_path / "wrapper.html"
+    wrapper.write_text(MEASURE % (json.dumps(page).replace("</", "<\\/"), list(widths)))
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --virtual-time-budget=10000 --dump-dom"
+    )
+    words = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", wrapper.as_uri()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r"<body>(\{.*?\})</body>", done.stdout, re.DOTALL)
+    assert found, done.stdout[-2000:] + done.stderr[-2000:]
+    result: dict[str, dict[str, float]] = json.loads(unescape(found[1]))
+    return result
+
+
+def usual_board() -> Leaderboard:
+    """A leaderboard with all scores, intervals and spreads, and with names of all lengths."""
+    scores: dict[str, Any] = {f"test_f1_{name}": 0.5 for name in CLASSES}
+    for score in ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy"):
+        scores |= {f"test_{score}": 0.5, f"oof_{score}": 0.5, f"oof_{score}_sd": 0.01}
+        scores |= {f"test_{score}_low": 0.4, f"test_{score}_high": 0.6}
+    rows = [replace(make_row(place, name, **scores), images=123_456_789) for place, name in enumerate(NAMES)]
+    lines = (("class-centre triplet", "x" * 60, 0.123, -0.5), ("a", "b", None, 1234.5))
+    table = ComparisonTable("Pairs " + "y" * 200, "pairs", ("one", "other", "difference", "p"), 2, lines, "note")
+    facts = {"command": "raysk tune " + "z" * 300, f"not ranked: {'w' * 120}": "stopped"}
+    return Leaderboard(tuple(rows), CLASSES, facts, (table,))
+
+
+def test_no_page_scrolls_sideways_and_no_column_is_clipped(tmp_path: Path) -> None:
+    found = measured(html_page(usual_board()), tmp_path, 390, 700, 1000, 1400)
+    assert found.keys() == {"390", "700", "1000", "1400"}
+    for width, page in found.items():
+        assert page["sideways"] == 0, width
+        assert page["font"] >= 11, width
+        assert page["name"] >= 100, width
+    for width in ("390", "700", "1400"):
+        assert (found[width]["clipped"], found[width]["outside"]) == (0, 0), width
+
+
+def test_the_measure_sees_a_page_that_scrolls(tmp_path: Path) -> None:
+    wide = escape("x" * 500)
+    page = f"<!DOCTYPE html><main><p class='who' style='font-size: 9px'>{wide}</p></main>"
+    found = measured(page, tmp_path, 390)["390"]
+    assert found["sideways"] > 0 and found["clipped"] > 0 and found["font"] == 9

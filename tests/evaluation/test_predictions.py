@@ -1,5 +1,6 @@
 """Predictions: what is refused, what is read back from a file, and how folds are combined."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysk.data.folds.assignment import TEST, TRAIN_ONLY, Folds
+from raysk.data.manifest import make_manifest
+from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import ArtifactError
 from raysk.evaluation.predictions import OutOfFold, Part, Predictions, fold_average
 
 VIEWS = ("identity", "rot90")
+CLASSES = ("akiec", "mel", "nävus", "a.b / c")
 FOLDS = Folds(np.array([[0, 1, TEST, 2, 0, TRAIN_ONLY, 1, 2, 0, TEST]]), 3, 0, "manifest")
 
 
@@ -25,12 +29,17 @@ def make_probabilities(rows: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def make_predictions(fold: int, part: Part = "held_out", seed: int = 0) -> Predictions:
-    rows = FOLDS.held_out_rows(fold) if part == "held_out" else FOLDS.test_rows
-    return Predictions(rows, VIEWS, make_probabilities(rows, seed), "recipe", fold, FOLDS.digest, part)
+    rows = FOLDS.scored_rows(fold, part)
+    probabilities = make_probabilities(rows, seed)
+    return Predictions(rows, images_of(rows), CLASSES, VIEWS, probabilities, "recipe", fold, FOLDS.digest, part)
+
+
+def images_of(rows: np.ndarray) -> tuple[str, ...]:
+    return tuple(f"images/{row}.png" for row in rows)
 
 
 def with_rows(predictions: Predictions, rows: np.ndarray) -> Predictions:
-    return replace(predictions, rows=rows, probabilities=make_probabilities(rows))
+    return replace(predictions, rows=rows, images=images_of(rows), probabilities=make_probabilities(rows))
 
 
 def test_written_predictions_are_read_back_exactly(tmp_path: Path) -> None:
@@ -40,8 +49,51 @@ def test_written_predictions_are_read_back_exactly(tmp_path: Path) -> None:
     np.testing.assert_array_equal(reread.rows, predictions.rows)
     np.testing.assert_array_equal(reread.probabilities, predictions.probabilities)
     assert reread.probabilities.dtype == np.float32
-    for name in ("views", "recipe_key", "fold", "folds_digest", "part"):
+    for name in ("images", "class_names", "views", "recipe_key", "fold", "folds_digest", "part"):
         assert getattr(reread, name) == getattr(predictions, name)
+
+
+def test_a_file_names_images_and_classes_for_other_programs(tmp_path: Path) -> None:
+    make_predictions(1).write(tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.column_names == ["row", "image", "identity", "rot90"]
+    assert table.column("image").to_pylist() == ["images/1.png", "images/6.png"]
+    assert json.loads(table.schema.metadata[b"raysk.predictions"])["class_names"] == list(CLASSES)
+
+
+def test_predictions_of_a_fold_take_rows_images_and_classes_from_the_manifest() -> None:
+    labels = ["b", "a"] * 5
+    manifest = make_manifest([f"images/{row}.png" for row in range(10)], labels, root=Path(), class_names=["b", "a"])
+    for part, rows in (("held_out", [0, 4, 8]), ("test", [2, 9])):
+        probabilities = np.full((1, len(rows), 2), 0.5, np.float32)
+        made = Predictions.of_fold(
+            manifest, FOLDS, fold=0, part=part, recipe_key="r", views=["identity"], probabilities=probabilities
+        )
+        assert made.rows.tolist() == rows
+        assert made.images == images_of(np.array(rows))
+        assert (made.class_names, made.views) == (("b", "a"), ("identity",))
+        made.check(FOLDS)
+
+
+def spoiled_file(path: Path, table: pa.Table, facts: dict[str, Any]) -> Path:
+    write_parquet(path, "predictions", table, facts)
+    return path
+
+
+def test_a_file_without_images_or_class_names_is_refused_in_one_line(tmp_path: Path) -> None:
+    make_predictions(1).write(tmp_path / "now")
+    table, facts = read_parquet(tmp_path / "now", "predictions")
+    of_schema_3_1 = {name: value for name, value in facts.items() if name != "class_names"}
+    for number, spoiled in enumerate([
+        spoiled_file(tmp_path / "a", table.drop_columns("image"), of_schema_3_1),
+        spoiled_file(tmp_path / "b", table, of_schema_3_1),
+        spoiled_file(tmp_path / "c", table.drop_columns("image"), facts),
+        spoiled_file(tmp_path / "d", table, facts | {"calibrated": True}),
+        spoiled_file(tmp_path / "e", table.select(["row", "image"]), facts),
+    ]):  # fmt: skip
+        with pytest.raises(ArtifactError, match="another version of raysk wrote it") as caught:
+            Predictions.read(spoiled)
+        assert "\n" not in str(caught.value), number
 
 
 def test_predictions_of_no_row_keep_their_shape(tmp_path: Path) -> None:
@@ -76,6 +128,8 @@ def spoil(value: float) -> Callable[[Predictions], dict[str, Any]]:
         (lambda p: {"rows": p.rows.astype(np.int32)}, "but got int32"),
         (lambda p: {"rows": np.array([0, 4, 0])}, "row 0 occurs 2 times"),
         (lambda p: {"rows": p.rows[:2]}, "2 views and 2 rows"),
+        (lambda p: {"images": p.images[:2]}, "3 rows and each of 4 classes, but got 2 images and 4 class names"),
+        (lambda p: {"class_names": p.class_names[:3]}, "but got 3 images and 3 class names"),
         (lambda p: {"probabilities": p.probabilities[0]}, "shape"),
         (lambda p: {"views": ()}, "shape"),
         (lambda p: {"views": ("identity", "identity")}, "views must differ"),
@@ -127,7 +181,9 @@ def test_with_repeats_a_row_has_the_mean_of_the_models_that_did_not_learn_from_i
     def of_fold(fold: int) -> Predictions:
         rows = folds.held_out_rows(fold)
         probabilities = random.dirichlet(np.ones(3), size=(2, len(rows))).astype(np.float32)
-        return Predictions(rows, VIEWS[:2], probabilities, "recipe", fold, folds.digest, "held_out")
+        return Predictions(
+            rows, images_of(rows), CLASSES[:3], VIEWS[:2], probabilities, "recipe", fold, folds.digest, "held_out"
+        )
 
     predictions = [of_fold(fold) for fold in (3, 0, 2, 1)]
     out_of_fold = OutOfFold.from_folds(predictions, folds)
@@ -150,6 +206,7 @@ def test_with_repeats_a_row_has_the_mean_of_the_models_that_did_not_learn_from_i
         (lambda ps: [with_rows(ps[0], ps[0].rows[:-1]), *ps[1:]], "1 are missing, first row 8"),
         (lambda ps: [replace(ps[0], recipe_key="other"), *ps[1:]], "one recipe"),
         (lambda ps: [replace(ps[0], views=("identity", "rot180")), *ps[1:]], "same views"),
+        (lambda ps: [replace(ps[0], class_names=CLASSES[::-1]), *ps[1:]], "same views and classes"),
         (lambda ps: [make_predictions(0, "test"), *ps[1:]], "part held_out, but got test"),
         (lambda ps: [replace(ps[0], folds_digest="other"), *ps[1:]], "but got other"),
         (lambda ps: [replace(ps[0], fold=1), ps[1], ps[2]], "model of fold 1"),

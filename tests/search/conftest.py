@@ -110,9 +110,15 @@ def pretend(run, job, accuracy):
     rng = np.random.default_rng((job.recipe.seed, job.fold))
     predicted = np.where(rng.random(len(rows)) < accuracy, labels, (labels + 1) % num_classes)
     probabilities = (0.8 * np.eye(num_classes)[predicted] + 0.2 / num_classes).astype(np.float32)
-    Predictions(rows, ("identity",), probabilities[None], job.recipe.key, job.fold, run.folds.digest, job.part).write(
-        run.predictions_file(job.recipe.key, job.fold, job.part)
-    )
+    Predictions.of_fold(
+        run.manifest,
+        run.folds,
+        fold=job.fold,
+        part=job.part,
+        recipe_key=job.recipe.key,
+        views=("identity",),
+        probabilities=probabilities[None],
+    ).write(run.predictions_file(job.recipe.key, job.fold, job.part))
     score = macro_f1_score(probabilities, labels)
     stage = StageRecord(seconds=2.0, images=100)
     JobRecord(

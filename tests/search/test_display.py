@@ -1,16 +1,22 @@
+import fcntl
 import io
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
+import time
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from raysk.loading import progress_bar
-from raysk.search.display import StudyDisplay, chatter_to
+from raysk.search.display import StudyDisplay, Terminal, chatter_to
 from raysk.search.jobs import JobProgress, LaneStatus, Outcome, QueueStatus
 from raysk.search.lanes import Lane, Phase
+from raysk.search.panel import Awaited, Pace, Panel
 from raysk.search.resources import plan_lanes
 from raysk.search.searcher import SearchProgress
 
@@ -40,13 +46,16 @@ def the_status(progress):
     return QueueStatus(lanes=(busy, idle, lost), waiting=4, ended=ended)
 
 
-def displayed(is_terminal, best=("paper", 0.5), working=WORKING):
+def displayed(is_terminal, best=("paper", 0.5), working=WORKING, then=None):
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=is_terminal, width=120, legacy_windows=False)
+    console = Console(file=stream, force_terminal=is_terminal, width=160, height=40, legacy_windows=False)
     progress = SearchProgress(say=print, begun=4, complete=2, stopped=1, failed=1, best=best)
-    with StudyDisplay(console, progress, 8, 3) as display:
-        display.update(the_status(working), Pool())
+    with StudyDisplay(console) as display:
+        display.follow(progress, 8)
+        display.update(the_status(working), Pool(), left=7)
         display.say("paper: fold 1 of 3, macro-F1 0.500 [draft]")
+        if then:
+            then(display)
     return stream.getvalue()
 
 
@@ -58,8 +67,8 @@ def test_a_file_gets_plain_lines_only():
     "part",
     [
         "2 complete, 1 stopped, 1 failed of 8", "jobs done 5", "(paper)", "lanes busy 1 of 5", "150 images/s",
-        "abc-fold1-held_out", "stage one", "epoch 3 of 9", "idle", "probe 0.457, rank 17.3",
-        "starting, 0:00", "waits for a node with 1 CPU, 1:23", "OSError: no",
+        "abc-fold1-held_out, 0:00", "stage one", "epoch 3 of 9", "━━━━━", "idle", "at most 0 s left",
+        "probe 0.457, rank 17.3", "starting, 0:00", "waits for a node with 1 CPU, 1:23", "OSError: no",
     ],
 )  # fmt: skip
 def test_a_terminal_shows_the_study(part):
@@ -78,6 +87,98 @@ def test_an_alarm_in_red_replaces_the_probe():
 
 def test_an_idle_lane_shows_no_probe():
     assert displayed(True).count("probe") == 1
+
+
+def test_a_phase_is_a_line_in_a_file_and_a_clock_in_a_terminal():
+    stream = io.StringIO()
+    with StudyDisplay(Console(file=stream, width=80)) as display:
+        display.wait("starting Ray")
+        display.wait("ending the lanes", is_told=False)
+        display.wait("")
+    assert stream.getvalue() == "  0:00  starting Ray\n"
+    panel = Panel(Awaited("starting Ray"))
+    panel.awaited.since -= 83
+    assert rendered(panel).strip() == "starting Ray, 1:23"
+
+
+def test_a_phase_with_a_known_end_has_a_bar_and_no_time_left():
+    def score(display):
+        display.wait("scoring 8 fold models on the locked test part", 8)
+        display.advance(6)
+
+    shown = displayed(True, then=score)
+    assert "scoring 8 fold models on the locked test part, 0:00" in shown
+    assert "6 of 8" in shown
+    assert displayed(False, then=score).endswith("  0:00  scoring 8 fold models on the locked test part\n")
+
+
+def test_a_search_of_stage_two_counts_settings_and_says_since_when():
+    search = JobProgress(stage="stage-two search", epoch=50, epochs=200)
+    assert "setting 50 of 200" in displayed(True, working=search)
+    assert "preparing" in displayed(True, working=JobProgress())
+    panel = panel_of(search)
+    panel._seen[0] = (panel._seen[0][0], time.monotonic() - 83)
+    panel.update(the_status(search), Pool(), 7)
+    assert "abc-fold1-held_out, 1:23" in rendered(panel), "the same job goes on"
+
+
+def test_the_time_left_counts_what_is_left_at_the_pace_of_this_session():
+    panel = panel_of(WORKING)
+    panel.pace.began = time.monotonic() - 50
+    assert "at most 70 s left" in rendered(panel), "five jobs took 50 s, and seven are left"
+    panel.awaited = Awaited("scoring")
+    assert "left" not in rendered(panel), "the search is over"
+
+
+def test_the_time_left_is_unknown_before_a_job_is_done():
+    assert Pace(left=3).time_left(0) == "time left: unknown until the first fold is done"
+    assert Pace(time.monotonic() - 600, left=9).time_left(3) == "at most 30 min left"
+
+
+def panel_of(working):
+    panel = Panel(progress=SearchProgress(say=print), num_trials=8)
+    panel.update(the_status(working), Pool(), 7)
+    return panel
+
+
+def rendered(panel, width=200):
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(panel.lines())
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_in_a_narrow_window_a_lane_at_work_has_one_line(width):
+    collapsed = replace(
+        WORKING, alarm="classes have collapsed onto others with at least as many rows: akiec, bkl, vasc"
+    )
+    lines = rendered(panel_of(collapsed), width).splitlines()
+    assert max(map(len, lines)) <= width
+    first = next(number for number, line in enumerate(lines) if line.startswith("lane 0"))
+    assert lines[first + 1].startswith("lane 1"), lines
+
+
+def test_the_display_follows_a_resized_window():
+    main, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as stream:
+        console = Terminal(file=stream, force_terminal=True, width=120)
+        display = StudyDisplay(console)
+        for columns, lines in ((90, 20), (44, 12)):
+            fcntl.ioctl(stream.fileno(), termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            display._draw()
+            assert console.size == (columns, lines)
+    os.close(main)
+
+
+def test_a_study_goes_on_when_the_reader_of_its_output_has_gone():
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w", buffering=1)
+    with StudyDisplay(Terminal(file=stream)) as display:
+        display.say("nobody reads this")
+        display.say("or this")
+    with pytest.raises(BrokenPipeError):
+        stream.close()
 
 
 def test_chatter_of_this_process_and_its_children_goes_to_the_file(tmp_path):

@@ -31,9 +31,15 @@ def predict(run, key, fold, accuracy):
     labels, num_classes = run.manifest.labels[rows], len(run.manifest.class_names)
     predicted = np.where(rng.random(len(rows)) < accuracy, labels, (labels + 1) % num_classes)
     probabilities = np.eye(num_classes, dtype=np.float32)[predicted][None]
-    Predictions(rows, ("identity",), probabilities, key, fold, run.folds.digest, "held_out").write(
-        run.predictions_file(key, fold, "held_out")
-    )
+    Predictions.of_fold(
+        run.manifest,
+        run.folds,
+        fold=fold,
+        part="held_out",
+        recipe_key=key,
+        views=("identity",),
+        probabilities=probabilities,
+    ).write(run.predictions_file(key, fold, "held_out"))
 
 
 def result(score, folds=1, searched=False):

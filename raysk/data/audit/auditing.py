@@ -29,12 +29,14 @@ class Audit:
         findings: The findings, leaks first.
         alike: Pairs of rows with the same picture or the same bytes; each pair must stay in one group.
         num_files: Number of image files read.
+        num_compared: Number of rows whose pictures were compared with all others.
     """
 
     entries: Entries
     findings: list[Finding]
     alike: list[tuple[int, int]]
     num_files: int
+    num_compared: int
 
     @property
     def leaks(self) -> list[Finding]:
@@ -54,6 +56,14 @@ class Audit:
                 within = min(places) == max(places)
                 rows |= {row for row, place in zip(case, places, strict=True) if within or place > min(places)}
         return rows
+
+    def leaks_between(self, first: int, second: int) -> bool:
+        """Returns whether a pair of `alike` leaks: its rows are in two parts, or in two groups that folds divide."""
+        entries = self.entries
+        if entries.parts[first] != entries.parts[second]:
+            return True
+        groups = entries.ties.get("group", [])
+        return entries.folded and entries.parts[first] == "folds" and groups[first] != groups[second]
 
     def counts(self, rows: Iterable[int]) -> Counter[tuple[str, str]]:
         """Counts `rows` by (part, label)."""
@@ -113,7 +123,8 @@ def audit(entries: Entries, num_parts: int = 2, progress: StepCallback | None = 
     ]
     order = ("leak", "error", "hint")
     findings.sort(key=lambda finding: order.index(finding.severity))
-    return Audit(entries, findings, _pairs_in_order(picture_of_row), len(files))
+    num_compared = sum(bool(digest) for digest in bytes_of_row)
+    return Audit(entries, findings, _pairs_in_order(picture_of_row), len(files), num_compared)
 
 
 def _pairs_in_order(values: Sequence[str]) -> list[tuple[int, int]]:

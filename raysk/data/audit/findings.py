@@ -11,6 +11,7 @@ from raysk.data.audit.scanning import TINY, Scan
 from raysk.data.audit.shortcuts import Giveaway, find_giveaways
 from raysk.data.audit.splits import Entries
 from raysk.data.manifest import IntArray
+from raysk.data.sources.base import number_of
 
 Severity = Literal["leak", "error", "hint"]
 
@@ -144,7 +145,8 @@ def lacking_classes(entries: Entries, num_parts: int) -> list[Finding]:
             rows = [row for row in rows if entries.parts[row] == "folds"]
             num_groups = len({entries.ties["group"][row] for row in rows})
             if rows and num_groups < num_parts:
-                note = f"{label}: {num_groups} groups for {num_parts} parts; lower folds.k, or map it to another class"
+                few = number_of(num_groups, "group")
+                note = f"{label}: {few} for {num_parts} parts; lower folds.k, or map it to another class"
                 findings += _finding("error", "a class with too few groups", [rows], note)
         elif all(entries.parts[row] != entries.part_names[0] for row in rows):
             findings += _finding("error", f"a class that {entries.part_names[0]} lacks", [rows], label)

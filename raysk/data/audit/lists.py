@@ -1,5 +1,6 @@
 """Reads the image lists of users: tables in several dialects, one-hot tables and plain text files."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -7,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raysk.data.sources import IMAGE_SUFFIXES
-from raysk.data.table_files import quoted_rows, read_columns
+from raysk.data.table_files import encoding_of, not_utf_8, quoted_rows, read_columns
 from raysk.errors import DataError
 
 IMAGE_COLUMNS = (
@@ -15,6 +16,9 @@ IMAGE_COLUMNS = (
     "image_path", "path", "name", "id",
 )  # fmt: skip
 LABEL_COLUMNS = ("label", "dx", "diagnosis", "diagnostic", "class", "category", "target", "y")
+# Words of the column names in lists of one part, such as image_train,label_train, X_train,y_train or imageName,classId.
+_IMAGE_WORDS = frozenset({"image", "img", "file", "filename", "filepath", "path", "x"})
+_LABEL_WORDS = frozenset({*LABEL_COLUMNS, "lbl", "classes", "categories"})
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def read_list(path: Path) -> ImageList:
         return _from_text(lines)
     parsed = quoted_rows(StringIO(text, newline=""), delimiter, path, spaced=True)
     rows = [row for row in parsed if any(value.strip() for value in row)]
-    header = [name.strip() for name in rows[0]]
+    header = _usual_header(rows)
     if not {name.lower() for name in header} & set(IMAGE_COLUMNS):
         if not any(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in header) and len(header) != 2:
             raise DataError(
@@ -64,12 +68,38 @@ def read_list(path: Path) -> ImageList:
     return _from_columns({name: [row[column].strip() for row in rows[1:]] for column, name in enumerate(header)}, path)
 
 
+def _usual_header(rows: list[list[str]]) -> list[str]:
+    """Returns the first row; if its columns are those of images and labels in other words, with their usual names."""
+    first = [value.strip() for value in rows[0]]
+    if {name.lower() for name in first} & set(IMAGE_COLUMNS):
+        return first
+    words = [_words(name) for name in first]
+    image = next((place for place, name in enumerate(words) if name & _IMAGE_WORDS), None)
+    label = next((place for place, name in enumerate(words) if name & _LABEL_WORDS and place != image), None)
+    if image is None or label is None:
+        return first
+    if any(len(row) > label and row[label].strip() == first[label] for row in rows[1:]):
+        return first  # a label that several rows have: the first row is a row like them
+    usual = {image: "image", label: "label"}
+    return [usual.get(place, name) for place, name in enumerate(first)]
+
+
+def _words(name: str) -> set[str]:
+    """Returns the words of a column name in lower case; none for a value with a digit or a suffix, as images have."""
+    if not re.fullmatch(r"[A-Za-z]+([ _-][A-Za-z]+)*", name):
+        return set()
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|[_-]", " ", name)
+    words = spaced.lower().split()
+    return {*words, *(word.removesuffix("s") for word in words)}
+
+
 def _text_of(path: Path) -> str:
     try:
         content = path.read_bytes()
-        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        return content.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return content.decode(encoding_of(content[:4])).replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, UnicodeDecodeError) and path.is_file() and (wrong := not_utf_8(path)):
+            raise DataError(f"{path} must be a list in UTF-8, but {wrong}") from error
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"{path} must be a list in UTF-8, but {reason}: correct the path or the file") from error
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from raysk.data.decodable import UNREADABLE, check_decodable
+from raysk.data.decodable import UNREADABLE, check_decodable, depth_of, in_eight_bits
 from raysk.data.manifest import IntArray
 
 PICTURE_SIDE = 48
@@ -120,8 +120,7 @@ def small_picture(image: Image.Image) -> Pictures:
     """Returns a grey square of `PICTURE_SIDE` pixels from an image of any mode."""
     if image.mode == "RGB":
         image.draft("L", (2 * PICTURE_SIDE, 2 * PICTURE_SIDE))  # lets JPEG skip colour and detail
-    if image.mode.startswith("I;16"):  # 16 bits a pixel, which a plain conversion would clip to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = in_eight_bits(image, depth_of(image))
     if image.mode in ("P", "PA"):
         image = image.convert("RGB")
     side = (PICTURE_SIDE, PICTURE_SIDE)

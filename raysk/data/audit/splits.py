@@ -10,12 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raysk.data.audit.lists import ImageList, read_list
+from raysk.data.audit.ties import column_of, divided, with_equal_names
 from raysk.data.manifest import Manifest
-from raysk.data.sources.base import IMAGE_SUFFIXES, value_or_blank
+from raysk.data.sources.base import IMAGE_SUFFIXES
 from raysk.data.sources.files import image_files
+from raysk.data.sources.groups import GROUP
 from raysk.errors import DataError
 
-TIE_COLUMNS = ("lesion_id", "lesion", "patient_id", "patient", "subject_id", "group", "cluster")
 # Models learn from the earlier of two parts, so rows of the later part leak.
 _EARLIER_FIRST = ("train_only", "train", "training", "folds", "val", "valid", "validation", "dev", "test")
 
@@ -34,6 +35,7 @@ class Entries:
         attributes: Further columns, which may be shortcuts.
         folded: Whether raysk will divide the rows into folds, so that near-duplicates must share a "group".
         matched: Number of rows that --metadata and --images match, by option; empty without these options.
+        grouped_by: What the groups of folded rows are made of, by table.
     """
 
     images: list[str]
@@ -45,6 +47,7 @@ class Entries:
     attributes: dict[str, Sequence[Any]] = field(default_factory=dict)
     folded: bool = False
     matched: dict[str, int] = field(default_factory=dict)
+    grouped_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,6 +71,7 @@ def entries_of(manifest: Manifest) -> Entries:
         paths=list(manifest.paths),
         attributes={name: manifest.table.column(name).to_pylist() for name in manifest.attributes},
         folded=True,
+        grouped_by=manifest.grouped_by or {"": (GROUP,) if manifest.grouped else ()},
     )
 
 
@@ -78,6 +82,7 @@ def read_split(lists: Mapping[str, Path], images: Path | None = None, metadata: 
     column of labels, or one 0/1 column for each class. Or it is a text file with an image and an optional label on each
     line. Names are compared in lower case without folder and suffix; folders are kept if two images of a list would
     otherwise have the same name. Images of one name are distinct if all their files exist and differ in their bytes.
+    Columns of lesions, patients and groups, which are known by their names, tie rows together.
 
     Args:
         lists: The file of each part.
@@ -89,7 +94,9 @@ def read_split(lists: Mapping[str, Path], images: Path | None = None, metadata: 
         DataError: A file cannot be read, a list has no column of images or no rows, two files or two metadata rows
             have one name, the folder or the metadata has none of the images, or a path leaves its folder.
     """
-    tables = {part: read_list(path) for part, path in lists.items()}
+    paths = [*lists.values(), *([] if metadata is None else [metadata])]
+    *listed, last = with_equal_names([read_list(path) for path in paths])
+    tables = dict(zip(lists, [*listed, last], strict=False))
     for part, table in tables.items():
         if not table.images:
             raise DataError(f"a list must name images, but {lists[part]} names none: give the list of {part!r}")
@@ -98,24 +105,23 @@ def read_split(lists: Mapping[str, Path], images: Path | None = None, metadata: 
     names = [normalised(image, depth) for image in written]
     parts = [part for part, table in tables.items() for _ in table.images]
     labels = [label for table in tables.values() for label in table.labels]
-    ties = _concatenated(tables.values(), ties=True)
-    attributes: dict[str, Sequence[Any]] = dict(_concatenated(tables.values(), ties=False))
+    columns = _concatenated(tables.values())
     matched = {}
     if metadata is not None:
-        table = read_list(metadata)
+        table = last
         rows = _metadata_rows(names, table, metadata)
         matched["--metadata"] = len(rows) - rows.count(None)
         labels = [label or ("" if row is None else table.labels[row]) for label, row in zip(labels, rows, strict=True)]
         for name in table.columns:
-            values = _column(table, name)
-            columns = ties if name.lower() in TIE_COLUMNS else attributes
-            listed = columns.get(name, [""] * len(names))
-            columns[name] = [v if row is None else values[row] or v for v, row in zip(listed, rows, strict=True)]
+            values = column_of(table, name)
+            known = columns.get(name, [""] * len(names))
+            columns[name] = [v if row is None else values[row] or v for v, row in zip(known, rows, strict=True)]
+    ties, attributes = divided(columns)
     files = _named_files(tables, lists) if images is None else find_files(written, images)
     if images is not None:
         matched["--images"] = len(files) - files.count(None)
     names = _distinct_names(names, files)
-    return Entries(written, names, parts, labels, ties, files, attributes, matched=matched)
+    return Entries(written, names, parts, labels, ties, files, {**attributes}, matched=matched)
 
 
 def normalised(image: str, depth: int = 1) -> str:
@@ -137,26 +143,11 @@ def _depth(lists: Sequence[Sequence[str]]) -> int:
     return 8
 
 
-def _concatenated(tables: Iterable[ImageList], ties: bool) -> dict[str, list[str]]:
-    """Concatenates the columns of all lists: those that tie rows together, or the others."""
+def _concatenated(tables: Iterable[ImageList]) -> dict[str, list[str]]:
+    """Concatenates the columns of all lists."""
     tables = list(tables)
     names = dict.fromkeys(name for table in tables for name in table.columns)
-    return {
-        name: [value for table in tables for value in _column(table, name)]
-        for name in names
-        if (name.lower() in TIE_COLUMNS) == ties
-    }
-
-
-def _column(table: ImageList, name: str) -> list[str]:
-    """Returns a column of a list; in a tie column, missing values become ""."""
-    values = table.columns.get(name, [""] * len(table.images))
-    return [_tie(value) for value in values] if name.lower() in TIE_COLUMNS else values
-
-
-def _tie(value: str) -> str:
-    # A class may be called "none", but a lesion is not: Python writes None for an unknown one.
-    return "" if value.strip().casefold() == "none" else value_or_blank(value)
+    return {name: [value for table in tables for value in column_of(table, name)] for name in names}
 
 
 def _metadata_rows(names: Sequence[str], table: ImageList, path: Path) -> list[int | None]:

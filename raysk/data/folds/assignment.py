@@ -11,6 +11,7 @@ from raysk.artifacts import digest_of
 from raysk.data.manifest import IntArray, Manifest
 from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import ArtifactError, ConfigError, DataError
+from raysk.records import Part
 
 TEST = -1
 TRAIN_ONLY = -2
@@ -77,6 +78,10 @@ class Folds:
     def test_rows(self) -> IntArray:
         """The rows of the locked test part."""
         return np.flatnonzero(self.fold == TEST).astype(np.int64)
+
+    def scored_rows(self, fold: int, part: Part) -> IntArray:
+        """Returns the rows of a part that the model of `fold` is scored on."""
+        return self.test_rows if part == "test" else self.held_out_rows(fold)
 
     @cached_property
     def digest(self) -> str:

@@ -115,8 +115,9 @@ def _with_test_part(manifest: Manifest, roles: IntArray, settings: FoldSettings)
 def _draw(manifest: Manifest, roles: IntArray, shares: Sequence[float], rng: np.random.Generator) -> IntArray:
     """Returns the part of each row; rows without a role are drawn into parts 0, 1, ... with these shares."""
     free = np.flatnonzero(roles == 0)
-    codes, members = np.unique(manifest.groups[free], return_inverse=True)
-    composition = np.zeros((len(codes), len(manifest.class_names)), dtype=np.int64)  # (G, C) rows
+    # By name, so that the order of the rows in a table has no effect.
+    names, members = np.unique(manifest.group_names[free], return_inverse=True)
+    composition = np.zeros((len(names), len(manifest.class_names)), dtype=np.int64)  # (G, C) rows
     np.add.at(composition, (members, manifest.labels[free]), 1)
     _check_enough_groups(composition, len(shares), manifest)
     parts = place_groups(composition, np.array(shares), rng)

@@ -31,6 +31,7 @@ class Collection:
         roles: The role of each row, if the table has roles.
         known_classes: The publisher's classes, if there is a list of them; any other label is an error.
         attributes: Further columns by name.
+        grouped_by: What the groups of a normalised collection are made of, by origin; () if it has none.
     """
 
     origin: str
@@ -42,6 +43,7 @@ class Collection:
     roles: Sequence[str] | None = None
     known_classes: tuple[str, ...] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    grouped_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def take(self, rows: Sequence[int]) -> "Collection":
         """Returns the collection with these rows only."""
@@ -101,6 +103,11 @@ def register_source(name: str, reads: tuple[str, ...] = OF_PUBLISHERS, **default
         return read
 
     return register
+
+
+def number_of(count: int, noun: str) -> str:
+    """Returns a count with its noun, such as "1 row" or "2 rows"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def required_path(settings: DataSettings, what: str) -> Path:

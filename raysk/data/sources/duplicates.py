@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from raysk.data.sources.base import Collection
+from raysk.data.sources.base import Collection, number_of
 from raysk.data.sources.groups import GROUP, joined_groups
 from raysk.errors import DataError
 
@@ -157,6 +157,7 @@ def _report(name: str, num_duplicates: int, num_leaking: int, num_kept: int) -> 
     if not num_kept:
         raise DataError(f"each collection must add pictures, but others have all pictures of {name}: remove {name}")
     if num_duplicates:
-        logger.warning("%s: left out %d pictures that another collection also has", name, num_duplicates)
+        logger.warning("%s: left out %s that another collection also has", name, number_of(num_duplicates, "picture"))
     if num_leaking:
-        logger.warning("%s: left out %d train_only pictures of groups that another collection has", name, num_leaking)
+        left_out = number_of(num_leaking, "train_only picture")
+        logger.warning("%s: left out %s of groups that another collection has", name, left_out)

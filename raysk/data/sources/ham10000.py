@@ -7,8 +7,8 @@ from raysk.data.sources.publishers import open_published
 from raysk.data.sources.settings import DataSettings
 
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
-# The table has been published with and without its suffix.
-TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata", "metadata.csv")
+# The table has been published with and without its suffix; Harvard Dataverse also serves it with tabs.
+TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab", "metadata.csv")
 
 
 @register_source("ham10000")

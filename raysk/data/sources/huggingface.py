@@ -17,7 +17,7 @@ from raysk.data.sources.base import IMAGE_SUFFIXES, OF_TABLES, Collection, regis
 from raysk.data.sources.files import image_files, posix_text, visible_folders
 from raysk.data.sources.parts import are_parts, role_of
 from raysk.data.sources.settings import DataSettings
-from raysk.data.sources.tables import class_folders, collection_of, warn_of_loose_images
+from raysk.data.sources.tables import class_folders, collection_of, text_columns, warn_of_loose_images
 from raysk.data.sources.unpacking import suffix_of, unpacked
 from raysk.data.table_files import read_columns
 from raysk.errors import DataError
@@ -142,8 +142,8 @@ def _folder_table(folder: Path, prefix: str, settings: DataSettings) -> pa.Table
     if path is None:
         images, labels = class_folders(folder)
         return pa.table({settings.image: [prefix + image for image in images], settings.label: labels})
-    texts = {FILE_NAME, settings.image, settings.label, *(settings.group or "group").split("+")}
-    table = _read_json_lines(path) if path.suffix == ".jsonl" else read_columns(path, texts)
+    columns = text_columns(settings)
+    table = _read_json_lines(path) if path.suffix == ".jsonl" else read_columns(path, (FILE_NAME,), columns)
     if FILE_NAME not in table.column_names:
         raise DataError(
             f"{path} must have a column {FILE_NAME!r}, but has {', '.join(table.column_names)}: add or rename it"

@@ -1,28 +1,40 @@
 """ISIC 2024 (SLICE-3D): 401,059 crops from total body photographs, as files or within one HDF5 file."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from raysk.data.sources.base import Collection, register_source
 from raysk.data.sources.isic import TARGETS, target_labels
-from raysk.data.sources.publishers import find_table, open_published
+from raysk.data.sources.publishers import Published, extended, find_table, open_published
 from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.unpacking import unpacked
 from raysk.errors import ConfigError, DataError
 
 # The folder of the publisher's image files; unpacked files use it too, so that both give the same paths.
 IMAGES = "train-image/image"
+# The table of the competition, and that of the archive, whose other columns are in two further tables.
+TABLES = ("train-metadata.csv", "ISIC_2024_Training_GroundTruth.csv")
+METADATA, SUPPLEMENT = "metadata.csv", "ISIC_2024_Training_Supplement.csv"
+
+logger = logging.getLogger(__name__)
 
 
 @register_source("isic2024")
 def read_isic2024(settings: DataSettings, cache: Path) -> Collection:
     """Reads train-metadata.csv, and the images of train-image/image/ or, if it is missing, of train-image.hdf5.
 
-    The images of the HDF5 file are unpacked into the cache once, because the rest of raysk reads files.
+    Or it reads ISIC_2024_Training_GroundTruth.csv, the table metadata.csv beside the images, which holds the patients,
+    and the supplement, if present. The images of the HDF5 file are unpacked into the cache once, because the rest of
+    raysk reads files.
     """
-    published = open_published(settings, ["train-metadata.csv"])
+    published = open_published(settings, TABLES)
     ids = published.ids("isic_id")
+    target = "target" if "target" in published.table.column_names else "malignant"
+    labels = target_labels(published, target)
+    if target == "malignant":
+        published = _with_patients(published, ids)
     packed = find_table(published.root, ["train-image.hdf5"])
     images, root = None, None
     if packed is not None and not (published.root / IMAGES).is_dir():
@@ -30,13 +42,25 @@ def read_isic2024(settings: DataSettings, cache: Path) -> Collection:
         images = [f"{IMAGES}/{name}.jpg" if (root / IMAGES / f"{name}.jpg").is_file() else None for name in ids]
     return published.collection(
         ids,
-        target_labels(published),
+        labels,
         groupings=published.groupings(),
-        label_columns=("target",),
+        label_columns=(target,),
         known_classes=TARGETS,
         images=images,
         root=root,
     )
+
+
+def _with_patients(published: Published, ids: Sequence[str]) -> Published:
+    """Adds the columns of the archive's other tables, and warns if none of them holds the patients."""
+    for name in (METADATA, SUPPLEMENT):
+        published = extended(published, ids, "isic_id", [name])
+    if "patient_id" not in published.table.column_names:
+        logger.warning(
+            "%s: found no %s with the patients, so folds may divide them: unpack ISIC_2024_Training_Input.zip into %s",
+            published.path.name, METADATA, published.root,
+        )  # fmt: skip
+    return published
 
 
 def _unpacked(packed: Path, ids: Sequence[str], cache: Path) -> Path:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysk.data.manifest import COLUMNS, Manifest, make_manifest
-from raysk.data.sources.base import DESCRIBING, Collection, sources
-from raysk.data.sources.classes import check_labels, counted, mapped_labels
+from raysk.data.sources.base import DESCRIBING, Collection, number_of, sources
+from raysk.data.sources.classes import check_labels, check_spellings, counted, mapped_labels
 from raysk.data.sources.groups import GROUP, joined_groups
 from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.subset import subset
@@ -33,7 +33,7 @@ def load_manifest(settings: DataSettings, cache: Path) -> Manifest:
         DataError: The table, the folder or a row is invalid.
     """
     source = sources[settings.source]
-    _check_settings_read(settings)  # before hours of reading; the members of several collections are checked later
+    check_settings(settings)  # before hours of reading
     collection = normalised(source.read(settings, cache), settings)
     return make_manifest(
         [image or "" for image in collection.images],
@@ -45,6 +45,7 @@ def load_manifest(settings: DataSettings, cache: Path) -> Manifest:
         attributes={
             f"source_{name}" if name in COLUMNS else name: column for name, column in collection.attributes.items()
         },
+        grouped_by=collection.grouped_by,
     )
 
 
@@ -55,17 +56,18 @@ def normalised(collection: Collection, settings: DataSettings) -> Collection:
         ConfigError: A setting needs data that the collection lacks, or the source does not read the setting.
         DataError: A row has no label or an invalid one, or its image is missing or also in another row.
     """
-    _check_settings_read(settings)
+    check_settings(settings)
     wheres = [collection.where(row) for row in range(len(collection.names))]
     _check_labels_given(collection)
     if collection.known_classes is not None:
         check_labels(collection.labels, collection.known_classes, "the publisher's classes", wheres)
     labels = mapped_labels(collection.labels, settings, collection.origin)
+    check_spellings(collection.labels, labels, settings, collection.origin)
     keep = [row for row, label in enumerate(labels) if label is not None]
     if left_out := [collection.labels[row] for row, label in enumerate(labels) if label is None]:
         logger.warning(
-            "%s: left out %d rows of classes that data.classes_map lacks: %s",
-            collection.origin, len(left_out), counted(left_out),
+            "%s: left out %s of classes that data.classes_map leaves out: %s",
+            collection.origin, number_of(len(left_out), "row"), counted(left_out),
         )  # fmt: skip
     if settings.classes is not None:
         check_labels([label or "" for label in labels], settings.classes, "data.classes", wheres)
@@ -74,13 +76,20 @@ def normalised(collection: Collection, settings: DataSettings) -> Collection:
     keep = _with_file(renamed, keep, settings.on_error)
     _check_files_once(renamed, keep)
     renamed = renamed.take(keep)
-    grouped = replace(renamed, groupings=_groups(renamed, settings))
+    kinds = _kinds(renamed, settings)
+    grouped_by = renamed.grouped_by or {renamed.origin: tuple(kinds)}
+    grouped = replace(renamed, groupings=_groups(renamed, kinds), grouped_by=grouped_by)
     if settings.size is None or settings.source == "synthetic":  # the synthetic source draws exactly this number
         return grouped
     return subset(grouped, settings.size, settings.seed)
 
 
-def _check_settings_read(settings: DataSettings) -> None:
+def check_settings(settings: DataSettings) -> None:
+    """Refuses settings that the source does not read, and a column that two settings name.
+
+    Raises:
+        ConfigError: There is one.
+    """
     source = sources[settings.source]
     for name in DESCRIBING:
         value = getattr(settings, name)
@@ -96,6 +105,20 @@ def _check_settings_read(settings: DataSettings) -> None:
             f"data.{name} must not be set for the source {settings.source!r}, which does not read it, but got "
             f"{value!r}: {_remedy(name, source.reads)}"
         )
+    if "label" in source.reads:
+        _check_columns_differ(settings)
+
+
+def _check_columns_differ(settings: DataSettings) -> None:
+    group = settings.group or ""
+    columns = [("image", settings.image), ("label", settings.label)]
+    columns += [("group", column) for column in dict.fromkeys([group, *group.split("+")]) if column]
+    first: dict[str, str] = {}
+    for setting, column in columns:
+        if (other := first.setdefault(column, setting)) != setting:
+            raise ConfigError(
+                f"data.{setting} must be another column than data.{other}, but both are {column!r}: correct one of them"
+            )
 
 
 def _remedy(name: str, reads: tuple[str, ...]) -> str:
@@ -156,11 +179,14 @@ def _with_file(collection: Collection, rows: Sequence[int], on_error: str) -> li
             f"every image of {collection.origin} must be a file, but {first} is not ({len(missing)} in all): restore "
             "the files, correct data.path or data.image, or set data.on_error=skip"
         )
-    logger.warning("%s: left out %d rows without an image file, first %s", collection.origin, len(missing), first)
+    logger.warning(
+        "%s: left out %s without an image file, first %s", collection.origin, number_of(len(missing), "row"), first
+    )
     return [row for row in rows if collection.images[row] is not None]
 
 
-def _groups(collection: Collection, settings: DataSettings) -> dict[str, list[str]]:
+def _kinds(collection: Collection, settings: DataSettings) -> list[str]:
+    """Returns the groupings of the collection to join."""
     kinds = list(collection.groupings)
     if settings.group_by is not None:
         kinds = ["lesion", "patient"] if settings.group_by == "both" else [settings.group_by]
@@ -170,14 +196,19 @@ def _groups(collection: Collection, settings: DataSettings) -> dict[str, list[st
             f"but got {settings.group_by!r}, and {absent[0]} is missing: choose another, name the columns of your own "
             "table in data.group, or remove it"
         )
+    return kinds
+
+
+def _groups(collection: Collection, kinds: Sequence[str]) -> dict[str, list[str]]:
     if not kinds:
         return {}
     # Patients before lesions: a group is then named after its patient.
     groups = joined_groups({kind: collection.groupings[kind] for kind in sorted(kinds, reverse=True)})
     if num_blank := groups.count(""):
         logger.warning(
-            "%s: %d rows have no value of %r; each is its own group", collection.origin, num_blank, " or ".join(kinds)
-        )
+            "%s: %s without a value of %r; each is its own group",
+            collection.origin, number_of(num_blank, "row"), " or ".join(kinds),
+        )  # fmt: skip
     name, count = Counter(group for group in groups if group).most_common(1)[0] if any(groups) else ("", 0)
     if count > max(LARGE_GROUP, len(groups) / 10):
         logger.warning(

@@ -16,7 +16,10 @@ from raysk.data.table_files import read_columns, strings_of
 from raysk.errors import DataError
 
 # Columns to read as text, even if their values look like numbers.
-NAMES = ("image", "image_id", "image_name", "isic_id", "img_id", "lesion_id", "patient_id", "dx", "diagnostic")
+NAMES = (
+    "image", "image_id", "image_name", "image_name_1", "image_name_2", "isic_id", "img_id", "lesion_id", "patient_id",
+    "dx", "diagnostic",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +165,9 @@ def open_published(settings: DataSettings, tables: Sequence[str]) -> Published:
     """
     path = required_path(settings, f"the folder with {tables[0]}")
     if path.is_file():
-        return Published(path, path.parent, read_columns(path, NAMES))
+        # The ISIC archive packs a table as TABLE.zip, which unpacks into a folder beside that of the images.
+        packed = path.parent.name.casefold() == path.stem.casefold() and "groundtruth" in path.stem.casefold()
+        return Published(path, path.parent.parent if packed else path.parent, read_columns(path, NAMES))
     file = find_table(path, tables)
     if file is None:
         raise DataError(

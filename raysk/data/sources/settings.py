@@ -16,8 +16,8 @@ class ClassMap(Settings):
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "ClassMap":
-        """Makes the map from {published name: new name}."""
-        return cls(pairs=tuple((str(published), name) for published, name in plain.items()))
+        """Makes the map from {published name: new name}; null and "" leave a class out."""
+        return cls(pairs=tuple((str(old), "" if new is None else new) for old, new in plain.items()))
 
     def to_plain(self) -> dict[str, Any]:
         """Returns {published name: new name}."""
@@ -35,14 +35,16 @@ class DataSettings(Settings):
         image: The column of image paths in a user's own table.
         label: The column of labels in a user's own table.
         group: The column of groups, such as lesions or patients, in a user's own table; several columns are joined:
-            "lesion_id+patient_id". Without it, a column named "group" is used if the table has one; otherwise each
-            row is its own group.
+            "lesion_id+patient_id". Without it, a column named "group" is used if the table has one, otherwise the
+            columns of lesions and patients, which raysk knows by their names; "none" makes each row its own group.
         group_by: The groups of a publisher's collection; "both" joins rows that share a lesion or a patient. Without
             it, all kinds of groups in the collection are joined.
         role: "train_only" or "test" for every row; or, in a user's own table, the column that holds these for some
-            rows ("train" or blank for the others). Without it, a column named "role" is used if the table has one.
+            rows ("train", "val" or blank for the others, which folds divide). Without it, a column named "role" is
+            used if the table has one.
         classes: The classes in their order; any other label is then an error. Without it, the classes that occur.
-        classes_map: The new name of each class of the collection; rows of other classes are left out.
+        classes_map: The new name of each class of the collection; rows of other classes, and of classes whose new name
+            is empty, are left out.
         map: "usual" gives classes their usual names: NV, NEV and nevus become nv. With `classes_map`, it names the
             classes that the map lacks.
         on_error: How to handle a missing or unreadable image: "refuse" the data, or "skip" the row with a warning.

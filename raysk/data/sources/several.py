@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from raysk.artifacts import digest_of, replacing
 from raysk.data.sources.base import Collection, register_source, sources
-from raysk.data.sources.classes import usual_name
+from raysk.data.sources.classes import class_map_override, usual_name
 from raysk.data.sources.duplicates import without_duplicates
 from raysk.data.sources.groups import GROUP
-from raysk.data.sources.normalising import normalised
+from raysk.data.sources.normalising import check_settings, normalised
 from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.unpacking import made_once
 from raysk.errors import ConfigError, DataError
@@ -47,7 +47,7 @@ def read_several(settings: DataSettings, cache: Path) -> Collection:
     ]
     parts = [_read(member, name, cache) for member, name in zip(members, names, strict=True)]
     if settings.map is None and settings.classes_map is None:  # otherwise all classes are renamed later
-        _check_names_of_classes(names, parts)
+        _check_names_of_classes(names, parts, members)
     parts, groups = without_duplicates(names, parts)
     return Collection(
         origin="+".join(names),
@@ -56,6 +56,7 @@ def read_several(settings: DataSettings, cache: Path) -> Collection:
         images=_prefixed(names, [part.images for part in parts]),
         labels=[label for part in parts for label in part.labels],
         groupings={} if groups is None else {GROUP: groups},
+        grouped_by={origin: columns for part in parts for origin, columns in part.grouped_by.items()},
         roles=[role for part in parts for role in part.roles or [""] * len(part.names)],
         attributes=_joined_attributes(names, parts),
     )
@@ -65,6 +66,7 @@ def _read(member: DataSettings, name: str, cache: Path) -> Collection:
     if member.source == "several":
         raise ConfigError(f"data.{name} must be a single collection, but is several: list its parts instead")
     try:
+        check_settings(member)  # before hours of reading
         collection = sources[member.source].read(member, cache)
         part = normalised(replace(collection, origin=f"{name}/{collection.origin}"), member)
     except (ConfigError, DataError) as error:
@@ -85,19 +87,24 @@ def _prefixed(names: Sequence[str], columns: Sequence[Sequence[str | None]]) -> 
     ]
 
 
-def _check_names_of_classes(names: Sequence[str], parts: Sequence[Collection]) -> None:
+def _check_names_of_classes(names: Sequence[str], parts: Sequence[Collection], members: Sequence[DataSettings]) -> None:
     """Refuses classes that differ only in case; warns of classes with the same usual name."""
     first: dict[str, tuple[str, str]] = {}
-    for name, part in zip(names, parts, strict=True):
+    for name, part, member in zip(names, parts, members, strict=True):
         for label in sorted(set(part.labels)):
             other, other_name = first.setdefault(usual_name(label), (label, name))
             if label == other:
                 continue
             pair = f"{other!r} ({other_name}) and {label!r} ({name})"
             if label.casefold() == other.casefold():
+                kept = {kept.casefold(): kept for kept, _ in first.values()}
+                pairs = {label: kept.get(label.casefold(), label) for label in sorted(set(part.labels))}
+                # Pairs name the classes as the table does, if nothing has renamed them.
+                renamed = member.classes_map is not None or member.map is not None
+                override = None if renamed else class_map_override(pairs, f"data.{name}.classes_map")
                 raise DataError(
-                    f"classes must differ in more than case, but got {pair}: set data.map=usual, or data.{name}."
-                    f"classes_map={{{label}: {other}}}"
+                    f"classes must differ in more than case, but got {pair}: set data.map=usual"
+                    + (f", or {override}" if override else "")
                 )
             logger.warning("%s stay two classes; data.map=usual joins them", pair)
 

@@ -2,7 +2,11 @@
 
 import logging
 import os
-from collections.abc import Sequence
+import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,17 +18,20 @@ from raysk.data.sources.base import (
     IMAGE_SUFFIXES,
     OF_TABLES,
     Collection,
+    number_of,
     register_source,
     required_path,
     value_or_blank,
 )
 from raysk.data.sources.files import FOREIGN_SUFFIXES, image_files, is_image, paths_of, posix_text, visible_folders
-from raysk.data.sources.parts import are_parts
+from raysk.data.sources.groups import kind_of, known_tie, telling_columns
+from raysk.data.sources.parts import PART_ROLES, are_parts
 from raysk.data.sources.settings import DataSettings
 from raysk.data.table_files import read_columns, strings_of
 from raysk.errors import ConfigError, DataError
 
 MANIFEST_MARK = b"raysk.a manifest"
+NO_GROUP = "none"
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +40,13 @@ logger = logging.getLogger(__name__)
 def read_csv(settings: DataSettings, cache: Path) -> Collection:
     """Reads a CSV (comma or semicolon) or Parquet table; relative image paths start from the table's folder.
 
-    Columns that the manifest does not need become attributes.
+    Columns that the manifest does not need become attributes. Columns of lesions and patients are groups, unless
+    data.group is set.
     """
     path = required_path(settings, "a table")
     if not path.is_file():
         raise DataError(f"data.path must be a table, but {path} is not a file: correct data.path")
-    # Codes such as "01" are names: the columns of the manifest must not be read as numbers.
-    group = settings.group or "group"
-    texts = {settings.image, settings.label, group, *group.split("+"), settings.role or "role"}
-    return collection_of(read_columns(path, texts), path.parent, path, settings)
+    return collection_of(read_columns(path, (), text_columns(settings)), path.parent, path, settings)
 
 
 @register_source("parquet", reads=OF_TABLES)
@@ -95,9 +100,10 @@ def class_folders(root: Path) -> tuple[list[str], list[str]]:
         images += paths
         labels += [folder.name] * len(paths)
     if foreign:
+        formats = ", ".join(sorted({path.suffix.lower() for path in foreign}))
         logger.warning(
-            "%s: left out %d images of formats that raysk does not read (%s), first %r: convert them to PNG",
-            root, len(foreign), ", ".join(sorted({path.suffix.lower() for path in foreign})), foreign[0].as_posix(),
+            "%s: left out %s of formats that raysk does not read (%s), first %r: convert them to PNG",
+            root, number_of(len(foreign), "image"), formats, foreign[0].as_posix(),
         )  # fmt: skip
     return images, labels
 
@@ -106,7 +112,19 @@ def warn_of_loose_images(root: Path) -> None:
     """Warns of images beside the folders of classes or parts, which belong to none of them."""
     loose = sorted(name for name in os.listdir(root) if is_image(name, IMAGE_SUFFIXES | FOREIGN_SUFFIXES))
     if loose:
-        logger.warning("%s: left out %d images outside the class folders, first %r", root, len(loose), loose[0])
+        logger.warning(
+            "%s: left out %s outside the class folders, first %r", root, number_of(len(loose), "image"), loose[0]
+        )
+
+
+def text_columns(settings: DataSettings) -> Callable[[str], bool]:
+    """Returns a function that tells by its name whether a column is read as text.
+
+    Codes such as "01" are names: the columns of the manifest must not be read as numbers.
+    """
+    group = settings.group or "group"
+    texts = {settings.image, settings.label, group, *group.split("+"), settings.role or "role"}
+    return lambda name: name in texts or (settings.group is None and kind_of(name) is not None)
 
 
 def collection_of(table: pa.Table, root: Path, path: Path, settings: DataSettings) -> Collection:
@@ -129,16 +147,12 @@ def collection_of(table: pa.Table, root: Path, path: Path, settings: DataSetting
             "fill it in or remove the rows"
         )
     labels = [value_or_blank(label) for label in strings_of(table, settings.label, "data.label", path)]
-    group_columns = _group_columns(table, settings)
-    groupings = {
-        column: [value_or_blank(group) for group in strings_of(table, column, "data.group", path)]
-        for column in group_columns
-    }
+    groupings = _groupings(table, labels, settings, path)
     role_column = _role_column(table, settings)
     roles = None
     if role_column is not None:
         roles = _roles(strings_of(table, role_column, "data.role", path), names, path)
-    used = {settings.image, settings.label, role_column, *(group_columns if len(group_columns) == 1 else ())}
+    used = {settings.image, settings.label, role_column, *(groupings if len(groupings) == 1 else ())}
     attributes: dict[str, Any] = {name: table.column(name) for name in table.column_names if name not in used}
     return Collection(
         origin=path.name,
@@ -160,10 +174,45 @@ def _check_image_paths(table: pa.Table, settings: DataSettings, path: Path) -> N
         )
 
 
-def _group_columns(table: pa.Table, settings: DataSettings) -> list[str]:
-    if settings.group is None:
-        return ["group"] if "group" in table.column_names else []
-    return [settings.group] if settings.group in table.column_names else settings.group.split("+")
+def _groupings(table: pa.Table, labels: Sequence[str], settings: DataSettings, path: Path) -> dict[str, list[str]]:
+    """Returns the columns of groups: those that data.group names, or "group", or those of lesions and patients."""
+    group = settings.group or "group"
+    if settings.group is None and group not in table.column_names:
+        return _recognised_groupings(table, labels, settings, path)
+    if group == NO_GROUP and group not in table.column_names:
+        return {}
+    names = [group] if group in table.column_names else group.split("+")
+    return {name: [value_or_blank(value) for value in strings_of(table, name, "data.group", path)] for name in names}
+
+
+def _recognised_groupings(
+    table: pa.Table, labels: Sequence[str], settings: DataSettings, path: Path
+) -> dict[str, list[str]]:
+    others = {settings.image, settings.label, settings.role or "role"}
+    columns = {}
+    for name in table.column_names:
+        if kind_of(name) is None or name in others:
+            continue
+        with suppress(DataError):  # a column of lists names no lesion
+            values = [known_tie(value) for value in strings_of(table, name, "data.group", path)]
+            if not _names_classes(values, labels):
+                columns[name] = values
+    taken, left_out = telling_columns(columns)
+    setting = f"data.{settings.name}.group" if settings.name else "data.group"
+    if taken:
+        logger.warning("%s: groups: %s (%s=none to refuse)", path.name, " + ".join(taken), setting)
+    for name in left_out:
+        override = shlex.quote(f"{setting}={'+'.join([*taken, name])}")
+        logger.warning(
+            "%s: %r is not taken for a column of groups, since only few groups would be left (%s to use it)",
+            path.name, name, override,
+        )  # fmt: skip
+    return {name: columns[name] for name in taken}
+
+
+def _names_classes(values: Sequence[str], labels: Sequence[str]) -> bool:
+    """Returns whether a column is the label in other words, as a column "lesion" of diagnoses is."""
+    return len(set(zip(values, labels, strict=True))) == len(set(values)) == len(set(labels))
 
 
 def _role_column(table: pa.Table, settings: DataSettings) -> str | None:
@@ -175,14 +224,23 @@ def _role_column(table: pa.Table, settings: DataSettings) -> str | None:
 
 def _roles(values: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
     roles = []
+    validation: Counter[str] = Counter()
     for row, value in enumerate(values):
-        role = "" if value_or_blank(value) == "train" else value_or_blank(value)
+        role = value_or_blank(value)
+        if PART_ROLES.get(role.casefold()) == "train":  # a validation part has this role too
+            if "train" not in role.casefold():
+                validation[role] += 1
+            role = ""
         if role not in ROLES:
             raise DataError(
-                f"a role must be 'test', 'train_only', 'train' or blank, but got {value!r} in row {row} "
+                f"a role must be 'test', 'train_only', 'train', 'val' or blank, but got {value!r} in row {row} "
                 f"({names[row]!r}) of {path.name}: correct it"
             )
         roles.append(role)
+    for name, count in validation.items():
+        logger.warning(
+            "%s: %s of role %r join the folds, which raysk divides", path.name, number_of(count, "row"), name
+        )
     return roles
 
 
@@ -192,5 +250,7 @@ def _collection_of_manifest(path: Path, settings: DataSettings) -> Collection:
         raise ConfigError(
             f"the images of {path} must be in {manifest.root}, but it is not a folder: prepare the dataset again"
         )
-    grouped = manifest.grouped or settings.group is not None
-    return collection_of(manifest.table if grouped else manifest.table.drop(["group"]), manifest.root, path, settings)
+    if not manifest.grouped and settings.group is None:
+        return collection_of(manifest.table.drop(["group"]), manifest.root, path, settings)
+    collection = collection_of(manifest.table, manifest.root, path, settings)
+    return replace(collection, grouped_by=manifest.grouped_by) if settings.group is None else collection

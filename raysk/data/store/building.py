@@ -20,11 +20,11 @@ from raysk.data.store.chunks import (
     read_chunk,
     remove_folder,
 )
-from raysk.data.store.image_store import BadImage, ImageStore, find_store, pixel_digest
+from raysk.data.store.image_store import BadImage, ImageStore, find_store, note_state, pixel_digest
 from raysk.data.store.shared_stores import publish
 from raysk.errors import ArtifactError, ConfigError, DataError, in_one_line
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -197,6 +197,7 @@ def _write_store(folder: Path, chunks: Sequence[Chunk], size: int) -> None:
         "bad": [asdict(image) for image in bad],
     }
     write_json(folder / "store.json", header)
+    note_state(folder)
 
 
 def _write_arrow(path: Path, collected: Path, rows: list[int], size: int) -> None:

@@ -4,6 +4,7 @@ A chunk is a run of rows. Decoding it writes one Arrow file for each size into a
 resumed build finds it.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from raysk.data.store.decoding import decode
 CHUNK_BYTES = 16 * 2**20
 MOST_IMAGES = 256
 LEAST_IMAGES = 16
+_DIGEST = b"raysk.digest"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,28 @@ def missing_chunks(chunks: Sequence[Chunk]) -> list[Chunk]:
     files.create_dir(root, recursive=True)
     # A power cut leaves an empty file if its content was not on disk yet.
     written = {info.base_name for info in files.get_file_info(fs.FileSelector(root)) if info.size}
-    return [chunk for chunk in chunks if not all(chunk.file(size) in written for size in chunk.sizes)]
+    complete = [chunk for chunk in chunks if all(chunk.file(size) in written for size in chunk.sizes)]
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        intact = {chunk.number for chunk, valid in zip(complete, pool.map(_is_intact, complete), strict=True) if valid}
+    return [chunk for chunk in chunks if chunk.number not in intact]
+
+
+def _is_intact(chunk: Chunk) -> bool:
+    """Returns whether the files of a chunk from an earlier build hold what was written."""
+    try:
+        tables = [read_chunk(chunk, size) for size in chunk.sizes]
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return all((table.schema.metadata or {}).get(_DIGEST) == _digest(table) for table in tables)
+
+
+def _digest(table: pa.Table) -> bytes:
+    """Returns the digest of the rows, reasons and pixels of a chunk."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in table.column_names:
+        for value in table.column(name):
+            digest.update(repr(value.as_py()).encode() if name != "pixels" else value.as_buffer() or b"-")
+    return digest.hexdigest().encode()
 
 
 def decode_chunk(chunk: Chunk) -> Chunk:
@@ -103,7 +126,7 @@ def decode_chunk(chunk: Chunk) -> Chunk:
     for place, size in enumerate(chunk.sizes):
         pixels = [None if isinstance(outcome, str) else outcome[place].tobytes() for outcome in decoded]
         table = pa.table({"row": rows, "reason": reasons, "pixels": pa.array(pixels, pa.binary(size * size * 3))})
-        _write_whole(chunk, chunk.file(size), table)
+        _write_whole(chunk, chunk.file(size), table.replace_schema_metadata({_DIGEST: _digest(table)}))
     return chunk
 
 

@@ -2,13 +2,14 @@
 
 import io
 import re
+import stat
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from raysk.data.decodable import UNREADABLE, check_decodable, upright
+from raysk.data.decodable import UNREADABLE, Depth, check_decodable, depth_of, in_eight_bits, upright
 from raysk.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -26,6 +27,9 @@ def decode(path: Path, sizes: list[int]) -> list[Pixels] | str:
         DataError: The file exists but cannot be read now. This is no property of the image and must not be stored.
     """
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
+            return "OSError: not a regular file"
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         return f"{type(error).__name__}: {error.strerror}"
@@ -44,13 +48,12 @@ def _decode(content: bytes, size: int) -> Pixels:
     with Image.open(io.BytesIO(content)) as image:
         check_decodable(image)
         image.draft("RGB", (size, size))  # lets the JPEG decoder skip unneeded detail
-        return _fit(upright(image), size)
+        depth = depth_of(image)
+        return _fit(upright(image), depth, size)
 
 
-def _fit(image: Image.Image, size: int) -> Pixels:
-    if image.mode.startswith("I;16"):  # 16 bits a pixel, which a plain conversion would clip to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("RGB")
+def _fit(image: Image.Image, depth: Depth, size: int) -> Pixels:
+    image = in_eight_bits(image, depth).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)

@@ -1,6 +1,7 @@
 """The image store: every image decoded once to one size, and memory-mapped by its readers."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raysk.artifacts import locked, read_json
+from raysk.artifacts import locked, read_json, write_json
 from raysk.data.store.decoding import Pixels
 from raysk.data.store.shared_stores import fetch
 from raysk.errors import ArtifactError
@@ -82,6 +83,18 @@ class ImageStore:
         """The images that could not be decoded."""
         return [BadImage(**image) for image in read_json(self.folder / "store.json")["bad"]]
 
+    def verify_if_changed(self) -> None:
+        """Verifies the pixels unless their file is as it was when they were last written or verified.
+
+        Raises:
+            ArtifactError: The pixels do not match the digest.
+        """
+        note = self.folder / "verified.json"
+        if not note.is_file() or read_json(note) != _state_of(self.folder):
+            self.verify()
+            with suppress(ArtifactError):  # A cache that is read-only is verified each time.
+                note_state(self.folder)
+
     def verify(self) -> None:
         """Reads every pixel, and checks them against the digest.
 
@@ -108,8 +121,23 @@ def find_store(key: str, cache: Path, shared: str | None = None) -> ImageStore |
     if not (folder / "store.json").is_file() and shared is not None:
         with locked(cache / f".copying-{key}"):
             if not (folder / "store.json").is_file():
-                fetch(folder, shared, lambda copy: ImageStore.open(copy).verify())
-    return ImageStore.open(folder) if (folder / "store.json").is_file() else None
+                fetch(folder, shared, lambda copy: ImageStore.open(copy).verify_if_changed())
+    if not (folder / "store.json").is_file():
+        return None
+    store = ImageStore.open(folder)
+    store.verify_if_changed()
+    return store
+
+
+def note_state(folder: Path) -> None:
+    """Notes that the pixels of a store are correct in the present state of their file."""
+    write_json(folder / "verified.json", _state_of(folder))
+
+
+def _state_of(folder: Path) -> dict[str, int]:
+    # Any write changes the time of the inode, also one that restores the modification time.
+    status = (folder / "images.arrow").stat()
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns, "changed_ns": status.st_ctime_ns}
 
 
 def pixel_digest(size: int) -> "hashlib.blake2b":

@@ -203,3 +203,25 @@ def test_roles_of_a_manifest_are_parts(tmp_path: Path) -> None:
     entries = entries_of(manifest)
     assert entries.part_names == ["train_only", "folds", "test"] and entries.folded
     assert entries.attributes == {"age": [1, 2, 3, None]} and entries.paths[0] == tmp_path / "a"
+
+
+def test_columns_of_one_kind_have_one_name_in_all_lists(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("image,Lesion-ID,Patient,patient_id\na,l1,x,1.0\nb,l1,y,\n")
+    (tmp_path / "test.csv").write_text("image,lesion,patient_id\nc,l1,1\nd,Unknown,2\n")
+    ties = read_split({part: tmp_path / f"{part}.csv" for part in ("train", "test")}).ties
+    assert ties["Lesion-ID"] == ["l1", "l1", "l1", ""] and set(ties) == {"Lesion-ID", "Patient", "patient_id"}
+    assert ties["patient_id"] == ["1", "", "1", "2"], "pandas writes 1.0 beside unknown values"
+
+
+def test_columns_that_identify_nothing_are_attributes(tmp_path: Path) -> None:
+    for part, first in {"train": 0, "test": 40}.items():
+        rows = [f"{row},p{row // 4},{row % 4},ISIC,{row},one" for row in range(first, first + 40)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(["image,patient_id,lesion_no,study,case,lesion", *rows]))
+    entries = read_split({part: tmp_path / f"{part}.csv" for part in ("train", "test")})
+    assert set(entries.ties) == {"patient_id"}
+    assert set(entries.attributes) == {"lesion_no", "study", "case", "lesion"}
+
+
+def test_a_lesion_that_all_rows_of_a_small_split_show_is_a_lesion(tmp_path: Path) -> None:
+    entries = split_of(tmp_path, "image,lesion_id\na,l1\n", "image,lesion_id\nb,l1\n")
+    assert entries.ties == {"lesion_id": ["l1", "l1"]}

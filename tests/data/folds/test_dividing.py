@@ -33,6 +33,22 @@ def counts_of(manifest: Manifest, fold: np.ndarray, part: int) -> np.ndarray:
     return np.bincount(manifest.labels[fold == part], minlength=len(manifest.class_names))
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), repeats=st.sampled_from([1, 2]), grouped=st.booleans())
+def test_the_order_of_the_rows_does_not_change_the_folds(seed: int, repeats: int, grouped: bool) -> None:
+    manifest = lesions(seed % 7)
+    order = np.random.default_rng(seed).permutation(len(manifest))
+    shuffled = manifest.table.take(order)
+    columns = [shuffled.column(name).to_pylist() for name in ("image", "label", "group")]
+    other = make_manifest(columns[0], columns[1], groups=columns[2] if grouped else None, root=Path())
+    if not grouped:
+        images, labels = (manifest.table.column(name).to_pylist() for name in ("image", "label"))
+        manifest = make_manifest(images, labels, root=Path())
+    division = FoldSettings(repeats=repeats, seed=seed)
+    first, second = make_folds(manifest, division), make_folds(other, division)
+    np.testing.assert_array_equal(second.divisions, first.divisions[:, order])
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6),

@@ -86,7 +86,7 @@ def test_the_scored_duplicate_is_kept_and_no_row_of_its_lesion_only_trains(tmp_p
     kept = {image for part in parts for image in part.images}
     assert kept == {"ISIC_0000001", "ISIC_0000002", "ISIC_0000005"}
     name = "b" if first else "a"
-    assert f"{name}: left out 1 pictures that another collection also has" in caplog.text
+    assert f"{name}: left out 1 picture that another collection also has" in caplog.text
     assert f"{name}: left out 2 train_only pictures of groups that another collection has" in caplog.text
 
 

@@ -48,6 +48,20 @@ def test_links_and_the_path_of_the_table_are_accepted(ham, load, tmp_path, write
     assert load("ham10000", other / "ham10000_metadata.CSV").digest == manifest.digest
 
 
+def test_the_quoted_tab_separated_table_of_dataverse_is_read(ham, load):
+    expected = load("ham10000", ham)
+    lines = (ham / "HAM10000_metadata.csv").read_text().splitlines()
+    rows = [[*line.split(","), "source" if number else "dataset"] for number, line in enumerate(lines[1:], 1)]
+    quoted = ["\t".join(v if place == 4 else f'"{v}"' for place, v in enumerate(row)) for row in rows]
+    header = "\t".join([*HEADER.split(","), "dataset"])
+    (ham / "HAM10000_metadata.tab").write_text("\n".join([header, *quoted]) + "\n")
+    (ham / "HAM10000_metadata.csv").unlink()
+    manifest = load("ham10000", ham)
+    for column in ("image", "label", "group"):
+        assert manifest.table.column(column).to_pylist() == expected.table.column(column).to_pylist()
+    assert manifest.table.column("age").to_pylist() == [50, None, 50]
+
+
 def test_copies_are_accepted_and_different_images_of_one_name_refused(ham, load):
     (ham / "ham10000_images_part_1").mkdir()
     copy = ham / "ham10000_images_part_1" / "ISIC_1.jpg"
@@ -64,7 +78,7 @@ def test_a_missing_image_is_refused_or_left_out(ham, load, caplog):
         load("ham10000", ham)
     with caplog.at_level(logging.WARNING):
         assert len(load("ham10000", ham, on_error="skip")) == 2
-    assert "left out 1 rows" in caplog.text
+    assert "left out 1 row without" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_images_outside_parts_give_a_warning_and_other_folders_are_refused(tmp_p
     (tmp_path / "notes").mkdir()  # holds no images
     roles = roles_by_image(load("hf", tmp_path))
     assert roles == {name: "test" if name.startswith("Test") else "" for name in names}
-    assert "left out 1 images outside the class folders, first 'loose.jpg'" in caplog.text
+    assert "left out 1 image outside the class folders, first 'loose.jpg'" in caplog.text
     write_images(tmp_path, ["extra/nv/1.jpg"])
     with pytest.raises(
         DataError, match=r"'extra' has neither: rename it to train_extra or test_extra, or move it away"

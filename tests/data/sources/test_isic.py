@@ -1,5 +1,6 @@
 import pytest
 
+from raysk.data.sources import DataSettings, load_manifest
 from raysk.errors import DataError
 
 ONE_HOT_2018 = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
@@ -120,3 +121,99 @@ def test_2020_is_grouped_by_patient_and_joined_by_lesion(tmp_path, load, write_i
     write_table(root / "train.csv", header, *lines[:3], "ISIC_3,IP_4,male,45.0,torso,nevus,benign,1")
     with pytest.raises(DataError, match=r"row 3 of train.csv has malignant and benign"):
         load("isic2020", root)
+
+
+@pytest.fixture
+def isic2018_test(tmp_path, write_images, write_table):
+    """The test part in the layout of the archive: each zip file unpacks into its own folder."""
+    root = tmp_path / "isic2018"
+    write_images(root / "ISIC2018_Task3_Test_Input", ["ISIC_7.jpg", "ISIC_8.jpg"])
+    write_table(root / "ISIC2018_Task3_Test_GroundTruth" / "ISIC2018_Task3_Test_GroundTruth.csv", ONE_HOT_2018,
+                "ISIC_7,0.0,1.0,0.0,0.0,0.0,0.0,0.0", "ISIC_8,1.0,0.0,0.0,0.0,0.0,0.0,0.0")  # fmt: skip
+    return root
+
+
+def test_2018_reads_the_test_part_from_its_folder_or_table(isic2018_test, load):
+    manifest = load("isic2018", isic2018_test)
+    assert manifest.table.column("label").to_pylist() == ["NV", "MEL"] and not manifest.grouped
+    table = isic2018_test / "ISIC2018_Task3_Test_GroundTruth" / "ISIC2018_Task3_Test_GroundTruth.csv"
+    assert load("isic2018", table).digest == manifest.digest
+
+
+def test_2018_beside_its_test_part_is_one_dataset(isic2018, isic2018_test, load):
+    assert load("isic2018", isic2018).table.column("label").to_pylist() == ["NV", "AKIEC", "NV"]
+    table = isic2018_test / "ISIC2018_Task3_Test_GroundTruth" / "ISIC2018_Task3_Test_GroundTruth.csv"
+    members = [
+        {"name": "isic2018", "source": "isic2018", "path": str(isic2018)},
+        {"name": "test", "source": "isic2018", "path": str(table), "role": "test"},
+    ]
+    manifest = load_manifest(
+        DataSettings.from_plain({"source": "several", "collections": members}), isic2018.parent / "cache"
+    )
+    assert manifest.table.column("label").to_pylist() == ["NV", "AKIEC", "NV", "NV", "MEL"]
+    assert manifest.roles == ["", "", "", "test", "test"]
+
+
+def test_2018_reads_the_test_part_of_dataverse_with_lesions(tmp_path, load, write_images):
+    write_images(tmp_path / "ISIC2018_Task3_Test_Images", ["ISIC_7.jpg", "ISIC_8.jpg"])
+    lines = [
+        "lesion_id\timage_id\tdx\tdx_type\tage\tsex\tlocalization\tdataset",
+        '"HAMTEST_1"\t"ISIC_7"\t"nv"\t"histo"\t50.0\t"male"\t"back"\t"x"',
+        '"HAMTEST_1"\t"ISIC_8"\t"mel"\t"histo"\t\t"male"\t"back"\t"x"',
+    ]
+    (tmp_path / "ISIC2018_Task3_Test_GroundTruth.tab").write_text("\n".join(lines))
+    manifest = load("isic2018", tmp_path)
+    assert manifest.table.column("label").to_pylist() == ["NV", "MEL"] and manifest.groups.tolist() == [0, 0]
+
+
+@pytest.fixture
+def isic2019_test(tmp_path, write_images, write_table):
+    root = tmp_path / "isic2019"
+    write_images(root / "ISIC_2019_Test_Input", ["ISIC_1.jpg", "ISIC_2.jpg", "ISIC_3.jpg"])
+    write_table(root / "ISIC_2019_Test_GroundTruth.csv", f"{ONE_HOT_2019},score_weight,validation_weight",
+                "ISIC_1,1,0,0,0,0,0,0,0,0,1,0", "ISIC_2,0,0,0,0,0,0,0,0,1,0,0",
+                "ISIC_3,0,1,0,0,0,0,0,0,0,1,0")  # fmt: skip
+    write_table(root / "ISIC_2019_Test_Metadata.csv", "image,age_approx,anatom_site_general,sex",
+                "ISIC_3,30.0,,female", "ISIC_1,55.0,anterior torso,female", "ISIC_2,,,male")  # fmt: skip
+    write_table(root / "ISIC_2019_Training_Metadata.csv", "image,lesion_id", "ISIC_9,BCN_1")
+    return root
+
+
+def test_2019_leaves_out_unknown_test_rows_and_counts_them(isic2019_test, load, caplog):
+    manifest = load("isic2019", isic2019_test)
+    assert manifest.table.column("label").to_pylist() == ["MEL", "NV"] and not manifest.grouped
+    assert manifest.table.column("age_approx").to_pylist() == [55, 30]
+    assert "ISIC_2019_Test_GroundTruth.csv: left out 1 row of class UNK, which no training image has" in caplog.text
+
+
+def test_2019_keeps_unknown_rows_that_the_settings_name(isic2019_test, load):
+    kept = load("isic2019", isic2019_test, classes_map={"UNK": "other", "MEL": "mel", "NV": "nv"})
+    assert kept.table.column("label").to_pylist() == ["mel", "other", "nv"]
+    kept = load("isic2019", isic2019_test, classes=["MEL", "NV", "UNK"])
+    assert kept.table.column("label").to_pylist() == ["MEL", "UNK", "NV"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".jpg"])
+def test_2020_joins_the_groups_of_the_published_duplicates(tmp_path, load, write_images, write_table, caplog, suffix):
+    root = tmp_path / "isic2020"
+    write_images(root / "train", [f"ISIC_{number}.jpg" for number in range(6)])
+    patients = ["IP_2", "IP_1", "IP_2", "", "", "IP_5"]
+    write_table(root / "train.csv", "image_name,patient_id,target",
+                *(f"ISIC_{number},{patient},{number % 2}" for number, patient in enumerate(patients)))  # fmt: skip
+    pairs = [("ISIC_1", "ISIC_2"), ("ISIC_3", "ISIC_4"), ("ISIC_5", "ISIC_99")]
+    write_table(root / "ISIC_2020_Training_Duplicates.csv", "image_name_1,image_name_2",
+                *(f"{name}{suffix},{other}{suffix}" for name, other in pairs))  # fmt: skip
+    for settings in ({}, {"group_by": "patient"}):
+        manifest = load("isic2020", root, **settings)
+        assert manifest.groups.tolist() == [0, 0, 0, 1, 1, 2]
+        assert manifest.table.column("group").to_pylist()[0] == "IP_1"
+        assert manifest.table.column("patient_id").to_pylist()[0] == "IP_2"
+    assert "ISIC_2020_Training_Duplicates.csv: joined the groups of 2 pairs of duplicates" in caplog.text
+
+
+def test_2020_chains_of_duplicates_are_one_group_without_patients(tmp_path, load, write_images, write_table):
+    write_images(tmp_path / "train", [f"ISIC_{number}.jpg" for number in range(5)])
+    write_table(tmp_path / "train.csv", "image_name,target", *(f"ISIC_{number},{number % 2}" for number in range(5)))
+    write_table(tmp_path / "ISIC_2020_Training_Duplicates.csv", "image_name_1,image_name_2", "ISIC_3,ISIC_2",
+                "ISIC_1,ISIC_2", "ISIC_2,ISIC_2")  # fmt: skip
+    assert load("isic2020", tmp_path).groups.tolist() == [0, 1, 1, 1, 2]

@@ -86,3 +86,34 @@ def test_an_hdf5_file_that_is_damaged_inside_is_refused(packed, load, tmp_path, 
     with pytest.raises(DataError, match=r"ISIC_2 in .*train-image.hdf5 must be an image, but .*: fetch the file again"):
         load("isic2024", packed)
     assert not list((tmp_path / "cache").glob("*"))
+
+
+@pytest.fixture
+def archive(tmp_path, write_images, write_table):
+    """The layout of the ISIC archive."""
+    root = tmp_path / "archive"
+    images = root / "ISIC_2024_Training_Input"
+    write_images(images, ["ISIC_1.jpg", "ISIC_2.jpg", "ISIC_3.jpg"])
+    write_table(root / "ISIC_2024_Training_GroundTruth.csv", "isic_id,malignant", "ISIC_1,0.0", "ISIC_2,1.0",
+                "ISIC_3,0.0")  # fmt: skip
+    write_table(images / "metadata.csv", "isic_id,patient_id,age_approx", "ISIC_3,IP_1,60", "ISIC_2,IP_2,",
+                "ISIC_1,IP_1,60")  # fmt: skip
+    return root
+
+
+def test_the_layout_of_the_archive_is_read_with_patients_and_lesions(archive, load, write_table):
+    manifest = load("isic2024", archive)
+    assert manifest.table.column("label").to_pylist() == ["benign", "malignant", "benign"]
+    assert manifest.table.column("image")[0].as_py() == "ISIC_2024_Training_Input/ISIC_1.jpg"
+    assert manifest.table.column("group").to_pylist() == ["IP_1", "IP_2", "IP_1"]
+    assert "malignant" not in manifest.attributes and "age_approx" in manifest.attributes
+    write_table(archive / "ISIC_2024_Training_Supplement.csv", "isic_id,lesion_id,iddx_1", "ISIC_2,IL_9,Malignant",
+                "ISIC_3,IL_9,Benign", "ISIC_1,,Benign")  # fmt: skip
+    assert load("isic2024", archive).groups.tolist() == [0, 0, 0]
+    assert load("isic2024", archive, group_by="lesion").groups.tolist() == [0, 1, 1]
+
+
+def test_the_layout_of_the_archive_without_patients_is_warned_of(archive, load, caplog):
+    (archive / "ISIC_2024_Training_Input" / "metadata.csv").unlink()
+    assert not load("isic2024", archive).grouped
+    assert "found no metadata.csv with the patients, so folds may divide them" in caplog.text

@@ -86,3 +86,45 @@ def test_a_group_of_too_many_rows_gives_a_warning(tmp_path, load, write_table, c
     load("csv", write_table(tmp_path / "t.csv", "image,label,group", *lines[:100]))
     message = f"t.csv: one group, 'unknown', holds {num_rows} of 100 rows, which no fold cuts: leave 'group' blank"
     assert (message in caplog.text) == warned
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label": "image"}, "data.label must be another column than data.image, but both are 'image': correct one"),
+        ({"image": "label"}, "data.label must be another column than data.image, but both are 'label'"),
+        ({"group": "label"}, "data.group must be another column than data.label, but both are 'label'"),
+        ({"group": "image"}, "data.group must be another column than data.image"),
+        ({"group": "lesion_id+label"}, "data.group must be another column than data.label"),
+    ],
+)
+def test_a_column_with_two_meanings_is_refused(table, load, tmp_path, settings, message):
+    for source in ("csv", "hf"):
+        with pytest.raises(ConfigError, match=message):
+            load(source, table if source == "csv" else table.parent, **settings)
+    members = [{"source": "csv", "name": name, "path": str(table), **settings} for name in ("a", "b")]
+    plain = {"source": "several", "collections": members}
+    with pytest.raises(ConfigError, match=message.replace("data.", "data.a.")):
+        load_manifest(DataSettings.from_plain(plain), tmp_path / "cache")
+
+
+def test_recognised_groups_of_several_collections_name_their_setting(tmp_path, write_images, write_table, caplog):
+    for name in ("a", "b"):
+        write_images(tmp_path / name, [f"{name}{row}.png" for row in range(4)])
+        lines = [f"{name}{row}.png,{'xy'[row % 2]},{row // 2}" for row in range(4)]
+        write_table(tmp_path / name / "t.csv", "image,label,lesion_id" if name == "a" else "image,label,age", *lines)
+    members = [{"source": "csv", "name": name, "path": str(tmp_path / name / "t.csv")} for name in ("a", "b")]
+    plain = {"source": "several", "collections": members}
+    manifest = load_manifest(DataSettings.from_plain(plain), tmp_path / "cache")
+    assert "t.csv: groups: lesion_id (data.a.group=none to refuse)" in caplog.text
+    assert manifest.groups.tolist() == [0, 0, 1, 1, 2, 3, 4, 5]
+    assert manifest.grouped_by == {"a/t.csv": ("lesion_id",), "b/t.csv": ()}
+
+
+def test_one_row_is_a_row(tmp_path, write_images, write_table, load, caplog):
+    write_images(tmp_path, ["1.png", "2.png", "3.png"])
+    table = write_table(tmp_path / "t.csv", "image,label,group", "1.png,a,x", "2.png,b,", "3.png,c,x", "4.png,a,x")
+    load("csv", table, on_error="skip", classes_map={"a": "a", "b": "b"})
+    for words in ("left out 1 row of classes that data.classes_map leaves out: c 1", "left out 1 row without an image",
+                  "1 row without a value of 'group'; each is its own group"):  # fmt: skip
+        assert words in caplog.text

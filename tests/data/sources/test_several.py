@@ -58,7 +58,7 @@ def test_a_class_map_renames_classes_and_leaves_out_the_others(places, caplog):
         manifest = both(places, isic={"classes_map": {"NV": "nv", "AK": "akiec"}})
     assert manifest.table.column("label").to_pylist() == ["nv", "nv", "mel", "akiec", "nv", "akiec"]
     message = (
-        "isic/ISIC_2019_Training_GroundTruth.csv: left out 2 rows of classes that data.classes_map lacks: MEL 1, SCC 1"
+        "isic/ISIC_2019_Training_GroundTruth.csv: left out 2 rows of classes that data.classes_map leaves out: MEL 1"
     )
     assert message in caplog.text
     manifest = both(places, isic={"classes_map": {"SCC": "akiec"}, "map": "usual"})
@@ -93,9 +93,10 @@ def test_a_written_manifest_is_a_source(places, load, tmp_path):
 
 def test_classes_that_differ_only_in_case_are_refused_and_synonyms_give_a_warning(places, caplog):
     with pytest.raises(
-        DataError, match=r"got 'mel' \(ham\) and 'MEL' \(isic\): set data.map=usual, or data.isic.classes"
-    ):
+        DataError, match=r"got 'mel' \(ham\) and 'MEL' \(isic\): set data.map=usual, or 'data.isic.classes_map={"
+    ) as refused:
         both(places)
+    assert str(refused.value).endswith("classes_map={AK: AK, MEL: mel, NV: nv, SCC: SCC}'")
     with caplog.at_level(logging.WARNING):
         manifest = both(places, isic={"classes_map": {"NV": "nv", "MEL": "mel", "AK": "ak", "SCC": "scc"}})
     assert "'akiec' (ham) and 'ak' (isic) stay two classes" in caplog.text and "ak" in manifest.class_names

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.errors import DataError
@@ -142,7 +143,7 @@ def test_images_left_out_of_class_folders_give_a_warning(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert len(load_manifest(DataSettings(source="folder", path=str(tmp_path)), tmp_path)) == 2
-    assert "left out 1 images outside the class folders, first 'loose.png'" in caplog.text
+    assert "left out 1 image outside the class folders, first 'loose.png'" in caplog.text
     assert "left out 3 images of formats that raysk does not read (.gif, .heic, .jfif), first 'mel/z" in caplog.text
 
 
@@ -186,9 +187,100 @@ def test_rows_of_one_file_are_refused_however_it_is_spelt(tmp_path: Path, second
 
 
 def test_a_written_manifest_accepts_other_columns(tmp_path: Path) -> None:
-    text = "image,label,role,lesion\n1.png,a,test,x\n2.png,b,,x\n3.png,a,,y\n"
+    text = "image,label,role,series\n1.png,a,test,x\n2.png,b,,x\n3.png,a,,y\n"
     load_manifest(write(tmp_path, text, "1.png", "2.png", "3.png"), tmp_path).write(tmp_path / "m.parquet")
     plain = {"source": "parquet", "path": str(tmp_path / "m.parquet")}
     assert not load_manifest(DataSettings.from_plain(plain), tmp_path).grouped
-    other = load_manifest(DataSettings.from_plain(plain | {"group": "lesion", "role": "train_only"}), tmp_path)
+    other = load_manifest(DataSettings.from_plain(plain | {"group": "series", "role": "train_only"}), tmp_path)
     assert other.groups.tolist() == [0, 0, 1] and other.roles == ["train_only"] * 3
+
+
+LESIONS = "image,label,lesion_id,Patient-No\n1.png,a,01,p\n2.png,b,1,p\n3.png,a,1,\n4.png,b,none,None\n"
+
+
+def of_lesions(folder: Path, text: str = LESIONS) -> dict[str, object]:
+    return write(folder, text, *[f"{number}.png" for number in range(1, 5)]).to_plain()
+
+
+def test_columns_of_lesions_and_patients_are_groups(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = of_lesions(tmp_path)
+    manifest = load_manifest(DataSettings.from_plain(plain), tmp_path)
+    assert manifest.groups.tolist() == [0, 0, 0, 1] and manifest.grouped_by == {"t.csv": ("lesion_id", "Patient-No")}
+    assert "t.csv: groups: lesion_id + Patient-No (data.group=none to refuse)" in caplog.text
+    caplog.clear()
+    assert not load_manifest(DataSettings.from_plain(plain | {"group": "none"}), tmp_path).grouped
+    assert "groups:" not in caplog.text
+    of_lesions(tmp_path, LESIONS.replace("none,None", ","))
+    named = load_manifest(DataSettings.from_plain(plain | {"group": "lesion_id+Patient-No"}), tmp_path)
+    assert named.digest == manifest.digest and "groups:" not in caplog.text
+
+
+def test_one_recognised_column_gives_the_groups_that_naming_it_gives(tmp_path: Path) -> None:
+    plain = of_lesions(tmp_path, "image,label,CaseID\n1.png,a,01\n2.png,b,1\n3.png,a,01\n4.png,b,\n")
+    manifest = load_manifest(DataSettings.from_plain(plain), tmp_path)
+    assert manifest.table.column("group").to_pylist() == ["01", "1", "01", "4.png"]
+    assert manifest.digest == load_manifest(DataSettings.from_plain(plain | {"group": "CaseID"}), tmp_path).digest
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "settings"),
+    [
+        ("lesion_id", "abcd", {}),
+        ("lesion_id", ["x"] * 4, {}),
+        ("lesion_id", [""] * 4, {}),
+        ("lesion_type", "aabb", {}),
+        ("lesion", "aabb", {"label": "lesion"}),
+        ("lesion", ["nv", "mel", "nv", "mel"], {}),
+        ("patient", ["test", "", "train", "test"], {"role": "patient"}),
+    ],
+)
+def test_other_columns_are_not_taken_for_groups(
+    tmp_path: Path, header: str, values: list[str], settings: dict[str, str]
+) -> None:
+    lines = [f"{row + 1}.png,{'ab'[row % 2]},{value}" for row, value in enumerate(values)]
+    plain = of_lesions(tmp_path, "\n".join([f"image,label,{header}", *lines]))
+    assert not load_manifest(DataSettings.from_plain(plain | settings), tmp_path).grouped
+
+
+def test_a_column_named_group_comes_before_lesions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = of_lesions(tmp_path, LESIONS.replace("Patient-No", "group"))
+    manifest = load_manifest(DataSettings.from_plain(plain), tmp_path)
+    assert manifest.grouped_by == {"t.csv": ("group",)} and "groups:" not in caplog.text
+    refused = load_manifest(DataSettings.from_plain(plain | {"group": "none"}), tmp_path)
+    assert not refused.grouped and "source_group" in refused.attributes
+
+
+def test_a_column_of_lists_is_no_column_of_groups(tmp_path: Path) -> None:
+    plain = of_lesions(tmp_path)
+    table = pa.table({"image": ["1.png", "2.png"], "label": ["a", "b"], "lesions_id": [1, 2], "lesion": [["x"], ["x"]]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert not load_manifest(DataSettings.from_plain(plain | {"path": str(tmp_path / "t.parquet")}), tmp_path).grouped
+
+
+def test_a_column_left_out_of_the_groups_gives_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [f"{row}.png,{'ab'[row % 2]},p{row // 3},{row % 3}" for row in range(60)]
+    for row in range(60):
+        (tmp_path / f"{row}.png").touch()
+    plain = write(tmp_path, "\n".join(["image,label,patient_id,lesion_no", *rows])).to_plain()
+    manifest = load_manifest(DataSettings.from_plain(plain), tmp_path)
+    assert manifest.grouped_by == {"t.csv": ("patient_id",)} and len(set(manifest.groups.tolist())) == 20
+    message = "'lesion_no' is not taken for a column of groups, since only few groups would be left (data.group=patient"
+    assert message in caplog.text
+
+
+def test_a_written_manifest_keeps_the_names_of_its_group_columns(tmp_path: Path) -> None:
+    load_manifest(DataSettings.from_plain(of_lesions(tmp_path)), tmp_path).write(tmp_path / "m.parquet")
+    again = load_manifest(DataSettings(source="parquet", path=str(tmp_path / "m.parquet")), tmp_path)
+    assert again.groups.tolist() == [0, 0, 0, 1] and again.grouped_by == {"t.csv": ("lesion_id", "Patient-No")}
+
+
+def test_rows_of_a_validation_part_join_the_folds_and_are_counted(tmp_path, caplog):
+    for number in range(5):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    roles = ["train", "val", "val", "Validation", "test"]
+    lines = [f"{number}.png,{'ab'[number % 2]},{role}" for number, role in enumerate(roles)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,label,role", *lines]))
+    manifest = load_manifest(DataSettings(source="csv", path=str(tmp_path / "t.csv")), tmp_path)
+    assert manifest.roles == ["", "", "", "", "test"]
+    assert "t.csv: 2 rows of role 'val' join the folds, which raysk divides" in caplog.text
+    assert "t.csv: 1 row of role 'Validation' join" in caplog.text

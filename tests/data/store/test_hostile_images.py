@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,23 @@ def test_links_are_followed_and_broken_links_count_as_missing(tmp_path: Path) ->
     scan = scan_files([tmp_path / f"{name}.png" for name in ("plain", "link", "broken", "round", "pipe")])
     assert scan.digests[0] == scan.digests[1] != ""
     assert scan.reasons == ["", "", *["there is no such file"] * 3]
+
+
+def test_a_pipe_is_refused_by_name_and_not_waited_for(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "plain.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    manifest = make_manifest(["pipe.png", "plain.png"], ["a", "b"], root=tmp_path)
+    reasons: list[str] = []
+
+    def build() -> None:
+        with pytest.raises(DataError, match=r"1 of 2 are not: .*pipe\.png.*not a regular file") as caught:
+            build_store(manifest, SIDE, tmp_path / "cache")
+        reasons.append(str(caught.value))
+
+    thread = threading.Thread(target=build, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert reasons, "the pipe was waited for"
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,7 +16,7 @@ from raysk.data.manifest import Manifest, make_manifest
 from raysk.data.store import chunks
 from raysk.data.store.building import build_store, build_stores
 from raysk.data.store.chunks import Chunk, decode_chunk, in_threads
-from raysk.data.store.image_store import ImageStore
+from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError, DataError
 
 
@@ -119,6 +119,56 @@ def test_a_chunk_that_a_power_cut_left_empty_is_decoded_again(many: Manifest, tm
     store, _ = build_store(many, 16, tmp_path / "cache", spread=rest)
     assert rest.numbers == [0, 2]
     assert store.digest == build_store(many, 16, tmp_path / "other")[0].digest
+
+
+def test_a_chunk_with_a_wrong_byte_is_decoded_again(many: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_store(many, 16, tmp_path / "cache", spread=Spy(most=2))
+    (first, _) = sorted((tmp_path / "cache").glob("building-*/*.arrow"))
+    change_byte(first, first.stat().st_size // 2)
+    rest = Spy()
+    store, _ = build_store(many, 16, tmp_path / "cache", spread=rest)
+    assert rest.numbers == [0, 2]
+    assert store.digest == build_store(many, 16, tmp_path / "other")[0].digest
+
+
+def change_byte(path: Path, place: int) -> None:
+    """Changes one byte of a file, and restores its modification time."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(place)
+        (byte,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_wrong_byte_in_a_store_is_refused_by_every_reader(pictures: Manifest, tmp_path: Path) -> None:
+    store, _ = build_store(pictures, 16, tmp_path / "cache")
+    place = (store.folder / "images.arrow").read_bytes().index(noise(3).tobytes()) + 100
+    change_byte(store.folder / "images.arrow", place)
+    with pytest.raises(ArtifactError, match=r"must have the pixels .* remove the folder"):
+        build_store(pictures, 16, tmp_path / "cache")
+    with pytest.raises(ArtifactError, match="must have the pixels"):
+        find_store(store.key, tmp_path / "cache")
+
+
+def test_a_store_is_read_again_only_when_its_file_has_changed(
+    pictures: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = build_store(pictures, 16, tmp_path / "cache")
+    verified: list[Path] = []
+    usual = ImageStore.verify
+    monkeypatch.setattr(ImageStore, "verify", lambda self: (verified.append(self.folder), usual(self))[1])
+    build_store(pictures, 16, tmp_path / "cache")
+    assert verified == []
+    (store.folder / "images.arrow").touch()
+    for _ in range(2):
+        build_store(pictures, 16, tmp_path / "cache")
+    assert verified == [store.folder], "the check is noted"
+    (store.folder / "verified.json").unlink()  # as in a store that an earlier version wrote
+    build_store(pictures, 16, tmp_path / "cache")
+    assert verified == [store.folder] * 2
 
 
 def test_a_store_without_its_header_is_built_again(pictures: Manifest, tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""The end of a command: the best rows in a table that fits the window, the verdict, and the files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from string import Template
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from raysk.evaluation.formats import formats
+from raysk.evaluation.grids import Style, headline_part, score_cell
+from raysk.evaluation.leaderboard import Leaderboard, Row
+
+# Facts of a study that the verdict quotes.
+BEST_SINGLE = "best single recipe on the held-out folds"
+CROSS_FITTED = "macro-F1 of that choice, cross-fitted"
+
+# The most rows of the table; the files have all rows.
+MOST_ROWS = 10
+# Columns are left out before names are wrapped to less than this.
+LEAST_NAME = 16
+_GAP = 2
+
+
+def _escape(text: str) -> str:
+    return escape(" ".join(text.split()))
+
+
+STYLE = Style(_escape, Template("[bold]$x[/bold]"), Template(" [$low, $high]"), Template(" ± $sd"), "–")
+_BARE = replace(STYLE, interval=Template(""), spread=Template(""))
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column: its heading, which may have two lines, and its cells in markup."""
+
+    heading: str
+    cells: list[str]
+    is_number: bool = True
+
+    @property
+    def width(self) -> int:
+        lines = [Text(line) for line in self.heading.split("\n")] + [Text.from_markup(cell) for cell in self.cells]
+        return max(line.cell_len for line in lines)
+
+
+def show_summary(leaderboard: Leaderboard, where: str, console: Console) -> None:
+    """Prints the best rows, the verdict, and where the files are.
+
+    Args:
+        leaderboard: The leaderboard.
+        where: The run directory, or the address of its copy.
+        console: Where to print; the table is at most as wide.
+    """
+    rows, num_rows = leaderboard.rows[:MOST_ROWS], len(leaderboard.rows)
+    plural = f"{num_rows} row{'s' * (num_rows != 1)}"
+    which = f"the {len(rows)} best of {plural}" if len(rows) < num_rows else plural
+    part = "the locked test part" if headline_part(leaderboard) == "test" else "the held-out folds"
+    console.print()
+    console.print(Text(f"Leaderboard: {which}, by macro-F1 on {part}"), soft_wrap=False)
+    if rows:
+        console.print(_table(leaderboard, rows, console.width), soft_wrap=False)
+    console.print()
+    for sentence in _verdict(leaderboard):
+        console.print(Text(sentence), soft_wrap=False)
+    others = ", ".join(f".{name}" for name in formats if name != "md")
+    console.print(f"Files: {where}/leaderboard.md, {others}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), show_edge=False, pad_edge=False)
+    columns = _fitting(leaderboard, rows, width)
+    for column in columns:
+        if column.is_number:
+            table.add_column(column.heading, justify="right", no_wrap=True)
+        else:
+            table.add_column(column.heading, overflow="fold")
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*cells)
+    return table
+
+
+def _fitting(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> list[_Column]:
+    """Returns as many columns as fit; without room, balanced accuracy, kind and the scores out of fold are left out."""
+    part = headline_part(leaderboard)
+
+    def scores(heading: str, column: str, style: Style) -> _Column:
+        return _Column(heading, [score_cell(leaderboard, row, column, style) for row in rows])
+
+    place = _Column("", [str(place) for place in range(1, len(rows) + 1)])
+    name = _Column("name", [STYLE.escape(row.name) for row in rows], is_number=False)
+    kind = _Column("kind", [row.kind for row in rows], is_number=False)
+    whole, bare = (scores("macro-F1", f"{part}_macro_f1", style) for style in (STYLE, _BARE))
+    balanced = scores("balanced\naccuracy", f"{part}_balanced_accuracy", _BARE)
+    folds = [scores("macro-F1\nout of fold", "oof_macro_f1", _BARE)] if part == "test" else []
+    choices = [
+        [place, name, kind, whole, balanced, *folds],
+        [place, name, kind, whole, *folds],
+        [place, name, whole, *folds],
+        [place, name, whole],
+        [place, name, bare],
+    ]
+    return next((columns for columns in choices if _width(columns) <= width), choices[-1])
+
+
+def _width(columns: Sequence[_Column]) -> int:
+    """Returns the least width of a table of columns, in which a long name is wrapped."""
+    widths = [min(column.width, LEAST_NAME) if column.heading == "name" else column.width for column in columns]
+    return sum(widths) + _GAP * (len(columns) - 1)
+
+
+def _verdict(leaderboard: Leaderboard) -> Iterator[str]:
+    """Yields what the study chose on the held-out folds, and its scores; for a single recipe, its scores."""
+    rows = {row.name: row for row in leaderboard.rows}
+    best = rows.get(leaderboard.meta.get(BEST_SINGLE, ""))
+    if best is None:
+        if len(leaderboard.rows) == 1:
+            (row,) = leaderboard.rows
+            yield f"{_one_line(row.name)}: macro-F1 {_out_of_fold(row)}{_on_test(row)}."
+        return
+    fact = leaderboard.meta.get(CROSS_FITTED)
+    out_of_fold = f"{fact} out of fold, cross-fitted over that choice" if fact else _out_of_fold(best)
+    name = _one_line(best.name)
+    yield f"Best single recipe, chosen on the held-out folds: {name}. Macro-F1 {out_of_fold}{_on_test(best)}."
+    chosen = [row for row in leaderboard.rows if row.kind == "ensemble" and row.chosen_on != "nothing"]
+    for row in chosen:
+        out_of_fold = _out_of_fold(row, "with cross-fitted weights")
+        yield f"{_one_line(row.name)}, chosen on the {row.chosen_on}. Macro-F1 {out_of_fold}{_on_test(row)}."
+    if leaderboard.rows[0] not in [best, *chosen]:
+        yield "The rows are in the order of the test scores, which chose none of them."
+
+
+def _out_of_fold(row: Row, how: str = "mean of the folds") -> str:
+    value = row.scores.get("oof_macro_f1")
+    return "unknown out of fold" if value is None else f"{value:.3f} out of fold, {how}"
+
+
+def _on_test(row: Row) -> str:
+    value = row.scores.get("test_macro_f1")
+    if value is None:
+        return ""
+    ends = [row.scores.get(f"test_macro_f1_{end}") for end in ("low", "high")]
+    interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if None not in ends else ""
+    return f"; {value:.3f}{interval} on the locked test part"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
