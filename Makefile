@@ -45,7 +45,7 @@ lint: install-test
 	$(BIN)/mypy
 
 test: install-test
-	$(BIN)/python -m pytest -m 'not soak' --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not soak'
 
 check: lint test
 

@@ -16,16 +16,6 @@ from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.synthetic import make_synthetic
 from raysk.run import Run
 
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Divides the tests among processes: those that start Ray go to one, first; the others go file by file."""
-    for item in items:
-        name = "ray" if item.get_closest_marker("ray") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-
-
 SIZE = 32
 # test_convnext has no batch norm, so that nothing but the order of sums depends on how a batch is cut.
 SMALL = {

@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="raysk", description=raysk.__doc__)
+    parser = Parser(prog="raysk", description=str(raysk.__doc__).partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"raysk {raysk.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

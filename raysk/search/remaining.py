@@ -4,6 +4,7 @@ import time
 
 from optuna.trial import TrialState
 
+from raysk.records import job_id
 from raysk.run import Run
 from raysk.search.searcher import StudySearcher
 from raysk.search.trial_records import TrialRecord
@@ -45,7 +46,7 @@ def most_work_left(searcher: StudySearcher) -> int:
     # Trials that an earlier driver left unfinished have some of their folds.
     queued = searcher.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     keys = [record.recipe for record in map(TrialRecord.of, queued) if record.recipe]
-    done = sum(_has_record(run, f"{key}-fold{fold}-held_out") for key in keys for fold in range(num_folds))
+    done = sum(_has_record(run, job_id(key, fold, "held_out")) for key in keys for fold in range(num_folds))
     return left + max(0, new * each - done)
 
 

@@ -250,7 +250,6 @@ def test_an_address_without_a_cluster_is_refused(prepared, tune, photographs):
     assert len(errors.splitlines()) == 1
 
 
-@pytest.mark.ray
 def test_more_workers_than_the_cluster_can_run_are_refused_with_the_sum(tune, photographs):
     """The only test of this file that needs Ray: only the cluster knows its resources."""
     words = tune.words("--workers", "999", **of(photographs / "table.csv"))

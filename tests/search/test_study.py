@@ -28,7 +28,7 @@ from tests.publishers import two_publishers
 from tests.search.commands import ROOT, ROW, begun, finished, lane_lines, raysk
 
 # A study takes half a minute on an idle machine; a busy one may take its time.
-pytestmark = [pytest.mark.timeout(1500), pytest.mark.ray]
+pytestmark = pytest.mark.timeout(1500)
 
 SMALL = ["data.size=150", "image_size=32", "model.backbone=test_resnet", "test_views=none", "stage_two.epochs=3"]
 NUM_FOLDS = 4  # two repeats of two

@@ -50,7 +50,13 @@ def test_the_encoder_is_trained_and_kept_without_its_projection(run, make_job, a
 
 
 def test_the_loss_falls(run, make_job, alone, diary):
-    job = make_job({"stage_one.epochs": 12, "stage_one.optimizer.lr": 0.2, "stage_one.views": ["none", "light"]})
+    job = make_job(
+        {
+            "stage_one.epochs": 12,
+            "stage_one.optimizer": {"name": "adamw", "lr": 0.003},
+            "stage_one.views": ["none", "light"],
+        }
+    )
     losses = train_stage_one(job, run, alone, diary()).losses
     assert sum(losses[-3:]) / 3 < losses[0] - 0.2
 

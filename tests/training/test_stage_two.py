@@ -101,13 +101,13 @@ def test_a_control_starts_from_fresh_weights_and_learns(run, make_job, alone, di
         {
             "stage_one": None,
             "stage_two.frozen": False,
-            "stage_two.epochs": 15,
+            "stage_two.epochs": 40,
             "stage_two.optimizer": {"name": "adamw", "lr": 0.01},
         }
     )
     facts = train_stage_two(job, run, alone, diary())
     assert facts.losses[-1] < 0.7 * facts.losses[0]
-    assert facts.images == 15 * (len(run.folds.train_rows(0)) // 16 * 16)
+    assert facts.images == 40 * (len(run.folds.train_rows(0)) // 16 * 16)
     start = fresh_encoder(job, alone).state_dict()
     trained = classifier_of(job, run)
     assert any(not torch.equal(trained[f"encoder.{name}"], tensor) for name, tensor in start.items())
