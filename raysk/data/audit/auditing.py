@@ -119,7 +119,7 @@ def audit(entries: Entries, num_parts: int = 2, progress: StepCallback | None = 
         *checks.conflicts(entries, picture_of_row),
         *checks.bad_files(entries, scan, file_of_row),
         *checks.lacking_classes(entries, num_parts),
-        *checks.given_away(entries, scan, file_of_row),
+        *checks.shortcut_findings(entries, scan, file_of_row),
     ]
     order = ("leak", "error", "hint")
     findings.sort(key=lambda finding: order.index(finding.severity))

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from raysk.data.audit.scanning import TINY, Scan
-from raysk.data.audit.shortcuts import Giveaway, find_giveaways
+from raysk.data.audit.shortcuts import Shortcut, find_shortcuts
 from raysk.data.audit.splits import Entries
 from raysk.data.manifest import IntArray
 from raysk.data.sources.base import number_of
@@ -153,7 +153,7 @@ def lacking_classes(entries: Entries, num_parts: int) -> list[Finding]:
     return findings
 
 
-def given_away(entries: Entries, scan: Scan, file_of_row: IntArray) -> list[Finding]:
+def shortcut_findings(entries: Entries, scan: Scan, file_of_row: IntArray) -> list[Finding]:
     """Finds shortcuts: attributes of the rows or of their files that predict the label."""
     columns = dict(entries.attributes)
     if len(scan):
@@ -163,13 +163,13 @@ def given_away(entries: Entries, scan: Scan, file_of_row: IntArray) -> list[Find
     groups = next((values for values in entries.ties.values()), entries.names)
     filled = [group or name for group, name in zip(groups, entries.names, strict=True)]
     findings = []
-    for shortcut in find_giveaways(columns, entries.labels, filled):
+    for shortcut in find_shortcuts(columns, entries.labels, filled):
         note = f"balanced accuracy {shortcut.score:.2f}, chance {shortcut.chance:.2f}{_certainty(shortcut)}"
         findings.append(Finding("hint", f"{shortcut.name} gives the label away", [], note))
     return findings
 
 
-def _certainty(shortcut: Giveaway) -> str:
+def _certainty(shortcut: Shortcut) -> str:
     """Describes the value that only one class has, if any."""
     if shortcut.certain is None:
         return ""

@@ -14,12 +14,12 @@ MOST_ROWS = 10_000  # a sample of this size is enough to tell a strong attribute
 MOST_VALUES = 30  # of a text attribute; rarer values count as one
 DEPTH = 8
 # Least gain over chance, as a share of the largest possible gain. On HAM10000 age reaches 0.09 and dx_type 0.18.
-GIVEN_AWAY = 0.15
+LEAST_GAIN = 0.15
 NUM_DEVIATIONS = 3  # above chance, so that a few groups do not reach it by accident
 CERTAIN_SHARE = 0.02  # least share of the rows with a value that is reported as certain
 
 
-class Giveaway(NamedTuple):
+class Shortcut(NamedTuple):
     """An attribute that predicts the label.
 
     Attributes:
@@ -35,9 +35,9 @@ class Giveaway(NamedTuple):
     certain: tuple[str, str] | None
 
 
-def find_giveaways(
+def find_shortcuts(
     attributes: Mapping[str, Sequence[Any]], labels: Sequence[str], groups: Sequence[str]
-) -> list[Giveaway]:
+) -> list[Shortcut]:
     """Returns the attributes that predict the label, the strongest first.
 
     Rows without a label and classes with fewer than three groups are left out.
@@ -52,15 +52,15 @@ def find_giveaways(
     if len(classes) < 2:
         return []
     members = np.unique([groups[row] for row in rows], return_inverse=True)[1]
-    giveaways = []
+    shortcuts = []
     for name, values in attributes.items():
         inputs = _inputs([values[row] for row in rows])
         if inputs is not None:
             certain = _certain([values[row] for row in rows], [labels[row] for row in rows])
-            giveaways.append(Giveaway(name, _score(inputs, codes, members), 1 / len(classes), certain))
+            shortcuts.append(Shortcut(name, _score(inputs, codes, members), 1 / len(classes), certain))
     least = NUM_DEVIATIONS * _deviation(codes, members)
-    strong = [g for g in giveaways if g.score - g.chance >= max(GIVEN_AWAY * (1 - g.chance), least)]
-    return sorted(strong, key=lambda giveaway: -giveaway.score)
+    strong = [g for g in shortcuts if g.score - g.chance >= max(LEAST_GAIN * (1 - g.chance), least)]
+    return sorted(strong, key=lambda shortcut: -shortcut.score)
 
 
 def _scored_rows(labels: Sequence[str], groups: Sequence[str]) -> list[int]:

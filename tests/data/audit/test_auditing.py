@@ -11,7 +11,7 @@ from PIL import Image
 
 from raysk.data.audit.auditing import Audit, audit
 from raysk.data.audit.joining import components, joined_groups, shared_extras, write_table
-from raysk.data.audit.shortcuts import find_giveaways
+from raysk.data.audit.shortcuts import find_shortcuts
 from raysk.data.audit.splits import Entries, entries_of, read_split
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import Manifest, make_manifest
@@ -217,11 +217,11 @@ def test_identifiers_and_random_attributes_are_not_shortcuts() -> None:
         "group": [str(row // 6) for row in range(600)],
     }
     groups = [str(row // 6) for row in range(600)]
-    assert find_giveaways(attributes, labels, groups) == []
+    assert find_shortcuts(attributes, labels, groups) == []
     missing = [None if label == "a" else 1.0 for label in labels]
-    (giveaway,) = find_giveaways({"missing": missing}, labels, groups)
-    assert giveaway.name == "missing"
-    assert (giveaway.score, giveaway.chance) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    (shortcut,) = find_shortcuts({"missing": missing}, labels, groups)
+    assert shortcut.name == "missing"
+    assert (shortcut.score, shortcut.chance) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
 
 
 def test_numbers_of_any_magnitude_are_ranked() -> None:
@@ -229,8 +229,8 @@ def test_numbers_of_any_magnitude_are_ranked() -> None:
     groups = [str(row) for row in range(120)]
     large = [10**40 + (row % 2) * 10**38 for row in range(120)]
     near = [2**30 + row % 2 for row in range(120)]
-    giveaways = find_giveaways({"large": large, "near": near, "past": ["1e999", "-1e999"] * 60}, labels, groups)
-    assert {giveaway.name: giveaway.score for giveaway in giveaways} == {"large": 1, "near": 1, "past": 1}
+    shortcuts = find_shortcuts({"large": large, "near": near, "past": ["1e999", "-1e999"] * 60}, labels, groups)
+    assert {shortcut.name: shortcut.score for shortcut in shortcuts} == {"large": 1, "near": 1, "past": 1}
 
 
 def test_the_rows_of_findings_are_written_as_csv(clean: Manifest, tmp_path: Path) -> None:
