@@ -54,7 +54,10 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         status: int = arguments.run_command(arguments)
         sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # the second is rich's answer to the first
+    except (BrokenPipeError, SystemExit) as error:
+        # Rich answers a broken pipe with SystemExit; any other, such as Ray's for SIGTERM, is no broken pipe.
+        if not isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
+            raise
         # Python flushes once more at its end, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

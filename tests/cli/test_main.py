@@ -372,6 +372,16 @@ def test_a_closed_pipe_is_no_traceback(finished):
     assert process.returncode == 141
 
 
+def test_an_exit_for_another_reason_is_not_taken_for_a_closed_pipe(monkeypatch):
+    def leave(*_):
+        raise SystemExit(15)
+
+    monkeypatch.setattr("raysk.spaces.files.list_spaces", leave)
+    with pytest.raises(SystemExit) as caught:
+        main(["spaces"])
+    assert caught.value.code == 15
+
+
 def test_a_pipe_that_is_closed_from_the_start_is_no_traceback():
     for words in (["spaces"], ["parts"], ["data", "show"]):
         reader, writer = os.pipe()
