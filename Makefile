@@ -44,8 +44,9 @@ lint: install-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# Two processes with one thread each: the networks of the tests are too small for threads of their own.
 test: install-test
-	$(BIN)/python -m pytest -m 'not soak'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not soak' --numprocesses 2
 
 check: lint test
 

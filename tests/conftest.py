@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
+from xdist.scheduler import LoadScopeScheduling
 
 from raysk.data.folds.assignment import Folds
 from raysk.data.folds.dividing import FoldSettings, make_folds
@@ -15,6 +16,28 @@ from raysk.data.manifest import Manifest
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.synthetic import make_synthetic
 from raysk.run import Run
+
+# What a test file that starts Ray says. They all run in one process: two instances on one machine disturb each other.
+STARTS_RAY = "pytest.mark.ray"
+
+
+class RayTogether(LoadScopeScheduling):
+    """Divides the files among the processes, as they get free; the files that start Ray go to one, first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if STARTS_RAY in (self.config.rootpath / file).read_text(encoding="utf-8") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False  # in the order of the items, below
+    return RayTogether(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the tests that start Ray to the front: they take longest."""
+    items.sort(key=lambda item: STARTS_RAY not in item.path.read_text(encoding="utf-8"))
+
 
 SIZE = 32
 # test_convnext has no batch norm, so that nothing but the order of sums depends on how a batch is cut.

@@ -250,16 +250,6 @@ def test_an_address_without_a_cluster_is_refused(prepared, tune, photographs):
     assert len(errors.splitlines()) == 1
 
 
-def test_more_workers_than_the_cluster_can_run_are_refused_with_the_sum(tune, photographs):
-    """The only test of this file that needs Ray: only the cluster knows its resources."""
-    words = tune.words("--workers", "999", **of(photographs / "table.csv"))
-    done = subprocess.run([sys.executable, "-m", "raysk.cli", *words], capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-    assert done.stderr.startswith("raysk: a lane must fit the cluster, but 999 workers x 1 CPU = 999 CPU is more")
-    files = [path.name for path in tune.run.rglob("*") if path.is_file()]
-    assert files == ["ray.log"], "no study was started, so a second attempt needs no --resume"
-
-
 def test_debug_shows_the_traceback():
     words = [sys.executable, "-m", "raysk.cli", "--debug", "tune", "--space", "nope"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)

@@ -18,6 +18,8 @@ from raysk.search.lane_loop import BrokerClient, JobStopped
 from raysk.training.loop import StageProgress
 from raysk.training.world import World
 
+pytestmark = pytest.mark.ray
+
 JOBS = [Job(Recipe(), fold) for fold in range(3)]
 
 

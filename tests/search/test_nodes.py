@@ -21,7 +21,7 @@ from raysk.training.job import run_job
 from raysk.training.world import World
 from tests.search.commands import begun, finished, lane_lines, raysk
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.ray]
 
 SPACE = """
 about: One start that trains for a while, and a control.

@@ -15,6 +15,8 @@ from raysk.data.store import chunks
 from raysk.data.store.building import build_store
 from raysk.search.preparation import on_cluster
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture
 def forty_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:

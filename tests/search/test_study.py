@@ -28,7 +28,7 @@ from tests.publishers import two_publishers
 from tests.search.commands import ROOT, ROW, begun, finished, lane_lines, raysk
 
 # A study takes half a minute on an idle machine; a busy one may take its time.
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.ray]
 
 SMALL = ["data.size=150", "image_size=32", "model.backbone=test_resnet", "test_views=none", "stage_two.epochs=3"]
 NUM_FOLDS = 4  # two repeats of two
@@ -232,6 +232,18 @@ def test_the_rows_of_two_publishers_are_divided_twice(killed):
     assert opened.manifest.class_names == ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
     assert len(opened.folds) == NUM_FOLDS
     assert killed.board.meta["folds"].startswith("2, 2 times, and ")
+
+
+def test_more_workers_than_the_cluster_can_run_are_refused_with_the_sum(tmp_path, cache):
+    run = tmp_path / "run"
+    with raysk(
+        tmp_path, "tune", "--space", "supcon", "--workers", "999", "--run", run, *SMALL, f"cache={cache}"
+    ) as study:
+        status, _, errors = study.end()
+    assert (status, len(errors.splitlines())) == (2, 1), errors
+    assert errors.startswith("raysk: a lane must fit the cluster, but 999 workers x 1 CPU = 999 CPU is more")
+    files = [path.name for path in run.rglob("*") if path.is_file()]
+    assert files == ["ray.log"], "no study was started, so a second attempt needs no --resume"
 
 
 @pytest.mark.soak
