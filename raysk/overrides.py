@@ -26,6 +26,8 @@ def parse_override(text: str) -> Override:
     Raises:
         ConfigError: It is not in Hydra's grammar.
     """
+    if "=" not in text:
+        raise ConfigError(f"an override must be KEY=VALUE, but got {text!r}: add = and the value")
     text = with_literal_path(text)
     try:
         return OverridesParser.create().parse_override(text)

@@ -24,7 +24,7 @@ from raysk.evaluation.summary import show_summary
 from raysk.loading import read_data
 from raysk.recipe import Job, Recipe
 from raysk.run import Run, check_recipe, data_digest, store_facts
-from raysk.scoring import TEST_PART, all_scores, chosen_on, commit, read_held_out, read_test, training_cost
+from raysk.scoring import NOTHING, TEST_PART, all_scores, chosen_on, commit, read_held_out, read_test, training_cost
 from raysk.settings import Between, Settings
 from raysk.training.job import run_job
 from raysk.training.loop import StageProgress
@@ -44,6 +44,7 @@ class RecipeFile(Settings):
         workers: Number of DDP workers that trained the row; batch norm sees their shares of a batch.
         threads: Number of threads of each worker; sums of floats depend on how they are divided.
         name: Display name of the row; without one, the row is named by the file.
+        chosen_on: The rows on which the run chose the recipe.
     """
 
     data: DataSettings
@@ -54,6 +55,7 @@ class RecipeFile(Settings):
     workers: Annotated[int, Between(1, 100_000)] = 1
     threads: Annotated[int, Between(1, 100_000)] | None = None
     name: str | None = None
+    chosen_on: str = NOTHING
 
     @classmethod
     def of_row(cls, run: Run, row: str) -> "RecipeFile":
@@ -84,6 +86,7 @@ class RecipeFile(Settings):
             workers=record.workers,
             threads=record.threads,
             name=match.name,
+            chosen_on=match.chosen_on,
         )
 
     @classmethod
@@ -199,7 +202,7 @@ def _leaderboard(run: Run, file: RecipeFile, path: Path) -> Leaderboard:
         name=file.name or path.stem,
         kind=recipe.kind,
         scores=all_scores(run, held_out, held_out.mean(), test.mean()),
-        chosen_on=chosen_on(recipe),
+        chosen_on=chosen_on(recipe, file.chosen_on),
         scored_on=TEST_PART,
         seconds=seconds,
         images=images,

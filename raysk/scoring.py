@@ -41,11 +41,15 @@ def all_scores(run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarra
     return out_of_fold | scores_on_test(test, manifest.labels[rows], manifest.groups[rows], names)
 
 
-def chosen_on(recipe: Recipe) -> str:
-    """Returns the rows that influenced a recipe that was fixed before any score was seen.
+def chosen_on(recipe: Recipe, earlier: str = NOTHING) -> str:
+    """Returns the rows that influenced a recipe.
 
-    A probe that can end stage one reads the held-out folds.
+    Args:
+        recipe: The recipe; a probe that can end stage one reads the held-out folds.
+        earlier: The rows on which an earlier run chose it; nothing if it was fixed before any score was seen.
     """
+    if earlier != NOTHING:
+        return earlier
     return HELD_OUT if recipe.stage_one is not None and recipe.stage_one.patience > 0 else NOTHING
 
 

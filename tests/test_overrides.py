@@ -16,6 +16,11 @@ def test_what_is_not_in_the_grammar_is_refused_in_one_line(text):
     assert "\n" not in str(caught.value)
 
 
+def test_an_override_without_a_value_gets_a_remedy():
+    with pytest.raises(ConfigError, match=r"must be KEY=VALUE, but got 'folds.column': add = and the value"):
+        parse_override("folds.column")
+
+
 @pytest.mark.parametrize("path", ["~/a b", "it's", "x,y", "end\\", "{z}"])
 def test_a_path_means_itself(path):
     assert parse_override(f"data.path={path}").value() == path

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job, Recipe
 from raysk.retraining import RecipeFile, train_recipe
 from raysk.run import Run
+from raysk.scoring import chosen_on
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,6 +97,7 @@ def test_the_printed_file_has_everything_that_the_row_depends_on(file, printed):
         "workers",
         "threads",
         "name",
+        "chosen_on",
     ]
 
 
@@ -114,6 +117,7 @@ def test_the_printed_file_has_everything_that_the_row_depends_on(file, printed):
         ("{data: {}, folds: {}, recipe: {stage_two: {frozen: maybe}}}", "recipe.stage_two.frozen must be"),
         ("{data: 3, folds: {}, recipe: {}}", "data must be"),
         ("{data: {}, folds: {}, recipe: {}, threads: 0}", "threads must be"),
+        ("{data: {}, folds: {}, recipe: {}, chosen_on: [a]}", "chosen_on must be a text, but got ['a']"),
         ("{data: {}, folds: {}, recipe: {stage_one: null}}", "stage_two.frozen must be false without a stage one"),
     ],
 )  # fmt: skip
@@ -123,6 +127,29 @@ def test_an_invalid_file_is_refused_in_one_line(content, message, tmp_path, capf
         path.write_text(content)
     assert message in refused(["train", path, "--run", tmp_path / "run"], capfd)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_that_a_run_chose_says_so_when_it_is_trained_again(trained, tmp_path, capfd):
+    board = Leaderboard.read(trained.folder / "leaderboard.json")
+    chosen = "held-out folds, best of 4 stage-two settings"
+    copy = tmp_path / "study"
+    shutil.copytree(trained.folder, copy)
+    write_json(copy / "leaderboard.json", replace(board, rows=(replace(board.rows[0], chosen_on=chosen),)).to_json())
+    assert main(["recipe", str(copy), "1"]) == 0
+    path = tmp_path / "again.yaml"
+    path.write_text(capfd.readouterr().out)
+    # The folds are finished, so that only the scores are made anew.
+    shutil.move(copy, tmp_path / "run")
+    assert main(["train", str(path), "--run", str(tmp_path / "run"), "--resume"]) == 0
+    assert f"mine, chosen on the {chosen}: macro-F1 " in " ".join(capfd.readouterr().out.split())
+    (row,) = Leaderboard.read(tmp_path / "run" / "leaderboard.json").rows
+    assert row.chosen_on == chosen
+
+
+def test_a_probe_that_ends_stage_one_reads_the_held_out_folds_whatever_the_file_says(file):
+    patient = replace(file.recipe, stage_one=replace(file.recipe.stage_one, patience=2))
+    assert chosen_on(file.recipe) == "nothing"
+    assert chosen_on(patient) == chosen_on(patient, "nothing") == "held-out folds"
 
 
 def test_training_again_gives_the_same_bits(trained, printed, tmp_path, capfd):

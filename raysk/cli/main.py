@@ -6,6 +6,7 @@ Ctrl-C; 141 if the reader of the output has gone, as `head` does.
 """
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -51,6 +52,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if sys.stdout is None:  # closed, as by >&-
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the end
     try:
         status: int = arguments.run_command(arguments)
         sys.stdout.flush()
@@ -58,9 +61,14 @@ def _run(arguments: argparse.Namespace) -> int:
         # Rich answers a broken pipe with SystemExit; any other, such as Ray's for SIGTERM, is no broken pipe.
         if not isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
             raise
-        # Python flushes once more at its end, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 141
+    except OSError as error:
+        if error.errno != errno.ENOSPC or arguments.debug:
+            raise
+        print("raysk: the output must have room, but its disk is full: free space", file=sys.stderr)
+        _discard_output()
+        return 2
     except RayskError as error:
         if arguments.debug:
             traceback.print_exc()
@@ -74,6 +82,11 @@ def _run(arguments: argparse.Namespace) -> int:
             print("raysk: interrupted", file=sys.stderr)
         return 130
     return status
+
+
+def _discard_output() -> None:
+    """Makes the rest of the output vanish, since Python flushes once more at its end, which must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> Parser:
@@ -92,7 +105,8 @@ def _parser() -> Parser:
     train.set_defaults(run_command=_train)
     recipe = commands.add_parser("recipe", help="print the recipe of a leaderboard row")
     recipe.add_argument("run", metavar="RUN", help="the run directory")
-    recipe.add_argument("row", metavar="ROW", help="place, name or key of the row")
+    row = recipe.add_argument("row", metavar="ROW", help="place, name or key of the row")
+    row.completer = _row_names  # type: ignore[attr-defined]
     recipe.set_defaults(run_command=_recipe)
     config = commands.add_parser("config", help="print the configuration and explain each setting")
     config.add_argument("overrides", nargs="*", metavar="PART|KEY=VALUE", help="stage_two prints only that part")
@@ -157,6 +171,17 @@ def _format_names(**_: object) -> list[str]:
     from raysk.evaluation.formats import formats
 
     return list(formats)
+
+
+def _row_names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """Returns the completions of a row: the names of the single recipes of the run."""
+    from raysk.evaluation.leaderboard import Leaderboard
+
+    try:
+        rows = Leaderboard.read(Path(parsed_args.run) / "leaderboard.json").rows
+    except RayskError:  # no run: nothing to complete
+        return []
+    return [row.name for row in rows if row.kind != "ensemble"]
 
 
 def _tune(arguments: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """A command-line parser whose errors name the nearest known word."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -37,7 +38,8 @@ class Parser(argparse.ArgumentParser):
         words = takewhile(lambda word: word != "--", self._words)
         if self._subparsers is not None:
             words = takewhile(lambda word: word.startswith("-"), words)
-        names = [word.partition("=")[0] for word in words if word.startswith("--")]
+        # A dash and a letter is a short option, and a dash and a digit a number; `-trials` is meant as `--trials`.
+        names = [word.partition("=")[0] for word in words if re.match("--|-[a-z]{2}", word)]
         known = list(self._option_string_actions)
         return [
             name

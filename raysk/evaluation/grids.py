@@ -20,6 +20,7 @@ FOLD_HEADINGS = {"macro_f1": HEADINGS["macro_f1"], "macro_f1_crossfit": "macro-F
 # The per-class scores in the tables, each with the score that is their mean.
 CLASS_SCORES = {"f1": "macro_f1", "recall": "balanced_accuracy", "precision": "macro_precision"}
 
+_SPREAD_NOTE = "After ±: standard deviation over the folds."
 _COST_NOTE = (
     "Time: training over all folds, with the search of stage two. Images: images trained on, counted once per view, "
     "epoch and fold."
@@ -107,7 +108,10 @@ def with_cost(grid: Grid, leaderboard: Leaderboard, style: Style) -> Grid:
     for line, row in zip(grid.cells, leaderboard.rows, strict=True):
         scores = [score_cell(leaderboard, row, column, style) for column in columns]
         lines.append([*line, *scores, _duration(row.seconds), f"{row.images:,}"])
-    note = " ".join([grid.note, style.escape(_COST_NOTE)]).strip()
+    spread = (
+        style.escape(_SPREAD_NOTE) if any(f"{column}_sd" in leaderboard.score_columns for column in columns) else ""
+    )
+    note = " ".join(filter(None, (grid.note, spread, style.escape(_COST_NOTE))))
     return replace(grid, headings=[*grid.headings, *headings], cells=lines, note=note)
 
 
@@ -159,7 +163,7 @@ def _note(leaderboard: Leaderboard, style: Style, shown: list[str]) -> str:
     if style.interval.template and any(f"{column}_low" in leaderboard.score_columns for column in shown):
         notes.append("In brackets: 95% interval from resamples of whole groups.")
     if style.spread.template and any(f"{column}_sd" in leaderboard.score_columns for column in shown):
-        notes.append("After ±: standard deviation over the folds.")
+        notes.append(_SPREAD_NOTE)
     if "oof_macro_f1_crossfit" in shown:
         notes.append(
             "Cross-fitted: each fold is scored with the choice of the other folds, which is an honest score of the "

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -224,7 +225,9 @@ def find_row(leaderboard: Leaderboard, wanted: str) -> Row:
     if len(matches) != 1:
         names = ", ".join(f"{place} {row.name!r}" for place, row in enumerate(rows, start=1))
         value = f"{wanted!r} matches {len(matches)} rows" if matches else f"got {wanted!r}"
-        raise ArtifactError(f"ROW must be a place, a name or a key of one row, but {value}: choose one of {names}")
+        nearest = get_close_matches(wanted, [row.name for row in rows], n=1)
+        remedy = f"did you mean {nearest[0]!r}?" if nearest and not matches else f"choose one of {names}"
+        raise ArtifactError(f"ROW must be a place, a name or a key of one row, but {value}: {remedy}")
     return matches[0]
 
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from html import escape
 from string import Template
 
+from raysk.evaluation import page_tables
 from raysk.evaluation.charts import score_chart
-from raysk.evaluation.grids import HEADINGS, Grid, Style, headline_part, leaderboard_grids, with_cost
+from raysk.evaluation.grids import HEADINGS, Style, headline_part, leaderboard_grids, with_cost
 from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.page_tables import INTERVAL, html_table
 
 # The most rows of a chart; the tables show all rows.
 MOST_CHART_ROWS = 30
@@ -19,7 +21,7 @@ def _escape(text: str) -> str:
 HTML = Style(
     _escape,
     Template("<b>$x</b>"),
-    Template(" <small>[$low, $high]</small>"),
+    INTERVAL,
     Template(" <small>± $sd</small>"),
     "–",
 )
@@ -60,16 +62,6 @@ dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: .1rem 1rem
 dt, figcaption, .note, small { color: var(--quiet); }
 dt, dd { overflow-wrap: anywhere; }
 dd { margin: 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }
-th { font-weight: 600; vertical-align: bottom; }
-td, small { white-space: nowrap; }
-td.number { white-space: normal; }
-td small { display: inline-block; }
-td.name { white-space: normal; min-width: 10rem; overflow-wrap: anywhere; }
-th.number, td.number { text-align: right; }
-tbody tr:hover { background: var(--shade); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 32rem), 1fr)); gap: 1.5rem; }
 .charts + .wide { margin-top: 1.2rem; }
 figure { margin: 0; min-width: 0; }
@@ -86,21 +78,12 @@ figure { margin: 0; min-width: 0; }
 details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
 details dl { margin: .5rem 0 .5rem 1.1rem; }
-pre { background: var(--shade); padding: .7rem; margin: .5rem 0 .5rem 1.1rem; overflow-x: auto; }
+pre { background: var(--shade); padding: .7rem; margin: .5rem 0 .5rem 1.1rem; white-space: pre-wrap; }
+pre { overflow-wrap: anywhere; }
 @media (max-width: 44rem) {
   main { padding: 1rem; }
   dl { grid-template-columns: minmax(0, 1fr); }
   dd { margin-bottom: .5rem; }
-  table, tbody { display: block; }
-  thead { display: none; }
-  tr { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .2rem 1rem; position: relative; }
-  tr { padding: .6rem 0; border-bottom: 1px solid var(--line); }
-  td, td.name, td.number { border: 0; padding: 0; min-width: 0; text-align: left; white-space: normal; }
-  td { overflow-wrap: anywhere; }
-  td[data-label]::before { content: attr(data-label); display: block; color: var(--quiet); font-size: .8rem; }
-  td.place { position: absolute; left: 0; top: .6rem; }
-  td.name { grid-column: 1 / -1; font-weight: 600; }
-  td.place + td.name { padding-left: 2rem; }
   .axis text:nth-child(even) { display: none; }
   pre, details dl { margin-left: 0; }
 }"""
@@ -109,18 +92,20 @@ pre { background: var(--shade); padding: .7rem; margin: .5rem 0 .5rem 1.1rem; ov
 def html_page(leaderboard: Leaderboard) -> str:
     """Returns the page: charts, tables, and the origin and the command of each row."""
     parts = ["<h1>Leaderboard</h1>", _facts(leaderboard.meta)]
-    charts = _charts(leaderboard)
+    charts, styles = _charts(leaderboard), [CSS, page_tables.CSS]
     for grid in leaderboard_grids(leaderboard, HTML):
         first = grid.label == "scores"
         shown = with_cost(grid, leaderboard, HTML) if first else grid
         parts.append(f'<section id="{grid.label}">\n<h2>{grid.title}</h2>')
         parts += charts if first else []
-        parts.append(f"{_table(shown)}\n</section>")
+        table, style = html_table(shown)
+        styles.append(style)
+        parts.append(f"{table}\n</section>")
     if leaderboard.rows:
         parts.append('<section id="origins">\n<h2>What the scores rest on</h2>')
         parts += [_origin(place, row) for place, row in enumerate(leaderboard.rows, start=1)]
         parts.append("</section>")
-    return PAGE.substitute(css=CSS, body="\n".join(part for part in parts if part))
+    return PAGE.substitute(css="\n".join(dict.fromkeys(styles)), body="\n".join(part for part in parts if part))
 
 
 def _facts(pairs: Mapping[str, str]) -> str:
@@ -145,31 +130,6 @@ def _charts(leaderboard: Leaderboard) -> list[str]:
         chart = score_chart(rows[:MOST_CHART_ROWS], column, heading)
         figures.append(f"<figure>\n<figcaption>{'; '.join(notes)}</figcaption>\n{chart}\n</figure>")
     return ['<div class="charts">', *figures, "</div>"] if figures else []
-
-
-def _table(grid: Grid) -> str:
-    kinds = [_column_class(grid, place) for place in range(len(grid.headings))]
-    head = "".join(f'<th scope="col"{kind}>{text}</th>' for kind, text in zip(kinds, grid.headings, strict=True))
-    # On a narrow page each cell shows its own heading, which the place and the name of a row do not need.
-    labels = [
-        "" if grid.placed and place < 2 else f' data-label="{heading}"' for place, heading in enumerate(grid.headings)
-    ]
-    starts = [f"<td{kind}{label}>" for kind, label in zip(kinds, labels, strict=True)]
-    lines = [
-        "<tr>" + "".join(f"{start}{text}</td>" for start, text in zip(starts, line, strict=True)) + "</tr>"
-        for line in grid.cells
-    ]
-    table = ['<div class="wide">\n<table>', f"<thead><tr>{head}</tr></thead>", "<tbody>", *lines, "</tbody>"]
-    note = f'\n<p class="note">{grid.note}</p>' if grid.note else ""
-    return "\n".join([*table, "</table>\n</div>"]) + note
-
-
-def _column_class(grid: Grid, place: int) -> str:
-    if grid.placed and place == 0:
-        return ' class="number place"'
-    if place >= grid.num_text:
-        return ' class="number"'
-    return "" if grid.placed and place > 1 else ' class="name"'
 
 
 def _origin(place: int, row: Row) -> str:

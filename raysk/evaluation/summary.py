@@ -119,7 +119,8 @@ def _verdict(leaderboard: Leaderboard) -> Iterator[str]:
     if best is None:
         if len(leaderboard.rows) == 1:
             (row,) = leaderboard.rows
-            yield f"{_one_line(row.name)}: macro-F1 {_out_of_fold(row)}{_on_test(row)}."
+            how = "" if row.chosen_on == "nothing" else f", chosen on the {_one_line(row.chosen_on)}"
+            yield f"{_one_line(row.name)}{how}: macro-F1 {_out_of_fold(row)}{_on_test(row)}."
         return
     fact = leaderboard.meta.get(CROSS_FITTED)
     out_of_fold = f"{fact} out of fold, cross-fitted over that choice" if fact else _out_of_fold(best)

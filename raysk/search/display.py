@@ -4,17 +4,17 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Self, TextIO
 
-from rich.console import Console, RenderableType
-from rich.live import Live
+from rich.console import Console
 from rich.markup import escape
 
 from raysk.errors import ArtifactError
 from raysk.search.jobs import QueueStatus
 from raysk.search.lanes import LanePool
+from raysk.search.live_panel import LivePanel
 from raysk.search.panel import Awaited, Panel, clock
 from raysk.search.searcher import SearchProgress
 
@@ -73,19 +73,8 @@ class StudyDisplay:
     def __init__(self, console: Console) -> None:
         self.console, self.panel = console, Panel()
         self._began = time.monotonic()
-        self._live = (
-            Live(
-                # With redirection, Ray's chatter would return from the log to the terminal.
-                console=console,
-                refresh_per_second=4,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-                get_renderable=self._draw,
-            )
-            if console.is_terminal
-            else None
-        )
+        is_live = console.is_terminal and not console.is_dumb_terminal
+        self._live = LivePanel(console, self.panel) if is_live else None
 
     def __enter__(self) -> Self:
         if self._live:
@@ -99,7 +88,8 @@ class StudyDisplay:
     def say(self, line: str) -> None:
         """Prints a line that stays on the screen."""
         passed = clock(time.monotonic() - self._began)
-        self.console.print(f"[dim]{passed:>6}[/dim]  {escape(line)}", highlight=False, soft_wrap=True)
+        with self._live.lock if self._live else nullcontext():
+            self.console.print(f"[dim]{passed:>6}[/dim]  {escape(line)}", highlight=False, soft_wrap=True)
 
     def wait(self, what: str, total: int | None = None, is_told: bool = True) -> None:
         """Shows what the study waits for from now on, and since when, in place of what it waited for before.
@@ -136,11 +126,3 @@ class StudyDisplay:
             left: Number of folds and searches of stage two that may still follow; None if unknown.
         """
         self.panel.update(status, pool, left)
-
-    def _draw(self) -> RenderableType:
-        """Returns the panel for the window as it is now; the standard streams, which rich would ask, are a file."""
-        with suppress(OSError, ValueError):  # no window
-            columns, lines = os.get_terminal_size(self.console.file.fileno())
-            if columns and lines:
-                self.console.size = (columns, lines)
-        return self.panel.lines()

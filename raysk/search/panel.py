@@ -1,23 +1,21 @@
 """The content of the live panel: what is awaited, the lanes with their jobs, and the time left."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from raysk.search.jobs import JobProgress, LaneStatus, Outcome, QueueStatus
+from raysk.search.lane_lines import BAR, GAP, LaneAtWork, bar, lane_lines, row
 from raysk.search.lanes import Lane, LanePool, Phase
 from raysk.search.resources import LanePlan
 from raysk.search.searcher import SearchProgress
 
-_BAR_WIDTH = 16
-# A search of stage two counts settings rather than epochs.
-_UNITS = {"stage-two search": "setting"}
+# A search of stage two counts settings, and then the folds of the best of them, rather than epochs.
+_UNITS = {"stage-two search": "setting", "best settings": "fold"}
+_BETWEEN = " · "
 
 
 @dataclass
@@ -36,17 +34,20 @@ class Awaited:
     done: int = 0
     since: float = field(default_factory=time.monotonic)
 
-    def line(self) -> RenderableType:
-        """Returns the line: what, since when, and a bar if the end is known."""
-        grid = Table.grid(padding=(0, 2))
-        steps = (_bar(self.done, self.total), f"{self.done} of {self.total}") if self.total else ()
-        grid.add_row(Text(f"{self.what}, {clock(time.monotonic() - self.since)}"), *steps)
-        return grid
+    def line(self, width: int) -> RenderableType:
+        """Returns the line: what, since when, and a bar if the end is known; a narrow window cuts the first short."""
+        cells: list[tuple[RenderableType, int]] = [(passed := clock(time.monotonic() - self.since), len(passed))]
+        if self.total:
+            steps = f"{self.done} of {self.total}"
+            cells += [(bar(self.done, self.total), BAR), (steps, len(steps))]
+        room = width - sum(taken + GAP for _, taken in cells)
+        cells.insert(0, (self.what, max(1, min(len(self.what), room))))
+        return row(*zip(*cells, strict=True))
 
 
 @dataclass
 class Pace:
-    """The pace of the search in this session, which bounds the time that is left.
+    """The pace of the search in this session, which tells the time that is left.
 
     Args:
         began: When a lane first had a job, on the monotonic clock; None before.
@@ -64,9 +65,9 @@ class Pace:
         """
         if not done or self.began is None or self.left is None:
             return "time left: unknown until the first fold is done"
-        # Racing stops some recipes early, so this is an upper bound at the present pace.
+        # An estimate: racing stops some recipes early, and a search of stage two takes another time than a fold.
         seconds = (time.monotonic() - self.began) / done * self.left
-        return f"at most {seconds / 60:.0f} min left" if seconds > 90 else f"at most {seconds:.0f} s left"
+        return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
 
 
 @dataclass
@@ -103,60 +104,70 @@ class Panel:
             for lane, title in titles.items()
         }
 
-    def lines(self) -> Group:
-        """Returns the lines of the panel."""
-        return Group(*self._lines())
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yields the lines; in a low window, lanes make room for the other lines."""
+        width, height = options.max_width, options.size.height
+        before, lanes, after = self._parts(width)
+        room = height - sum(len(console.render_lines(line, options)) for line in [*before, *after])
+        if len(lanes) > room:
+            num_shown = max(0, room - 1)
+            lanes[num_shown:] = [Text(f"and {len(lanes) - num_shown} more lanes")]
+        yield from [*before, *lane_lines(lanes, width), *after]
 
-    def _lines(self) -> Iterator[RenderableType]:
-        if self.progress is not None and self.status is not None and self.pool is not None:
-            yield from self._study(self.progress, self.status, self.pool)
-        if self.awaited is not None:
-            yield self.awaited.line()
+    def _parts(self, width: int) -> tuple[list[Text], list[LaneAtWork | Text], list[RenderableType]]:
+        """Returns the lines before the lanes, the lanes, and the lines after them."""
+        awaited = [self.awaited.line(width)] if self.awaited else []
+        if self.progress is None or self.status is None or self.pool is None:
+            return [], [], awaited
+        lanes = list(self._lanes(self.status, self.pool))
+        before, after = self._facts(self.progress), self._pace(self.status, len(lanes))
+        return _joined(before, width), lanes, [*_joined(after, width), *awaited]
 
-    def _study(self, progress: SearchProgress, status: QueueStatus, pool: LanePool) -> Iterator[RenderableType]:
-        done = status.ended[Outcome.DONE]
-        best = (
-            f"best macro-F1 [bold]{progress.best[1]:.3f}[/bold] ({escape(progress.best[0])})"
-            if progress.best
-            else "no recipe complete yet"
-        )
-        yield Text.from_markup(
-            f"recipes {progress.complete} complete, {progress.stopped} stopped, {progress.failed} failed"
-            f" of {self.num_trials} · jobs done {done} · {best}"
-        )
-        table = Table.grid(padding=(0, 2))
-        # A narrow window cuts the job and its health short, so that a lane has one line; only a failure is wrapped.
-        for may_shrink in (False, True, False, False, False, True):
-            table.add_column(no_wrap=not may_shrink)
+    def _facts(self, progress: SearchProgress) -> list[str]:
+        """Returns what the search has done."""
+        recipes = f"recipes {progress.complete} complete, {progress.stopped} stopped, {progress.failed} failed"
+        best = f"best macro-F1 {progress.best[1]:.3f} ({progress.best[0]})" if progress.best else "no score yet"
+        done = self.status.ended[Outcome.DONE] if self.status else 0
+        return [f"{recipes} of {self.num_trials}", f"jobs done {done}", best]
+
+    def _pace(self, status: QueueStatus, num_lanes: int) -> list[str]:
+        """Returns how fast the lanes are."""
+        busy = sum(lane.job is not None for lane in status.lanes)
+        images = sum(lane.progress.images / lane.progress.seconds for lane in status.lanes if lane.progress.seconds)
+        left = (
+            [] if self.awaited else [self.pace.time_left(status.ended[Outcome.DONE])]
+        )  # otherwise nothing is searched
+        return [f"lanes busy {busy} of {num_lanes}", f"{images:,.0f} images/s", *left]
+
+    def _lanes(self, status: QueueStatus, pool: LanePool) -> Iterator[LaneAtWork | Text]:
         working = {(lane.lane, lane.incarnation): lane for lane in status.lanes if not lane.is_lost}
         for lane in list(pool.lanes):
             held = working.get((lane.number, lane.incarnation))
-            table.add_row(f"lane {lane.number}", *self._cells(lane, held, pool.plan))
-        yield table
-        busy = sum(lane.job is not None for lane in status.lanes)
-        images = sum(lane.progress.images / lane.progress.seconds for lane in status.lanes if lane.progress.seconds)
-        left = [] if self.awaited else [self.pace.time_left(done)]  # the search is over, or has not begun
-        yield Text(" · ".join([f"lanes busy {busy} of {len(pool.lanes)}", f"{images:,.0f} images/s", *left]))
+            yield self._lane(lane, held, pool.plan)
 
-    def _cells(self, lane: Lane, working: LaneStatus | None, plan: LanePlan) -> tuple[RenderableType, ...]:
-        """Returns the cells of a lane, with its job if the broker knows its worker group."""
+    def _lane(self, lane: Lane, working: LaneStatus | None, plan: LanePlan) -> LaneAtWork | Text:
+        """Returns the line of a lane, with its job if the broker knows its worker group."""
+        name, passed = f"lane {lane.number}", clock(time.monotonic() - lane.since)
         if lane.failure:
-            return (Text(lane.failure, style="bold red"),)
-        passed = clock(time.monotonic() - lane.since)
+            return Text.assemble(f"{name}  ", (lane.failure, "bold red"))
         if lane.phase is Phase.WAITING:
-            return (f"waits for a node with {plan.needs}, {passed}",)
+            return Text(f"{name}  waits for a node with {plan.needs}, {passed}")
         if working is None:
-            return (f"starting, {passed}",)
+            return Text(f"{name}  starting, {passed}")
         if working.job is None:
-            return ("idle",)
+            return Text(f"{name}  idle")
         progress = working.progress
         _, since = self._seen.get(working.lane, ("", time.monotonic()))
-        job = _one_line(f"{working.job}, {clock(time.monotonic() - since)}")
-        if not progress.epochs:
-            return job, "preparing"
-        unit = _UNITS.get(progress.stage, "epoch")
-        done = f"{unit} {progress.epoch} of {progress.epochs}"
-        return job, progress.stage, _bar(progress.epoch, progress.epochs), done, _health(progress)
+        unit, has_end = _UNITS.get(progress.stage, "epoch"), progress.epochs > 0
+        return LaneAtWork(
+            lane=Text(name),
+            job=Text(working.job),
+            since=Text(clock(time.monotonic() - since)),
+            stage=Text(progress.stage if has_end else "preparing"),
+            steps=Text(f"{unit} {progress.epoch} of {progress.epochs}" if has_end else ""),
+            bar=bar(progress.epoch, progress.epochs) if has_end else None,
+            health=_health(progress),
+        )
 
 
 def clock(seconds: float) -> str:
@@ -164,18 +175,21 @@ def clock(seconds: float) -> str:
     return "{}:{:02d}".format(*divmod(int(seconds), 60))
 
 
-def _bar(done: int, total: int) -> ProgressBar:
-    return ProgressBar(total=total, completed=done, width=_BAR_WIDTH)
-
-
-def _one_line(text: str, style: str = "") -> Text:
-    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+def _joined(facts: Sequence[str], width: int) -> list[Text]:
+    """Joins facts to lines, each of which has as many of them as fit."""
+    lines: list[str] = []
+    for fact in facts:
+        if lines and len(lines[-1]) + len(_BETWEEN) + len(fact) <= width:
+            lines[-1] += _BETWEEN + fact
+        else:
+            lines.append(fact)
+    return [Text(line) for line in lines]
 
 
 def _health(progress: JobProgress) -> Text:
     """Returns the scores of stage one's probe, or its alarm instead."""
     if progress.alarm:
-        return _one_line(progress.alarm, "bold red")
+        return Text(progress.alarm, "bold red")
     if progress.probe is None or progress.effective_rank is None:
         return Text("")
-    return _one_line(f"probe {progress.probe:.3f}, rank {progress.effective_rank:.1f}")
+    return Text(f"probe {progress.probe:.3f}, rank {progress.effective_rank:.1f}")

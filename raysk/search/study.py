@@ -129,9 +129,8 @@ class _Study:
     def conduct(self) -> Leaderboard | None:
         """Searches the space, then scores the results."""
         display, num_lanes = self.display, self.plan.lanes
-        display.console.print(f"{num_lanes} lanes: {self.plan.sum}", highlight=False)
         display.follow(self.progress, self.searcher.num_trials)
-        display.say(f"starting {num_lanes} lane{'s' * (num_lanes > 1)}")
+        display.say(f"starting {num_lanes} lane{'s' * (num_lanes > 1)}: {self.plan.sum}")
         display.wait("")
         try:
             self._watch(self._search)

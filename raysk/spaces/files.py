@@ -34,7 +34,10 @@ def find_space(name: str) -> Path:
     Raises:
         ConfigError: The file does not exist.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else spaces_folder() / f"{name}.yaml"
+    is_path = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_path else spaces_folder() / f"{name}.yaml"
+    if is_path and not path.is_file():
+        raise ConfigError(f"a search space must be a name or a file, but {name} is no file: correct the path")
     if not path.is_file():
         raise unknown_name("a search space", name, [shipped for shipped, _ in list_spaces()])
     return path

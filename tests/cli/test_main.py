@@ -326,6 +326,7 @@ def test_one_space_part_or_node_is_shown(words, part, capfd):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["spaces", "./supcom.yaml"], "a search space must be a name or a file, but ./supcom.yaml is no file: correct"),
         (["spaces", "supcom"], "a search space must be a known name, but got 'supcom'; did you mean supcon?"),
         (["parts", "focl"], "a part must be a known name, but got 'focl'; did you mean focal"),
         (["config", "stage_too"], "'stage_too'; did you mean stage_two or stage_one?"),
@@ -383,6 +384,15 @@ def test_a_pipe_that_is_closed_from_the_start_is_no_traceback():
         assert (done.returncode, done.stderr) == (141, b""), words
 
 
+def test_output_that_is_closed_or_has_no_room_is_no_traceback(finished):
+    words = [sys.executable, "-m", "raysk.cli", "leaderboard", str(finished)]
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *words], cwd=ROOT, stderr=subprocess.PIPE, check=False)
+    assert (closed.returncode, closed.stderr) == (0, b"")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "raysk: the output must have room, but its disk is full: free space\n")
+
+
 def in_terminal(*words):
     """Returns (status, output) of a command whose output is a terminal."""
     main_end, terminal = os.openpty()
@@ -404,6 +414,25 @@ def test_a_terminal_gets_no_binary_format_but_a_remedy(finished):
     assert in_terminal("leaderboard", str(finished), "--format", "csv")[0] == 0
 
 
+@pytest.fixture
+def completed(tmp_path):
+    """Returns the completions of a line, as bash asks for them."""
+
+    def words(line):
+        done = subprocess.run(
+            [sys.executable, "-c", "from raysk.cli.main import program; program()"],
+            env=os.environ | {
+                "_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n",
+                "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"), "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+            },
+            cwd=ROOT, capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return {word.strip() for word in (tmp_path / "words").read_text().split("\n")} - {""}
+
+    return words
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -415,17 +444,19 @@ def test_a_terminal_gets_no_binary_format_but_a_remedy(finished):
         ("raysk data ", {"show", "prepare", "audit"}),
     ],
 )
-def test_the_shell_completes_words(line, words, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", "from raysk.cli.main import program; program()"],
-        env=os.environ | {
-            "_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n",
-            "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"), "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
-        },
-        cwd=ROOT, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert {word.strip() for word in (tmp_path / "words").read_text().split("\n")} >= words
+def test_the_shell_completes_words(line, words, completed):
+    assert completed(line) >= words
+
+
+def test_the_shell_completes_the_rows_of_a_run(finished, tmp_path, completed):
+    board = read_json(finished / "leaderboard.json")
+    board["rows"] = [board["rows"][0] | {"key": name, "name": name, "kind": kind} for name, kind in (
+        ("paper", "two-stage"), ("ensemble: greedy", "ensemble"), ("cross_entropy", "one-stage"))]  # fmt: skip
+    write_json(finished / "leaderboard.json", board)
+    assert completed(f"raysk recipe {finished} ") >= {"paper", "cross_entropy"}
+    assert completed(f"raysk recipe {finished} pa") == {"paper"}
+    assert completed(f"raysk recipe {finished} en") == set(), "an ensemble has no recipe"
+    assert "paper" not in completed(f"raysk recipe {tmp_path / 'nothing'} "), "a folder without a board is no error"
 
 
 def test_the_shell_can_tell_that_raysk_completes():

@@ -27,6 +27,8 @@ def refused(words: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[str, s
         (["tune", "--space", "supcon", "--trails", "3"], "raysk tune", "but got --trails: did you mean --trials?"),
         (["tune", "--space", "supcon", "--trails=3"], "raysk tune", "but got --trails: did you mean --trials?"),
         (["tune", "--space", "supcon", "--zzz"], "raysk tune", "but got --zzz: --help lists them"),
+        (["tune", "--space", "supcon", "-trials", "3"], "raysk tune", "but got -trials: did you mean --trials?"),
+        (["tune", "-space", "supcon"], "raysk tune", "but got -space: did you mean --space?"),
         (["leaderboard", "runs/x", "--fromat", "md"], "raysk leaderboard", "did you mean --format?"),
         (["train", "r.yaml", "--gpus-per-worker", "2"], "raysk train", "--gpus-per-worker must be one of 0, 1, but"),
         (["--debgu", "spaces"], "raysk", "did you mean --debug?"),

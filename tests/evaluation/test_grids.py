@@ -86,6 +86,14 @@ def test_the_cost_follows_the_scores() -> None:
     grid = with_cost(leaderboard_grids(board, STYLE)[0], board, STYLE)
     assert grid.headings[3:] == ["macro-F1", "macro-F1 out of fold", "time", "images"]
     assert grid.cells[0][3:] == ["0.500", "0.400", "1.0\u00a0h", "12,345"]
+    assert grid.note.startswith("TIME: ")
+
+
+def test_the_spread_of_the_score_out_of_fold_beside_the_test_score_is_explained() -> None:
+    board = Leaderboard((make_row("r", test_macro_f1=0.5, oof_macro_f1=0.4, oof_macro_f1_sd=0.1),), ())
+    grid = with_cost(leaderboard_grids(board, STYLE)[0], board, STYLE)
+    assert grid.cells[0][4] == "0.400 +- 0.100"
+    assert grid.note.startswith("AFTER ±: STANDARD DEVIATION OVER THE FOLDS. TIME: ")
 
 
 def test_no_rows_give_no_tables() -> None:

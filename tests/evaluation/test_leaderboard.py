@@ -181,3 +181,8 @@ def test_no_match_or_several_list_all_rows(wanted: str, reason: str) -> None:
         find_row(BOARD, wanted)
     assert reason in str(caught.value)
     assert "1 'trial 7', 2 '2', 3 'paper'" in str(caught.value)
+
+
+def test_a_mistyped_name_gets_the_nearest() -> None:
+    with pytest.raises(ArtifactError, match=r"but got 'papr': did you mean 'paper'\?"):
+        find_row(BOARD, "papr")

@@ -106,10 +106,11 @@ for (const width of widths) {
     const root = frame.contentDocument.documentElement, all = [...root.querySelectorAll("body *")];
     found[width] = {
       sideways: root.scrollWidth - root.clientWidth,
-      clipped: Math.max(...all.map(e => e.matches(".wide, main") ? e.scrollWidth - e.clientWidth : 0)),
+      clipped: Math.max(...all.map(e => e.matches(".wide, main, pre") ? e.scrollWidth - e.clientWidth : 0)),
       font: Math.min(...all.filter(e => e.textContent).map(e => parseFloat(getComputedStyle(e).fontSize))),
       name: Math.min(...all.filter(e => e.matches(".who, td.name")).map(e => e.getBoundingClientRect().width)),
-      outside: all.filter(e => !e.closest("pre, svg") && e.getBoundingClientRect().right > root.clientWidth + 1).length,
+      tables: all.filter(e => e.matches("table") && getComputedStyle(e).display === "table").length,
+      outside: all.filter(e => !e.closest("svg") && e.getBoundingClientRect().right > root.clientWidth + 1).length,
     };
     if (!--waiting) document.body.textContent = JSON.stringify(found);
   };
@@ -152,14 +153,22 @@ def usual_board() -> Leaderboard:
 
 
 def test_no_page_scrolls_sideways_and_no_column_is_clipped(tmp_path: Path) -> None:
-    found = measured(html_page(usual_board()), tmp_path, 390, 700, 1000, 1400)
-    assert found.keys() == {"390", "700", "1000", "1400"}
-    for width, page in found.items():
-        assert page["sideways"] == 0, width
-        assert page["font"] >= 11, width
-        assert page["name"] >= 100, width
-    for width in ("390", "700", "1400"):
-        assert (found[width]["clipped"], found[width]["outside"]) == (0, 0), width
+    many = tuple(f"class_{number}_of_many" for number in range(25))
+    scores = {f"test_recall_{name}": 0.5 for name in many}
+    usual = usual_board()
+    rows = tuple(replace(row, scores={**row.scores, **scores}) for row in usual.rows)
+    widths = (390, 700, 800, 1000, 1200, 1400, 1900)
+    for board in (usual, replace(usual, rows=rows, class_names=CLASSES + many)):
+        for width, page in measured(html_page(board), tmp_path, *widths).items():
+            assert (page["sideways"], page["clipped"], page["outside"]) == (0, 0, 0), width
+            assert page["font"] >= 11, width
+            assert page["name"] >= 100, width
+
+
+def test_a_table_that_fits_the_window_is_a_table_and_another_has_cards(tmp_path: Path) -> None:
+    found = measured(html_page(usual_board()), tmp_path, 390, 800, 1400)
+    # Scores on the test part and out of fold, F1 of each class, mean recall, and pairs.
+    assert {width: page["tables"] for width, page in found.items()} == {"390": 1, "800": 2, "1400": 5}
 
 
 def test_the_measure_sees_a_page_that_scrolls(tmp_path: Path) -> None:

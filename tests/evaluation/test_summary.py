@@ -86,11 +86,11 @@ def test_names_are_shown_as_they_are() -> None:
 
 
 def test_a_single_row_has_its_scores_in_a_sentence() -> None:
-    lines = shown(Leaderboard((make_row(0, "mine"),), ()))
-    assert lines[1] == "Leaderboard: 1 row, by macro-F1 on the locked test part"
-    assert lines[-2] == (
-        "mine: macro-F1 0.650 out of fold, mean of the folds; 0.700 [0.600, 0.800] on the locked test part."
-    )
+    scores = "macro-F1 0.650 out of fold, mean of the folds; 0.700 [0.600, 0.800] on the locked test part."
+    for chosen_on, name in (("nothing", "mine"), ("held-out folds", "mine, chosen on the held-out folds")):
+        lines = shown(Leaderboard((make_row(0, "mine", chosen_on=chosen_on),), ()), width=200)
+        assert lines[1] == "Leaderboard: 1 row, by macro-F1 on the locked test part"
+        assert lines[-2] == f"{name}: {scores}"
 
 
 def test_scores_that_are_missing_are_no_error() -> None:

@@ -1,11 +1,7 @@
-import fcntl
 import io
 import os
-import pty
-import struct
 import subprocess
 import sys
-import termios
 import time
 from dataclasses import replace
 
@@ -56,6 +52,8 @@ def displayed(is_terminal, best=("paper", 0.5), working=WORKING, then=None):
         display.say("paper: fold 1 of 3, macro-F1 0.500 [draft]")
         if then:
             then(display)
+        if is_terminal:
+            display._live.draw()
     return stream.getvalue()
 
 
@@ -67,7 +65,7 @@ def test_a_file_gets_plain_lines_only():
     "part",
     [
         "2 complete, 1 stopped, 1 failed of 8", "jobs done 5", "(paper)", "lanes busy 1 of 5", "150 images/s",
-        "abc-fold1-held_out, 0:00", "stage one", "epoch 3 of 9", "━━━━━", "idle", "at most 0 s left",
+        "abc-fold1-held_out  0:00", "stage one", "epoch 3 of 9", "━━━━━", "idle", "about 0 s left",
         "probe 0.457, rank 17.3", "starting, 0:00", "waits for a node with 1 CPU, 1:23", "OSError: no",
     ],
 )  # fmt: skip
@@ -76,7 +74,7 @@ def test_a_terminal_shows_the_study(part):
 
 
 def test_a_study_without_a_score_yet_says_so():
-    assert "no recipe complete yet" in displayed(True, best=None)
+    assert "no score yet" in displayed(True, best=None)
 
 
 def test_an_alarm_in_red_replaces_the_probe():
@@ -86,7 +84,7 @@ def test_an_alarm_in_red_replaces_the_probe():
 
 
 def test_an_idle_lane_shows_no_probe():
-    assert displayed(True).count("probe") == 1
+    assert rendered(panel_of(WORKING)).count("probe") == 1
 
 
 def test_a_phase_is_a_line_in_a_file_and_a_clock_in_a_terminal():
@@ -98,7 +96,7 @@ def test_a_phase_is_a_line_in_a_file_and_a_clock_in_a_terminal():
     assert stream.getvalue() == "  0:00  starting Ray\n"
     panel = Panel(Awaited("starting Ray"))
     panel.awaited.since -= 83
-    assert rendered(panel).strip() == "starting Ray, 1:23"
+    assert rendered(panel).strip() == "starting Ray  1:23"
 
 
 def test_a_phase_with_a_known_end_has_a_bar_and_no_time_left():
@@ -107,7 +105,7 @@ def test_a_phase_with_a_known_end_has_a_bar_and_no_time_left():
         display.advance(6)
 
     shown = displayed(True, then=score)
-    assert "scoring 8 fold models on the locked test part, 0:00" in shown
+    assert "scoring 8 fold models on the locked test part  0:00" in shown
     assert "6 of 8" in shown
     assert displayed(False, then=score).endswith("  0:00  scoring 8 fold models on the locked test part\n")
 
@@ -115,24 +113,25 @@ def test_a_phase_with_a_known_end_has_a_bar_and_no_time_left():
 def test_a_search_of_stage_two_counts_settings_and_says_since_when():
     search = JobProgress(stage="stage-two search", epoch=50, epochs=200)
     assert "setting 50 of 200" in displayed(True, working=search)
+    assert "fold 12 of 30" in displayed(True, working=JobProgress(stage="best settings", epoch=12, epochs=30))
     assert "preparing" in displayed(True, working=JobProgress())
     panel = panel_of(search)
     panel._seen[0] = (panel._seen[0][0], time.monotonic() - 83)
     panel.update(the_status(search), Pool(), 7)
-    assert "abc-fold1-held_out, 1:23" in rendered(panel), "the same job goes on"
+    assert "abc-fold1-held_out  1:23" in rendered(panel), "the same job goes on"
 
 
 def test_the_time_left_counts_what_is_left_at_the_pace_of_this_session():
     panel = panel_of(WORKING)
     panel.pace.began = time.monotonic() - 50
-    assert "at most 70 s left" in rendered(panel), "five jobs took 50 s, and seven are left"
+    assert "about 70 s left" in rendered(panel), "five jobs took 50 s, and seven are left"
     panel.awaited = Awaited("scoring")
     assert "left" not in rendered(panel), "the search is over"
 
 
 def test_the_time_left_is_unknown_before_a_job_is_done():
     assert Pace(left=3).time_left(0) == "time left: unknown until the first fold is done"
-    assert Pace(time.monotonic() - 600, left=9).time_left(3) == "at most 30 min left"
+    assert Pace(time.monotonic() - 600, left=9).time_left(3) == "about 30 min left"
 
 
 def panel_of(working):
@@ -141,33 +140,65 @@ def panel_of(working):
     return panel
 
 
-def rendered(panel, width=200):
+def rendered(panel, width=200, height=40):
     stream = io.StringIO()
-    Console(file=stream, width=width).print(panel.lines())
+    Console(file=stream, width=width, height=height).print(panel)
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 60])
-def test_in_a_narrow_window_a_lane_at_work_has_one_line(width):
-    collapsed = replace(
-        WORKING, alarm="classes have collapsed onto others with at least as many rows: akiec, bkl, vasc"
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (90, "lane 0  paper, fold 2  0:00  stage one  ━━╸       epoch 3 of 9  classes have collapsed on…"),
+        (80, "lane 0  paper, fold 2  0:00  stage one  ━━╸       epoch 3 of 9  classes have co…"),
+        (65, "lane 0  paper, fold 2  0:00  stage one  ━━╸       epoch 3 of 9"),
+        (41, "lane 0  paper, fold 2  0:00  epoch 3 of 9"),
+        (40, "lane 0  paper, fold…  0:00  epoch 3 of 9"),
+        (39, "lane 0  paper, fold 2  0:00  ━━╸"),
+        (30, "lane 0  paper, fold 2  0:00"),
+        (20, "lane 0  paper, fold…"),
+    ],
+)
+def test_a_lane_at_work_has_one_line_with_what_fits(width, line):
+    status = the_status(
+        replace(WORKING, alarm="classes have collapsed onto others with at least as many rows: akiec, bkl, vasc")
     )
-    lines = rendered(panel_of(collapsed), width).splitlines()
+    panel = panel_of(WORKING)
+    panel.update(replace(status, lanes=(replace(status.lanes[0], job="paper, fold 2"), *status.lanes[1:])), Pool(), 7)
+    lines = rendered(panel, width).splitlines()
     assert max(map(len, lines)) <= width
     first = next(number for number, line in enumerate(lines) if line.startswith("lane 0"))
+    assert lines[first].rstrip() == line
     assert lines[first + 1].startswith("lane 1"), lines
 
 
-def test_the_display_follows_a_resized_window():
-    main, terminal = pty.openpty()
-    with os.fdopen(terminal, "w") as stream:
-        console = Terminal(file=stream, force_terminal=True, width=120)
-        display = StudyDisplay(console)
-        for columns, lines in ((90, 20), (44, 12)):
-            fcntl.ioctl(stream.fileno(), termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-            display._draw()
-            assert console.size == (columns, lines)
-    os.close(main)
+def test_facts_are_not_broken_in_the_middle():
+    panel = panel_of(WORKING)
+    panel.progress = SearchProgress(say=print, complete=2, stopped=1, best=("cross_entropy", 0.368))
+    assert [line.rstrip() for line in rendered(panel, 80).splitlines()[:2]] == [
+        "recipes 2 complete, 1 stopped, 0 failed of 8 · jobs done 5",
+        "best macro-F1 0.368 (cross_entropy)",
+    ]
+
+
+def test_in_a_narrow_window_what_is_awaited_keeps_its_clock_and_its_count():
+    (line,) = rendered(Panel(Awaited("scoring 33 fold models on the locked test part", 33, 14)), 60).splitlines()
+    assert line.startswith("scoring 33 fold m")
+    assert line.split("…")[1].split() == ["0:00", "━━━━━━╸", "14", "of", "33"]
+
+
+def test_in_a_low_window_lanes_make_room_for_the_other_lines():
+    panel = panel_of(WORKING)
+    panel.awaited = Awaited("ending the lanes")
+    lines = [line.rstrip() for line in rendered(panel, height=6).splitlines()]
+    assert len(lines) == 6
+    assert lines[2:] == [
+        "lane 1  idle",
+        "and 3 more lanes",
+        "lanes busy 1 of 5 · 150 images/s",
+        "ending the lanes  0:00",
+    ]
+    assert "more lanes" not in rendered(panel, height=8)
 
 
 def test_a_study_goes_on_when_the_reader_of_its_output_has_gone():

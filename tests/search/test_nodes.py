@@ -181,7 +181,7 @@ def test_the_broker_and_a_node_are_killed_and_a_second_driver_is_refused(tmp_pat
         story.run = tmp_path / "first"
         # The head is left, and loses its GCS as soon as another study has begun.
         with raysk(tmp_path, *words(cluster)) as command:
-            command.wait_for(lambda: "lanes: " in command.out.read_text())
+            command.wait_for(lambda: "starting 1 lane: " in command.out.read_text())
             cluster.head_node.kill_gcs_server(check_alive=False)
             status, output, errors = command.end()
         assert status == 3, output
@@ -212,7 +212,7 @@ def test_a_head_needs_no_cpu(tmp_path, study):
     with ray_nodes(NODE, head_cpus=0) as cluster, raysk(tmp_path, *words(cluster)) as command:
         story = Story(run, *command.end(), set())
     story.check()
-    assert "1 lanes: a lane is 1 worker x 1 CPU = 1 CPU, of 1 CPU and 0 GPU" in story.output
+    assert "starting 1 lane: a lane is 1 worker x 1 CPU = 1 CPU, of 1 CPU and 0 GPU" in story.output
 
 
 @pytest.mark.soak
@@ -223,7 +223,7 @@ def test_a_node_that_joins_later_gets_a_lane(tmp_path, study):
         cluster.add_node(**NODE)
         story = Story(run, *command.end(), set())
     story.check()
-    assert "1 lanes: " in story.output
+    assert "starting 1 lane: " in story.output
     assert "the cluster has grown: 2 lanes" in story.output
     assert {path.name for path in (run / "logs").glob("lane*")} == {"lane0-rank0.log", "lane1-rank0.log"}
 

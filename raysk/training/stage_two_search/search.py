@@ -58,7 +58,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
         search: The settings to try, and the recipe of the encoders.
         run: Holds its files.
         world: The workers of the lane; the main rank fits, and all ranks encode.
-        report: Called after every round; it may raise to stop the search.
+        report: Called after every round, and while the best settings are fitted alone; it may raise to stop the search.
     """
     if world.agree(run.search_file(search.id).exists()):
         return
@@ -81,7 +81,8 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
         for setting in best:
             run.keep_recipe(setting.recipe)
     keys = json.loads(world.broadcast_text(json.dumps([setting.recipe.key for setting in best])))
-    kept = [key for key in keys if _is_fitted(key, run, world, report)]
+    fits = StageProgress("best settings", len(keys) * len(run.folds))
+    kept = [key for key in keys if _is_fitted(key, run, world, report, fits)]
     if not kept:
         raise TrainingError(
             "a search of stage two must find a valid setting with a finite loss, but none of "
@@ -95,11 +96,20 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
     world.barrier()
 
 
-def _is_fitted(key: str, run: Run, world: World, report: Report) -> bool:
-    """Runs the jobs of a setting; returns False if it diverges when fitted alone, and the other settings stay."""
+def _is_fitted(key: str, run: Run, world: World, report: Report, fits: StageProgress) -> bool:
+    """Runs the jobs of a setting; returns False if it diverges when fitted alone, and the other settings stay.
+
+    Args:
+        key: Key of the recipe.
+        run: Holds its files.
+        world: The workers of the lane.
+        report: Called after each epoch; it may raise to stop the search.
+        fits: Number of fitted folds of all settings, which is reported in place of the epochs.
+    """
     try:
         for fold in range(len(run.folds)):
-            run_job(Job(run.recipe(key), fold), run, world, report)
+            run_job(Job(run.recipe(key), fold), run, world, lambda _: report(fits))
+            fits.epoch += 1
     except TrainingError as error:
         logger.warning("stage-two search: %s is left out: %s", key, error)
         return False

@@ -133,7 +133,7 @@ def test_a_finished_search_does_not_run_again(searched, search, alone, diary):
     assert {path: path.stat().st_mtime_ns for path in searched.folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("leave_after", [("stage-two search", 6), ("stage two", 2)])
+@pytest.mark.parametrize("leave_after", [("stage-two search", 6), ("best settings", 7)])
 def test_an_interrupted_search_ends_the_same(leave_after, tmp_path, trained, search, record, alone, diary):
     run = copy(trained, tmp_path / "run")
     with pytest.raises(diary.Leave):
@@ -149,7 +149,7 @@ def test_a_setting_that_diverges_alone_leaves_the_others(tmp_path, trained, sear
     run, raised = copy(trained, tmp_path / "run"), []
 
     def report(progress):
-        if progress.stage == "stage two" and not raised:
+        if progress.stage == "best settings" and not raised:
             raised.append(progress)
             raise TrainingError("the loss of stage two must be a number, but is nan after epoch 1")
 
@@ -166,7 +166,7 @@ def test_an_error_reports_that_every_setting_diverged(tmp_path, trained, recipe,
     run = copy(trained, tmp_path / "run")
 
     def report(progress):
-        if progress.stage == "stage two":
+        if progress.stage == "best settings":
             raise TrainingError("the loss of stage two must be a number, but is nan after epoch 1")
 
     with pytest.raises(TrainingError, match=r"none of 4 qualifies: widen .* or lower its learning rates"):
