@@ -31,8 +31,8 @@ ABOVE_OTHERS = 1.85
 OTHERS = 0.13  # least distance between the fingerprints of such pairs
 ENOUGH, MOST = 100, 1000  # pairs for this median
 FLAT = 1 / 3  # share of flat pixels from which on a picture proves only its outline; 99 of 100 photographs have 0.23
-# Without that proof, a pair must have this correlation of detail at the same places, and the same grey levels there: they
-# may differ in this share of their variance.
+# Without that proof, a pair must have this correlation of detail at the same places, and the same grey levels there:
+# they may differ in this share of their variance.
 SAME_DETAIL = 0.8
 LEVELS = 5e-3
 NUM_TRIED = 3  # nearest candidates of a picture that are also compared at other scales and places

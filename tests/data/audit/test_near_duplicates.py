@@ -135,7 +135,9 @@ def test_a_plain_disc_is_no_ellipse_and_no_other_disc() -> None:
 
 
 def test_the_same_plain_disc_in_other_light_is_a_copy() -> None:
-    assert alike([encoded(disc((30, 30))), encoded(disc((24, 30))), encoded(relit(disc((30, 30)), 1.2, 0.9))]) == {(0, 2)}
+    assert alike([encoded(disc((30, 30))), encoded(disc((24, 30))), encoded(relit(disc((30, 30)), 1.2, 0.9))]) == {
+        (0, 2)
+    }
 
 
 def test_random_colour_blobs_are_different_but_their_copies_are_found() -> None:
