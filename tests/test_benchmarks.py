@@ -18,8 +18,8 @@ from raysk.data.synthetic import make_synthetic
     "script", sorted(Path(__file__).parents[1].glob("benchmarks/*.py")), ids=lambda path: path.stem
 )
 def test_every_script_starts(script: Path) -> None:
-    if script.stem == "losses":
-        pytest.importorskip("pytorch_metric_learning", reason="needs the extra bench")
+    if peer := {"losses": "pytorch_metric_learning", "near_duplicates": "imagehash"}.get(script.stem):
+        pytest.importorskip(peer, reason="needs the extra bench")
     done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, cwd=script.parents[1])
     assert done.returncode == 0, done.stderr
 

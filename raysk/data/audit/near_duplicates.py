@@ -1,47 +1,47 @@
-"""Finds near-duplicates: pictures that differ only in encoding, orientation, size or a narrow crop.
+"""Finds near-duplicates: pictures that differ only in encoding, light, orientation, size or a narrow crop.
 
-Mirroring a picture changes only signs among the low frequencies of its cosine transform; transposing it swaps u and v.
-So their absolute values, with each pair (u, v) and (v, u) sorted by size, are the same in all eight orientations: a
-fingerprint that needs no search over orientations. A k-d tree finds neighbouring fingerprints, the candidates. The
-fine detail of the two pictures then confirms a candidate: fine detail differs between any two photographs, but large
-shapes, such as a dark blot on bright skin, do not. The fingerprint is our choice.
+Neighbouring fingerprints are the candidates. The fine detail of the two pictures then confirms a candidate: fine detail
+differs between any two photographs, but large shapes, such as a dark blot on bright skin, do not. How much a
+correlation of detail proves depends on how much detail there is: two smooth pictures correlate by chance. So the proof
+is counted in standard deviations of the correlation between independent pictures of this texture. A picture that is
+mostly flat proves nothing but its outline; such a pair must have the same grey levels at the same places.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import dctn
-from scipy.spatial import cKDTree
 
+from raysk.data.audit.fingerprints import Candidates, Floats, find_candidates
 from raysk.data.audit.scanning import PICTURE_SIDE, Pictures
 from raysk.data.manifest import IntArray
 
-Floats = npt.NDArray[np.float32]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-NUM_FREQUENCIES = 8  # a fingerprint holds the frequencies with u + v below this
-FARTHEST = 0.35  # largest distance between candidates' fingerprints; a crop of 5 % is about 0.15 away
-COPY = 0.075  # uncropped copies are at most 0.03 away; at most 0.07 for photographs of 64 pixels
-NUM_NEIGHBOURS = 16  # candidates per picture
-NUM_CROPPED = 4  # nearest candidates that are also compared at other scales and places
-# Correlations of detail. On HAM10000 copies reach at least 0.85. Pictures of different lesions reach at most 0.55, or
-# 0.6 at the best of many scales and places.
-SAME = 0.6
-SAME_CROPPED = 0.65
-ENOUGH = 500  # candidates; few of so many are copies, so they show how similar different pictures are
-# Where different pictures are similar, a pair must exceed the upper quartile of all candidates (0.17 on HAM10000, 0.32
-# on photographs of blood cells) by a factor, up to a bound. Both are lower for a pair with near fingerprints.
-ABOVE_OTHERS, ABOVE_OTHERS_NEAR = 2.6, 1.9
-SURE, SURE_NEAR = 0.95, 0.85
-SAME_SHAPE = 0.7  # least correlation of the grey pictures for a comparison at other scales and places
+# Least correlation of detail, and least proof, in standard deviations. On HAM10000 all copies with a crop of 3 % reach
+# both. Of 16,628 neighbouring pairs of different lesions two do, and these two may be one lesion.
+SAME = 0.65
+PROOF = 5.0
+# Objects of one shape, such as blood cells, have similar detail too. There a pair needs this many times the median
+# proof of pairs that are too far apart for most copies (2.4 on HAM10000, 4.8 on photographs of blood cells).
+ABOVE_OTHERS = 1.85
+OTHERS = 0.13  # least distance between the fingerprints of such pairs
+ENOUGH, MOST = 100, 1000  # pairs for this median
+FLAT = 1 / 3  # share of flat pixels from which on a picture proves only its outline; 99 of 100 photographs have 0.23
+# Without that proof, a pair must have this correlation of detail at the same places, and the same grey levels there:
+# they may differ in this share of their variance.
+SAME_DETAIL = 0.8
+LEVELS = 5e-3
+NUM_TRIED = 3  # nearest candidates of a picture that are also compared at other scales and places
+SAME_SHAPE = 0.7  # least correlation of the grey pictures for that
 _SCALES = (0.9, 0.95, 1.0, 1.05, 1.11)
 _BLUR = 1.5  # pixels; coarser structure is not detail
-_MARGIN = 7  # pixels; excludes the corners, where the dark rim of a dermatoscope looks alike in all pictures
-_PATCH = 30  # pixels; side of the patch to locate
+_MARGIN = 4  # pixels; excludes the rim, where the dark corners of a dermatoscope look alike in all pictures
+_PATCH = 30  # pixels; side of the patch to compare, and to locate in the other picture
+_INNER = slice((PICTURE_SIDE - _PATCH) // 2, (PICTURE_SIDE + _PATCH) // 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,37 +50,23 @@ class NearDuplicates:
 
     Attributes:
         pairs: Rows, the lower first, each pair once, (M, 2).
-        scores: The correlation of their detail, (M,).
         num_candidates: Number of pairs compared.
     """
 
     pairs: IntArray
-    scores: Floats
     num_candidates: int
 
 
-def fingerprints(pictures: Pictures) -> Floats:
-    """Returns fingerprints that do not depend on orientation, brightness and contrast.
+class _Detail(NamedTuple):
+    """The fine detail of N pictures.
 
-    Args:
-        pictures: (N, S, S).
-
-    Returns:
-        (N, F); zeros for a picture of one colour.
+    Attributes:
+        detail: The pictures without coarse shapes, scaled so that faint and strong texture count alike, (N, S, S).
+        flat: Whether each picture is mostly flat, (N,).
     """
-    prints = []
-    for start in range(0, len(pictures), 1024):
-        spectrum = np.abs(dctn(pictures[start : start + 1024].astype(np.float32), axes=(1, 2), norm="ortho"))
-        spectrum[:, 0, 0] = 0  # the brightness
-        contrast = np.sqrt((spectrum**2).sum(axis=(1, 2)))[:, None]
-        across, down = np.triu_indices(NUM_FREQUENCIES)
-        low = across + down < NUM_FREQUENCIES
-        upper, lower = spectrum[:, across[low], down[low]], spectrum[:, down[low], across[low]]
-        both = np.concatenate(
-            [np.maximum(upper, lower), np.where(across[low] == down[low], 0, np.minimum(upper, lower))], 1
-        )
-        prints.append(both / np.maximum(contrast, PICTURE_SIDE))  # a contrast below one grey level is noise
-    return np.concatenate(prints).astype(np.float32) if prints else np.zeros((0, 1), np.float32)
+
+    detail: npt.NDArray[np.int8]
+    flat: npt.NDArray[np.bool_]
 
 
 def find_alike(
@@ -88,7 +74,7 @@ def find_alike(
 ) -> NearDuplicates:
     """Finds the near-duplicates among `rows`.
 
-    Each picture is compared with its 16 nearest neighbours only, so the work grows with N log N. If a picture has more
+    Each picture is compared with its nearest neighbours only, so the work grows with N log N. If a picture has more
     copies, the pairs usually still connect all of them.
 
     Args:
@@ -103,45 +89,76 @@ def find_alike(
     )
     equal = np.flatnonzero(first[member] != np.arange(len(rows)))
     pairs = [(int(rows[first[member[row]]]), int(rows[row])) for row in equal]
-    scores = [1.0] * len(pairs)
     kept = np.sort(rows[first])
-    shown = pictures[kept]
-    prints = fingerprints(shown)
-    candidates, ranks = _candidates(prints)
-    distances = np.linalg.norm(prints[candidates[:, 0]] - prints[candidates[:, 1]], axis=1)
-    detail = _detail(shown)
-    correlations = _compare(shown, detail, candidates, ranks, distances <= COPY, progress)
-    pairs += [(int(kept[row]), int(kept[other])) for row, other in candidates[correlations > 0]]
-    scores += correlations[correlations > 0].tolist()
-    ordered = np.sort(np.array(pairs, dtype=np.int64).reshape(-1, 2), axis=1)
-    return NearDuplicates(ordered, np.array(scores, np.float32), len(candidates) + len(equal))
+    num_candidates = len(equal)
+    if len(kept) > 1:
+        candidates = find_candidates(pictures[kept])
+        num_candidates += len(candidates.pairs)
+        pairs += [(int(kept[row]), int(kept[other])) for row, other in _confirmed(pictures[kept], candidates, progress)]
+    return NearDuplicates(np.sort(np.array(pairs, dtype=np.int64).reshape(-1, 2), axis=1), num_candidates)
 
 
-def _candidates(prints: Floats) -> tuple[IntArray, IntArray]:
-    """Returns sorted pairs of neighbours, the lower row first, and the rank of each pair among the neighbours."""
-    if len(prints) < 2:
-        return np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
-    num = min(NUM_NEIGHBOURS + 1, len(prints))
-    _, neighbours = cKDTree(prints).query(prints, k=num, distance_upper_bound=FARTHEST, workers=-1)
-    row = np.repeat(np.arange(len(prints)), num)
-    rank = np.tile(np.arange(num), len(prints))  # rank 0 is the row itself, unless another row has distance zero
-    other = neighbours.ravel()
-    real = (other < len(prints)) & (other != row)
-    ends = np.sort(np.stack([row[real], other[real]], axis=1), axis=1)
-    order = np.lexsort((rank[real], ends[:, 1], ends[:, 0]))
-    pairs, first = np.unique(ends[order], axis=0, return_index=True)
-    return pairs.astype(np.int64), rank[real][order][first].astype(np.int64)
+def _confirmed(
+    pictures: Pictures, candidates: Candidates, progress: Callable[[int, int], None] | None
+) -> list[tuple[int, int]]:
+    """Returns the candidates that are near-duplicates.
+
+    Args:
+        pictures: (N, 48, 48).
+        candidates: Pairs of indices into these.
+        progress: As in `find_alike`.
+    """
+    detail, flat = _detail(pictures)
+    least = max(PROOF, ABOVE_OTHERS * _usual_proof(pictures, detail, candidates))
+    pairs = []
+    starts = np.searchsorted(candidates.pairs[:, 0], np.arange(len(pictures) + 1))
+    for row in range(len(pictures)):
+        of_row = slice(starts[row], starts[row + 1])
+        others, tried = candidates.pairs[of_row, 1], candidates.ranks[of_row] <= NUM_TRIED
+        if len(others):
+            grey, oriented = eight_orientations(pictures[row]), eight_orientations(detail[row])
+            shapes = _unit(grey) @ _unit(pictures[others]).T
+            correlations = _unit(oriented[:, _INNER, _INNER]) @ _unit(detail[others, _INNER, _INNER]).T
+            for place, other in enumerate(others.tolist()):
+                turn, shape = shapes[:, place].argmax(), shapes[:, place].max()
+                in_place, correlation = correlations[:, place].argmax(), correlations[:, place].max()
+                alike = correlation >= SAME_DETAIL and _same_levels(grey[in_place], pictures[other])
+                if not alike and not flat[row] and not flat[other]:
+                    if correlation >= SAME:
+                        alike = _proof(oriented[in_place, _INNER, _INNER], detail[other, _INNER, _INNER]) >= least
+                    if not alike and tried[place] and shape >= SAME_SHAPE:
+                        alike = _proof(*_best_place(oriented[turn], detail[other])) >= least
+                if alike:
+                    pairs.append((row, other))
+        if progress is not None:
+            progress(row + 1, len(pictures))
+    return pairs
 
 
-def _detail(pictures: Pictures) -> npt.NDArray[np.int8]:
-    """Returns the pictures without coarse shapes, scaled so that faint and strong texture count alike."""
+def _usual_proof(pictures: Pictures, detail: npt.NDArray[np.int8], candidates: Candidates) -> float:
+    """Returns the median proof of candidates of which most are no copies, 0 if there are only few of them."""
+    others = candidates.pairs[candidates.distances > OTHERS]
+    if len(others) < ENOUGH:
+        return 0.0
+    proofs = []
+    for row, other in others[:: -(-len(others) // MOST)].tolist():
+        turn = (_unit(eight_orientations(pictures[row])) @ _unit(pictures[other][None]).T).argmax()
+        patches = _best_place(eight_orientations(detail[row])[turn], detail[other])
+        proofs.append(_proof(*patches, least=0.0))
+    return float(np.median(proofs))
+
+
+def _detail(pictures: Pictures) -> _Detail:
     detail = np.empty(pictures.shape, dtype=np.int8)  # a quarter of the memory, and precise enough
+    flat = np.empty(len(pictures), dtype=np.bool_)
+    inner = slice(_MARGIN, -_MARGIN)
     for row, picture in enumerate(pictures):
         grey = picture.astype(np.float32)
         mean = cv2.GaussianBlur(grey, (0, 0), _BLUR)
         deviation = np.sqrt(np.maximum(cv2.GaussianBlur(grey * grey, (0, 0), _BLUR) - mean * mean, 0))
         detail[row] = np.clip(np.rint(32 * (grey - mean) / (deviation + 2)), -127, 127)  # 2: about the noise of JPEG
-    return detail
+        flat[row] = (deviation[inner, inner] < 1).mean() >= FLAT  # grey levels
+    return _Detail(detail, flat)
 
 
 def eight_orientations(picture: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
@@ -158,61 +175,51 @@ def _unit(pictures: npt.NDArray[np.generic]) -> Floats:
     return flat
 
 
-def _compare(
-    pictures: Pictures,
-    detail: npt.NDArray[np.int8],
-    candidates: IntArray,
-    ranks: IntArray,
-    near: npt.NDArray[np.bool_],
-    progress: Callable[[int, int], None] | None,
-) -> Floats:
-    """Returns the correlation of detail of each near-duplicate candidate, 0 for all other candidates.
+def _same_levels(picture: Pictures, other: Pictures) -> bool:
+    """Returns whether two pictures have the same grey levels at the same places, up to a change of light.
 
-    Args:
-        pictures: (N, 48, 48).
-        detail: (N, 48, 48).
-        candidates: Sorted pairs of indices into these, (M, 2).
-        ranks: The rank of each pair among the neighbours, from 1, (M,).
-        near: Whether the fingerprints of each pair are as near as those of uncropped copies, (M,).
-        progress: As in `find_alike`.
+    The change of light is a parabola, which gamma, brightness and contrast fit.
     """
-    scores = np.zeros(len(candidates), dtype=np.float32)
-    inner = slice(_MARGIN, -_MARGIN)
-    starts = np.searchsorted(candidates[:, 0], np.arange(len(pictures) + 1))
-    for row in range(len(pictures)):
-        pairs = slice(starts[row], starts[row + 1])
-        others = candidates[pairs, 1]
-        if len(others):
-            oriented = _unit(eight_orientations(detail[row])[:, inner, inner])
-            scores[pairs] = (oriented @ _unit(detail[others, inner, inner]).T).max(axis=0)
-    # Different objects of one shape, such as blood cells, have similar detail too. So the threshold rises, and most for
-    # pairs whose shapes agree less than those of uncropped copies.
-    usual = float(np.quantile(scores, 0.75)) if len(scores) >= ENOUGH else 0.0
-    least = np.clip(usual * np.where(near, ABOVE_OTHERS_NEAR, ABOVE_OTHERS), SAME, np.where(near, SURE_NEAR, SURE))
-    tried = np.flatnonzero((scores < least) & (ranks <= NUM_CROPPED))
-    scores[scores < least] = 0
-    rows, first = np.unique(candidates[tried, 0], return_index=True)
-    for row, tried_of_row in zip(rows.tolist(), np.split(tried, first)[1:], strict=True):
-        shapes = _unit(eight_orientations(pictures[row])) @ _unit(pictures[candidates[tried_of_row, 1]]).T
-        oriented = eight_orientations(detail[row])
-        for pair, shape in zip(tried_of_row.tolist(), shapes.T, strict=True):
-            if shape.max() >= SAME_SHAPE:
-                score = _best_place(oriented[shape.argmax()], detail[candidates[pair, 1]])
-                scores[pair] = score if score >= max(least[pair], SAME_CROPPED) else 0
-        if progress is not None:
-            progress(row + 1, len(pictures))
-    if progress is not None:
-        progress(len(pictures), len(pictures))
-    return scores
+    levels, target = picture.ravel() / 255.0, other.ravel() / 255.0
+    curve = np.stack([np.ones_like(levels), levels, levels**2], axis=1)
+    fitted = curve @ np.linalg.lstsq(curve, target, rcond=None)[0]
+    return bool(((target - fitted) ** 2).mean() <= LEVELS * target.var())
 
 
-def _best_place(detail: npt.NDArray[np.int8], other: npt.NDArray[np.int8]) -> float:
-    """Returns the best correlation of the middle of `detail` with any place in `other`, at several scales."""
-    middle, place = detail.astype(np.float32), other[4:-4, 4:-4].astype(np.float32)
-    best = -1.0
+def _proof(detail: npt.NDArray[np.generic], other: npt.NDArray[np.generic], least: float = SAME) -> float:
+    """Returns how many standard deviations of chance the correlation of two patches is; 0 if it is below `least`.
+
+    The correlation of independent patches has the variance 1 / n. For white noise, n is the number of pixels; for
+    smooth texture it is the inverse of the product of the two normalised power spectra (Dutilleul, Biometrics 1993),
+    and it is smaller again by the share of the patch in which both have their detail. Fisher's transform makes the
+    correlation normal.
+    """
+    first, second = (patch.astype(np.float32) - np.float32(patch.mean()) for patch in (detail, other))
+    correlation = float((first * second).sum() / max(np.sqrt((first**2).sum() * (second**2).sum()), 1e-6))
+    if correlation < least:
+        return 0.0
+    spectra = [np.abs(np.fft.rfft2(patch)) ** 2 for patch in (first, second)]
+    places = [cv2.GaussianBlur(patch * patch, (0, 0), 2) for patch in (first, second)]
+    freedom = _overlap(spectra) * _overlap(places) / first.size
+    return float(np.arctanh(min(correlation, 0.999)) * np.sqrt(freedom))
+
+
+def _overlap(densities: list[npt.NDArray[np.floating]]) -> float:
+    """Returns the effective number of bins that two densities share; all, if both are uniform."""
+    first, second = densities
+    return float(first.sum() * second.sum() / max((first * second).sum(), 1e-6))
+
+
+def _best_place(detail: npt.NDArray[np.int8], other: npt.NDArray[np.int8]) -> tuple[Floats, Floats]:
+    """Returns the middle of `detail` and the place in `other` with the best correlation, at the best of some scales."""
+    middle = detail.astype(np.float32)
+    searched = other[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN].astype(np.float32)
+    best = (-2.0, middle, middle)
     for scale in _SCALES:
         side = round(PICTURE_SIDE * scale)
         start = (side - _PATCH) // 2
-        patch = cv2.resize(middle, (side, side))[start : start + _PATCH, start : start + _PATCH]
-        best = max(best, float(cv2.matchTemplate(place, np.ascontiguousarray(patch), cv2.TM_CCOEFF_NORMED).max()))
-    return best
+        patch = np.ascontiguousarray(cv2.resize(middle, (side, side))[start : start + _PATCH, start : start + _PATCH])
+        _, score, _, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(searched, patch, cv2.TM_CCOEFF_NORMED))
+        if score > best[0]:
+            best = (score, patch, searched[y : y + _PATCH, x : x + _PATCH])
+    return best[1], best[2]

@@ -1,6 +1,7 @@
 """Finds image files: by their path in a table, or by name in any folder below the root of a collection."""
 
 import os
+import re
 from collections.abc import Sequence, Set
 from pathlib import Path, PurePath
 
@@ -11,6 +12,11 @@ MASK_ENDING = "_segmentation"
 OTHER_ENDINGS = ("_superpixels", "_mask")
 # Folders in which masks have the same file names as the images.
 MASK_FOLDERS = ("mask", "segmentation", "groundtruth")
+# Names of folders that hold masks beside the images of a collection. A class may be called "with mask".
+_MASKS = re.compile(
+    r"(?:(?:binary|lesion)?masks?|(?:.*[\W_])?(?:segmentations?|superpixels?|ground[\W_]*truths?)(?:[\W_].*)?)"
+)
+_IMAGES = re.compile(r"(?:.*[\W_])?(?:images?|imgs?|photos?)(?:[\W_].*)?")
 # Image formats that raysk does not read.
 FOREIGN_SUFFIXES = frozenset({".gif", ".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".dng"})
 
@@ -81,6 +87,16 @@ def image_files(root: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[PurePat
 def visible_folders(root: Path) -> list[Path]:
     """Returns the folders in a folder, sorted, without hidden ones."""
     return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def holds_masks(folder: str) -> bool:
+    """Returns whether a folder holds masks by its name, such as "masks" or "ISIC2018_Task1_Training_GroundTruth"."""
+    return bool(_MASKS.fullmatch(folder.casefold()))
+
+
+def holds_all_images(folder: str) -> bool:
+    """Returns whether a folder holds the images of all classes by its name, such as "HAM10000_images_part_1"."""
+    return bool(_IMAGES.fullmatch(folder.casefold()))
 
 
 def is_image(name: str, suffixes: Set[str] = IMAGE_SUFFIXES) -> bool:

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from raysk.data.sources.base import IMAGE_SUFFIXES, OF_TABLES, Collection, register_source, required_path
 from raysk.data.sources.files import image_files, posix_text, visible_folders
+from raysk.data.sources.folder import class_folders, warn_of_loose_images
 from raysk.data.sources.parts import are_parts, role_of
 from raysk.data.sources.settings import DataSettings
-from raysk.data.sources.tables import class_folders, collection_of, text_columns, warn_of_loose_images
+from raysk.data.sources.tables import collection_of, text_columns
 from raysk.data.sources.unpacking import suffix_of, unpacked
 from raysk.data.table_files import read_columns
 from raysk.errors import DataError

@@ -111,7 +111,8 @@ def check_settings(settings: DataSettings) -> None:
 
 def _check_columns_differ(settings: DataSettings) -> None:
     group = settings.group or ""
-    columns = [("image", settings.image), ("label", settings.label)]
+    columns = [("image", settings.image)]
+    columns += [("label", column) for column in dict.fromkeys([settings.label, *settings.label.split("+")])]
     columns += [("group", column) for column in dict.fromkeys([group, *group.split("+")]) if column]
     first: dict[str, str] = {}
     for setting, column in columns:

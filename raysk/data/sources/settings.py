@@ -33,7 +33,8 @@ class DataSettings(Settings):
         name: The name of this collection among others; only within `collections`.
         path: The table or folder; the synthetic source has none.
         image: The column of image paths in a user's own table.
-        label: The column of labels in a user's own table.
+        label: The column of labels in a user's own table; or the columns of a one-hot table, which hold a 1 in the
+            class of each row and a 0 elsewhere: "MEL+NV+BCC".
         group: The column of groups, such as lesions or patients, in a user's own table; several columns are joined:
             "lesion_id+patient_id". Without it, a column named "group" is used if the table has one, otherwise the
             columns of lesions and patients, which raysk knows by their names; "none" makes each row its own group.

@@ -1,13 +1,12 @@
-"""A user's own data: a table of images, or a folder of class folders."""
+"""A user's own table of images."""
 
 import logging
-import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +14,6 @@ import pyarrow.parquet as pq
 
 from raysk.data.manifest import ROLES, Manifest
 from raysk.data.sources.base import (
-    IMAGE_SUFFIXES,
     OF_TABLES,
     Collection,
     number_of,
@@ -23,9 +21,10 @@ from raysk.data.sources.base import (
     required_path,
     value_or_blank,
 )
-from raysk.data.sources.files import FOREIGN_SUFFIXES, image_files, is_image, paths_of, posix_text, visible_folders
+from raysk.data.sources.files import paths_of
 from raysk.data.sources.groups import kind_of, known_tie, telling_columns
-from raysk.data.sources.parts import PART_ROLES, are_parts
+from raysk.data.sources.one_hot import labels_of
+from raysk.data.sources.parts import PART_ROLES
 from raysk.data.sources.settings import DataSettings
 from raysk.data.table_files import read_columns, strings_of
 from raysk.errors import ConfigError, DataError
@@ -62,61 +61,6 @@ def read_parquet(settings: DataSettings, cache: Path) -> Collection:
     return _collection_of_manifest(path, settings) if is_manifest else read_csv(settings, cache)
 
 
-@register_source("folder", reads=("path", "role"))
-def read_folder(settings: DataSettings, cache: Path) -> Collection:
-    """Reads a folder with one folder of images per class; each image is its own group."""
-    root = required_path(settings, "a folder")
-    if not root.is_dir():
-        raise DataError(f"data.path must be a folder of class folders, but {root} is not a folder: correct data.path")
-    names = [folder.name for folder in visible_folders(root)]
-    if are_parts(names):
-        raise DataError(
-            f"each folder in {root} must be a class, but {', '.join(names)} are named as parts: use data=hf, which "
-            "reads parts, or give the classes other names"
-        )
-    images, labels = class_folders(root)
-    return Collection(origin=root.name, root=root, names=images, images=images, labels=labels)
-
-
-def class_folders(root: Path) -> tuple[list[str], list[str]]:
-    """Returns the images of the class folders in a folder, relative to it, and the class of each.
-
-    Raises:
-        DataError: A folder has no image, or a name is not in UTF-8.
-    """
-    warn_of_loose_images(root)
-    images: list[str] = []
-    labels: list[str] = []
-    foreign: list[PurePath] = []
-    for folder in visible_folders(root):
-        files = [folder.name / path for path in image_files(folder, IMAGE_SUFFIXES | FOREIGN_SUFFIXES)]
-        foreign += [path for path in files if not is_image(path.name)]
-        paths = [posix_text(path) for path in files if is_image(path.name)]
-        if not paths:
-            raise DataError(
-                f"each folder in {root} must be a class with images, but {folder.name!r} holds none: "
-                "add images or remove the folder"
-            )
-        images += paths
-        labels += [folder.name] * len(paths)
-    if foreign:
-        formats = ", ".join(sorted({path.suffix.lower() for path in foreign}))
-        logger.warning(
-            "%s: left out %s of formats that raysk does not read (%s), first %r: convert them to PNG",
-            root, number_of(len(foreign), "image"), formats, foreign[0].as_posix(),
-        )  # fmt: skip
-    return images, labels
-
-
-def warn_of_loose_images(root: Path) -> None:
-    """Warns of images beside the folders of classes or parts, which belong to none of them."""
-    loose = sorted(name for name in os.listdir(root) if is_image(name, IMAGE_SUFFIXES | FOREIGN_SUFFIXES))
-    if loose:
-        logger.warning(
-            "%s: left out %s outside the class folders, first %r", root, number_of(len(loose), "image"), loose[0]
-        )
-
-
 def text_columns(settings: DataSettings) -> Callable[[str], bool]:
     """Returns a function that tells by its name whether a column is read as text.
 
@@ -146,13 +90,13 @@ def collection_of(table: pa.Table, root: Path, path: Path, settings: DataSetting
             f"every row must have an image, but row {blank[0]} of {path.name} has none ({len(blank)} in all): "
             "fill it in or remove the rows"
         )
-    labels = [value_or_blank(label) for label in strings_of(table, settings.label, "data.label", path)]
+    label_columns, labels = labels_of(table, settings.label, path)
     groupings = _groupings(table, labels, settings, path)
     role_column = _role_column(table, settings)
     roles = None
     if role_column is not None:
         roles = _roles(strings_of(table, role_column, "data.role", path), names, path)
-    used = {settings.image, settings.label, role_column, *(groupings if len(groupings) == 1 else ())}
+    used = {settings.image, *label_columns, role_column, *(groupings if len(groupings) == 1 else ())}
     attributes: dict[str, Any] = {name: table.column(name) for name in table.column_names if name not in used}
     return Collection(
         origin=path.name,
@@ -188,7 +132,7 @@ def _groupings(table: pa.Table, labels: Sequence[str], settings: DataSettings, p
 def _recognised_groupings(
     table: pa.Table, labels: Sequence[str], settings: DataSettings, path: Path
 ) -> dict[str, list[str]]:
-    others = {settings.image, settings.label, settings.role or "role"}
+    others = {settings.image, settings.label, *settings.label.split("+"), settings.role or "role"}
     columns = {}
     for name in table.column_names:
         if kind_of(name) is None or name in others:

@@ -1,14 +1,14 @@
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
-from raysk.data.audit.near_duplicates import FARTHEST, eight_orientations, find_alike, fingerprints
-from raysk.data.audit.scanning import PICTURE_SIDE, small_picture
+from raysk.data.audit.near_duplicates import eight_orientations, find_alike
+from raysk.data.audit.scanning import small_picture
+from raysk.data.synthetic import make_synthetic
 
 
 def photograph(seed: int, width: int = 120, height: int = 90) -> Image.Image:
@@ -36,6 +36,23 @@ def pictures_of(images: list[Image.Image]) -> np.ndarray:
 def alike(images: list[Image.Image]) -> set[tuple[int, int]]:
     duplicates = find_alike(pictures_of(images), np.arange(len(images)))
     return {(int(row), int(other)) for row, other in duplicates.pairs}
+
+
+def relit(image: Image.Image, gamma: float, gain: float) -> Image.Image:
+    return image.point(lambda value: int(min(255.0, 255 * gain * (value / 255) ** gamma)))
+
+
+def disc(radius: tuple[float, float], centre: tuple[float, float] = (80, 60), ink: int = 90) -> Image.Image:
+    image = Image.new("RGB", (160, 120), (222, 190, 180))
+    (across, down), (x, y) = radius, centre
+    ImageDraw.Draw(image).ellipse((x - across, y - down, x + across, y + down), fill=(ink, ink // 2, ink // 2))
+    return image
+
+
+def blob(seed: int) -> Image.Image:
+    """A smooth cloud of random colours, as a careless test picture is."""
+    colours = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(colours).resize((160, 120), Image.Resampling.BICUBIC))
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -69,7 +86,7 @@ def test_different_photographs_are_not_duplicates() -> None:
 def test_only_the_given_rows_are_compared() -> None:
     pictures = pictures_of([photograph(0), photograph(0), photograph(0), photograph(1)])
     duplicates = find_alike(pictures, np.array([0, 2, 3]))
-    assert duplicates.pairs.tolist() == [[0, 2]] and duplicates.scores.tolist() == [1.0]
+    assert duplicates.pairs.tolist() == [[0, 2]]
 
 
 @pytest.mark.parametrize("num", [0, 1])
@@ -86,26 +103,11 @@ def test_more_copies_than_neighbours_are_all_connected() -> None:
     assert reached == set(range(45))
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10**6), st.integers(0, 7), st.integers(1, 60))
-def test_a_fingerprint_ignores_orientation_brightness_and_contrast(seed: int, way: int, offset: int) -> None:
-    picture = np.random.default_rng(seed).integers(0, 120, (PICTURE_SIDE, PICTURE_SIDE), dtype=np.uint8)
-    turned = eight_orientations(picture)[way]
-    prints = fingerprints(np.stack([picture, turned, picture + np.uint8(offset), picture * np.uint8(2)]))
-    np.testing.assert_allclose(prints, np.broadcast_to(prints[0], prints.shape), atol=1e-5)
-
-
 def test_the_eight_orientations_are_different() -> None:
     picture = np.arange(16, dtype=np.uint8).reshape(4, 4)
     orientations = {turned.tobytes() for turned in eight_orientations(picture)}
     transposed = [turned.T.copy() for turned in eight_orientations(picture)]
     assert len(orientations) == 8 and {turned.tobytes() for turned in transposed} == orientations
-
-
-def test_fingerprints_of_different_photographs_differ() -> None:
-    prints = fingerprints(pictures_of([photograph(seed) for seed in range(20)]))
-    apart = np.linalg.norm(prints[:, None] - prints[None], axis=2)[~np.eye(20, dtype=bool)]
-    assert np.median(apart) > FARTHEST
 
 
 def test_objects_of_one_shape_are_not_duplicates_but_their_copies_are() -> None:
@@ -124,3 +126,36 @@ def test_objects_of_one_shape_are_not_duplicates_but_their_copies_are() -> None:
     copies = [encoded(ImageOps.mirror(cells[seed])) for seed in range(0, 300, 30)]
     pairs = alike(cells + copies)
     assert {(30 * place, 300 + place) for place in range(10)} <= pairs and len(pairs) <= 14
+
+
+def test_a_plain_disc_is_no_ellipse_and_no_other_disc() -> None:
+    discs = [encoded(disc((30 + step, 30 + step))) for step in range(-12, 13, 3)]
+    ellipses = [encoded(disc((30 + step, 27 + step), (82, 58))) for step in range(-12, 13, 3)]
+    assert alike(discs + ellipses) == set()
+
+
+def test_the_same_plain_disc_in_other_light_is_a_copy() -> None:
+    assert alike([encoded(disc((30, 30))), encoded(disc((24, 30))), encoded(relit(disc((30, 30)), 1.2, 0.9))]) == {
+        (0, 2)
+    }
+
+
+def test_random_colour_blobs_are_different_but_their_copies_are_found() -> None:
+    blobs = [blob(seed) for seed in range(120)]
+    copies = [encoded(ImageOps.mirror(relit(blobs[seed], 0.9, 0.95)), 90) for seed in range(0, 120, 12)]
+    assert alike(blobs + copies) == {(12 * place, 120 + place) for place in range(10)}
+
+
+def test_most_retaken_photographs_of_drawn_lesions_are_found_and_nothing_else(tmp_path: Path) -> None:
+    make_synthetic(tmp_path / "drawn", num_images=300, size=96, seed=3)
+    lesions = [Image.open(file).convert("RGB") for file in sorted((tmp_path / "drawn" / "images").iterdir())]
+    random = np.random.default_rng(0)
+    copies = []
+    for lesion in lesions[:60]:
+        side = round(96 * random.uniform(0.9, 0.97))
+        left, top = random.integers(0, 97 - side, 2).tolist()
+        crop = lesion.crop((left, top, left + side, top + side))
+        copies.append(encoded(relit(crop, random.uniform(0.8, 1.25), random.uniform(0.9, 1.1)), 75))
+    pairs = alike(lesions + copies)
+    wanted = {(place, 300 + place) for place in range(60)}
+    assert len(pairs & wanted) >= 54 and pairs <= wanted

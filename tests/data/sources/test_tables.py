@@ -3,7 +3,10 @@
 import csv
 import io
 import os
+import re
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from raysk.data.sources import DataSettings, load_manifest
-from raysk.errors import DataError
+from raysk.errors import DataError, RayskError
 
 FILES = ("1.png", "in/2.JPG", "in/3.tiff", "köpfe/é 4.png", "05.webp", "a.b.png")
 NOTHING = ("", "NaN", " nan ", "NULL", "N/A")
@@ -176,6 +179,44 @@ def test_a_table_with_images_inside_names_the_right_source(tmp_path: Path) -> No
         load_manifest(DataSettings(source="parquet", path=str(tmp_path / "t.parquet")), tmp_path)
 
 
+MASKS = [
+    "masks",
+    "Mask",
+    "HAM10000_segmentations_lesion_tschandl",
+    "ISIC2018_Task1_Training_GroundTruth",
+    "superpixels",
+]
+
+
+@pytest.mark.parametrize("masks", MASKS)
+def test_a_folder_of_masks_is_no_class(
+    tmp_path: Path, write_images: Callable[..., None], masks: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "data"
+    write_images(root, ["mel/1.png", "nv/2.png", f"{masks}/1.png"])
+    manifest = load_manifest(DataSettings(source="folder", path=str(root)), tmp_path)
+    assert manifest.class_names == ("mel", "nv")
+    assert f"left out the folder {masks!r}, which holds masks by its name" in caplog.text
+
+
+@pytest.mark.parametrize("images", [["images"], ["HAM10000_images_part_1", "HAM10000_images_part_2"]])
+def test_the_root_of_a_collection_is_no_folder_of_classes(
+    tmp_path: Path, write_images: Callable[..., None], images: list[str]
+) -> None:
+    root = tmp_path / "data"
+    write_images(root, [f"{folder}/{number}.png" for number, folder in enumerate([*images, "masks"])])
+    with pytest.raises(DataError, match="seems to hold the images of all classes: use data=csv"):
+        load_manifest(DataSettings(source="folder", path=str(root)), tmp_path)
+
+
+def test_classes_of_people_with_and_without_a_mask_are_classes(
+    tmp_path: Path, write_images: Callable[..., None]
+) -> None:
+    root = tmp_path / "data"
+    write_images(root, ["with_mask/1.png", "without_mask/2.png"])
+    assert load_manifest(DataSettings(source="folder", path=str(root)), tmp_path).class_names[0] == "with_mask"
+
+
 @pytest.mark.parametrize("second", ["in/../in/2.png", "folder/2.png", "in/link.png", "in/2"])
 def test_rows_of_one_file_are_refused_however_it_is_spelt(tmp_path: Path, second: str) -> None:
     plain = write(tmp_path, f"image,label\nin/2.png,a\n1.png,b\n{second},a\n", "1.png", "in/2.png")
@@ -284,3 +325,55 @@ def test_rows_of_a_validation_part_join_the_folds_and_are_counted(tmp_path, capl
     assert manifest.roles == ["", "", "", "", "test"]
     assert "t.csv: 2 rows of role 'val' join the folds, which raysk divides" in caplog.text
     assert "t.csv: 1 row of role 'Validation' join" in caplog.text
+
+
+ONE_HOT = "image,MEL,NV,BCC,sex\n1.png,1,0,0,m\n2.png,0.0,1.0,0,f\n3.png,0,0,1,m\n4.png,1,0,0,f\n"
+FOUR = [f"{number}.png" for number in range(1, 5)]
+
+
+def test_a_one_hot_table_gives_the_column_of_each_row(tmp_path: Path) -> None:
+    settings = replace(write(tmp_path, ONE_HOT, *FOUR), label="MEL+NV+BCC")
+    manifest = load_manifest(settings, tmp_path)
+    assert manifest.table.column("label").to_pylist() == ["MEL", "NV", "BCC", "MEL"]
+    assert manifest.attributes == ("sex",)
+
+
+def test_a_one_hot_table_without_data_label_names_the_override_that_reads_it(tmp_path: Path) -> None:
+    settings = write(tmp_path, ONE_HOT, *FOUR)
+    with pytest.raises(DataError, match=r"use data\.label=MEL\+NV\+BCC$"):
+        load_manifest(settings, tmp_path)
+    spaced = write(tmp_path, ONE_HOT.replace("MEL", "malignant melanoma"), *FOUR)
+    with pytest.raises(DataError) as raised:
+        load_manifest(spaced, tmp_path)
+    override = shlex.split(str(raised.value).partition("use ")[2])[0]
+    assert load_manifest(replace(spaced, label=override.partition("=")[2]), tmp_path).class_names[0] == "BCC"
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ("1.png,1,1,0,m", "row 0 of t.csv has 'MEL' and 'NV'"),
+        ("1.png,0,0,0,m", "row 0 of t.csv has none"),
+        ("1.png,0.5,0.5,0,m", "'MEL' holds '0.5' in row 0 of t.csv"),
+        ("1.png,1,,0,m", "'NV' holds '' in row 0 of t.csv"),
+        ("1.png,2,0,0,m", "'MEL' holds '2' in row 0 of t.csv"),
+    ],
+)
+def test_a_row_of_a_one_hot_table_has_one_class(tmp_path: Path, row: str, complaint: str) -> None:
+    text = ONE_HOT.replace("1.png,1,0,0,m", row)
+    with pytest.raises(DataError, match=re.escape(complaint)):
+        load_manifest(replace(write(tmp_path, text, *FOUR), label="MEL+NV+BCC"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "complaint"),
+    [("MEL+NV+NV", "names 'NV' twice"), ("MEL+NO", "'NO'"), ("MEL+image", "both are 'image'"), ("MEL+", "''")],
+)
+def test_columns_of_a_one_hot_table_are_checked(tmp_path: Path, label: str, complaint: str) -> None:
+    with pytest.raises(RayskError, match=re.escape(complaint)):
+        load_manifest(replace(write(tmp_path, ONE_HOT, *FOUR), label=label), tmp_path)
+
+
+def test_a_column_with_a_plus_in_its_name_is_one_column(tmp_path: Path) -> None:
+    settings = write(tmp_path, "image,a+b\n1.png,x\n2.png,y\n", "1.png", "2.png")
+    assert load_manifest(replace(settings, label="a+b"), tmp_path).class_names == ("x", "y")
