@@ -41,7 +41,7 @@ from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job
-from raysk.records import JobRecord
+from raysk.records import JobRecord, RunFacts
 from raysk.run import Run
 from raysk.search.broker import start_broker
 from raysk.search.cluster import connected, trial_resources
@@ -124,9 +124,19 @@ def make_run(folder: Path) -> Run:
     """Makes the run directory of a study on 120 rows without images."""
     names = [f"{row}.png" for row in range(120)]
     manifest = make_manifest(names, ["nv" if row % 3 else "mel" for row in range(120)], root=folder)
-    return Run.create(
-        folder / "run", folder / "cache", manifest, make_folds(manifest, FoldSettings(k=NUM_FOLDS)), {"space": "empty"}
+    folds = make_folds(manifest, FoldSettings(k=NUM_FOLDS))
+    facts = RunFacts(
+        manifest=manifest.digest,
+        pixels="",
+        folds=folds.digest,
+        data={},
+        divide={},
+        cache=str(folder / "cache"),
+        stores=None,
+        images={},
+        space="empty",
     )
+    return Run.create(folder / "run", manifest, folds, facts)
 
 
 def time_lanes(folder: Path, plan: LanePlan, num_trials: int, job_seconds: float) -> Timing:

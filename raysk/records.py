@@ -150,6 +150,47 @@ class JobRecord(Record):
     stage_two: StageRecord | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunFacts(Record):
+    """What a run was made from; `run.json` has it beside the schema and the version that made the run.
+
+    Args:
+        manifest: Digest of the rows.
+        pixels: Digest of the rows with their pixels.
+        folds: Digest of the folds.
+        data: Settings of the rows.
+        divide: Settings of the folds.
+        cache: Folder of image stores on the machine of the driver.
+        stores: Folder of image stores for all machines; None without one.
+        images: Key of the image store of each size, by which every machine finds it.
+        recipe: Key of the recipe of a run of `raysk train`; "" for a study.
+        space: Name or file of the space of a study; the rest is of a study, too.
+        overrides: Overrides that affect results.
+        content_of_the_space: Digest of the space with its overrides.
+        initial_weights: Digest of the file of initial weights; None without one.
+        command: The command as typed.
+        repeating_command: The command that repeats the study.
+        begun: When it was begun.
+    """
+
+    manifest: str
+    pixels: str
+    folds: str
+    data: dict[str, Any]
+    divide: dict[str, Any]
+    cache: str
+    stores: str | None
+    images: dict[str, str]
+    recipe: str = ""
+    space: str = ""
+    overrides: tuple[str, ...] = ()
+    content_of_the_space: str = ""
+    initial_weights: str | None = None
+    command: str = ""
+    repeating_command: str = ""
+    begun: str = ""
+
+
 def job_id(recipe_key: str, fold: int, part: Part) -> str:
     """Returns the name of a job, made from its content."""
     return f"{recipe_key}-fold{fold}-{part}"

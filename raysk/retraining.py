@@ -23,7 +23,8 @@ from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
 from raysk.evaluation.summary import show_summary
 from raysk.loading import read_data
 from raysk.recipe import Job, Recipe
-from raysk.run import Run, check_recipe, data_digest, store_facts
+from raysk.records import RunFacts
+from raysk.run import Run, check_recipe, data_digest, store_key
 from raysk.scoring import NOTHING, TEST_PART, all_scores, chosen_on, commit, read_held_out, read_test, training_cost
 from raysk.settings import Between, Settings
 from raysk.training.job import run_job
@@ -76,12 +77,11 @@ class RecipeFile(Settings):
             )
         recipe = run.recipe(match.key)
         record = run.record(Job(recipe, 0))
-        facts = {name: run.facts[name] for name in ("data", "divide", "cache")}
         return cls(
-            data=DataSettings.from_plain(facts["data"]),
-            folds=FoldSettings.from_plain(facts["divide"]),
+            data=DataSettings.from_plain(run.facts.data),
+            folds=FoldSettings.from_plain(run.facts.divide),
             recipe=recipe,
-            cache=facts["cache"],
+            cache=run.facts.cache,
             stores=run.stores,
             workers=record.workers,
             threads=record.threads,
@@ -168,17 +168,21 @@ def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, w
         manifest, (store,) = read_data(config, console)
         folds = make_folds(manifest, file.folds)
         check_recipe(file.recipe, manifest, folds)
-        unchanged = {
-            "manifest": manifest.digest,
-            "pixels": data_digest(manifest, store),
-            "folds": folds.digest,
-            "recipe": file.recipe.key,
-        }
+        facts = RunFacts(
+            manifest=manifest.digest,
+            pixels=data_digest(manifest, store),
+            folds=folds.digest,
+            recipe=file.recipe.key,
+            data=file.data.to_plain(),
+            divide=file.folds.to_plain(),
+            cache=str(config.cache_folder),
+            stores=config.stores,
+            images=store_key(store),
+        )
         if exists:
-            Run.open(folder).check_same(unchanged)
+            Run.open(folder).check_same(facts)
         else:
-            facts = {"data": file.data.to_plain(), "divide": file.folds.to_plain(), **store_facts(config.stores, store)}
-            Run.create(folder, config.cache_folder, manifest, folds, unchanged | facts).keep_recipe(file.recipe)
+            Run.create(folder, manifest, folds, facts).keep_recipe(file.recipe)
         console.print(f"run directory: {folder}", markup=False, highlight=False)
     return Run.open(Path(world.broadcast_text(str(folder))))
 

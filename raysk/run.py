@@ -12,10 +12,10 @@ leaderboard.*  ensemble*.json       .driver         locked by the driver that us
 """
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,13 +27,25 @@ from raysk.data.store.building import build_store
 from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
-from raysk.records import RECIPE_SCHEMA, JobRecord, Part, SearchRecord, job_id
+from raysk.records import RECIPE_SCHEMA, JobRecord, Part, RunFacts, SearchRecord, job_id
 
 if TYPE_CHECKING:  # torch, which only `Run.recipe` needs
     from raysk.recipe import Job, Recipe
 
 # Schema of a run's files. Raise the second number when a record changes.
-_SCHEMA = f"{RECIPE_SCHEMA}.2"
+_SCHEMA = f"{RECIPE_SCHEMA}.3"
+
+# The facts that must not change when a run is resumed.
+_SAME = (
+    "manifest",
+    "pixels",
+    "folds",
+    "recipe",
+    "space",
+    "overrides",
+    "content_of_the_space",
+    "initial_weights",
+)
 
 GREEDY = "ensemble: greedy"
 AVERAGE = "ensemble: plain average"
@@ -55,11 +67,14 @@ class Run:
     stores: str | None = None
 
     @classmethod
-    def create(cls, folder: Path, cache: Path, manifest: Manifest, folds: Folds, facts: dict[str, Any]) -> "Run":
+    def create(cls, folder: Path, manifest: Manifest, folds: Folds, facts: RunFacts) -> "Run":
         """Makes the folder of a new study.
 
         Args:
-            facts: Further entries of `run.json`, such as space and command, and `store_facts`.
+            folder: Its path.
+            manifest: The rows.
+            folds: Their folds.
+            facts: What they and the study are made from.
 
         Raises:
             ArtifactError: The folder already has a study, or is not writable.
@@ -71,12 +86,10 @@ class Run:
             raise ConfigError(
                 "a study must have a locked test part, but folds.test_share is 0 and no row has the role test: set one"
             )
-        run = cls(folder, cache, facts.get("stores"))
         manifest.write(folder / "manifest.parquet")
         folds.write(folder / "folds.parquet")
-        made_by = {"schema": _SCHEMA, "version": raysk.__version__}
-        write_json(folder / "run.json", facts | {"cache": str(cache)} | made_by)
-        return run
+        _write_facts(folder, facts)
+        return cls(folder, Path(facts.cache), facts.stores)
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -85,16 +98,26 @@ class Run:
         Raises:
             ArtifactError: The folder has no study, or its study has another schema.
         """
-        facts = read_json(folder / "run.json")
-        if not isinstance(facts, dict):
-            raise ArtifactError(f"{folder / 'run.json'} must hold named facts, but got {facts!r:.40}: restore it")
-        if facts.get("schema") != _SCHEMA:
-            version = facts.get("version", "0.1.0")  # the last version that did not record it
-            raise ArtifactError(
-                f"{folder} must be a run of schema {_SCHEMA}, but raysk {version} made it with schema "
-                f"{facts.get('schema', 2)}: read it with that version (pip install raysk=={version})"
-            )
-        return cls(folder, Path(facts["cache"]), facts.get("stores"))
+        facts = _read_facts(folder)
+        return cls(folder, Path(facts.cache), facts.stores)
+
+    def moved(self, facts: RunFacts) -> "Run":
+        """Returns the run on a machine that has its data and images elsewhere, and writes where.
+
+        Args:
+            facts: The facts of this run as that machine has them.
+        """
+        here = replace(
+            self.facts,
+            data=facts.data,
+            divide=facts.divide,
+            cache=facts.cache,
+            stores=facts.stores,
+            images=facts.images,
+        )
+        if here != self.facts:
+            _write_facts(self.folder, here)
+        return Run.open(self.folder)
 
     @staticmethod
     def reserved(folder: Path) -> AbstractContextManager[None]:
@@ -106,27 +129,24 @@ class Run:
         busy = f"--run must be a folder that no other raysk uses, but one uses {folder}: wait for it, or end it"
         return locked(folder / ".driver", busy)
 
-    def check_same(self, now: dict[str, Any]) -> None:
+    def check_same(self, now: RunFacts) -> None:
         """Refuses to continue the study with other rows, pixels, folds or settings.
 
-        Args:
-            now: Facts, by their names in `run.json`.
-
         Raises:
-            ArtifactError: A fact differs.
+            ArtifactError: One of them differs.
         """
-        for noun, value in now.items():
-            if self.facts.get(noun) != value:
+        for name in _SAME:
+            before, value = getattr(self.facts, name), getattr(now, name)
+            if before != value:
                 raise ArtifactError(
-                    f"--resume must find the {noun} that {self.folder} was started with, {self.facts.get(noun)}, "
-                    f"but got {value}: repeat the first command, or choose another --run"
+                    f"--resume must find the {name.replace('_', ' ')} that {self.folder} was started with, "
+                    f"{before or 'none'}, but got {value or 'none'}: repeat the first command, or choose another --run"
                 )
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
-        """The content of `run.json`."""
-        facts: dict[str, Any] = read_json(self.folder / "run.json")
-        return facts
+    def facts(self) -> RunFacts:
+        """What the run was made from."""
+        return _read_facts(self.folder)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -151,7 +171,7 @@ class Run:
     def store(self, size: int) -> ImageStore:
         """Returns the images at `size` pixels; decodes them if this machine has not done so before."""
         # The key spares every machine a look at all image files, and lets a machine without these files copy the store.
-        key = self.facts.get("images", {}).get(str(size))
+        key = self.facts.images.get(str(size))
         store = find_store(key, self.cache, self.stores) if key else None
         return store or build_store(self.manifest, size, self.cache, shared=self.stores)[0]
 
@@ -236,6 +256,30 @@ def data_digest(manifest: Manifest, store: ImageStore) -> str:
     return digest_of({"manifest": manifest.digest, "pixels": store.digest})
 
 
-def store_facts(stores: str | None, store: ImageStore) -> dict[str, Any]:
-    """Returns the entries of `run.json` by which every machine finds the decoded images."""
-    return {"stores": stores, "images": {str(store.pixels.shape[1]): store.key}}
+def store_key(store: ImageStore) -> dict[str, str]:
+    """Returns the key by which every machine finds the decoded images, under their size."""
+    return {str(store.pixels.shape[1]): store.key}
+
+
+def _write_facts(folder: Path, facts: RunFacts) -> None:
+    write_json(folder / "run.json", facts.to_plain() | {"schema": _SCHEMA, "version": raysk.__version__})
+
+
+def _read_facts(folder: Path) -> RunFacts:
+    """Reads `run.json`.
+
+    Raises:
+        ArtifactError: It is missing, of another schema, or no `RunFacts`.
+    """
+    path = folder / "run.json"
+    facts = read_json(path)
+    if not isinstance(facts, dict):
+        raise ArtifactError(f"{path} must hold named facts, but got {facts!r:.40}: restore it")
+    # The defaults are those of the last version that did not record them.
+    schema, version = facts.pop("schema", 2), facts.pop("version", "0.1.0")
+    if schema != _SCHEMA:
+        raise ArtifactError(
+            f"{folder} must be a run of schema {_SCHEMA}, but raysk {version} made it with schema {schema}: "
+            f"read it with that version (pip install raysk=={version})"
+        )
+    return RunFacts.from_plain(facts, path)

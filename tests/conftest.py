@@ -16,6 +16,7 @@ from raysk.data.manifest import Manifest
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.synthetic import make_synthetic
 from raysk.run import Run
+from tests.run_facts import run_facts
 
 # What a test file that starts Ray says. They all run in one process: two instances on one machine disturb each other.
 STARTS_RAY = "pytest.mark.ray"
@@ -70,7 +71,7 @@ def folds(manifest: Manifest) -> Folds:
 @pytest.fixture(scope="session")
 def new_run(cache: Path, manifest: Manifest, folds: Folds) -> Callable[[Path], Run]:
     """Makes a run of the tiny dataset in a folder."""
-    return lambda folder: Run.create(folder, cache, manifest, folds, {"manifest": manifest.digest})
+    return lambda folder: Run.create(folder, manifest, folds, run_facts(manifest, folds, cache))
 
 
 @pytest.fixture

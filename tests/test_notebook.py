@@ -28,6 +28,7 @@ from raysk.search.candidates import Candidate
 from raysk.search.results import read_entries, result_rows, select_ensemble, write_results
 from raysk.training.job import run_job
 from raysk.training.world import World
+from tests.run_facts import run_facts
 
 ROOT = Path(__file__).parents[1]
 RECIPES = {
@@ -47,8 +48,8 @@ def recipes(small_recipe):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, cache, manifest, folds, recipes):
     """A run with three trained recipes, of which "kept" has no row, and with both ensembles."""
-    facts = {"manifest": manifest.digest, "repeating command": "raysk tune"}
-    run = Run.create(tmp_path_factory.mktemp("study") / "run", cache, manifest, folds, facts)
+    facts = run_facts(manifest, folds, cache, repeating_command="raysk tune")
+    run = Run.create(tmp_path_factory.mktemp("study") / "run", manifest, folds, facts)
     alone = World(0, 1, torch.device("cpu"))
     for recipe in recipes.values():
         run.keep_recipe(recipe)
@@ -262,7 +263,7 @@ def test_a_class_that_is_called_like_a_column_keeps_its_probabilities(tmp_path, 
     names = ["label", "p(label)", "fold", "image"]
     manifest = make_manifest([f"{row}.png" for row in range(48)], names * 12, root=tmp_path, class_names=names)
     folds = make_folds(manifest, FoldSettings(k=2, test_share=0.25))
-    run = Run.create(tmp_path / "run", cache, manifest, folds, {})
+    run = Run.create(tmp_path / "run", manifest, folds, run_facts(manifest, folds, cache))
     recipe = Recipe.from_plain(small_recipe())
     run.keep_recipe(recipe)
     for part in ("held_out", "test"):
@@ -322,6 +323,6 @@ def test_the_example_in_the_documentation_runs(study, tmp_path, monkeypatch):
 
 def test_a_run_of_another_schema_is_refused(study, tmp_path):
     copy = copied(study, tmp_path)
-    write_json(copy.folder / "run.json", copy.facts | {"schema": "3.1"})
-    with pytest.raises(raysk.RayskError, match=r"must be a run of schema 3\.2"):
+    write_json(copy.folder / "run.json", read_json(copy.folder / "run.json") | {"schema": "3.1"})
+    with pytest.raises(raysk.RayskError, match=r"must be a run of schema 3\.3"):
         raysk.open_run(copy.folder)

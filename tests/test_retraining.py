@@ -67,7 +67,7 @@ def refused(words, capfd):
 def test_an_ensemble_has_no_recipe(tmp_path, capfd, trained):
     board = Leaderboard.read(trained.folder / "leaderboard.json")
     folder = tmp_path / "run"
-    write_json(folder / "run.json", trained.facts)
+    shutil.copytree(trained.folder, folder)
     ensemble = replace(board.rows[0], key="0" * 16, name="ensemble: greedy", kind="ensemble")
     write_json(folder / "leaderboard.json", replace(board, rows=(ensemble,)).to_json())
     line = refused(["recipe", folder, "ensemble: greedy"], capfd)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe
 from raysk.records import JobRecord
-from raysk.run import Run, data_digest, store_facts
+from raysk.run import Run, data_digest, store_key
+from tests.run_facts import run_facts
 
 
 @pytest.fixture
@@ -27,13 +29,13 @@ def test_a_created_run_can_be_opened(run, manifest, folds, cache):
     assert again.manifest.digest == manifest.digest
     assert again.manifest.paths == manifest.paths
     assert again.folds.digest == folds.digest
-    assert again.facts["manifest"] == manifest.digest
+    assert again.facts == run_facts(manifest, folds, cache)
 
 
 def test_a_folder_with_a_study_is_not_created_again(run, manifest, folds, cache):
     before = (run.folder / "run.json").read_bytes()
     with pytest.raises(ArtifactError, match=r"^--run must be a new folder, but .* has a study: add --resume") as caught:
-        Run.create(run.folder, cache, manifest, folds, {"manifest": "another"})
+        Run.create(run.folder, manifest, folds, run_facts(manifest, folds, cache, space="another"))
     assert "\n" not in str(caught.value)
     assert (run.folder / "run.json").read_bytes() == before
 
@@ -41,7 +43,7 @@ def test_a_folder_with_a_study_is_not_created_again(run, manifest, folds, cache)
 def test_a_folder_whose_creation_stopped_halfway_can_be_created_again(tmp_path, manifest, folds, cache):
     """run.json is written last."""
     manifest.write(tmp_path / "run" / "manifest.parquet")
-    assert Run.create(tmp_path / "run", cache, manifest, folds, {}).folds.digest == folds.digest
+    assert Run.create(tmp_path / "run", manifest, folds, run_facts(manifest, folds, cache)).folds.digest == folds.digest
 
 
 def test_a_folder_without_a_study_is_not_opened(tmp_path):
@@ -52,22 +54,28 @@ def test_a_folder_without_a_study_is_not_opened(tmp_path):
 
 @pytest.fixture
 def resumable(tmp_path, manifest, folds, cache) -> Run:
-    facts = {"manifest": manifest.digest, "space": "supcon", "overrides": ["stage_one.epochs=3"]}
-    return Run.create(tmp_path / "begun", cache, manifest, folds, facts)
+    facts = run_facts(manifest, folds, cache, space="supcon", overrides=("stage_one.epochs=3",))
+    return Run.create(tmp_path / "begun", manifest, folds, facts)
 
 
-def test_the_same_study_can_be_resumed(resumable, manifest):
-    Run.open(resumable.folder).check_same(
-        {"manifest": manifest.digest, "space": "supcon", "overrides": ["stage_one.epochs=3"]}
-    )
+def test_the_same_study_can_be_resumed_on_another_machine(resumable):
+    here = replace(resumable.facts, cache="/other", data={"path": "/other"}, images={"32": "key"}, command="again")
+    Run.open(resumable.folder).check_same(here)
+    moved = Run.open(resumable.folder).moved(here)
+    assert moved == Run.open(resumable.folder)
+    assert moved.cache == Path("/other")
+    assert moved.facts == replace(here, command=""), "the first command is kept"
 
 
 @pytest.mark.parametrize(
-    ("noun", "value"), [("manifest", "another"), ("space", "control"), ("overrides", ["stage_one.epochs=4"])]
-)
-def test_another_study_cannot_be_resumed(noun, value, resumable, manifest):
+    ("name", "value"),
+    [("manifest", "another"), ("space", "control"), ("overrides", ("stage_one.epochs=4",)), ("recipe", "abc"),
+     ("content_of_the_space", "other"), ("initial_weights", "file"), ("pixels", "p"), ("folds", "f")],
+)  # fmt: skip
+def test_another_study_cannot_be_resumed(name, value, resumable):
+    noun = name.replace("_", " ")
     with pytest.raises(ArtifactError, match=f"^--resume must find the {noun} that ") as caught:
-        resumable.check_same({"manifest": manifest.digest} | {noun: value})
+        resumable.check_same(replace(resumable.facts, **{name: value}))
     assert str(value) in str(caught.value)
     assert "choose another --run" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -157,12 +165,13 @@ def test_images_are_decoded_at_any_size_and_named_with_the_rows(run, manifest):
 def test_a_study_without_a_test_part_is_refused(tmp_path, manifest, cache):
     folds = make_folds(manifest, FoldSettings(k=2, test_share=0))
     with pytest.raises(ConfigError, match="must have a locked test part"):
-        Run.create(tmp_path / "run", cache, manifest, folds, {})
+        Run.create(tmp_path / "run", manifest, folds, run_facts(manifest, folds, cache))
 
 
 def test_images_are_found_by_the_key_that_the_run_keeps(tmp_path, manifest, folds, cache):
     store, _ = build_store(manifest, 16, cache, shared=str(tmp_path / "shared"))
-    Run.create(tmp_path / "run", cache, manifest, folds, store_facts(str(tmp_path / "shared"), store))
+    facts = run_facts(manifest, folds, cache, stores=str(tmp_path / "shared"), images=store_key(store))
+    Run.create(tmp_path / "run", manifest, folds, facts)
     elsewhere = Run(tmp_path / "run", tmp_path / "another machine", str(tmp_path / "shared"))
     assert Run.open(tmp_path / "run").stores == str(tmp_path / "shared")
     copy = elsewhere.store(16)
@@ -180,7 +189,8 @@ def test_rows_without_their_unreadable_images_keep_their_pixels(tmp_path):
     store, bad = build_store(everything, 8, tmp_path / "cache", on_error="skip")
     manifest = everything.without([image.row for image in bad])
     folds = make_folds(manifest, FoldSettings(k=2, test_share=0.2))
-    run = Run.create(tmp_path / "run", tmp_path / "cache", manifest, folds, store_facts(None, store))
+    facts = run_facts(manifest, folds, tmp_path / "cache", images=store_key(store))
+    run = Run.create(tmp_path / "run", manifest, folds, facts)
     assert run.store(8).folder == store.folder
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
@@ -205,6 +215,26 @@ def test_a_run_json_that_is_a_list_is_refused(run):
     write_json(run.folder / "run.json", [1, 2])
     with pytest.raises(ArtifactError, match=r"run\.json must hold named facts, but got \[1, 2\]: restore it"):
         Run.open(run.folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts: facts.pop("pixels"), "pixels: field required"),
+        (lambda facts: facts.update(pixel="x"), "pixel: unexpected keyword argument"),
+        (lambda facts: facts.update(cache=3), "cache: input should be a valid string"),
+        (lambda facts: facts.update(overrides="seed=1"), "overrides: input should be a valid tuple"),
+        (lambda facts: facts.update(images=None), "images: input should be a valid dictionary"),
+    ],
+)
+def test_a_run_json_with_a_missing_unknown_or_wrong_fact_is_refused_in_one_line(change, message, run):
+    facts = read_json(run.folder / "run.json")
+    change(facts)
+    write_json(run.folder / "run.json", facts)
+    with pytest.raises(ArtifactError, match=r"run\.json must be a RunFacts of this raysk, but ") as caught:
+        Run.open(run.folder)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_training_records_are_those_of_the_finished_folds(run, job):

@@ -5,12 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import ray
 from rich.console import Console
 
-from raysk.artifacts import write_json
 from raysk.config import Config
 from raysk.data.folds.assignment import Folds
 from raysk.data.folds.dividing import make_folds
@@ -19,7 +17,8 @@ from raysk.data.store.chunks import Chunk, Spread, decode_chunk, in_threads
 from raysk.errors import ArtifactError
 from raysk.loading import read_data
 from raysk.parts.backbones import create_backbone
-from raysk.run import Run, check_recipe, data_digest, store_facts
+from raysk.records import RunFacts
+from raysk.run import Run, check_recipe, data_digest, store_key
 from raysk.search.cluster import connected
 from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
@@ -35,36 +34,24 @@ class Preparation:
 
     Args:
         folder: The run directory.
-        cache: Folder of decoded images.
         manifest: The rows.
         folds: Their folds.
-        same: Facts that must not change when a study is resumed.
-        settings: The settings of data and folds.
-        commands: The command as typed, and the command that repeats the study.
+        facts: What they and the study are made from.
         mirror: The copy of the run in object storage; None if the run is only a folder.
     """
 
     folder: Path
-    cache: Path
     manifest: Manifest
     folds: Folds
-    same: dict[str, Any]
-    settings: dict[str, Any]
-    commands: dict[str, str]
+    facts: RunFacts
     mirror: Mirror | None
 
     def run(self) -> Run:
         """Opens or creates the run directory."""
         if (self.folder / "run.json").exists():
-            facts = Run.open(self.folder).facts
-            # The cache belongs to the machine, which may not be the one that began the study.
-            here = facts | self.settings | {"cache": str(self.cache)}
-            if here != facts:
-                write_json(self.folder / "run.json", here)
-            return Run.open(self.folder)
-        begun = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}"
-        facts = self.same | self.settings | self.commands | {"begun": begun}
-        return Run.create(self.folder, self.cache, self.manifest, self.folds, facts)
+            # This machine may not be the one that began the study.
+            return Run.open(self.folder).moved(self.facts)
+        return Run.create(self.folder, self.manifest, self.folds, self.facts)
 
 
 def prepare(request: StudyRequest, space: Space, config: Config, console: Console) -> Preparation:
@@ -95,24 +82,26 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     folds = make_folds(manifest, settings)
     for recipe in named:
         check_recipe(recipe, manifest, folds)
-    same = {
-        "manifest": manifest.digest,
-        "pixels": data_digest(manifest, store),
-        "folds": folds.digest,
-        "space": request.space,
-        "overrides": [override for override in request.overrides if not override.startswith(_OF_THE_MACHINE)],
-        "content of the space": space.digest,
-        "initial weights": _digest_of_file(model.checkpoint),
-    }
+    facts = RunFacts(
+        manifest=manifest.digest,
+        pixels=data_digest(manifest, store),
+        folds=folds.digest,
+        space=request.space,
+        overrides=tuple(override for override in request.overrides if not override.startswith(_OF_THE_MACHINE)),
+        content_of_the_space=space.digest,
+        initial_weights=_digest_of_file(model.checkpoint),
+        data=config.data.to_plain(),
+        divide=settings.to_plain(),
+        cache=str(config.cache_folder),
+        stores=config.stores,
+        images=store_key(store),
+        command=request.command,
+        repeating_command=request.repeating_command,
+        begun=f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}",
+    )
     if exists:
-        Run.open(folder).check_same(same)
-    made_from = {
-        "data": config.data.to_plain(),
-        "divide": settings.to_plain(),
-        **store_facts(config.stores, store),
-    }
-    commands = {"command": request.command, "repeating command": request.repeating_command}
-    return Preparation(folder, config.cache_folder, manifest, folds, same, made_from, commands, mirror)
+        Run.open(folder).check_same(facts)
+    return Preparation(folder, manifest, folds, facts, mirror)
 
 
 def _digest_of_file(path: str | None) -> str | None:

@@ -124,7 +124,7 @@ def _ensemble_row(
         seconds=sum(seconds for seconds, _ in costs),
         images=sum(images for _, images in costs),
         commit=commit(),
-        command=run.facts["repeating command"],
+        command=run.facts.repeating_command,
         settings=f"{len(ensemble.members)} members of {len(used)} recipes",
     )
 

@@ -233,12 +233,12 @@ class _Study:
         best = max((row for row in rows if row.kind != "ensemble"), key=lambda row: row.scores["oof_macro_f1"])
         repeats = f", {len(run.folds.divisions)} times" if len(run.folds.divisions) > 1 else ""
         notes = {
-            "space": run.facts["space"],
+            "space": run.facts.space,
             "rows": f"{len(run.manifest)} images in {len(set(run.manifest.groups.tolist()))} groups",
             "folds": f"{run.folds.k}{repeats}, and {len(run.folds.test_rows)} images locked away as the test part",
             BEST_SINGLE: best.name,
             CROSS_FITTED: f"{cross_fitted_best(run, trials):.3f}",
-            "command": run.facts["command"],
+            "command": run.facts.command,
         }
         trials = self.searcher.study.get_trials(deepcopy=False)
         tables = study_tables(run, self.space, trials, entries, rows)

@@ -19,6 +19,7 @@ from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.store.building import build_store
 from raysk.run import Run, data_digest
 from raysk.spaces.space import load_space
+from tests.run_facts import run_facts
 
 SIZE = 16
 ROOT = Path(__file__).parents[2]
@@ -204,11 +205,16 @@ def prepared(tune, photographs):
     store, _ = build_store(manifest, SIZE, tune.cache)
     folds = make_folds(manifest, FoldSettings())
     overrides = tune.words(**of(photographs / "table.csv"))[5:]
-    facts = {"manifest": manifest.digest, "pixels": data_digest(manifest, store), "folds": folds.digest}
-    of_space = {"space": "supcon", "content of the space": load_space("supcon", overrides).digest}
-    recorded = [text for text in overrides if not text.startswith("cache=")]
-    of_study = {"overrides": recorded, "initial weights": None}
-    return Run.create(tune.run, tune.cache, manifest, folds, facts | of_space | of_study)
+    facts = run_facts(
+        manifest,
+        folds,
+        tune.cache,
+        pixels=data_digest(manifest, store),
+        space="supcon",
+        content_of_the_space=load_space("supcon", overrides).digest,
+        overrides=tuple(text for text in overrides if not text.startswith("cache=")),
+    )
+    return Run.create(tune.run, manifest, folds, facts)
 
 
 def test_a_folder_with_a_study_is_not_overwritten(prepared, tune, photographs):

@@ -16,14 +16,15 @@ from raysk.records import JobRecord, SearchRecord, StageRecord, TriedSetting
 from raysk.run import Run
 from raysk.search.trial_records import TrialRecord
 from raysk.spaces.space import Space, load_space
+from tests.run_facts import run_facts
 
 
 @pytest.fixture(scope="session")
 def new_run(cache, manifest):
     folds = make_folds(manifest, FoldSettings(k=3))
-    facts = {"space": "supcon", "overrides": [], "command": "raysk tune --space supcon --run x",
-             "repeating command": "raysk tune --space supcon"}  # fmt: skip
-    return lambda folder: Run.create(folder, cache, manifest, folds, facts)
+    command = "raysk tune --space supcon"
+    facts = run_facts(manifest, folds, cache, space="supcon", command=f"{command} --run x", repeating_command=command)
+    return lambda folder: Run.create(folder, manifest, folds, facts)
 
 
 @pytest.fixture

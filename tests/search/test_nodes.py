@@ -19,6 +19,7 @@ from raysk.records import JobRecord
 from raysk.run import Run
 from raysk.training.job import run_job
 from raysk.training.world import World
+from tests.run_facts import run_facts
 from tests.search.commands import begun, finished, lane_lines, raysk
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.ray]
@@ -115,7 +116,7 @@ class Story:
     def check_digits(self, folder):
         """Checks that every job has the scores and probabilities that it has in a process of its own, without Ray."""
         run = Run.open(self.run)
-        alone = Run.create(folder / "alone", run.cache, run.manifest, run.folds, {})
+        alone = Run.create(folder / "alone", run.manifest, run.folds, run_facts(run.manifest, run.folds, run.cache))
         records = {path.stem: JobRecord.read(path) for path in self.run.glob("jobs/*.json")}
         jobs = [Job(run.recipe(record.recipe), record.fold, record.part) for record in records.values()]
         for job in sorted(jobs, key=lambda job: job.part == "test"):

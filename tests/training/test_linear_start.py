@@ -12,6 +12,7 @@ from raysk.training.features import FrozenFeatures
 from raysk.training.linear_start import linear_start
 from raysk.training.stage_one import load_encoder, train_stage_one
 from raysk.training.stage_two import train_stage_two
+from tests.run_facts import run_facts
 
 
 def check_against_sklearn(job, run, world):
@@ -37,7 +38,8 @@ def test_two_classes_have_a_weight_each(manifest, cache, tmp_path, make_job, alo
     names = ["nevus" if label == manifest.class_names.index("nv") else "other" for label in manifest.labels]
     images, groups = (manifest.table.column(name).to_pylist() for name in ("image", "group"))
     binary = make_manifest(images, names, root=manifest.root, groups=groups)
-    run = Run.create(tmp_path / "run", cache, binary, make_folds(binary, FoldSettings(k=2, seed=0, test_share=0.2)), {})
+    folds = make_folds(binary, FoldSettings(k=2, seed=0, test_share=0.2))
+    run = Run.create(tmp_path / "run", binary, folds, run_facts(binary, folds, cache))
     job = make_job({"stage_one.epochs": 1})
     train_stage_one(job, run, alone, diary())
     check_against_sklearn(job, run, alone)

@@ -12,6 +12,7 @@ from raysk.training.job import run_job
 from raysk.training.networks import Classifier
 from raysk.training.predict import log_shares, predict, probabilities_of
 from raysk.training.stage_one import load_encoder
+from tests.run_facts import run_facts
 
 
 def classifier_of(job, run) -> Classifier:
@@ -79,7 +80,7 @@ def test_a_one_stage_recipe_on_two_classes(head, manifest, cache, tmp_path, make
     images = manifest.table.column("image").to_pylist()
     binary = make_manifest(images, names, root=manifest.root, groups=groups)
     folds = make_folds(binary, FoldSettings(k=2, seed=0, test_share=0.2))
-    run = Run.create(tmp_path / "run", cache, binary, folds, {})
+    run = Run.create(tmp_path / "run", binary, folds, run_facts(binary, folds, cache))
     job = make_job(
         {
             "stage_one": None,
