@@ -169,7 +169,7 @@ def main() -> None:
         table.add_row(
             f"false pairs: {title}, of {num_pairs}", *(str(len(find(images))) for find in contenders().values())
         )
-    Console().print(table)
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

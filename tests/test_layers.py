@@ -29,6 +29,7 @@ ORDER = [
     "raysk.data.synthetic",
     "raysk.data.folds",
     "raysk.data.sources",
+    "raysk.data.dicom",
     "raysk.data.decodable",
     "raysk.data.store",
     "raysk.data.views",

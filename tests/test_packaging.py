@@ -72,7 +72,8 @@ def normal(name: str) -> str:
 def test_every_import_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # A package of an extra is imported where it is used, with an error that names the extra.
-    declared = {normal(line) for line in [*project["dependencies"], *project["optional-dependencies"]["hdf5"]]}
+    extras = project["optional-dependencies"]
+    declared = {normal(line) for line in [*project["dependencies"], *extras["hdf5"], *extras["dicom"]]}
     owners = packages_distributions()
     for path in (ROOT / "raysk").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -220,7 +220,7 @@ def _draw(report: "Audit", path: Path, console: "Console") -> None:
         images = (_captioned(report.entries, first), _captioned(report.entries, second))
         if images[0] is not None and images[1] is not None:
             pairs.append(Pair((images[0], images[1]), report.leaks_between(first, second)))
-    files = draw_pairs(pairs, path)
+    files = draw_pairs(pairs, path, report.entries.bits)
     num_leaks = sum(pair.leaks for pair in pairs)
     words = "none, so nothing is drawn"
     if files:

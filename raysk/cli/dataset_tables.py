@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
-from raysk.data.decodable import UNREADABLE
+from raysk.data.decodable import UNREADABLE, open_image
 from raysk.data.manifest import Manifest
 
 MOST_SIZES = 8
@@ -110,7 +109,7 @@ def _size(path: Path) -> tuple[int, int] | None:
     if not path.is_file():  # opening a pipe would wait for ever
         return None
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.size
     except UNREADABLE:
         return None

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from raysk.artifacts import replacing
-from raysk.data.decodable import UNREADABLE, depth_of, in_eight_bits, upright
+from raysk.data.decodable import UNREADABLE, depth_of, in_eight_bits, open_image, upright
 from raysk.data.manifest import Manifest
 
 MOST_IMAGES = 24
@@ -70,16 +70,22 @@ def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
     title = f"{manifest.class_names[label]}: {len(rows)} of {count} images"
     title += f" in {num_groups} groups" if manifest.grouped else ""
     captions = [(str(groups[row]),) if manifest.grouped else () for row in rows]
-    _draw(title, [Captioned(images[row], lines) for row, lines in zip(rows, captions, strict=True)], path)
+    _draw(
+        title,
+        [Captioned(images[row], lines) for row, lines in zip(rows, captions, strict=True)],
+        path,
+        bits=manifest.bits,
+    )
     return rows
 
 
-def draw_pairs(pairs: Sequence[Pair], path: Path) -> list[Path]:
+def draw_pairs(pairs: Sequence[Pair], path: Path, bits: int | None = None) -> list[Path]:
     """Draws all pairs of images side by side, leaks first and in red, as PNG files, each whole or not at all.
 
     Args:
         pairs: The pairs; a sheet shows 24, three a line.
         path: The first PNG file.
+        bits: The depth of pictures of 16 bits a pixel whose files state none.
 
     Returns:
         The files: FILE.png, FILE-2.png, FILE-3.png, ...
@@ -93,7 +99,7 @@ def draw_pairs(pairs: Sequence[Pair], path: Path) -> list[Path]:
         title = f"pairs {start + 1} to {start + len(shown)} of {len(ordered)}, {num_leaks} leak (red), "
         title += f"sheet {number} of {len(files)}"
         colours = [ALARM if pair.leaks else FAINT for pair in shown for _ in pair.images]
-        _draw(title, [image for pair in shown for image in pair.images], file, colours)
+        _draw(title, [image for pair in shown for image in pair.images], file, colours, bits)
     return files
 
 
@@ -101,7 +107,9 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
-def _draw(title: str, images: Sequence[Captioned], path: Path, colours: Sequence[Colour] = ()) -> None:
+def _draw(
+    title: str, images: Sequence[Captioned], path: Path, colours: Sequence[Colour] = (), bits: int | None = None
+) -> None:
     """Draws images in lines of six, with file name and caption below each; `colours` are those of the captions."""
     num_columns = max(1, min(COLUMNS, len(images)))
     num_lines = -(-len(images) // num_columns)
@@ -115,7 +123,7 @@ def _draw(title: str, images: Sequence[Captioned], path: Path, colours: Sequence
     for column in range(2, num_columns, 2) if colours else ():  # a rule between pairs
         draw.line((GAP // 2 + column * cell[0], top, GAP // 2 + column * cell[0], sheet.height - GAP), FAINT)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        thumbnails = list(pool.map(_thumbnail, [image.path for image in images]))
+        thumbnails = list(pool.map(partial(_thumbnail, bits=bits), [image.path for image in images]))
     for place, (image, thumbnail) in enumerate(zip(images, thumbnails, strict=True)):
         left, upper = GAP + place % num_columns * cell[0], top + place // num_columns * cell[1]
         write = partial(_write, draw, width=SIDE, font=font)
@@ -147,13 +155,13 @@ def _spread(rows: np.ndarray, most: int) -> list[int]:
     return [int(rows[place]) for place in np.arange(most) * len(rows) // max(most, 1)]
 
 
-def _thumbnail(path: Path) -> Image.Image | None:
+def _thumbnail(path: Path, bits: int | None) -> Image.Image | None:
     if not path.is_file():  # opening a pipe would wait for ever
         return None
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.draft("RGB", (SIDE, SIDE))
-            depth = depth_of(image)
+            depth = depth_of(image, bits)
             turned = in_eight_bits(upright(image), depth)
             return ImageOps.contain(turned.convert("RGB"), (SIDE, SIDE))
     except UNREADABLE:

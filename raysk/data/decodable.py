@@ -1,10 +1,14 @@
 """Checks which image files can be decoded correctly; all others are refused, with a reason, before they do harm."""
 
 import struct
+from io import BytesIO
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from raysk.data.dicom import is_dicom, read_dicom
 
 # Pillow's decoders raise these for damaged files; any other exception is a defect and keeps its traceback.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
@@ -27,10 +31,22 @@ class Depth(NamedTuple):
     Attributes:
         bits: The number of bits that the file states.
         scaled: Whether a writer that follows the file format has scaled the values to 16 bits.
+        given: Whether the user states the bits, since the file does not.
     """
 
     bits: int = 16
     scaled: bool = True
+    given: bool = False
+
+
+def open_image(source: Path | bytes) -> Image.Image:
+    """Opens an image from its file or its bytes; of most formats, it decodes no pixel yet."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            if not is_dicom(file.read(132)):
+                return Image.open(source)
+        source = source.read_bytes()
+    return read_dicom(source, MOST_PIXELS) if is_dicom(source) else Image.open(BytesIO(source))
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -54,11 +70,20 @@ def check_decodable(image: Image.Image) -> None:
         raise ValueError(f"mode {image.mode!r} does not define which level is white: save it with 8 or 16 bits")
 
 
-def depth_of(image: Image.Image) -> Depth:
+def depth_of(image: Image.Image, bits: int | None = None) -> Depth:
     """Returns the depth that the file of an opened image states, before any pixel is decoded.
 
     A camera of 12 bits may write a TIFF file of 12 bits, or a PNG file of 16 bits with a chunk sBIT.
+
+    Args:
+        image: The image.
+        bits: The number of bits if the file does not state fewer than 16.
     """
+    stated = _stated_depth(image)
+    return stated if stated.bits < 16 or bits is None else Depth(bits, scaled=False, given=True)
+
+
+def _stated_depth(image: Image.Image) -> Depth:
     if not image.mode.startswith("I;16"):
         return Depth()
     file: IO[bytes] | None = getattr(image, "fp", None)
@@ -74,10 +99,15 @@ def in_eight_bits(image: Image.Image, depth: Depth) -> Image.Image:
     """Returns a picture of 16 bits a pixel with 8, which a plain conversion would clip to white; no other is changed.
 
     The scale follows from the depth, and never from the values of one picture: a dark picture stays dark.
+
+    Raises:
+        ValueError: A value needs more bits than the user gave.
     """
     if not image.mode.startswith("I;16"):
         return image
     levels = np.asarray(image).astype(np.uint32)
+    if depth.given and levels.size and levels.max() >= 2**depth.bits:
+        raise ValueError(f"level {levels.max()} needs more bits than data.bits={depth.bits}: raise data.bits")
     bits = 16 if depth.scaled and not _is_unscaled(levels, depth.bits) else depth.bits
     scaled = levels >> 8 if bits == 16 else np.minimum(levels * 255 // (2**bits - 1), 255)
     return Image.fromarray(scaled.astype(np.uint8))

@@ -34,6 +34,7 @@ class Manifest:
         grouped: False if the dataset has no groups, so that each row is its own group.
         grouped_by: What the groups are made of, such as ("lesion_id",), by table; () if a table has none. The digest
             leaves it out.
+        bits: The depth of pictures of 16 bits a pixel whose files state none; None for 16.
 
     Raises:
         DataError: A column is missing, an image occurs twice, a label is null, empty or unknown, a class has no row,
@@ -45,6 +46,7 @@ class Manifest:
     class_names: tuple[str, ...]
     grouped: bool
     grouped_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         _check_columns(self.table)
@@ -96,9 +98,10 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """A digest of the rows (image, label, group, role) and the class names; it does not depend on `root`."""
+        """A digest of the rows (image, label, group, role), class names and bits; it does not depend on `root`."""
         rows = [self.table.column(name).to_pylist() for name in COLUMNS]
-        return digest_of({"rows": rows, "class_names": self.class_names, "grouped": self.grouped})
+        facts = {"rows": rows, "class_names": self.class_names, "grouped": self.grouped}
+        return digest_of(facts if self.bits is None else facts | {"bits": self.bits})
 
     def without(self, rows: Sequence[int]) -> "Manifest":
         """Returns the manifest without `rows`; the other rows keep their order.
@@ -113,7 +116,7 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Writes the manifest as one Parquet file, whole or not at all."""
         facts = {"class_names": self.class_names, "root": str(self.root.resolve()), "grouped": self.grouped}
-        facts |= {"grouped_by": dict(self.grouped_by)}
+        facts |= {"grouped_by": dict(self.grouped_by), "bits": self.bits}
         write_parquet(path, "a manifest", self.table, facts)
 
     @classmethod
@@ -125,7 +128,8 @@ class Manifest:
         """
         table, facts = read_parquet(path, "a manifest")
         grouped_by = {name: tuple(columns) for name, columns in facts.get("grouped_by", {}).items()}
-        return cls(table, Path(facts["root"]), tuple(facts["class_names"]), facts["grouped"], grouped_by)
+        names, root = tuple(facts["class_names"]), Path(facts["root"])
+        return cls(table, root, names, facts["grouped"], grouped_by, facts.get("bits"))
 
 
 def make_manifest(
@@ -138,6 +142,7 @@ def make_manifest(
     class_names: Sequence[str] | None = None,
     attributes: Mapping[str, Any] | None = None,
     grouped_by: Mapping[str, tuple[str, ...]] | None = None,
+    bits: int | None = None,
 ) -> Manifest:
     """Makes a manifest from columns.
 
@@ -150,6 +155,7 @@ def make_manifest(
         class_names: The classes in their order; without it, the classes that occur, sorted by name.
         attributes: Further columns by name: sequences or Arrow arrays.
         grouped_by: What the groups are made of, by table.
+        bits: The depth of pictures of 16 bits a pixel whose files state none.
 
     Raises:
         DataError: See `Manifest`.
@@ -162,7 +168,7 @@ def make_manifest(
     }
     names = sorted({label for label in labels if label}) if class_names is None else class_names
     table = pa.table(columns | dict(attributes or {}))
-    return Manifest(table, root, tuple(names), groups is not None, grouped_by or {})
+    return Manifest(table, root, tuple(names), groups is not None, grouped_by or {}, bits)
 
 
 def _codes(column: pa.ChunkedArray, values: pa.Array) -> IntArray:

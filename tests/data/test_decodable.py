@@ -2,14 +2,20 @@
 
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from raysk.data.audit.auditing import audit
 from raysk.data.audit.scanning import scan_files
+from raysk.data.audit.splits import entries_of
+from raysk.data.contact_sheets import draw_contact_sheet
 from raysk.data.decodable import depth_of, in_eight_bits
+from raysk.data.sources import DataSettings, load_manifest
+from raysk.data.store.building import build_store
 from raysk.data.store.decoding import decode
 
 SIDE = 32
@@ -80,3 +86,38 @@ def test_without_a_valid_statement_all_16_bits_count(tmp_path: Path, significant
 def test_fewer_than_8_bits_fill_the_whole_range(tmp_path: Path) -> None:
     levels = (RAMP >> 8).astype(np.uint16)  # 4 bits
     assert error_of(write_png(tmp_path / "a.png", levels, b"\x04"), levels.astype(int) * 17) < 2
+
+
+def test_the_setting_gives_the_bits_where_the_file_states_none(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "a.png", RAMP)
+    Image.fromarray(RAMP // 16 * 2).save(tmp_path / "dark.tif")  # a TIFF file of 16 bits that holds 12
+    for file, levels in ((path, GREY), (tmp_path / "dark.tif", GREY // 8)):
+        pixels = decode(file, [SIDE], bits=12)
+        assert not isinstance(pixels, str) and np.abs(pixels[0][..., 0].astype(int) - levels).mean() < 2
+        assert abs(scan_files([file], bits=12).pictures[0].mean() - levels.mean()) < 2
+    stated = write_png(tmp_path / "stated.png", RAMP >> 2, b"\x0a")
+    pixels = decode(stated, [SIDE], bits=12)
+    assert not isinstance(pixels, str) and abs(pixels[0].mean() - GREY.mean()) < 2, "what the file states counts"
+
+
+def test_a_level_that_needs_more_bits_than_the_setting_is_refused(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "a.png", RAMP * 2)
+    assert decode(path, [SIDE], bits=12) == "ValueError: level 8190 needs more bits than data.bits=12: raise data.bits"
+
+
+def test_the_setting_reaches_the_store_the_manifest_and_the_audit(tmp_path: Path) -> None:
+    for number in range(4):
+        write_png(tmp_path / f"{number}.png", np.rot90(RAMP, number))
+    (tmp_path / "t.csv").write_text("image,label\n0.png,a\n1.png,b\n2.png,a\n3.png,b\n")
+    plain = DataSettings(source="csv", path=str(tmp_path / "t.csv"))
+    shallow = load_manifest(replace(plain, bits=12), tmp_path)
+    dark, _ = build_store(load_manifest(plain, tmp_path), SIDE, tmp_path / "cache")
+    store, _ = build_store(shallow, SIDE, tmp_path / "cache")
+    assert dark.pixels.max() < 16 and store.pixels.max() > 240
+    shallow.write(tmp_path / "manifest.parquet")
+    again = load_manifest(DataSettings(source="parquet", path=str(tmp_path / "manifest.parquet")), tmp_path)
+    assert again.bits == 12 and again.digest == shallow.digest != load_manifest(plain, tmp_path).digest
+    sheet = tmp_path / "sheet.png"
+    draw_contact_sheet(again, 0, sheet)
+    assert np.asarray(Image.open(sheet).crop((8, 40, 168, 190)))[..., 0].mean() > 60
+    assert audit(entries_of(again)).num_compared == 4 and audit(entries_of(load_manifest(plain, tmp_path))).findings

@@ -101,7 +101,7 @@ def audit(entries: Entries, num_parts: int = 2, progress: StepCallback | None = 
     files = list(dict.fromkeys(path for path in entries.paths if path is not None))
     file_numbers = {path: number for number, path in enumerate(files)}
     file_of_row = np.array([-1 if path is None else file_numbers[path] for path in entries.paths], dtype=np.int64)
-    scan = scan_files(files, progress and (lambda done, total: progress("reading files", done, total)))
+    scan = scan_files(files, progress and (lambda done, total: progress("reading files", done, total)), entries.bits)
     shown = np.flatnonzero(scan.readable & ~scan.one_colour)
     near_duplicates = find_alike(
         scan.pictures, shown, progress and (lambda done, total: progress("comparing pictures", done, total))

@@ -9,7 +9,7 @@ mostly flat proves nothing but its outline; such a pair must have the same grey 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -204,7 +204,7 @@ def _proof(detail: npt.NDArray[np.generic], other: npt.NDArray[np.generic], leas
     return float(np.arctanh(min(correlation, 0.999)) * np.sqrt(freedom))
 
 
-def _overlap(densities: list[npt.NDArray[np.floating]]) -> float:
+def _overlap(densities: list[npt.NDArray[Any]]) -> float:
     """Returns the effective number of bins that two densities share; all, if both are uniform."""
     first, second = densities
     return float(first.sum() * second.sum() / max((first * second).sum(), 1e-6))
@@ -214,11 +214,12 @@ def _best_place(detail: npt.NDArray[np.int8], other: npt.NDArray[np.int8]) -> tu
     """Returns the middle of `detail` and the place in `other` with the best correlation, at the best of some scales."""
     middle = detail.astype(np.float32)
     searched = other[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN].astype(np.float32)
-    best = (-2.0, middle, middle)
+    best: tuple[float, Floats, Floats] = (-2.0, middle, middle)
     for scale in _SCALES:
         side = round(PICTURE_SIDE * scale)
         start = (side - _PATCH) // 2
-        patch = np.ascontiguousarray(cv2.resize(middle, (side, side))[start : start + _PATCH, start : start + _PATCH])
+        scaled = cv2.resize(middle, (side, side))[start : start + _PATCH, start : start + _PATCH]
+        patch = np.ascontiguousarray(scaled, np.float32)
         _, score, _, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(searched, patch, cv2.TM_CCOEFF_NORMED))
         if score > best[0]:
             best = (score, patch, searched[y : y + _PATCH, x : x + _PATCH])

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from raysk.data.decodable import UNREADABLE, check_decodable, depth_of, in_eight_bits
+from raysk.data.decodable import UNREADABLE, check_decodable, depth_of, in_eight_bits, open_image
 from raysk.data.manifest import IntArray
 
 PICTURE_SIDE = 48
@@ -71,18 +71,21 @@ class _File(NamedTuple):
     picture: Pictures | None = None
 
 
-def scan_files(paths: Sequence[Path | None], progress: Callable[[int, int], None] | None = None) -> Scan:
+def scan_files(
+    paths: Sequence[Path | None], progress: Callable[[int, int], None] | None = None, bits: int | None = None
+) -> Scan:
     """Reads each file once, on all cores; holds the bytes of a few files at a time.
 
     Args:
         paths: The files; None counts as a missing file.
         progress: Called with the number of files done and the total.
+        bits: The depth of pictures of 16 bits a pixel whose files state none.
     """
     pictures = np.zeros((len(paths), PICTURE_SIDE, PICTURE_SIDE), dtype=np.uint8)
     files: list[_File] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the interpreter lock while it decodes
         for start in range(0, len(paths), _CHUNK):
-            for file in pool.map(_scan, paths[start : start + _CHUNK]):
+            for file in pool.map(partial(_scan, bits=bits), paths[start : start + _CHUNK]):
                 if file.picture is not None:
                     pictures[len(files)] = file.picture
                 files.append(file._replace(picture=None))
@@ -97,7 +100,7 @@ def scan_files(paths: Sequence[Path | None], progress: Callable[[int, int], None
     )
 
 
-def _scan(path: Path | None) -> _File:
+def _scan(path: Path | None, bits: int | None) -> _File:
     if path is None or not path.is_file():  # a pipe is not a file either: reading it may block for ever
         return _File("there is no such file")
     try:
@@ -108,19 +111,19 @@ def _scan(path: Path | None) -> _File:
         return _File("the file is empty")
     file = _File("", hashlib.blake2b(content, digest_size=16).hexdigest(), len(content))
     try:
-        with Image.open(BytesIO(content)) as image:
+        with open_image(content) as image:
             file = file._replace(size=image.size)
             check_decodable(image)
-            return file._replace(picture=small_picture(image))
+            return file._replace(picture=small_picture(image, bits))
     except UNREADABLE as error:
         return file._replace(reason=f"{type(error).__name__}: {error}".split("\n", 1)[0])
 
 
-def small_picture(image: Image.Image) -> Pictures:
+def small_picture(image: Image.Image, bits: int | None = None) -> Pictures:
     """Returns a grey square of `PICTURE_SIDE` pixels from an image of any mode."""
     if image.mode == "RGB":
         image.draft("L", (2 * PICTURE_SIDE, 2 * PICTURE_SIDE))  # lets JPEG skip colour and detail
-    image = in_eight_bits(image, depth_of(image))
+    image = in_eight_bits(image, depth_of(image, bits))
     if image.mode in ("P", "PA"):
         image = image.convert("RGB")
     side = (PICTURE_SIDE, PICTURE_SIDE)

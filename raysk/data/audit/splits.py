@@ -36,6 +36,7 @@ class Entries:
         folded: Whether raysk will divide the rows into folds, so that near-duplicates must share a "group".
         matched: Number of rows that --metadata and --images match, by option; empty without these options.
         grouped_by: What the groups of folded rows are made of, by table.
+        bits: The depth of pictures of 16 bits a pixel whose files state none.
     """
 
     images: list[str]
@@ -48,6 +49,7 @@ class Entries:
     folded: bool = False
     matched: dict[str, int] = field(default_factory=dict)
     grouped_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    bits: int | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -72,6 +74,7 @@ def entries_of(manifest: Manifest) -> Entries:
         attributes={name: manifest.table.column(name).to_pylist() for name in manifest.attributes},
         folded=True,
         grouped_by=manifest.grouped_by or {"": (GROUP,) if manifest.grouped else ()},
+        bits=manifest.bits,
     )
 
 

@@ -11,7 +11,7 @@ from raysk.data.sources.settings import DataSettings
 from raysk.errors import ConfigError
 from raysk.registry import Registry
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".dcm", ".dicom"})
 # What tables write for a missing value. "none" is not among them, because a class may have this name.
 NO_VALUE = frozenset({"", "nan", "null", "<na>", "n/a", "na", "#n/a", "nat"})
 
@@ -31,6 +31,7 @@ class Collection:
         roles: The role of each row, if the table has roles.
         known_classes: The publisher's classes, if there is a list of them; any other label is an error.
         attributes: Further columns by name.
+        bits: The depth of its pictures of 16 bits a pixel, if it is known.
         grouped_by: What the groups of a normalised collection are made of, by origin; () if it has none.
     """
 
@@ -43,6 +44,7 @@ class Collection:
     roles: Sequence[str] | None = None
     known_classes: tuple[str, ...] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    bits: int | None = None
     grouped_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def take(self, rows: Sequence[int]) -> "Collection":

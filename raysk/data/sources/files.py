@@ -18,7 +18,7 @@ _MASKS = re.compile(
 )
 _IMAGES = re.compile(r"(?:.*[\W_])?(?:images?|imgs?|photos?)(?:[\W_].*)?")
 # Image formats that raysk does not read.
-FOREIGN_SUFFIXES = frozenset({".gif", ".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".dng"})
+FOREIGN_SUFFIXES = frozenset({".gif", ".jfif", ".jpe", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dng"})
 
 
 class ImageFiles:

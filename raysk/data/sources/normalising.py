@@ -46,6 +46,7 @@ def load_manifest(settings: DataSettings, cache: Path) -> Manifest:
             f"source_{name}" if name in COLUMNS else name: column for name, column in collection.attributes.items()
         },
         grouped_by=collection.grouped_by,
+        bits=settings.bits or collection.bits,
     )
 
 

@@ -48,6 +48,8 @@ class DataSettings(Settings):
             is empty, are left out.
         map: "usual" gives classes their usual names: NV, NEV and nevus become nv. With `classes_map`, it names the
             classes that the map lacks.
+        bits: The bits of a grey level in pictures of 16 bits a pixel whose files state no fewer, such as 12 for the
+            camera of a microscope; without it, 16. One value for all collections.
         on_error: How to handle a missing or unreadable image: "refuse" the data, or "skip" the row with a warning.
         size: The number of images to draw for the synthetic source, or to take from another source, in whole groups
             and with its shares of the classes; without it, all.
@@ -69,6 +71,7 @@ class DataSettings(Settings):
     classes: tuple[str, ...] | None = None
     classes_map: ClassMap | None = None
     map: Literal["usual"] | None = None
+    bits: Annotated[int, Between(9, 16)] | None = None
     on_error: Literal["refuse", "skip"] = "refuse"
     size: Annotated[int, Between(1, 10_000_000)] | None = None
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0

@@ -65,6 +65,8 @@ def read_several(settings: DataSettings, cache: Path) -> Collection:
 def _read(member: DataSettings, name: str, cache: Path) -> Collection:
     if member.source == "several":
         raise ConfigError(f"data.{name} must be a single collection, but is several: list its parts instead")
+    if member.bits is not None:
+        raise ConfigError(f"data.bits must be one value for all collections, but {name} has its own: give data.bits")
     try:
         check_settings(member)  # before hours of reading
         collection = sources[member.source].read(member, cache)

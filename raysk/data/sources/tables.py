@@ -195,6 +195,7 @@ def _collection_of_manifest(path: Path, settings: DataSettings) -> Collection:
             f"the images of {path} must be in {manifest.root}, but it is not a folder: prepare the dataset again"
         )
     if not manifest.grouped and settings.group is None:
-        return collection_of(manifest.table.drop(["group"]), manifest.root, path, settings)
-    collection = collection_of(manifest.table, manifest.root, path, settings)
+        collection = collection_of(manifest.table.drop(["group"]), manifest.root, path, settings)
+        return replace(collection, bits=manifest.bits)
+    collection = replace(collection_of(manifest.table, manifest.root, path, settings), bits=manifest.bits)
     return replace(collection, grouped_by=manifest.grouped_by) if settings.group is None else collection

@@ -56,7 +56,8 @@ def build_stores(
 ) -> tuple[list[ImageStore], list[BadImage]]:
     """Finds the stores of these files at these sizes, or decodes every file once for all missing sizes.
 
-    Files are identified by path, number of bytes and modification time: a change in any of them gives a new store. An
+    Files are identified by path, number of bytes and modification time: a change in any of them gives a new store, as a
+    change of the manifest's bits does. An
     interrupted build resumes. If several processes on one machine need a store, one builds it and the others wait.
 
     Args:
@@ -118,8 +119,9 @@ def _store_keys(manifest: Manifest, sizes: Sequence[int]) -> dict[int, str]:
             files.append([image, status.st_size, status.st_mtime_ns])
         except OSError:
             files.append([image, None, None])
-    files_digest = digest_of(files)
-    return {size: digest_of({"files": files_digest, "size": size, "version": FORMAT_VERSION}) for size in sizes}
+    facts = {"files": digest_of(files), "version": FORMAT_VERSION}
+    facts |= {} if manifest.bits is None else {"bits": manifest.bits}
+    return {size: digest_of(facts | {"size": size}) for size in sizes}
 
 
 def _check_disk(num_images: int, sizes: Sequence[int], cache: Path) -> None:
@@ -153,7 +155,7 @@ def _build(
     # Only other machines need chunks in the shared folder; threads of this machine write them into its own cache.
     reachable = str(cache) if shared is None or spread is in_threads else shared
     place = below(reachable, f"building-{digest_of(keys)}")
-    chunks = make_chunks(manifest.paths, list(keys), place)
+    chunks = make_chunks(manifest.paths, list(keys), place, manifest.bits)
     missing = missing_chunks(chunks)
     done = len(manifest) - sum(len(chunk.paths) for chunk in missing)
     for chunk in spread(missing):

@@ -34,6 +34,7 @@ class Chunk:
         paths: The image files.
         sizes: The sizes in pixels.
         folder: The address of the folder for its Arrow files.
+        bits: See `decode`.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Chunk:
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
     folder: str
+    bits: int | None = None
 
     def file(self, size: int) -> str:
         """Returns the name of the file with the pixels of one size."""
@@ -77,13 +79,13 @@ def below(address: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}{mark}{query}"
 
 
-def make_chunks(paths: Sequence[Path], sizes: Sequence[int], folder: str) -> list[Chunk]:
+def make_chunks(paths: Sequence[Path], sizes: Sequence[int], folder: str, bits: int | None = None) -> list[Chunk]:
     """Divides files into chunks, small enough that many of them fit into memory."""
     bytes_per_image = sum(size * size * 3 for size in sizes)
     length = min(MOST_IMAGES, max(LEAST_IMAGES, CHUNK_BYTES // bytes_per_image))
     starts = range(0, len(paths), length)
     return [
-        Chunk(number, start, tuple(map(str, paths[start : start + length])), tuple(sizes), folder)
+        Chunk(number, start, tuple(map(str, paths[start : start + length])), tuple(sizes), folder, bits)
         for number, start in enumerate(starts)
     ]
 
@@ -120,7 +122,7 @@ def _digest(table: pa.Table) -> bytes:
 
 def decode_chunk(chunk: Chunk) -> Chunk:
     """Decodes the images of a chunk, and writes a file for each size; returns the chunk."""
-    decoded = [decode(Path(path), list(chunk.sizes)) for path in chunk.paths]
+    decoded = [decode(Path(path), list(chunk.sizes), chunk.bits) for path in chunk.paths]
     rows = pa.array(range(chunk.first_row, chunk.first_row + len(decoded)), pa.int64())
     reasons = pa.array([outcome if isinstance(outcome, str) else None for outcome in decoded], pa.string())
     for place, size in enumerate(chunk.sizes):

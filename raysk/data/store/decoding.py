@@ -1,6 +1,5 @@
 """Decodes image files into pixels: upright, in RGB, square."""
 
-import io
 import re
 import stat
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from raysk.data.decodable import UNREADABLE, Depth, check_decodable, depth_of, in_eight_bits, upright
+from raysk.data.decodable import UNREADABLE, Depth, check_decodable, depth_of, in_eight_bits, open_image, upright
 from raysk.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -17,11 +16,12 @@ Pixels = npt.NDArray[np.uint8]
 _MEMORY_FILE = re.compile(r" <_io\.BytesIO object at \w+>")
 
 
-def decode(path: Path, sizes: list[int]) -> list[Pixels] | str:
+def decode(path: Path, sizes: list[int], bits: int | None = None) -> list[Pixels] | str:
     """Returns the pixels of an image file at every size, (size, size, 3), or the reason why it cannot be decoded.
 
     An image is turned upright, scaled so that its shorter side is `size`, and cropped to its centre. The file is read
-    once; the pixels at one size do not depend on the other sizes.
+    once; the pixels at one size do not depend on the other sizes. `bits` is the depth of a picture of 16 bits a pixel
+    whose file states none.
 
     Raises:
         DataError: The file exists but cannot be read now. This is no property of the image and must not be stored.
@@ -38,17 +38,17 @@ def decode(path: Path, sizes: list[int]) -> list[Pixels] | str:
             f"{path} must be readable, but {error.strerror}: restore access to the file, or remove its row"
         ) from error
     try:
-        return [_decode(content, size) for size in sizes]
+        return [_decode(content, size, bits) for size in sizes]
     except UNREADABLE as error:
         reason = str(error).split("\n", 1)[0]
         return f"{type(error).__name__}: {_MEMORY_FILE.sub('', reason)}"
 
 
-def _decode(content: bytes, size: int) -> Pixels:
-    with Image.open(io.BytesIO(content)) as image:
+def _decode(content: bytes, size: int, bits: int | None) -> Pixels:
+    with open_image(content) as image:
         check_decodable(image)
         image.draft("RGB", (size, size))  # lets the JPEG decoder skip unneeded detail
-        depth = depth_of(image)
+        depth = depth_of(image, bits)
         return _fit(upright(image), depth, size)
 
 
