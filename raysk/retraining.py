@@ -19,11 +19,13 @@ from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings
 from raysk.errors import ArtifactError, ConfigError, in_one_line
 from raysk.evaluation.formats import write_leaderboard
+from raysk.evaluation.goals import Goal
 from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
+from raysk.evaluation.metrics import DEFAULT_METRIC
 from raysk.evaluation.summary import show_summary
 from raysk.loading import read_data
 from raysk.recipe import Job, Recipe
-from raysk.run import Run, check_recipe, data_digest, store_facts
+from raysk.run import Run, check_goal, check_recipe, data_digest, store_facts
 from raysk.scoring import TEST_PART, all_scores, chosen_on, commit, read_held_out, read_test, training_cost
 from raysk.settings import Between, Settings
 from raysk.training.job import run_job
@@ -44,6 +46,8 @@ class RecipeFile(Settings):
         workers: Number of DDP workers that trained the row; batch norm sees their shares of a batch.
         threads: Number of threads of each worker; sums of floats depend on how they are divided.
         name: Display name of the row; without one, the row is named by the file.
+        metric: Metric of the study, by which the row is scored; it does not change what is trained.
+        require: Requirements of the study.
     """
 
     data: DataSettings
@@ -54,6 +58,8 @@ class RecipeFile(Settings):
     workers: Annotated[int, Between(1, 100_000)] = 1
     threads: Annotated[int, Between(1, 100_000)] | None = None
     name: str | None = None
+    metric: str = DEFAULT_METRIC
+    require: tuple[str, ...] = ()
 
     @classmethod
     def of_row(cls, run: Run, row: str) -> "RecipeFile":
@@ -84,6 +90,8 @@ class RecipeFile(Settings):
             workers=record.workers,
             threads=record.threads,
             name=match.name,
+            metric=run.goal.metric.name,
+            require=tuple(requirement.name for requirement in run.goal.requirements),
         )
 
     @classmethod
@@ -161,15 +169,21 @@ def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, w
         exists = (folder / "run.json").exists()
         if exists and not resume:
             raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to continue it")
-        config = Config(data=file.data, folds=file.folds, recipe=file.recipe, cache=file.cache, stores=file.stores)
+        shared = {
+            name: getattr(file, name) for name in ("data", "folds", "recipe", "metric", "require", "cache", "stores")
+        }
+        config = Config(**shared)
         manifest, (store,) = read_data(config, console)
         folds = make_folds(manifest, file.folds)
         check_recipe(file.recipe, manifest, folds)
+        goal = Goal.parse(file.metric, file.require, manifest.class_names)
+        check_goal(goal, manifest, folds)
         unchanged = {
             "manifest": manifest.digest,
             "pixels": data_digest(manifest, store),
             "folds": folds.digest,
             "recipe": file.recipe.key,
+            **goal.facts,
         }
         if exists:
             Run.open(folder).check_same(unchanged)
@@ -207,7 +221,8 @@ def _leaderboard(run: Run, file: RecipeFile, path: Path) -> Leaderboard:
         command=shlex.join(["raysk", "train", str(path)]),
         settings="",
     )
-    leaderboard = Leaderboard((row,), run.manifest.class_names, {"recipe": str(path)})
+    meta = {"recipe": str(path)}
+    leaderboard = Leaderboard((row,), run.manifest.class_names, meta, metric=run.goal.metric.name)
     write_leaderboard(leaderboard, run.folder)
     return leaderboard
 

@@ -26,6 +26,8 @@ from raysk.data.manifest import Manifest
 from raysk.data.store.building import build_store
 from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
+from raysk.evaluation.goals import Goal
+from raysk.evaluation.metrics import DEFAULT_METRIC
 from raysk.evaluation.predictions import Predictions
 from raysk.records import RECIPE_SCHEMA, JobRecord, Part, SearchRecord, job_id
 
@@ -33,7 +35,9 @@ if TYPE_CHECKING:  # torch, which only `Run.recipe` needs
     from raysk.recipe import Job, Recipe
 
 # Schema of a run's files. Raise the second number when a record changes.
-_SCHEMA = f"{RECIPE_SCHEMA}.2"
+_SCHEMA = f"{RECIPE_SCHEMA}.3"
+
+_DEFAULT_GOAL = {"metric": DEFAULT_METRIC, "requirements": []}
 
 GREEDY = "ensemble: greedy"
 AVERAGE = "ensemble: plain average"
@@ -59,7 +63,7 @@ class Run:
         """Makes the folder of a new study.
 
         Args:
-            facts: Further entries of `run.json`, such as space and command, and `store_facts`.
+            facts: Further entries of `run.json`, such as space and command, `Goal.facts` and `store_facts`.
 
         Raises:
             ArtifactError: The folder already has a study, or is not writable.
@@ -75,7 +79,7 @@ class Run:
         manifest.write(folder / "manifest.parquet")
         folds.write(folder / "folds.parquet")
         made_by = {"schema": _SCHEMA, "version": raysk.__version__}
-        write_json(folder / "run.json", facts | {"cache": str(cache)} | made_by)
+        write_json(folder / "run.json", _DEFAULT_GOAL | facts | {"cache": str(cache)} | made_by)
         return run
 
     @classmethod
@@ -117,9 +121,12 @@ class Run:
         """
         for noun, value in now.items():
             if self.facts.get(noun) != value:
+                remedy = "repeat the first command, or choose another --run"
+                if noun == "metric":
+                    remedy = f"raysk leaderboard {self.folder} --metric {value} ranks a finished study anew"
                 raise ArtifactError(
                     f"--resume must find the {noun} that {self.folder} was started with, {self.facts.get(noun)}, "
-                    f"but got {value}: repeat the first command, or choose another --run"
+                    f"but got {value}: {remedy}"
                 )
 
     @cached_property
@@ -139,6 +146,11 @@ class Run:
         folds = Folds.read(self.folder / "folds.parquet")
         folds.check(self.manifest)
         return folds
+
+    @cached_property
+    def goal(self) -> Goal:
+        """The metric of the study, and its requirements."""
+        return Goal.parse(self.facts["metric"], self.facts["requirements"], self.manifest.class_names)
 
     def class_counts(self, fold: int) -> np.ndarray:
         """Counts the training rows of each class in a fold, (C,)."""
@@ -205,6 +217,18 @@ class Run:
         files = [self.folder / "jobs" / f"{name}.json" for name in names]
         return [JobRecord.read(path) for path in files if path.exists()]
 
+    def fold_scores(self, recipe_key: str, num_folds: int | None = None) -> np.ndarray:
+        """Reads the scores of a recipe on its first folds, by all metrics of the goal, (S, F).
+
+        Args:
+            recipe_key: Key of the recipe.
+            num_folds: F; None reads all folds.
+        """
+        folds = range(len(self.folds) if num_folds is None else num_folds)
+        files = [self.folder / "jobs" / f"{job_id(recipe_key, fold, 'held_out')}.json" for fold in folds]
+        records = [JobRecord.read(path) for path in files]
+        return np.array([[record.score, *record.required] for record in records], dtype=float).T
+
     def keep_recipe(self, recipe: "Recipe") -> None:
         """Writes a recipe to its file."""
         write_json(self.folder / "recipes" / f"{recipe.key}.json", recipe.to_plain())
@@ -229,6 +253,26 @@ def check_recipe(recipe: "Recipe", manifest: Manifest, folds: Folds) -> None:
     """
     for fold in range(len(folds)):
         recipe.check_rows(training_counts(manifest, folds, fold))
+
+
+def check_goal(goal: Goal, manifest: Manifest, folds: Folds) -> None:
+    """Refuses a metric, or a requirement, that has no score on some part of the rows.
+
+    Raises:
+        ConfigError: A fold or the test part lacks a class that the metric is about, or has no other class.
+    """
+    parts = {f"fold {fold}": folds.held_out_rows(fold) for fold in range(len(folds))}
+    parts |= {"the test part": folds.test_rows} if len(folds.test_rows) else {}
+    certain = np.eye(len(manifest.class_names))
+    for metric in goal.metrics:
+        for name, rows in parts.items():
+            labels = manifest.labels[rows]
+            if np.isnan(metric(certain[labels], labels)):
+                present = ", ".join(manifest.class_names[label] for label in np.unique(labels))
+                raise ConfigError(
+                    f"{metric.name} must be defined on each part of the rows, but {name} has only {present}: "
+                    "choose another metric, or other folds"
+                )
 
 
 def data_digest(manifest: Manifest, store: ImageStore) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 import raysk
-from raysk.evaluation.leaderboard import scores_on_test, scores_out_of_fold
 from raysk.evaluation.predictions import OutOfFold, TestPredictions, fold_average
+from raysk.evaluation.row_scores import scores_on_test, scores_out_of_fold
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 
@@ -30,15 +30,15 @@ def all_scores(run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarra
     """Returns the scores out of fold and on the test part.
 
     Args:
-        run: The labels and groups.
+        run: The labels and groups, and the metric.
         where: The rows and folds of `held_out`.
         held_out: (N, C) probabilities.
         test: (M, C) probabilities of the test part.
     """
-    manifest, names = run.manifest, run.manifest.class_names
-    out_of_fold = scores_out_of_fold(held_out, manifest.labels[where.rows], where.fold_of_row, names)
+    manifest, names, metric = run.manifest, run.manifest.class_names, run.goal.metric
+    out_of_fold = scores_out_of_fold(held_out, manifest.labels[where.rows], where.fold_of_row, names, metric)
     rows = run.folds.test_rows
-    return out_of_fold | scores_on_test(test, manifest.labels[rows], manifest.groups[rows], names)
+    return out_of_fold | scores_on_test(test, manifest.labels[rows], manifest.groups[rows], names, metric)
 
 
 def chosen_on(recipe: Recipe) -> str:

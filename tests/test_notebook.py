@@ -18,7 +18,7 @@ from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.evaluation.ensemble import Ensemble, Member
 from raysk.evaluation.leaderboard import Leaderboard
-from raysk.evaluation.metrics import macro_f1_score
+from raysk.evaluation.metrics import parse_metric
 from raysk.evaluation.predictions import Predictions
 from raysk.notebook import RunResults
 from raysk.recipe import Job, Recipe
@@ -97,7 +97,7 @@ def test_the_test_part_gives_the_test_score_of_the_board(name, results, study):
     frame = results.test_part(name)
     assert frame.index.tolist() == study.folds.test_rows.tolist()
     assert frame.columns.tolist() == ["image", "group", "label", *results.class_names]
-    score = macro_f1_score(probabilities(frame, results), codes(frame, results))
+    score = parse_metric("macro_f1")(probabilities(frame, results), codes(frame, results))
     assert score == results.row(name)["test_macro_f1"]
 
 
@@ -105,7 +105,10 @@ def test_the_test_part_gives_the_test_score_of_the_board(name, results, study):
 def test_the_out_of_fold_frame_gives_the_out_of_fold_score_of_the_board(name, results):
     """The greedy ensemble is missing here: the board has its cross-fitted score."""
     frame = results.out_of_fold(name)
-    scores = [macro_f1_score(probabilities(part, results), codes(part, results)) for _, part in frame.groupby("fold")]
+    scores = [
+        parse_metric("macro_f1")(probabilities(part, results), codes(part, results))
+        for _, part in frame.groupby("fold")
+    ]
     assert np.mean(scores) == results.row(name)["oof_macro_f1"]
 
 
@@ -323,5 +326,5 @@ def test_the_example_in_the_documentation_runs(study, tmp_path, monkeypatch):
 def test_a_run_of_another_schema_is_refused(study, tmp_path):
     copy = copied(study, tmp_path)
     write_json(copy.folder / "run.json", copy.facts | {"schema": "3.1"})
-    with pytest.raises(raysk.RayskError, match=r"must be a run of schema 3\.2"):
+    with pytest.raises(raysk.RayskError, match=r"must be a run of schema 3\.3"):
         raysk.open_run(copy.folder)

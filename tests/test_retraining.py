@@ -95,6 +95,8 @@ def test_the_printed_file_has_everything_that_the_row_depends_on(file, printed):
         "workers",
         "threads",
         "name",
+        "metric",
+        "require",
     ]
 
 

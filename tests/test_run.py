@@ -117,7 +117,9 @@ def test_a_job_is_done_when_its_record_exists(run, job):
     with pytest.raises(ArtifactError, match="must exist"):
         run.record(job)
     run.record_file(job).parent.mkdir()
-    record = JobRecord(recipe=job.recipe.key, fold=job.fold, part=job.part, seconds=1, workers=1, threads=1)
+    record = JobRecord(
+        recipe=job.recipe.key, fold=job.fold, part=job.part, seconds=1, workers=1, threads=1, metric="macro_f1"
+    )
     record.write(run.record_file(job))
     assert run.is_done(job)
     assert not run.is_done(job.for_test())
@@ -209,7 +211,9 @@ def test_a_run_json_that_is_a_list_is_refused(run):
 
 def test_training_records_are_those_of_the_finished_folds(run, job):
     assert run.training_records(job.recipe.key) == []
-    record = JobRecord(recipe=job.recipe.key, fold=1, part="held_out", seconds=1.0, workers=1, threads=1, macro_f1=0.5)
+    record = JobRecord(
+        recipe=job.recipe.key, fold=1, part="held_out", seconds=1.0, workers=1, threads=1, metric="macro_f1", score=0.5
+    )
     record.write(run.record_file(job))
     replace(record, part="test").write(run.record_file(job.for_test()))
     assert run.training_records(job.recipe.key) == [record]

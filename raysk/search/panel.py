@@ -116,7 +116,7 @@ class Panel:
     def _study(self, progress: SearchProgress, status: QueueStatus, pool: LanePool) -> Iterator[RenderableType]:
         done = status.ended[Outcome.DONE]
         best = (
-            f"best macro-F1 [bold]{progress.best[1]:.3f}[/bold] ({escape(progress.best[0])})"
+            f"best {escape(progress.metric)} [bold]{progress.best[1]:.3f}[/bold] ({escape(progress.best[0])})"
             if progress.best
             else "no recipe complete yet"
         )

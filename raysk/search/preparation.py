@@ -17,9 +17,10 @@ from raysk.data.folds.dividing import make_folds
 from raysk.data.manifest import Manifest
 from raysk.data.store.chunks import Chunk, Spread, decode_chunk, in_threads
 from raysk.errors import ArtifactError
+from raysk.evaluation.goals import Goal
 from raysk.loading import read_data
 from raysk.parts.backbones import create_backbone
-from raysk.run import Run, check_recipe, data_digest, store_facts
+from raysk.run import Run, check_goal, check_recipe, data_digest, store_facts
 from raysk.search.cluster import connected
 from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
@@ -27,6 +28,8 @@ from raysk.spaces.space import Space
 
 # Settings that do not affect results: another machine may need others.
 _OF_THE_MACHINE = ("cache=", "stores=", "loader=")
+# Settings with facts of their own, in one form however they are typed.
+_OF_THE_GOAL = ("metric=", "require=")
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,17 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     folds = make_folds(manifest, settings)
     for recipe in named:
         check_recipe(recipe, manifest, folds)
+    goal = Goal.parse(config.metric, config.require, manifest.class_names)
+    check_goal(goal, manifest, folds)
     same = {
         "manifest": manifest.digest,
         "pixels": data_digest(manifest, store),
         "folds": folds.digest,
         "space": request.space,
-        "overrides": [override for override in request.overrides if not override.startswith(_OF_THE_MACHINE)],
+        "overrides": [text for text in request.overrides if not text.startswith((*_OF_THE_MACHINE, *_OF_THE_GOAL))],
         "content of the space": space.digest,
         "initial weights": _digest_of_file(model.checkpoint),
+        **goal.facts,
     }
     if exists:
         Run.open(folder).check_same(same)

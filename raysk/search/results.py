@@ -13,7 +13,6 @@ from raysk.evaluation.ensemble import Ensemble, member_probabilities
 from raysk.evaluation.formats import write_leaderboard
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
-from raysk.evaluation.selection import cross_fitted_predictions
 from raysk.run import AVERAGE, GREEDY, Run
 from raysk.scoring import HELD_OUT, NOTHING, TEST_PART, all_scores, commit, read_held_out, read_test, training_cost
 from raysk.search.candidates import Candidate
@@ -47,14 +46,11 @@ def select_ensemble(run: Run, held_out: Sequence[OutOfFold]) -> tuple[Ensemble, 
     """Selects the ensemble on the held-out rows alone and writes it, before the test part is opened.
 
     Returns:
-        The ensemble, and its cross-fitted predictions (N, C): the rows that chose the weights cannot score them, so
-        each fold is predicted with the weights that the other folds choose.
+        The ensemble, and its cross-fitted predictions (N, C); see `Ensemble.select`.
     """
-    labels = run.manifest.labels[held_out[0].rows]
-    ensemble = Ensemble.select(held_out, labels)
+    ensemble, crossed = Ensemble.select(held_out, run.manifest.labels[held_out[0].rows], run.goal)
     ensemble.write(run.ensemble_file(GREEDY))
-    members = np.stack(list(member_probabilities(held_out).values()))
-    return ensemble, cross_fitted_predictions(members, labels, held_out[0].fold_of_row)
+    return ensemble, crossed
 
 
 def result_rows(run: Run, entries: Sequence[Entry], ensemble: Ensemble, crossed: np.ndarray) -> list[Row]:
@@ -74,11 +70,22 @@ def result_rows(run: Run, entries: Sequence[Entry], ensemble: Ensemble, crossed:
     ]
 
 
+def best_single(run: Run, rows: Sequence[Row]) -> Row:
+    """Returns the row of the best single recipe on the held-out folds, by the goal of the study."""
+    goal, name = run.goal, f"oof_{run.goal.metric.name}"
+
+    def merit(row: Row) -> float:
+        shortfall = goal.shortfalls(run.fold_scores(row.key).mean(axis=1))
+        return float(goal.merits_of(np.array(row.scores[name]), shortfall))
+
+    return max((row for row in rows if row.kind != "ensemble"), key=merit)
+
+
 def write_results(
     run: Run, rows: Sequence[Row], notes: Mapping[str, str], tables: Sequence[ComparisonTable] = ()
 ) -> Leaderboard:
     """Writes the leaderboard in every format."""
-    leaderboard = Leaderboard(tuple(rows), run.manifest.class_names, notes, tuple(tables))
+    leaderboard = Leaderboard(tuple(rows), run.manifest.class_names, notes, tuple(tables), run.goal.metric.name)
     write_leaderboard(leaderboard, run.folder)
     return leaderboard
 
@@ -86,7 +93,7 @@ def write_results(
 def _recipe_row(run: Run, entry: Entry) -> Row:
     candidate = entry.candidate
     seconds, images = training_cost(run, candidate.recipe)
-    crossfit = {} if candidate.crossfit is None else {"oof_macro_f1_crossfit": candidate.crossfit}
+    crossfit = {} if candidate.crossfit is None else {f"oof_{run.goal.metric.name}_crossfit": candidate.crossfit}
     return Row(
         key=candidate.recipe.key,
         name=candidate.name,

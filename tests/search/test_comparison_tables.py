@@ -124,7 +124,7 @@ def test_the_choice_of_the_best_is_scored_on_folds_that_did_not_choose(finished_
     scores = []
     for trial in finished_search.complete:
         recipe = run.recipe(trial.user_attrs["recipe"])
-        scores.append([run.record(Job(recipe, fold)).macro_f1 for fold in range(3)])
+        scores.append([run.record(Job(recipe, fold)).score for fold in range(3)])
         if "search" in trial.user_attrs:
             scores += [setting.scores for setting in run.search(trial.user_attrs["search"]).tried]
     expected = []
