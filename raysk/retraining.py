@@ -206,13 +206,13 @@ def _report(console: Console, fold: int, num_folds: int, progress: StageProgress
 def _leaderboard(run: Run, file: RecipeFile, path: Path) -> Leaderboard:
     """Scores the recipe and writes the leaderboard."""
     recipe = file.recipe
-    held_out, test = read_held_out(run, recipe), read_test(run, recipe)
-    seconds, images = training_cost(run, recipe)
+    held_out, test = read_held_out(run, recipe.key), read_test(run, recipe.key)
+    seconds, images = training_cost(run, recipe.key)
     row = Row(
         key=recipe.key,
         name=file.name or path.stem,
         kind=recipe.kind,
-        scores=all_scores(run, held_out, held_out.mean(), test.mean()),
+        scores=all_scores(run, held_out, held_out.mean(), test.mean(), run.goal.metric),
         chosen_on=chosen_on(recipe),
         scored_on=TEST_PART,
         seconds=seconds,

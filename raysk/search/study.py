@@ -224,7 +224,7 @@ class _Study:
         run = self.run
         self.display.wait("choosing the ensemble on the held-out folds")
         candidates = read_candidates(run, trials)
-        ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe) for candidate in candidates])
+        ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe.key) for candidate in candidates])
         shown = {candidate.recipe.key for candidate in candidates if candidate.has_row}
         keys = sorted(shown | {member.recipe_key for member in ensemble.members})
         self._predict_test([Job(run.recipe(key), fold).for_test() for key in keys for fold in range(len(run.folds))])

@@ -19,7 +19,7 @@ def ended(finished_search):
     """The candidates with a row, and all rows of the leaderboard."""
     run = finished_search.run
     candidates = read_candidates(run, finished_search.complete)
-    ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe) for candidate in candidates])
+    ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe.key) for candidate in candidates])
     entries = read_entries(run, candidates)
     return entries, result_rows(run, entries, ensemble, crossed)
 
