@@ -115,7 +115,8 @@ def pretend(job: Job, run: Run, world: World, report: Report, seconds: float) ->
             seconds=time.time() - began,
             workers=world.size,
             threads=1,
-            macro_f1=0.0,
+            metric=run.goal.metric.name,
+            score=0.0,
         ).write(run.record_file(job))
     world.barrier()
 
@@ -129,6 +130,8 @@ def make_run(folder: Path) -> Run:
         manifest=manifest.digest,
         pixels="",
         folds=folds.digest,
+        metric="macro_f1",
+        requirements=(),
         data={},
         divide={},
         cache=str(folder / "cache"),

@@ -38,7 +38,8 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset, WeightedR
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.store.building import build_store
-from raysk.evaluation.metrics import count_classes
+from raysk.evaluation.metrics.base import mean_of_defined
+from raysk.evaluation.metrics.class_counts import count_classes
 from raysk.parts.samplers import PowerSampler
 from raysk.recipe import Model, StageTwo
 from raysk.training.features import encode
@@ -128,7 +129,7 @@ def fit_at_once(stages: Sequence[StageTwo], features: Tensor, labels: np.ndarray
         for first in range(0, len(heads), 128):
             logits = many_logits(heads[first : first + 128], features[None, held_out])
             predicted[first : first + 128, held_out] = logits[:, 0].argmax(dim=-1).numpy()
-    scores: np.ndarray = count_classes(predicted, labels, num_classes).macro_f1()
+    scores = mean_of_defined(count_classes(predicted, labels, num_classes).f1())
     return scores
 
 
@@ -143,7 +144,7 @@ def fit_one_by_one(
             head = fitted_with_a_loader(stage, features[train], torch.from_numpy(labels[train]), num_workers)
             with torch.no_grad():
                 predicted[place, held_out] = head(features[held_out]).argmax(dim=1).numpy()
-    scores: np.ndarray = count_classes(predicted, labels, num_classes).macro_f1()
+    scores = mean_of_defined(count_classes(predicted, labels, num_classes).f1())
     return scores
 
 
@@ -187,7 +188,7 @@ def logistic_regressions(features: Tensor, labels: np.ndarray, folds: Sequence[F
             for column, strength in enumerate(PENALTIES):
                 model = LogisticRegression(C=strength, class_weight=weights, max_iter=200)
                 predicted[row, column, held_out] = model.fit(rows[train], labels[train]).predict(rows[held_out])
-    scores: np.ndarray = count_classes(predicted, labels, num_classes).macro_f1()
+    scores = mean_of_defined(count_classes(predicted, labels, num_classes).f1())
     return scores
 
 

@@ -14,7 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from raysk.data.folds.dividing import FoldSettings
 from raysk.data.sources import DataSettings, sources
 from raysk.errors import ConfigError, in_one_line
-from raysk.overrides import parse_override, with_literal_path
+from raysk.evaluation.goals import Goal
+from raysk.evaluation.metrics import DEFAULT_METRIC
+from raysk.overrides import parse_override, with_literal_value
 from raysk.recipe import PART_NODES, Recipe
 from raysk.registry import unknown_name
 from raysk.settings import Between, Settings, within
@@ -22,7 +24,7 @@ from raysk.settings import Between, Settings, within
 _TREE = Path(__file__).parent.resolve() / "conf"
 _DATA_SETTINGS = frozenset(setting.name for setting in fields(DataSettings))
 # Only interpolations of other nodes use the last two.
-_NOT_OF_THE_RECIPE = ("data", "folds", "cache", "stores", "loader", "epochs", "batch_size")
+_NOT_OF_THE_RECIPE = ("data", "folds", "metric", "require", "cache", "stores", "loader", "epochs", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class Config(Settings):
         data: The rows.
         folds: How the rows are divided.
         recipe: The recipe that the trials vary.
+        metric: What the study searches for and ranks by; CLASS is the name of a class.
+        require: Bounds on metrics that come before it, as `--require` gives them.
         cache: Folder on each machine that keeps decoded images and drawn datasets between runs.
         stores: A folder or an address such as s3://bucket/prefix that all machines see, for decoded images.
         loader: Number of processes per worker that draw views; None chooses by the machine.
@@ -53,10 +57,16 @@ class Config(Settings):
     data: DataSettings = field(default_factory=DataSettings)
     folds: FoldSettings = field(default_factory=FoldSettings)
     recipe: Recipe = field(default_factory=Recipe)
+    metric: str = DEFAULT_METRIC
+    require: tuple[str, ...] = ()
     cache: str = "~/.cache/raysk"
     stores: str | None = None
     loader: Annotated[int, Between(0, 1024)] | None = None
     stage_two: StageTwoBudget = field(default_factory=StageTwoBudget)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Goal.parse(self.metric, self.require, None)
 
     @property
     def cache_folder(self) -> Path:
@@ -71,7 +81,7 @@ def compose_plain(*texts: str) -> dict[str, Any]:
     Raises:
         ConfigError: An override has an unknown key, or would import code.
     """
-    texts, collections = _collections(tuple(map(with_literal_path, texts)))
+    texts, collections = _collections(tuple(map(with_literal_value, texts)))
     opened = [_opened(text, collections) for text in texts]
     opened += [f"+data@data.{name}={source}" for name, source in collections.items()]
     try:
@@ -94,6 +104,8 @@ def read_config(plain: dict[str, Any]) -> Config:
         data=within("data", DataSettings, _with_collections(plain["data"])),
         folds=within("folds", FoldSettings, plain["folds"]),
         recipe=Recipe.from_plain(recipe | {"stage_two": stage_two}),
+        metric=plain["metric"],
+        require=plain["require"],
         cache=plain["cache"],
         stores=plain["stores"],
         loader=_loader(plain["loader"]),
@@ -118,8 +130,8 @@ def _defaults() -> dict[str, Any]:
     recipe = names_of_parts(config.recipe.to_plain())
     recipe["stage_two"] |= config.stage_two.to_plain()
     loader = "auto" if config.loader is None else config.loader
-    others = {"folds": config.folds.to_plain(), "cache": config.cache, "stores": config.stores, "loader": loader}
-    return recipe | others
+    others = {name: config.to_plain()[name] for name in ("folds", "metric", "require", "cache", "stores")}
+    return recipe | others | {"loader": loader}
 
 
 def _data_defaults() -> dict[str, Any]:

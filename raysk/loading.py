@@ -12,6 +12,7 @@ from raysk.data.sources import load_manifest
 from raysk.data.store.building import build_stores
 from raysk.data.store.chunks import Spread, in_threads
 from raysk.data.store.image_store import ImageStore
+from raysk.evaluation.goals import Goal
 
 
 def read_data(
@@ -24,9 +25,14 @@ def read_data(
         console: Shows progress.
         sizes: Sizes of the images; the recipe's size if empty.
         spread: Distributes the decoding.
+
+    Raises:
+        ConfigError: The metric or a requirement is about a class that the rows do not have.
     """
     with console.status("reading the rows"):
         manifest = load_manifest(config.data, config.cache_folder)
+    # Now, since a metric of a class that does not exist should not cost the time to decode the images.
+    Goal.parse(config.metric, config.require, manifest.class_names)
     sizes = sizes or [config.recipe.image_size]
     cache, on_error = config.cache_folder, config.data.on_error
     with progress_bar(console, "decoding images") as bar:

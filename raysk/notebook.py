@@ -12,9 +12,11 @@ import pandas as pd
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.ensemble import Ensemble, member_probabilities
 from raysk.evaluation.leaderboard import Leaderboard, find_row
-from raysk.evaluation.predictions import OutOfFold, Predictions, TestPredictions, fold_average
-from raysk.records import Part, StageRecord
+from raysk.evaluation.predictions import OutOfFold, TestPredictions
+from raysk.records import StageRecord
+from raysk.reranking import rerank
 from raysk.run import GREEDY, Run
+from raysk.scoring import read_held_out, read_test
 
 if TYPE_CHECKING:
     from raysk.recipe import Recipe
@@ -61,13 +63,17 @@ class RunResults:
         """The classes, in the order of their columns."""
         return self.run.manifest.class_names
 
-    def board(self) -> pd.DataFrame:
+    def board(self, metric: str | None = None) -> pd.DataFrame:
         """Returns the leaderboard: one line per row under its place, with the columns of leaderboard.csv.
+
+        Args:
+            metric: Ranks the rows anew by another metric, such as "auc@mel"; None is the study's.
 
         Raises:
             ArtifactError: The study has not written its leaderboard yet.
+            ConfigError: The metric does not exist, or is not defined on these rows.
         """
-        board = self._leaderboard()
+        board = self._leaderboard() if metric is None else rerank(self.run, metric)
         places = pd.RangeIndex(1, len(board.rows) + 1, name="place")
         return board.to_table().to_pandas().set_index(places)
 
@@ -119,7 +125,7 @@ class RunResults:
         Raises:
             ArtifactError: No row matches, several do, or a fold is missing.
         """
-        result, probabilities = self._predicted(row, self._held_out)
+        result, probabilities = self._predicted(row, read_held_out)
         return self._frame(result.rows, probabilities, fold=result.fold_of_row)
 
     def test_part(self, row: int | str) -> pd.DataFrame:
@@ -131,7 +137,7 @@ class RunResults:
         Raises:
             ArtifactError: No row matches, several do, or the study has not predicted the test part with this recipe.
         """
-        result, probabilities = self._predicted(row, self._test)
+        result, probabilities = self._predicted(row, read_test)
         return self._frame(result.rows, probabilities)
 
     def curves(self, row: int | str) -> pd.DataFrame:
@@ -177,31 +183,14 @@ class RunResults:
             raise ArtifactError(f"ROW must be a single recipe, but {row!r} averages several: take one of its members()")
         return key
 
-    def _predicted(self, row: int | str, read: Callable[[str], _Result]) -> tuple[_Result, np.ndarray]:
+    def _predicted(self, row: int | str, read: Callable[[Run, str], _Result]) -> tuple[_Result, np.ndarray]:
         """Returns a result with the rows, and the probabilities (N, C)."""
         key, ensemble = self._find(row)
         if ensemble is None:
-            result = read(key)
+            result = read(self.run, key)
             return result, result.mean()
-        results = [read(key) for key in dict.fromkeys(member.recipe_key for member in ensemble.members)]
+        results = [read(self.run, key) for key in dict.fromkeys(member.recipe_key for member in ensemble.members)]
         return results[0], ensemble.combine(member_probabilities(results))
-
-    def _held_out(self, recipe_key: str) -> OutOfFold:
-        return OutOfFold.from_folds(self._of_all_folds(recipe_key, "held_out"), self.run.folds)
-
-    def _test(self, recipe_key: str) -> TestPredictions:
-        return fold_average(self._of_all_folds(recipe_key, "test"), self.run.folds)
-
-    def _of_all_folds(self, recipe_key: str, part: Part) -> list[Predictions]:
-        folds = range(len(self.run.folds))
-        for fold in folds:
-            if not self.run.predictions_file(recipe_key, fold, part).exists():
-                rows = "test" if part == "test" else "held-out"
-                raise ArtifactError(
-                    f"all {len(folds)} fold models must have predicted the {rows} rows, but fold {fold} of recipe "
-                    f"{recipe_key} has not: choose a row of the leaderboard, or continue the study with --resume"
-                )
-        return [self.run.predictions(recipe_key, fold, part) for fold in folds]
 
     def _frame(self, rows: np.ndarray, probabilities: np.ndarray, **more: np.ndarray) -> pd.DataFrame:
         known = self.run.manifest.table.select(["image", "group", "label"]).take(rows).to_pandas().assign(**more)

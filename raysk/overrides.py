@@ -10,8 +10,8 @@ from hydra.errors import HydraException
 
 from raysk.errors import ConfigError
 
-# Settings whose values are paths or addresses.
-_PATHS = frozenset({"path", "cache", "stores", "checkpoint"})
+# Settings whose values are paths or addresses, or hold the names of classes.
+_LITERAL = frozenset({"path", "cache", "stores", "checkpoint", "metric"})
 
 
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
@@ -28,7 +28,7 @@ def parse_override(text: str) -> Override:
     """
     if "=" not in text:
         raise ConfigError(f"an override must be KEY=VALUE, but got {text!r}: add = and the value")
-    text = with_literal_path(text)
+    text = with_literal_value(text)
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
@@ -36,10 +36,10 @@ def parse_override(text: str) -> Override:
         raise ConfigError(f"an override must be KEY=VALUE, but got {text!r}: {reason}") from error
 
 
-def with_literal_path(text: str) -> str:
-    """Quotes the value of an override if it is a path, so that ~, spaces and commas are literal."""
+def with_literal_value(text: str) -> str:
+    """Quotes the value of an override if it is literal: a path, or a metric, with any ~, spaces and commas."""
     key, equals, value = text.partition("=")
-    if key.rpartition(".")[2] not in _PATHS or value in ("", "null") or value.startswith(("'", '"', "choice(")):
+    if key.rpartition(".")[2] not in _LITERAL or value in ("", "null") or value.startswith(("'", '"', "choice(")):
         return text
     # Hydra reads backslashes as escapes only before a quotation mark.
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)

@@ -134,7 +134,9 @@ class JobRecord(Record):
         seconds: Duration, without earlier attempts.
         workers: Number of DDP workers; the last digits depend on it.
         threads: Number of torch threads in each worker; the last digits depend on it, too.
-        macro_f1: Score on the held-out rows; None for the test part, whose labels no job sees.
+        metric: Name of the study's metric.
+        score: Score by it on the held-out rows; None for the test part, whose labels no job sees.
+        required: Scores by the metrics of the study's requirements, in their order.
         stage_one: None for a one-stage recipe, and for the test part.
         stage_two: None for the test part.
     """
@@ -145,7 +147,9 @@ class JobRecord(Record):
     seconds: float
     workers: int
     threads: int
-    macro_f1: float | None = None
+    metric: str
+    score: float | None = None
+    required: tuple[float, ...] = ()
     stage_one: StageRecord | None = None
     stage_two: StageRecord | None = None
 
@@ -158,6 +162,8 @@ class RunFacts(Record):
         manifest: Digest of the rows.
         pixels: Digest of the rows with their pixels.
         folds: Digest of the folds.
+        metric: Metric of the study.
+        requirements: Requirements of the study.
         data: Settings of the rows.
         divide: Settings of the folds.
         cache: Folder of image stores on the machine of the driver.
@@ -176,6 +182,8 @@ class RunFacts(Record):
     manifest: str
     pixels: str
     folds: str
+    metric: str
+    requirements: tuple[str, ...]
     data: dict[str, Any]
     divide: dict[str, Any]
     cache: str
@@ -202,14 +210,16 @@ class TriedSetting(Record):
 
     Args:
         recipe: Key of the resulting recipe.
-        scores: Macro-F1 on the held-out rows of each fold, (R k,).
+        scores: Score by the study's metric on the held-out rows of each fold, (R k,); the worst where it diverged.
         expected_elsewhere: For each fold, the expected score according to the other folds, (R k,).
+        shortfalls_elsewhere: For each fold, the sum of the requirements' shortfalls on the other folds, (R k,).
         stage_two: The setting in full.
     """
 
     recipe: str
     scores: tuple[float, ...]
     expected_elsewhere: tuple[float, ...]
+    shortfalls_elsewhere: tuple[float, ...]
     stage_two: dict[str, Any]
 
 
@@ -220,8 +230,8 @@ class SearchRecord(Record):
     Args:
         recipe: Key of the recipe whose encoders it used.
         kept: Keys of the best recipes, the best first.
-        score: Mean macro-F1 of the best recipe over folds.
-        crossfit: Macro-F1 of the choice: each fold is scored with the setting that the other folds choose.
+        score: Mean score of the best recipe over folds, by the study's metric.
+        crossfit: Score of the choice: each fold is scored with the setting that the other folds choose.
         seconds: Duration.
         tried: All settings.
     """

@@ -19,12 +19,14 @@ from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings
 from raysk.errors import ArtifactError, ConfigError, in_one_line
 from raysk.evaluation.formats import write_leaderboard
+from raysk.evaluation.goals import Goal
 from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
+from raysk.evaluation.metrics import DEFAULT_METRIC
 from raysk.evaluation.summary import show_summary
 from raysk.loading import read_data
 from raysk.recipe import Job, Recipe
 from raysk.records import RunFacts
-from raysk.run import Run, check_recipe, data_digest, store_key
+from raysk.run import Run, check_goal, check_recipe, data_digest, store_key
 from raysk.scoring import NOTHING, TEST_PART, all_scores, chosen_on, commit, read_held_out, read_test, training_cost
 from raysk.settings import Between, Settings
 from raysk.training.job import run_job
@@ -46,6 +48,8 @@ class RecipeFile(Settings):
         threads: Number of threads of each worker; sums of floats depend on how they are divided.
         name: Display name of the row; without one, the row is named by the file.
         chosen_on: The rows on which the run chose the recipe.
+        metric: Metric of the study, by which the row is scored; it does not change what is trained.
+        require: Requirements of the study.
     """
 
     data: DataSettings
@@ -57,6 +61,8 @@ class RecipeFile(Settings):
     threads: Annotated[int, Between(1, 100_000)] | None = None
     name: str | None = None
     chosen_on: str = NOTHING
+    metric: str = DEFAULT_METRIC
+    require: tuple[str, ...] = ()
 
     @classmethod
     def of_row(cls, run: Run, row: str) -> "RecipeFile":
@@ -87,6 +93,8 @@ class RecipeFile(Settings):
             threads=record.threads,
             name=match.name,
             chosen_on=match.chosen_on,
+            metric=run.goal.metric.name,
+            require=run.goal.required,
         )
 
     @classmethod
@@ -164,14 +172,21 @@ def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, w
         exists = (folder / "run.json").exists()
         if exists and not resume:
             raise ArtifactError(f"--run must be a new folder, but {folder} has a study: add --resume to continue it")
-        config = Config(data=file.data, folds=file.folds, recipe=file.recipe, cache=file.cache, stores=file.stores)
+        shared = {
+            name: getattr(file, name) for name in ("data", "folds", "recipe", "metric", "require", "cache", "stores")
+        }
+        config = Config(**shared)
         manifest, (store,) = read_data(config, console)
         folds = make_folds(manifest, file.folds)
         check_recipe(file.recipe, manifest, folds)
+        goal = Goal.parse(file.metric, file.require, manifest.class_names)
+        check_goal(goal, manifest, folds)
         facts = RunFacts(
             manifest=manifest.digest,
             pixels=data_digest(manifest, store),
             folds=folds.digest,
+            metric=goal.metric.name,
+            requirements=goal.required,
             recipe=file.recipe.key,
             data=file.data.to_plain(),
             divide=file.folds.to_plain(),
@@ -199,13 +214,13 @@ def _report(console: Console, fold: int, num_folds: int, progress: StageProgress
 def _leaderboard(run: Run, file: RecipeFile, path: Path) -> Leaderboard:
     """Scores the recipe and writes the leaderboard."""
     recipe = file.recipe
-    held_out, test = read_held_out(run, recipe), read_test(run, recipe)
-    seconds, images = training_cost(run, recipe)
+    held_out, test = read_held_out(run, recipe.key), read_test(run, recipe.key)
+    seconds, images = training_cost(run, recipe.key)
     row = Row(
         key=recipe.key,
         name=file.name or path.stem,
         kind=recipe.kind,
-        scores=all_scores(run, held_out, held_out.mean(), test.mean()),
+        scores=all_scores(run, held_out, held_out.mean(), test.mean(), run.goal.metric),
         chosen_on=chosen_on(recipe, file.chosen_on),
         scored_on=TEST_PART,
         seconds=seconds,
@@ -214,7 +229,8 @@ def _leaderboard(run: Run, file: RecipeFile, path: Path) -> Leaderboard:
         command=shlex.join(["raysk", "train", str(path)]),
         settings="",
     )
-    leaderboard = Leaderboard((row,), run.manifest.class_names, {"recipe": str(path)})
+    meta = {"recipe": str(path)}
+    leaderboard = Leaderboard((row,), run.manifest.class_names, meta, metric=run.goal.metric.name)
     write_leaderboard(leaderboard, run.folder)
     return leaderboard
 

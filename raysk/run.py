@@ -26,6 +26,7 @@ from raysk.data.manifest import Manifest
 from raysk.data.store.building import build_store
 from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
+from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import Predictions
 from raysk.records import RECIPE_SCHEMA, JobRecord, Part, RunFacts, SearchRecord, job_id
 
@@ -40,6 +41,8 @@ _SAME = (
     "manifest",
     "pixels",
     "folds",
+    "metric",
+    "requirements",
     "recipe",
     "space",
     "overrides",
@@ -138,9 +141,12 @@ class Run:
         for name in _SAME:
             before, value = getattr(self.facts, name), getattr(now, name)
             if before != value:
+                remedy = "repeat the first command, or choose another --run"
+                if name == "metric":
+                    remedy = f"raysk leaderboard {self.folder} --metric {value} ranks a finished study anew"
                 raise ArtifactError(
                     f"--resume must find the {name.replace('_', ' ')} that {self.folder} was started with, "
-                    f"{before or 'none'}, but got {value or 'none'}: repeat the first command, or choose another --run"
+                    f"{_text(before)}, but got {_text(value)}: {remedy}"
                 )
 
     @cached_property
@@ -159,6 +165,11 @@ class Run:
         folds = Folds.read(self.folder / "folds.parquet")
         folds.check(self.manifest)
         return folds
+
+    @cached_property
+    def goal(self) -> Goal:
+        """The metric of the study, and its requirements."""
+        return Goal.parse(self.facts.metric, self.facts.requirements, self.manifest.class_names)
 
     def class_counts(self, fold: int) -> np.ndarray:
         """Counts the training rows of each class in a fold, (C,)."""
@@ -225,6 +236,18 @@ class Run:
         files = [self.folder / "jobs" / f"{name}.json" for name in names]
         return [JobRecord.read(path) for path in files if path.exists()]
 
+    def fold_scores(self, recipe_key: str, num_folds: int | None = None) -> np.ndarray:
+        """Reads the scores of a recipe on its first folds, by all metrics of the goal, (S, F).
+
+        Args:
+            recipe_key: Key of the recipe.
+            num_folds: F; None reads all folds.
+        """
+        folds = range(len(self.folds) if num_folds is None else num_folds)
+        files = [self.folder / "jobs" / f"{job_id(recipe_key, fold, 'held_out')}.json" for fold in folds]
+        records = [JobRecord.read(path) for path in files]
+        return np.array([[record.score, *record.required] for record in records], dtype=float).T
+
     def keep_recipe(self, recipe: "Recipe") -> None:
         """Writes a recipe to its file."""
         write_json(self.folder / "recipes" / f"{recipe.key}.json", recipe.to_plain())
@@ -234,6 +257,11 @@ class Run:
         from raysk.recipe import Recipe
 
         return Recipe.from_plain(read_json(self.folder / "recipes" / f"{key}.json"))
+
+
+def _text(value: str | tuple[str, ...] | None) -> str:
+    """Returns a fact for an error."""
+    return (value if isinstance(value, str) else ", ".join(value or ())) or "none"
 
 
 def training_counts(manifest: Manifest, folds: Folds, fold: int) -> np.ndarray:
@@ -249,6 +277,26 @@ def check_recipe(recipe: "Recipe", manifest: Manifest, folds: Folds) -> None:
     """
     for fold in range(len(folds)):
         recipe.check_rows(training_counts(manifest, folds, fold))
+
+
+def check_goal(goal: Goal, manifest: Manifest, folds: Folds) -> None:
+    """Refuses a metric, or a requirement, that has no score on some part of the rows.
+
+    Raises:
+        ConfigError: A fold or the test part lacks a class that the metric is about, or has no other class.
+    """
+    parts = {f"fold {fold}": folds.held_out_rows(fold) for fold in range(len(folds))}
+    parts |= {"the test part": folds.test_rows} if len(folds.test_rows) else {}
+    certain = np.eye(len(manifest.class_names))
+    for metric in goal.metrics:
+        for name, rows in parts.items():
+            labels = manifest.labels[rows]
+            if np.isnan(metric(certain[labels], labels)):
+                present = ", ".join(manifest.class_names[label] for label in np.unique(labels))
+                raise ConfigError(
+                    f"{metric.name} must be defined on each part of the rows, but {name} has only {present}: "
+                    "choose another metric, or other folds"
+                )
 
 
 def data_digest(manifest: Manifest, store: ImageStore) -> str:

@@ -1,32 +1,102 @@
-"""The scores of a recipe, from the predictions in a run."""
+"""The scores of rows, from the predictions in a run; without torch."""
 
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import raysk
-from raysk.evaluation.leaderboard import scores_on_test, scores_out_of_fold
-from raysk.evaluation.predictions import OutOfFold, TestPredictions, fold_average
-from raysk.recipe import Job, Recipe
+from raysk.errors import ArtifactError
+from raysk.evaluation.ensemble import Ensemble, member_probabilities
+from raysk.evaluation.leaderboard import Row
+from raysk.evaluation.metrics import Metric
+from raysk.evaluation.predictions import OutOfFold, Predictions, TestPredictions, fold_average
+from raysk.evaluation.row_scores import scores_on_test, scores_out_of_fold
+from raysk.records import Part
 from raysk.run import Run
+
+if TYPE_CHECKING:  # torch, which only a recipe needs
+    from raysk.recipe import Recipe
 
 HELD_OUT = "held-out folds"
 TEST_PART = "locked test part"
 NOTHING = "nothing"
 
-
-def read_held_out(run: Run, recipe: Recipe) -> OutOfFold:
-    """Reads the predictions of a recipe's fold models on their held-out rows."""
-    return OutOfFold.from_folds([run.predictions(recipe.key, fold) for fold in range(len(run.folds))], run.folds)
+# The one view of the predictions of an ensemble, whose members have views of their own.
+_OF_AN_ENSEMBLE = "weighted mean"
 
 
-def read_test(run: Run, recipe: Recipe) -> TestPredictions:
-    """Reads the predictions of a recipe's fold models on the locked test part, averaged."""
-    return fold_average([run.predictions(recipe.key, fold, "test") for fold in range(len(run.folds))], run.folds)
+def read_held_out(run: Run, key: str) -> OutOfFold:
+    """Reads the predictions of a recipe's fold models on their held-out rows; or of an ensemble, if it has a row.
+
+    Raises:
+        ArtifactError: A fold is missing.
+    """
+    return OutOfFold.from_folds(_of_all_folds(run, key, "held_out"), run.folds)
 
 
-def all_scores(run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarray) -> dict[str, float]:
+def read_test(run: Run, recipe_key: str) -> TestPredictions:
+    """Reads the predictions of a recipe's fold models on the locked test part, averaged.
+
+    Raises:
+        ArtifactError: A fold is missing.
+    """
+    return fold_average(_of_all_folds(run, recipe_key, "test"), run.folds)
+
+
+def probabilities_on_test(run: Run, row: Row) -> np.ndarray:
+    """Returns the probabilities (N, C) of a row on the locked test part.
+
+    Raises:
+        ArtifactError: A fold of the recipe, or of a member of the ensemble, is missing.
+    """
+    if row.kind != "ensemble":
+        return read_test(run, row.key).mean()
+    return combined_test(run, Ensemble.read(run.ensemble_file(row.name)))
+
+
+def combined_test(run: Run, ensemble: Ensemble) -> np.ndarray:
+    """Returns the probabilities (N, C) of an ensemble on the locked test part."""
+    keys = dict.fromkeys(member.recipe_key for member in ensemble.members)
+    return ensemble.combine(member_probabilities([read_test(run, key) for key in keys]))
+
+
+def write_held_out(run: Run, key: str, where: OutOfFold, probabilities: np.ndarray) -> None:
+    """Writes the out-of-fold predictions of an ensemble, so that `read_held_out` finds them as those of a recipe.
+
+    Args:
+        run: The run directory.
+        key: Key of the ensemble.
+        where: Has the rows.
+        probabilities: (N, C); with several divisions, those of each row are written for each of them.
+    """
+    for fold in range(len(run.folds)):
+        places = np.searchsorted(where.rows, run.folds.scored_rows(fold, "held_out"))
+        Predictions.of_fold(
+            run.manifest,
+            run.folds,
+            fold=fold,
+            part="held_out",
+            recipe_key=key,
+            views=[_OF_AN_ENSEMBLE],
+            probabilities=probabilities[np.newaxis, places].astype(np.float32),
+        ).write(run.predictions_file(key, fold, "held_out"))
+
+
+def _of_all_folds(run: Run, key: str, part: Part) -> list[Predictions]:
+    folds = range(len(run.folds))
+    for fold in folds:
+        if not run.predictions_file(key, fold, part).exists():
+            rows = "test" if part == "test" else "held-out"
+            raise ArtifactError(
+                f"all {len(folds)} fold models must have predicted the {rows} rows, but fold {fold} of recipe {key} "
+                "has not: choose a row of the leaderboard, or continue the study with --resume"
+            )
+    return [run.predictions(key, fold, part) for fold in folds]
+
+
+def all_scores(run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarray, metric: Metric) -> dict[str, float]:
     """Returns the scores out of fold and on the test part.
 
     Args:
@@ -34,14 +104,15 @@ def all_scores(run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarra
         where: The rows and folds of `held_out`.
         held_out: (N, C) probabilities.
         test: (M, C) probabilities of the test part.
+        metric: The metric that orders the rows.
     """
     manifest, names = run.manifest, run.manifest.class_names
-    out_of_fold = scores_out_of_fold(held_out, manifest.labels[where.rows], where.fold_of_row, names)
+    out_of_fold = scores_out_of_fold(held_out, manifest.labels[where.rows], where.fold_of_row, names, metric)
     rows = run.folds.test_rows
-    return out_of_fold | scores_on_test(test, manifest.labels[rows], manifest.groups[rows], names)
+    return out_of_fold | scores_on_test(test, manifest.labels[rows], manifest.groups[rows], names, metric)
 
 
-def chosen_on(recipe: Recipe, earlier: str = NOTHING) -> str:
+def chosen_on(recipe: "Recipe", earlier: str = NOTHING) -> str:
     """Returns the rows that influenced a recipe.
 
     Args:
@@ -53,11 +124,10 @@ def chosen_on(recipe: Recipe, earlier: str = NOTHING) -> str:
     return HELD_OUT if recipe.stage_one is not None and recipe.stage_one.patience > 0 else NOTHING
 
 
-def training_cost(run: Run, recipe: Recipe) -> tuple[float, int]:
+def training_cost(run: Run, recipe_key: str) -> tuple[float, int]:
     """Returns the seconds and images of all folds; a shared encoder counts in full for each recipe."""
     seconds, images = 0.0, 0
-    for fold in range(len(run.folds)):
-        record = run.record(Job(recipe, fold))
+    for record in run.training_records(recipe_key):
         for stage in filter(None, (record.stage_one, record.stage_two)):
             seconds, images = seconds + stage.seconds, images + stage.images
     return seconds, images

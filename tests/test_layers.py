@@ -42,6 +42,7 @@ ORDER = [
     "raysk.run",
     "raysk.loading",
     "raysk.scoring",
+    "raysk.reranking",
     "raysk.notebook",
     "raysk.training",
     "raysk.retraining",

@@ -14,11 +14,12 @@ import torch
 
 import raysk
 from raysk.artifacts import read_json, write_json
+from raysk.cli.main import main
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.evaluation.ensemble import Ensemble, Member
 from raysk.evaluation.leaderboard import Leaderboard
-from raysk.evaluation.metrics import macro_f1_score
+from raysk.evaluation.metrics import parse_metric
 from raysk.evaluation.predictions import Predictions
 from raysk.notebook import RunResults
 from raysk.recipe import Job, Recipe
@@ -57,7 +58,7 @@ def study(tmp_path_factory, cache, manifest, folds, recipes):
             for job in (Job(recipe, fold), Job(recipe, fold).for_test()):
                 run_job(job, run, alone, lambda progress: None)
     candidates = [Candidate(recipe, name, "", (), NOTHING, has_row=name != "kept") for name, recipe in recipes.items()]
-    ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe) for candidate in candidates])
+    ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe.key) for candidate in candidates])
     write_results(run, result_rows(run, read_entries(run, candidates), ensemble, crossed), {})
     return run
 
@@ -98,7 +99,7 @@ def test_the_test_part_gives_the_test_score_of_the_board(name, results, study):
     frame = results.test_part(name)
     assert frame.index.tolist() == study.folds.test_rows.tolist()
     assert frame.columns.tolist() == ["image", "group", "label", *results.class_names]
-    score = macro_f1_score(probabilities(frame, results), codes(frame, results))
+    score = parse_metric("macro_f1")(probabilities(frame, results), codes(frame, results))
     assert score == results.row(name)["test_macro_f1"]
 
 
@@ -106,8 +107,61 @@ def test_the_test_part_gives_the_test_score_of_the_board(name, results, study):
 def test_the_out_of_fold_frame_gives_the_out_of_fold_score_of_the_board(name, results):
     """The greedy ensemble is missing here: the board has its cross-fitted score."""
     frame = results.out_of_fold(name)
-    scores = [macro_f1_score(probabilities(part, results), codes(part, results)) for _, part in frame.groupby("fold")]
+    scores = [
+        parse_metric("macro_f1")(probabilities(part, results), codes(part, results))
+        for _, part in frame.groupby("fold")
+    ]
     assert np.mean(scores) == results.row(name)["oof_macro_f1"]
+
+
+def files_of(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("metric", ["kappa", "log_loss", "macro_auc", "sensitivity@{0}", "pauc@{0}:0.80"])
+def test_a_run_is_ranked_anew_by_another_metric_from_its_predictions(metric, results, study):
+    metric = parse_metric(metric.format(study.manifest.class_names[0]), study.manifest.class_names)
+    before = files_of(study.folder)
+    board = results.board(metric=metric.name)
+    assert files_of(study.folder) == before
+    assert set(board["key"]) == set(results.board()["key"])
+    for name in ("supcon", "focal: paper", GREEDY, AVERAGE):
+        frame, row = results.test_part(name), board[board["name"] == name].iloc[0]
+        assert row[f"test_{metric.name}"] == metric(probabilities(frame, results), codes(frame, results))
+        assert row["test_macro_f1"] == results.row(name)["test_macro_f1"]
+        assert row["oof_macro_f1"] == pytest.approx(results.row(name)["oof_macro_f1"], abs=1e-9)
+        if name != GREEDY:
+            frame = results.out_of_fold(name)
+            by_fold = [metric(probabilities(part, results), codes(part, results)) for _, part in frame.groupby("fold")]
+            assert row[f"oof_{metric.name}"] == pytest.approx(np.mean(by_fold))
+    assert board.columns[4] == f"test_{metric.name}"
+    scores = board[f"test_{metric.name}"].tolist()
+    assert scores == sorted(scores, reverse=metric.larger_is_better)
+
+
+def test_the_command_line_ranks_anew_and_prints_every_format(results, study, capsys):
+    for format in ("md", "csv", "tex", "html"):
+        assert main(["leaderboard", str(study.folder), "--metric", "log_loss", "--format", format]) == 0
+        assert "log" in capsys.readouterr().out
+    assert main(["leaderboard", str(study.folder), "--metric", "log_loss", "--format", "json"]) == 0
+    board = json.loads(capsys.readouterr().out)
+    assert board["metric"] == "log_loss"
+    assert [row["key"] for row in board["rows"]] == results.board(metric="log_loss")["key"].tolist()
+    assert board["meta"]["ranked anew"] == "by log loss; the study searched by macro-F1"
+    assert main(["leaderboard", str(study.folder), "--metric", "macro_f1", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metric"] == "macro_f1"
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [("auc@nobody", "the class in 'auc@nobody' must be a known name"), ("log-loss", "did you mean log_loss"),
+     ("", "metric must be a known name"), ("pauc@{0}:80", r"must be in [0, 1), but got 80")],
+)  # fmt: skip
+def test_a_metric_that_cannot_rank_the_run_is_refused_in_one_line(metric, message, study, capsys):
+    assert main(["leaderboard", str(study.folder), "--metric", metric.format(study.manifest.class_names[0])]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
 
 
 def test_predictions_have_image_group_label_and_fold_of_their_row(results, study, manifest):
@@ -294,7 +348,8 @@ def test_results_are_read_without_torch_and_ray(study):
     script = f"""
 import sys, raysk
 run = raysk.open_run({str(study.folder)!r})
-run.board(), run.row(1), run.out_of_fold(1), run.test_part({GREEDY!r}), run.members(), run.curves("supcon")
+run.board(), run.board(metric="kappa")
+run.row(1), run.out_of_fold(1), run.test_part({GREEDY!r}), run.members(), run.curves("supcon")
 print(sorted({{"torch", "ray", "timm", "optuna", "sklearn", "albumentations"}} & set(sys.modules)))
 run.recipe("supcon")
 print("ray" in sys.modules)

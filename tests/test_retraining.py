@@ -98,6 +98,8 @@ def test_the_printed_file_has_everything_that_the_row_depends_on(file, printed):
         "threads",
         "name",
         "chosen_on",
+        "metric",
+        "require",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The parts that a recipe can name, as Markdown: the idea, settings, defaults and ranges of each."""
+"""The parts that a recipe or a study can name, as Markdown: the idea, settings, defaults and ranges of each."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from raysk.data.sources import sources
 from raysk.data.sources.base import Source
 from raysk.data.views import training_views
+from raysk.evaluation.metrics import Metric, metrics
 from raysk.parts.heads import heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.mixing import mixings
@@ -25,6 +26,7 @@ _FAMILIES: tuple[tuple[str, str, Registry[Any], type], ...] = (
     ("Mixing", "stage_two.mixing.name", mixings, Settings),
     ("Training views", "stage_one.views, stage_two.view", training_views, object),
     ("Data", "data", sources, object),
+    ("Metrics", "metric", metrics, Metric),
 )
 # Choices without settings: title, where a recipe names them, class and field.
 _CHOICES = (
@@ -46,7 +48,7 @@ def catalogue(part: str | None = None) -> str:
     for title, where, registry, base in _FAMILIES:
         rows = {name: _row(name, registry[name]) for name in registry if _is_of(registry[name], base)}
         lines += _table(title, where, "| name | what it is | settings |", rows, part)
-        names |= rows.keys()
+        names |= {name.partition("@")[0] for name in rows}
     for title, where, kind, field in _CHOICES:
         rows = {name: f"| `{name}` |" for name in get_args(get_type_hints(kind)[field])}
         lines += _table(title, where, "| name |", rows, part, described(kind)[field])
@@ -61,7 +63,8 @@ def _is_of(member: Any, base: type) -> bool:
 
 
 def _table(title: str, where: str, head: str, rows: dict[str, str], part: str | None, about: str = "") -> Iterator[str]:
-    wanted = [row for name, row in rows.items() if part in (None, name)]
+    # A metric is also found without the class in its form.
+    wanted = [row for name, row in rows.items() if part in (None, name, name.partition("@")[0])]
     if not wanted:
         return
     keys = " or ".join(f"`{key}`" for key in where.split(", "))
@@ -70,15 +73,23 @@ def _table(title: str, where: str, head: str, rows: dict[str, str], part: str | 
 
 
 def _row(name: str, part: Any) -> str:
-    settings = "; ".join(_settings(part)) if isinstance(part, type) else ""
+    settings = ""
     if isinstance(part, Source):
         settings = ", ".join(f"`data.{name}`" for name in part.reads)
-    return f"| `{name}` | {_idea(part)} | {settings} |"
+    elif isinstance(part, type) and issubclass(part, Settings):
+        settings = "; ".join(_settings(part))
+    elif isinstance(part, type) and issubclass(part, Metric):
+        settings = f"{'larger' if part.larger_is_better else 'smaller'} is better"
+    return f"| `{_cell(name)}` | {_idea(part)} | {settings} |"
 
 
 def _idea(part: Any) -> str:
     paragraph = part.about if isinstance(part, Source) else (getdoc(part) or "").partition("\n\n")[0]
-    return " ".join(paragraph.split()).replace("|", "\\|")
+    return _cell(" ".join(paragraph.split()))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _settings(part: type[Settings]) -> Iterator[str]:

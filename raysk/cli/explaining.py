@@ -11,6 +11,7 @@ import yaml
 from raysk.config import Config, StageTwoBudget
 from raysk.data.sources import sources
 from raysk.errors import ConfigError
+from raysk.evaluation.metrics import metrics
 from raysk.recipe import Recipe, StageTwo
 from raysk.registry import Registry, unknown_name
 from raysk.settings import Between, Settings, described, within
@@ -22,7 +23,11 @@ _SHORTHANDS = {
     "epochs": "Of the stage that trains the whole network: stage one, or stage two of a one-stage recipe.",
     "batch_size": "Of the stage that trains the whole network.",
 }
-_DOCUMENTED_ELSEWHERE = {"loader": "or auto: none on a CPU, else this GPU's share of the cores", "source": sources}
+_DOCUMENTED_ELSEWHERE = {
+    "loader": "or auto: none on a CPU, else this GPU's share of the cores",
+    "source": sources,
+    "metric": metrics,
+}
 
 
 @dataclass(frozen=True)

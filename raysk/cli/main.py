@@ -130,6 +130,8 @@ def _parser() -> Parser:
         "--format", default="md", metavar="FORMAT", help="md, csv, tex, html, json, parquet (md)"
     )
     form.completer = _format_names  # type: ignore[attr-defined]
+    ranked_by = leaderboard.add_argument("--metric", help="rank a finished study anew, such as by auc@CLASS")
+    ranked_by.completer = _metric_names  # type: ignore[attr-defined]
     leaderboard.set_defaults(run_command=_leaderboard)
     return parser
 
@@ -182,6 +184,13 @@ def _row_names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
     except RayskError:  # no run: nothing to complete
         return []
     return [row.name for row in rows if row.kind != "ensemble"]
+
+
+def _metric_names(**_: object) -> list[str]:
+    """Returns the completions of a metric."""
+    from raysk.evaluation.metrics import metrics
+
+    return list(metrics)
 
 
 def _tune(arguments: argparse.Namespace) -> int:
@@ -265,8 +274,15 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     from raysk.evaluation.formats import formats
     from raysk.evaluation.leaderboard import Leaderboard
 
-    name = arguments.format
-    content = formats[name](Leaderboard.read(_folder(arguments.run) / "leaderboard.json"))
+    name, folder = arguments.format, _folder(arguments.run)
+    if arguments.metric is None:
+        board = Leaderboard.read(folder / "leaderboard.json")
+    else:
+        from raysk.reranking import rerank
+        from raysk.run import Run
+
+        board = rerank(Run.open(folder), arguments.metric)
+    content = formats[name](board)
     if isinstance(content, bytes):
         if b"\0" in content and sys.stdout.isatty():
             raise ConfigError(f"--format {name} must go to a file, but got a terminal: add > leaderboard.{name}")

@@ -10,9 +10,10 @@ from html import escape
 from math import ceil, floor
 
 from raysk.evaluation.leaderboard import Row
+from raysk.evaluation.metrics import Metric
 
 # An axis takes the finest step that divides it into at most MOST_STEPS.
-STEPS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+STEPS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 MOST_STEPS = 6
 
 
@@ -26,7 +27,7 @@ class Axis:
 
     @classmethod
     def around(cls, values: Sequence[float]) -> "Axis":
-        """Returns the axis that covers scores in [0, 1], which may all be equal."""
+        """Returns the axis that covers scores, which may all be equal."""
         low, high = min(values), max(values)
         step = next((step for step in STEPS if (high - low) / step <= MOST_STEPS - 1), STEPS[-1])
         first = floor(low / step)
@@ -46,17 +47,17 @@ class Axis:
         return f"{self.x(value):.2f}%"
 
 
-def score_chart(rows: Sequence[Row], column: str, heading: str) -> str:
+def score_chart(rows: Sequence[Row], column: str, metric: Metric) -> str:
     """Returns the chart of one score, with the intervals, or the spreads over folds, of rows that have them.
 
     Args:
         rows: At least one row with the score, in display order.
         column: The name of the score.
-        heading: The title of the score.
+        metric: The metric of the score.
     """
-    spans = [_span(row, column) for row in rows]
+    spans = [_span(row, column, metric.range) for row in rows]
     axis = Axis.around([end for span in spans for end in span])
-    label = f"{heading}, one dot per row from {axis.ticks[0]:.3f} to {axis.ticks[-1]:.3f}"
+    label = f"{metric.title}, one dot per row from {axis.ticks[0]:.3f} to {axis.ticks[-1]:.3f}"
     ticks = "".join(f'<line class="tick" x1="{x}" x2="{x}" y1="0" y2="100%"/>' for x in map(axis.percent, axis.ticks))
     parts = [f'<div class="chart" role="img" aria-label="{escape(label)}">']
     for row, (low, high) in zip(rows, spans, strict=True):
@@ -74,13 +75,13 @@ def score_chart(rows: Sequence[Row], column: str, heading: str) -> str:
     return "\n".join([*parts, '<span></span><span class="track axis"><svg>', *labels, "</svg></span></div>"])
 
 
-def _span(row: Row, column: str) -> tuple[float, float]:
+def _span(row: Row, column: str, limits: tuple[float, float]) -> tuple[float, float]:
     """Returns the ends of the line through the dot; both equal the score if it has no interval or spread."""
     value, spread = row.scores[column], row.scores.get(f"{column}_sd", 0.0)
     low = row.scores.get(f"{column}_low", value - spread)
     high = row.scores.get(f"{column}_high", value + spread)
     # A spread can reach beyond the range of scores.
-    return max(low, 0.0), min(high, 1.0)
+    return max(low, limits[0]), min(high, limits[1])
 
 
 def _tick_label(tick: float, step: float) -> str:

@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 
 from raysk.errors import ConfigError, DataError
-from raysk.evaluation.metrics import Score, macro_f1_score, resampled_scores
+from raysk.evaluation.metrics import Metric
+from raysk.evaluation.resampling import resampled_scores
 from raysk.evaluation.selection import TIE
 
 # The most significant differences that the sentence lists.
@@ -41,7 +42,7 @@ def compare(
     contestants: Mapping[str, np.ndarray],
     labels: np.ndarray,
     groups: np.ndarray,
-    score: Score = macro_f1_score,
+    metric: Metric,
     num_samples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
@@ -51,8 +52,8 @@ def compare(
     Each resample scores both contestants on the same rows, so rows that are hard for both cancel out. The p-value needs
     the spread of the difference under the null hypothesis. The resamples are centred on the observed difference d, so
     d* - d varies as under the null: p = (1 + #{|d* - d| >= |d|}) / (S + 1). Centring on d rather than 0 keeps the
-    test's power (Hall and Wilson 1991), and the 1 counts the sample itself, so p is never 0. Scores such as macro-F1
-    are biased on resamples; the bias cancels out in d* as far as it is the same for both contestants.
+    test's power (Hall and Wilson 1991), and the 1 counts the sample itself, so p is never 0. Scores such as a
+    mean F1 are biased on resamples; the bias cancels out in d* as far as it is the same for both contestants.
 
     p_holm is Holm's step-down correction (1979): with a probability of at least `level`, no pair without a true
     difference gets a p_holm of 1 - level or less, however the pairs depend on one another. Power falls with the number
@@ -62,7 +63,7 @@ def compare(
         contestants: (N, C) probabilities by name.
         labels: (N,) classes from 0 to C - 1.
         groups: (N,) the group of each row, as integers or names.
-        score: The score to compare. Scores of predicted classes take a fast path; others are computed on each resample.
+        metric: The metric to compare by.
         num_samples: S.
         seed: Seed of the resamples.
         level: Confidence level of the intervals and of significance.
@@ -87,12 +88,13 @@ def compare(
         )
     observed, resampled = {}, {}
     for name, probabilities in contestants.items():
-        observed[name] = score(probabilities, labels)
+        observed[name] = float(metric(probabilities, labels))
         if np.isnan(observed[name]):
             raise DataError(
-                f"every contestant must have a score, but that of {name!r} is not defined: choose another score"
+                f"every contestant must have a score, but {metric.name} of {name!r} is not defined: "
+                "choose another metric"
             )
-        resampled[name] = resampled_scores(score, probabilities, labels, groups, num_samples, seed)
+        resampled[name] = resampled_scores(metric, probabilities, labels, groups, num_samples, seed)
     differences = [observed[first] - observed[second] for first, second in pairs]
     spreads = [_defined(resampled[first] - resampled[second]) for first, second in pairs]
     p_values = [_p_value(d, spread) for d, spread in zip(differences, spreads, strict=True)]
@@ -115,7 +117,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def sentence(differences: Sequence[Difference], level: float = 0.95) -> str:
+def sentence(differences: Sequence[Difference], metric: Metric, level: float = 0.95) -> str:
     """Describes which differences are significant after the correction, and what it means if others are not."""
     significant = [difference for difference in differences if difference.p_holm <= 1 - level]
     significant.sort(key=lambda difference: (difference.p_holm, -abs(difference.difference)))
@@ -127,7 +129,7 @@ def sentence(differences: Sequence[Difference], level: float = 0.95) -> str:
             "This does not show equal scores: these rows are too few to distinguish differences of this size from "
             "chance."
         )
-    listed = [_in_words(difference) for difference in significant[:MOST_LISTED]]
+    listed = [_in_words(difference, metric) for difference in significant[:MOST_LISTED]]
     if len(significant) > MOST_LISTED:
         listed.append(f"and {len(significant) - MOST_LISTED} more")
     summary = f"In {len(significant)} of {comparisons} the difference is {criterion}: {'; '.join(listed)}."
@@ -137,11 +139,16 @@ def sentence(differences: Sequence[Difference], level: float = 0.95) -> str:
     return f"{summary} The rows do not decide the other {others}, which does not make those equal."
 
 
-def _in_words(difference: Difference) -> str:
-    names, ends = (difference.first, difference.second), (difference.low, difference.high)
-    if difference.difference < 0:
-        names, ends = (difference.second, difference.first), (-difference.high, -difference.low)
-    return f"{names[0]} over {names[1]} by {abs(difference.difference):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+def _in_words(difference: Difference, metric: Metric) -> str:
+    """Names the better contestant first."""
+    names, ends = (
+        (difference.first, difference.second),
+        sorted(metric.oriented(np.array([difference.low, difference.high]))),
+    )
+    if metric.oriented(difference.difference) < 0:
+        names, ends = names[::-1], [-ends[1], -ends[0]]
+    over = "over" if metric.larger_is_better else "below"
+    return f"{names[0]} {over} {names[1]} by {abs(difference.difference):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
 
 
 def _p_value(difference: float, spread: np.ndarray) -> float:
@@ -162,7 +169,7 @@ def _defined(values: np.ndarray) -> np.ndarray:
 
 
 def expected_best(scores: np.ndarray, k: int) -> float:
-    """Returns the expected best of k scores drawn without replacement: what a budget of k buys.
+    """Returns the expected largest of k scores drawn without replacement: what a budget of k buys.
 
     E = sum_i C(i - 1, k - 1) / C(n, k) s_(i) over the scores in ascending order, since s_(i) is the best of the subsets
     whose other k - 1 scores rank below it. Dodge et al. 2019, "Show Your Work", draw with replacement, which is biased
@@ -207,7 +214,7 @@ def cross_fitted_choice(fold_scores: np.ndarray, k: int, guides: np.ndarray | No
     an honest score of the choice: no fold influences its own candidate, which may differ from fold to fold.
 
     Args:
-        fold_scores: (M, R k) the score of each candidate on each fold of R divisions of the rows.
+        fold_scores: (M, R k) the score of each candidate on each fold of R divisions of the rows; larger is better.
         k: Folds of a division; folds of other divisions share rows with the scored fold.
         guides: (M, R k) estimates of each candidate's score on the other folds, which must not depend on the fold
             itself; None takes the mean over those folds.

@@ -10,6 +10,7 @@ import numpy as np
 
 from raysk.errors import ArtifactError
 from raysk.evaluation.comparison import Difference, expected_best, sentence
+from raysk.evaluation.metrics import Metric
 
 Cell = str | float | None
 
@@ -78,13 +79,14 @@ def grid_table(scores_by_name: Mapping[str, Mapping[str, float]]) -> ComparisonT
     return ComparisonTable("Ablation", "ablation", ("", *ABLATION), 1, cells, note)
 
 
-def expected_best_table(scores_by_family: Mapping[str, Sequence[float]]) -> ComparisonTable:
+def expected_best_table(scores_by_family: Mapping[str, Sequence[float]], metric: Metric) -> ComparisonTable:
     """Returns each family's expected best score of k recipes, with budgets up to the size of the smallest family.
 
     The best of 30 recipes of one family and the best of 5 of another are not comparable. See `expected_best`.
 
     Args:
         scores_by_family: The out-of-fold scores of all tried recipes by family, in any order.
+        metric: Their metric.
 
     Raises:
         ArtifactError: There is no family, or a family has no recipe.
@@ -95,8 +97,9 @@ def expected_best_table(scores_by_family: Mapping[str, Sequence[float]]) -> Comp
         raise ArtifactError(f"families must have at least one scored recipe each, but got {sizes}: drop empty ones")
     cells: list[tuple[Cell, ...]] = []
     for family, scores in scores_by_family.items():
-        values = np.array(scores)
-        cells.append((family, str(len(values)), *(expected_best(values, k) for k in _budgets(smallest))))
+        values = metric.oriented(np.array(scores))
+        best = (metric.oriented(expected_best(values, k)) for k in _budgets(smallest))
+        cells.append((family, str(len(values)), *best))
     note = (
         "The expected best score of k recipes drawn at random, without replacement, from all tried recipes. "
         "The same folds choose and score here: the table compares budgets and does not score the best recipe."
@@ -106,14 +109,15 @@ def expected_best_table(scores_by_family: Mapping[str, Sequence[float]]) -> Comp
 
 
 def significance_table(
-    differences: Sequence[Difference], level: float = 0.95, score: str = "macro-F1 on the test part"
+    differences: Sequence[Difference], metric: Metric, level: float = 0.95, part: str = "the test part"
 ) -> ComparisonTable:
     """Returns the table of differences from `compare`; its note names the significant ones in words.
 
     Args:
         differences: At least one.
+        metric: As in `compare`.
         level: As in `compare`.
-        score: The title of the score.
+        part: The rows.
     """
     cells = tuple(
         (
@@ -128,12 +132,12 @@ def significance_table(
         for difference in differences
     )
     note = (
-        f"{sentence(differences, level)} The difference is the first score minus the second on the same rows; low and "
-        f"high are the ends of its {100 * level:g}% interval from resamples of whole groups; p is two-sided, from the "
-        "same resamples; p corrected is p after Holm's correction for all lines of the table."
+        f"{sentence(differences, metric, level)} The difference is the first score minus the second on the same rows; "
+        f"low and high are the ends of its {100 * level:g}% interval from resamples of whole groups; p is two-sided, "
+        "from the same resamples; p corrected is p after Holm's correction for all lines of the table."
     )
     headings = ("first", "second", "difference", "low", "high", "p", "p corrected")
-    return ComparisonTable(f"Differences in {score}", "significance", headings, 2, cells, note)
+    return ComparisonTable(f"Differences in {metric.title} on {part}", "significance", headings, 2, cells, note)
 
 
 def _budgets(largest: int) -> list[int]:

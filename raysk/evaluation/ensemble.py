@@ -9,8 +9,9 @@ import numpy as np
 
 from raysk.artifacts import read_json, write_json
 from raysk.errors import ArtifactError, DataError
+from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
-from raysk.evaluation.selection import cross_fitted_score, greedy_selection, weighted_mean
+from raysk.evaluation.selection import cross_fitted_predictions, greedy_selection, weighted_mean
 
 
 class Member(NamedTuple):
@@ -49,8 +50,8 @@ class Ensemble:
     Attributes:
         members: The members.
         weights: How often the selection picked each member, at least once.
-        scores: Macro-F1 after each pick, on the rows that made the selection: not for reporting.
-        cross_fitted_score: Macro-F1 of the same procedure on rows that did not make the selection.
+        scores: Score after each pick, by the study's metric, on the rows that made the selection: not for reporting.
+        cross_fitted_score: Score of the same procedure on rows that did not make the selection.
         folds_digest: The folds of all members.
 
     Raises:
@@ -72,13 +73,20 @@ class Ensemble:
             )
 
     @classmethod
-    def select(cls, results: Sequence[OutOfFold], labels: np.ndarray, num_picks: int = 25) -> "Ensemble":
+    def select(
+        cls, results: Sequence[OutOfFold], labels: np.ndarray, goal: Goal, num_picks: int = 25
+    ) -> tuple["Ensemble", np.ndarray]:
         """Selects an ensemble greedily from all recipes and views, on all out-of-fold rows.
 
         Args:
             results: The candidates.
             labels: (N,) classes of the results' rows.
+            goal: As in `greedy_selection`.
             num_picks: As in `greedy_selection`.
+
+        Returns:
+            The ensemble, and its cross-fitted predictions (N, C): the rows that chose the weights cannot score them, so
+            each fold is predicted with the weights that the other folds choose.
 
         Raises:
             ArtifactError: The results are of different folds or rows, or a recipe occurs twice.
@@ -88,16 +96,18 @@ class Ensemble:
             raise DataError("an ensemble needs at least one recipe with all of its folds, but got none: finish one")
         candidates = member_probabilities(results)
         probabilities = np.stack(list(candidates.values()))
-        selection = greedy_selection(probabilities, labels, num_picks)
+        selection = greedy_selection(probabilities, labels, goal, num_picks)
         picked = [(member, int(weight)) for member, weight in zip(candidates, selection.weights, strict=True) if weight]
         picked.sort(key=lambda pair: -pair[1])
-        return cls(
+        crossed = cross_fitted_predictions(probabilities, labels, results[0].fold_of_row, goal, num_picks)
+        ensemble = cls(
             tuple(member for member, _ in picked),
             tuple(weight for _, weight in picked),
             selection.scores,
-            cross_fitted_score(probabilities, labels, results[0].fold_of_row, num_picks),
+            float(goal.metric(crossed, labels)),
             results[0].folds_digest,
         )
+        return ensemble, crossed
 
     def combine(self, probabilities: Mapping[Member, np.ndarray]) -> np.ndarray:
         """Returns the weighted mean of the members, (N, C).

@@ -5,17 +5,11 @@ from dataclasses import dataclass, replace
 from string import Template
 
 from raysk.evaluation.comparison_tables import Cell, ComparisonTable
-from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.leaderboard import SUFFIXES, Leaderboard, Row
+from raysk.evaluation.metrics import Metric, parse_metric
 
-HEADINGS = {
-    "macro_f1": "macro-F1",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_auc": "AUC",
-    "accuracy": "accuracy",
-}
-
-# Out of fold, the cross-fitted score of the choice follows the score of the chosen recipe.
-FOLD_HEADINGS = {"macro_f1": HEADINGS["macro_f1"], "macro_f1_crossfit": "macro-F1, cross-fitted"} | HEADINGS
+# The usual scores that the tables show beside the study's metric.
+_USUAL = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy")
 
 # The per-class scores in the tables, each with the score that is their mean.
 CLASS_SCORES = {"f1": "macro_f1", "recall": "balanced_accuracy", "precision": "macro_precision"}
@@ -69,6 +63,11 @@ class Grid:
     placed: bool = True
 
 
+def headline_metrics(leaderboard: Leaderboard) -> list[Metric]:
+    """Returns the metrics of the main table: the one that orders the rows, and the usual ones."""
+    return list(dict.fromkeys((leaderboard.ranked_by, *map(parse_metric, _USUAL))))
+
+
 def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
     """Returns the tables of the headline scores, the scores out of fold, the per-class scores, and all further tables.
 
@@ -76,9 +75,13 @@ def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
     """
     part = headline_part(leaderboard)
     where = "on the test part" if part == "test" else "out of fold"
-    out_of_fold = {f"oof_{name}": heading for name, heading in FOLD_HEADINGS.items()}
+    titles = {metric.name: style.escape(metric.title) for metric in headline_metrics(leaderboard)}
+    # The cross-fitted score of a choice follows the score of the chosen recipe.
+    name, title = next(iter(titles.items()))
+    out_of_fold = {f"oof_{name}": title, f"oof_{name}_crossfit": f"{title}, cross-fitted"}
+    out_of_fold |= {f"oof_{name}": title for name, title in titles.items()}
     if part == "test":
-        headline = {f"test_{name}": heading for name, heading in HEADINGS.items()}
+        headline = {f"test_{name}": title for name, title in titles.items()}
         grids = [
             _grid(leaderboard, style, "Scores on the test part", "scores", headline),
             _grid(leaderboard, style, "Scores out of fold", "folds", out_of_fold),
@@ -96,14 +99,15 @@ def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
 
 def headline_part(leaderboard: Leaderboard) -> str:
     """Returns the prefix of the headline scores: "test", or "oof" until a row has a test score."""
-    return "test" if "test_macro_f1" in leaderboard.score_columns else "oof"
+    return "test" if any(column.startswith("test_") for column in leaderboard.score_columns) else "oof"
 
 
 def with_cost(grid: Grid, leaderboard: Leaderboard, style: Style) -> Grid:
-    """Adds the cost of each row, and its macro-F1 out of fold if the grid shows the test part."""
+    """Adds the cost of each row, and its score out of fold if the grid shows the test part."""
     headings, columns = ["time", "images"], []
-    if headline_part(leaderboard) == "test" and "oof_macro_f1" in leaderboard.score_columns:
-        headings, columns = ["macro-F1 out of fold", *headings], ["oof_macro_f1"]
+    metric = leaderboard.ranked_by
+    if headline_part(leaderboard) == "test" and f"oof_{metric.name}" in leaderboard.score_columns:
+        headings, columns = [f"{style.escape(metric.title)} out of fold", *headings], [f"oof_{metric.name}"]
     lines = []
     for line, row in zip(grid.cells, leaderboard.rows, strict=True):
         scores = [score_cell(leaderboard, row, column, style) for column in columns]
@@ -147,14 +151,22 @@ def score_cell(leaderboard: Leaderboard, row: Row, column: str, style: Style) ->
         return style.missing
     value = _number(row.scores[column])
     # Compared as printed, so that numbers that look the same are marked the same.
-    best = max(_number(other.scores[column]) for other in leaderboard.rows if column in other.scores)
-    cell = style.bold.substitute(x=value) if value == best and len(leaderboard.rows) > 1 else value
+    is_best = value == _number(_best(leaderboard, column))
+    cell = style.bold.substitute(x=value) if is_best and len(leaderboard.rows) > 1 else value
     if f"{column}_low" in row.scores:
         ends = {"low": _number(row.scores[f"{column}_low"]), "high": _number(row.scores[f"{column}_high"])}
         cell += style.interval.substitute(ends)
     if f"{column}_sd" in row.scores:
         cell += style.spread.substitute(sd=_number(row.scores[f"{column}_sd"]))
     return cell
+
+
+def _best(leaderboard: Leaderboard, column: str) -> float:
+    """Returns the best score of a column; larger is better, unless the metric that orders the rows says otherwise."""
+    values = [row.scores[column] for row in leaderboard.rows if column in row.scores]
+    metric = leaderboard.ranked_by
+    is_of_metric = column.partition("_")[2].removeprefix(metric.name) in SUFFIXES
+    return max(values) if metric.larger_is_better or not is_of_metric else min(values)
 
 
 def _note(leaderboard: Leaderboard, style: Style, shown: list[str]) -> str:
@@ -164,10 +176,11 @@ def _note(leaderboard: Leaderboard, style: Style, shown: list[str]) -> str:
         notes.append("In brackets: 95% interval from resamples of whole groups.")
     if style.spread.template and any(f"{column}_sd" in leaderboard.score_columns for column in shown):
         notes.append(_SPREAD_NOTE)
-    if "oof_macro_f1_crossfit" in shown:
+    if f"oof_{leaderboard.metric}_crossfit" in shown:
         notes.append(
             "Cross-fitted: each fold is scored with the choice of the other folds, which is an honest score of the "
-            "choice; the macro-F1 beside it is that of the choice of all folds together, and tends to be too high."
+            f"choice; the {leaderboard.ranked_by.title} beside it is that of the choice of all folds together, and "
+            f"tends to be too {'high' if leaderboard.ranked_by.larger_is_better else 'low'}."
         )
     return style.escape(" ".join(notes))
 

@@ -1,30 +1,23 @@
 """The leaderboard: the scores and costs of all recipes and ensembles, and the commands that repeat them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 
 from raysk.artifacts import read_json
 from raysk.errors import ArtifactError
 from raysk.evaluation.comparison_tables import ComparisonTable
-from raysk.evaluation.metrics import (
-    balanced_accuracy_score,
-    bootstrap_interval,
-    macro_f1_score,
-    scores,
-)
+from raysk.evaluation.metrics import DEFAULT_METRIC, Metric, parse_metric
+from raysk.evaluation.row_scores import USUAL
 
 Kind = Literal["two-stage", "one-stage", "ensemble"]
 KINDS = ("two-stage", "one-stage", "ensemble")
-
-# Tables show these scores in this order, before the per-class scores.
-HEADLINE = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy", "macro_precision")
 
 # Suffixes of a headline score: the ends of its interval, its spread over folds, and its cross-fitted value, for which
 # each fold is scored with the choice of the other folds.
@@ -41,9 +34,9 @@ class Row:
         key: Key of the recipe or ensemble.
         name: Display name.
         kind: How it was trained or made.
-        scores: By flat name, such as "test_macro_f1", "test_macro_f1_low", "oof_macro_f1_sd"; see `scores_on_test`
-            and `scores_out_of_fold`. Unknown and undefined scores are absent. A row that the folds chose among others
-            can have "oof_macro_f1_crossfit", an honest score of that choice.
+        scores: By flat name, such as "test_macro_f1", "test_macro_f1_low", "oof_macro_f1_sd"; see `row_scores`.
+            Unknown and undefined scores are absent. A row that the folds chose among others can have
+            "oof_<metric>_crossfit", an honest score of that choice by the study's metric.
         chosen_on: The rows that chose this recipe, its epoch or its weights.
         scored_on: The rows of the test scores, or else of the out-of-fold scores.
         seconds: Training time over all folds, with the search of stage two.
@@ -79,63 +72,16 @@ class Row:
                 )
 
 
-def scores_out_of_fold(
-    probabilities: np.ndarray, labels: np.ndarray, fold_of_row: np.ndarray, class_names: Sequence[str]
-) -> dict[str, float]:
-    """Returns the out-of-fold scores of a row: the mean over the folds, and the spread.
-
-    Args:
-        probabilities: (N, C), each row predicted by a model that did not learn from it.
-        labels: (N,) classes.
-        fold_of_row: (N,) folds.
-        class_names: The C names.
-
-    Returns:
-        "oof_<score>", and "oof_<score>_sd": the standard deviation (ddof 1) over the folds.
-    """
-    scores_by_fold = [
-        scores(probabilities[fold_of_row == fold], labels[fold_of_row == fold], class_names)
-        for fold in np.unique(fold_of_row)
-    ]
-    summary = {}
-    for name in dict.fromkeys(name for fold_scores in scores_by_fold for name in fold_scores):
-        values = [fold_scores[name] for fold_scores in scores_by_fold if name in fold_scores]
-        summary[f"oof_{name}"] = float(np.mean(values))
-        if len(values) > 1:
-            summary[f"oof_{name}_sd"] = float(np.std(values, ddof=1))
-    return summary
-
-
-def scores_on_test(
-    probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, class_names: Sequence[str]
-) -> dict[str, float]:
-    """Returns the test scores of a row, with 95 % intervals of macro-F1 and balanced accuracy over whole groups.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,) classes.
-        groups: (N,) the group of each row.
-        class_names: The C names.
-
-    Returns:
-        "test_<score>", "test_macro_f1_low", "test_macro_f1_high", and the same ends for the balanced accuracy.
-    """
-    test_scores = {f"test_{name}": value for name, value in scores(probabilities, labels, class_names).items()}
-    for name, score in (("macro_f1", macro_f1_score), ("balanced_accuracy", balanced_accuracy_score)):
-        low, high = bootstrap_interval(score, probabilities, labels, groups)
-        test_scores |= {f"test_{name}_low": low, f"test_{name}_high": high}
-    return test_scores
-
-
 @dataclass(frozen=True)
 class Leaderboard:
-    """All rows of a study, the best first: by macro-F1 on the test part, then out of fold, then by key.
+    """All rows of a study, the best first: by the metric on the test part, then out of fold, then by key.
 
     Attributes:
         rows: The rows, given in any order and sorted by score. Rows without a test score follow those with one.
         class_names: The classes, in the manifest's order.
         meta: Facts about all rows, such as the dataset or the date, as pairs to print.
         tables: Further tables, in print order.
+        metric: Name of the metric by which the rows are ordered.
 
     Raises:
         ArtifactError: Two rows have the same key, or two tables the same label.
@@ -145,6 +91,7 @@ class Leaderboard:
     class_names: tuple[str, ...]
     meta: Mapping[str, str] = field(default_factory=dict)
     tables: tuple[ComparisonTable, ...] = ()
+    metric: str = DEFAULT_METRIC
 
     def __post_init__(self) -> None:
         seen: dict[str, Row] = {}
@@ -158,12 +105,22 @@ class Leaderboard:
         labels = [table.label for table in self.tables]
         if len(set(labels)) != len(labels):
             raise ArtifactError(f"the tables of a leaderboard must have different labels, but got {labels}: rename one")
-        object.__setattr__(self, "rows", tuple(sorted(self.rows, key=_rank)))
+        object.__setattr__(self, "rows", tuple(sorted(self.rows, key=self._rank)))
+
+    @cached_property
+    def ranked_by(self) -> Metric:
+        """The metric by which the rows are ordered."""
+        return parse_metric(self.metric, self.class_names)
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The names of the scores that tables show before those of each class: the metric, and the usual ones."""
+        return tuple(dict.fromkeys((self.metric, *USUAL)))
 
     @property
     def score_columns(self) -> tuple[str, ...]:
         """The names of the scores of all rows: headline scores first, test before out-of-fold."""
-        return tuple(sorted({name for row in self.rows for name in row.scores}, key=_column_rank))
+        return tuple(sorted({name for row in self.rows for name in row.scores}, key=self._column_rank))
 
     def to_table(self) -> pa.Table:
         """Returns a table with one line per row and one column per score, null where a row has none."""
@@ -188,6 +145,7 @@ class Leaderboard:
             "class_names": list(self.class_names),
             "meta": dict(self.meta),
             "tables": [asdict(table) for table in self.tables],
+            "metric": self.metric,
         }
 
     @classmethod
@@ -200,13 +158,32 @@ class Leaderboard:
         content = read_json(path)
         try:
             rows = tuple(Row(**row) for row in content["rows"])
-            # A leaderboard of an older version has no tables.
+            # A leaderboard of an older version has no tables, and one metric.
             tables = tuple(ComparisonTable.from_json(table) for table in content.get("tables", []))
-            return cls(rows, tuple(content["class_names"]), content["meta"], tables)
+            class_names = tuple(content["class_names"])
+            return cls(rows, class_names, content["meta"], tables, content.get("metric", DEFAULT_METRIC))
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"{path} must hold a leaderboard, but its content is wrong ({error}): write it again from its run"
             ) from error
+
+    def _rank(self, row: Row) -> tuple[float, float, str]:
+        metric = self.ranked_by
+        test, out_of_fold = (row.scores.get(f"{part}_{metric.name}") for part in ("test", "oof"))
+        last = float("inf")
+        return (
+            last if test is None else -metric.oriented(test),
+            last if out_of_fold is None else -metric.oriented(out_of_fold),
+            row.key,
+        )
+
+    def _column_rank(self, column: str) -> tuple[int, bool, str]:
+        part, name = column.split("_", 1)
+        for place, score in enumerate(self.headline):
+            suffix = name.removeprefix(score)
+            if suffix in SUFFIXES:
+                return place, part == "oof", str(SUFFIXES.index(suffix))
+        return len(self.headline), part == "oof", name
 
 
 def find_row(leaderboard: Leaderboard, wanted: str) -> Row:
@@ -229,17 +206,3 @@ def find_row(leaderboard: Leaderboard, wanted: str) -> Row:
         remedy = f"did you mean {nearest[0]!r}?" if nearest and not matches else f"choose one of {names}"
         raise ArtifactError(f"ROW must be a place, a name or a key of one row, but {value}: {remedy}")
     return matches[0]
-
-
-def _rank(row: Row) -> tuple[float, float, str]:
-    worst = float("inf")
-    return -row.scores.get("test_macro_f1", -worst), -row.scores.get("oof_macro_f1", -worst), row.key
-
-
-def _column_rank(column: str) -> tuple[int, bool, str]:
-    part, name = column.split("_", 1)
-    for place, score in enumerate(HEADLINE):
-        suffix = name.removeprefix(score)
-        if suffix in SUFFIXES:
-            return place, part == "oof", str(SUFFIXES.index(suffix))
-    return len(HEADLINE), part == "oof", name

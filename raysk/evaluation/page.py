@@ -6,7 +6,7 @@ from string import Template
 
 from raysk.evaluation import page_tables
 from raysk.evaluation.charts import score_chart
-from raysk.evaluation.grids import HEADINGS, Style, headline_part, leaderboard_grids, with_cost
+from raysk.evaluation.grids import Style, headline_metrics, headline_part, leaderboard_grids, with_cost
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.page_tables import INTERVAL, html_table
 
@@ -115,19 +115,19 @@ def _facts(pairs: Mapping[str, str]) -> str:
 
 def _charts(leaderboard: Leaderboard) -> list[str]:
     figures = []
-    for name, heading in HEADINGS.items():
-        column = f"{headline_part(leaderboard)}_{name}"
+    for metric in headline_metrics(leaderboard):
+        column = f"{headline_part(leaderboard)}_{metric.name}"
         rows = [row for row in leaderboard.rows if column in row.scores]
         if not rows:
             continue
-        notes = [heading]
+        notes = [_escape(metric.title)]
         if any(f"{column}_low" in row.scores for row in rows):
             notes.append("lines: 95% interval from resamples of whole groups")
         elif any(f"{column}_sd" in row.scores for row in rows):
             notes.append("lines: standard deviation over the folds")
         if len(rows) > MOST_CHART_ROWS:
             notes.append(f"the {MOST_CHART_ROWS} best of {len(rows)} rows")
-        chart = score_chart(rows[:MOST_CHART_ROWS], column, heading)
+        chart = score_chart(rows[:MOST_CHART_ROWS], column, metric)
         figures.append(f"<figure>\n<figcaption>{'; '.join(notes)}</figcaption>\n{chart}\n</figure>")
     return ['<div class="charts">', *figures, "</div>"] if figures else []
 

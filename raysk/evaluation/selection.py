@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysk.errors import ConfigError, DataError
-from raysk.evaluation.metrics import count_classes, macro_f1_score
+from raysk.evaluation.goals import Goal
 
 # Scores that differ by less are equal up to rounding.
 TIE = 1e-12
@@ -20,18 +20,20 @@ class Selection:
 
     Attributes:
         picks: The member picked in each step; a member can be picked again.
-        scores: Macro-F1 of the average after each step.
+        scores: Score of the average after each step, by the metric of the goal.
+        merits: Merit of the average after each step; see `Goal`.
         num_members: Number of candidates.
     """
 
     picks: tuple[int, ...]
     scores: tuple[float, ...]
+    merits: tuple[float, ...]
     num_members: int
 
     @property
     def num_kept(self) -> int:
-        """Number of picks up to the best score; the fewest of equals."""
-        return int(np.argmax(self.scores)) + 1
+        """Number of picks up to the best average; the fewest of equals."""
+        return int(np.argmax(self.merits)) + 1
 
     @property
     def weights(self) -> np.ndarray:
@@ -39,8 +41,8 @@ class Selection:
         return np.bincount(self.picks[: self.num_kept], minlength=self.num_members)
 
 
-def greedy_selection(probabilities: np.ndarray, labels: np.ndarray, num_picks: int = 25) -> Selection:
-    """Adds, in each step, the member that gives the average the highest macro-F1.
+def greedy_selection(probabilities: np.ndarray, labels: np.ndarray, goal: Goal, num_picks: int = 25) -> Selection:
+    """Adds, in each step, the member that gives the average the highest merit.
 
     The first pick is the best single member. Members can be picked again, which gives them larger weights. Ties go to
     the lower log loss, then to the earlier member.
@@ -48,7 +50,8 @@ def greedy_selection(probabilities: np.ndarray, labels: np.ndarray, num_picks: i
     Args:
         probabilities: (M, N, C), one candidate per member.
         labels: (N,) classes.
-        num_picks: Number of steps; the selection keeps the picks up to the best score.
+        goal: Averages that meet its requirements come before those that do not.
+        num_picks: Number of steps; the selection keeps the picks up to the best average.
 
     Raises:
         ConfigError: `num_picks` is below 1.
@@ -64,25 +67,29 @@ def greedy_selection(probabilities: np.ndarray, labels: np.ndarray, num_picks: i
     total = np.zeros(probabilities.shape[1:])
     picks: list[int] = []
     scores: list[float] = []
+    merits: list[float] = []
     for _ in range(num_picks):
-        candidate_scores = _scores_with_each(total, probabilities, labels)
-        best = candidate_scores.max()
-        tied = np.flatnonzero(candidate_scores >= best - TIE)
+        with_each = _merits_with_each(total, len(picks), probabilities, labels, goal)
+        tied = np.flatnonzero(with_each >= with_each.max() - TIE)
         pick = int(tied[np.argmin(_losses_with_each(total, probabilities, labels, tied))])
         picks.append(pick)
-        scores.append(float(candidate_scores[pick]))
+        merits.append(float(with_each[pick]))
         total += probabilities[pick]
-    return Selection(tuple(picks), tuple(scores), len(probabilities))
+        scores.append(float(goal.metric(total / len(picks), labels)))
+    return Selection(tuple(picks), tuple(scores), tuple(merits), len(probabilities))
 
 
-def _scores_with_each(total: np.ndarray, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns (M,) macro-F1 of `total` plus each member; a sum predicts the same classes as its mean."""
+def _merits_with_each(
+    total: np.ndarray, num_picked: int, probabilities: np.ndarray, labels: np.ndarray, goal: Goal
+) -> np.ndarray:
+    """Returns (M,) the merit of the mean of the picked members, whose sum is `total`, and each member."""
     num_members, num_rows, num_classes = probabilities.shape
     size = max(1, BLOCK_VALUES // (num_rows * num_classes))
     blocks = []
     for start in range(0, num_members, size):
-        predicted = (total + probabilities[start : start + size]).argmax(axis=2)
-        blocks.append(count_classes(predicted, labels, num_classes).macro_f1())
+        means = total + probabilities[start : start + size]
+        means /= num_picked + 1
+        blocks.append(goal.merits(goal.scores(means, labels)))
     return np.concatenate(blocks)
 
 
@@ -96,7 +103,7 @@ def _losses_with_each(
 
 
 def cross_fitted_predictions(
-    probabilities: np.ndarray, labels: np.ndarray, fold_of_row: np.ndarray, num_picks: int = 25
+    probabilities: np.ndarray, labels: np.ndarray, fold_of_row: np.ndarray, goal: Goal, num_picks: int = 25
 ) -> np.ndarray:
     """Predicts each fold with the ensemble that is selected on the other folds.
 
@@ -106,6 +113,7 @@ def cross_fitted_predictions(
         probabilities: (M, N, C) out-of-fold probabilities, one candidate per member.
         labels: (N,) classes.
         fold_of_row: (N,) folds, at least two different ones.
+        goal: As in `greedy_selection`.
         num_picks: As in `greedy_selection`.
 
     Returns:
@@ -120,16 +128,9 @@ def cross_fitted_predictions(
     assembled = np.empty(probabilities.shape[1:])
     for fold in folds:
         held_out = fold_of_row == fold
-        selection = greedy_selection(probabilities[:, ~held_out], labels[~held_out], num_picks)
+        selection = greedy_selection(probabilities[:, ~held_out], labels[~held_out], goal, num_picks)
         assembled[held_out] = weighted_mean(probabilities[:, held_out], selection.weights)
     return assembled
-
-
-def cross_fitted_score(
-    probabilities: np.ndarray, labels: np.ndarray, fold_of_row: np.ndarray, num_picks: int = 25
-) -> float:
-    """Returns macro-F1 of `cross_fitted_predictions` over all rows at once; same arguments."""
-    return macro_f1_score(cross_fitted_predictions(probabilities, labels, fold_of_row, num_picks), labels)
 
 
 def weighted_mean(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -20,19 +20,19 @@ def smoothed(values: Sequence[Mapping[str, Any]], scores: np.ndarray) -> np.ndar
 
     Args:
         values: (M,) settings: values by parameter; a setting may lack some parameters.
-        scores: (M,) scores; 0 for a setting that diverged, which stays 0.
+        scores: (M,) scores; NaN for a setting that diverged, which stays NaN.
 
     Returns:
         (M,) predictions, or the scores themselves if the settings are too few.
     """
     from sklearn.ensemble import ExtraTreesRegressor
 
-    fitted = scores > 0
+    fitted = ~np.isnan(scores)
     if fitted.sum() < LEAST_SETTINGS:
         return scores
     inputs = _inputs(values)
     trees = ExtraTreesRegressor(_TREES, min_samples_leaf=_LEAST_IN_LEAF, bootstrap=True, random_state=0)
-    expected: np.ndarray = np.where(fitted, trees.fit(inputs[fitted], scores[fitted]).predict(inputs), 0.0)
+    expected: np.ndarray = np.where(fitted, trees.fit(inputs[fitted], scores[fitted]).predict(inputs), np.nan)
     return expected
 
 

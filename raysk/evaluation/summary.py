@@ -13,10 +13,10 @@ from rich.text import Text
 from raysk.evaluation.formats import formats
 from raysk.evaluation.grids import Style, headline_part, score_cell
 from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.metrics import Metric
 
-# Facts of a study that the verdict quotes.
+# A fact of a study that the verdict quotes.
 BEST_SINGLE = "best single recipe on the held-out folds"
-CROSS_FITTED = "macro-F1 of that choice, cross-fitted"
 
 # The most rows of the table; the files have all rows.
 MOST_ROWS = 10
@@ -60,7 +60,7 @@ def show_summary(leaderboard: Leaderboard, where: str, console: Console) -> None
     which = f"the {len(rows)} best of {plural}" if len(rows) < num_rows else plural
     part = "the locked test part" if headline_part(leaderboard) == "test" else "the held-out folds"
     console.print()
-    console.print(Text(f"Leaderboard: {which}, by macro-F1 on {part}"), soft_wrap=False)
+    console.print(Text(f"Leaderboard: {which}, by {leaderboard.ranked_by.title} on {part}"), soft_wrap=False)
     if rows:
         console.print(_table(leaderboard, rows, console.width), soft_wrap=False)
     console.print()
@@ -93,11 +93,14 @@ def _fitting(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> list[
     place = _Column("", [str(place) for place in range(1, len(rows) + 1)])
     name = _Column("name", [STYLE.escape(row.name) for row in rows], is_number=False)
     kind = _Column("kind", [row.kind for row in rows], is_number=False)
-    whole, bare = (scores("macro-F1", f"{part}_macro_f1", style) for style in (STYLE, _BARE))
+    metric = leaderboard.ranked_by
+    title = STYLE.escape(metric.title)
+    whole, bare = (scores(title, f"{part}_{metric.name}", style) for style in (STYLE, _BARE))
     balanced = scores("balanced\naccuracy", f"{part}_balanced_accuracy", _BARE)
-    folds = [scores("macro-F1\nout of fold", "oof_macro_f1", _BARE)] if part == "test" else []
+    folds = [scores(f"{title}\nout of fold", f"oof_{metric.name}", _BARE)] if part == "test" else []
+    others = [] if metric.name == "balanced_accuracy" else [balanced]
     choices = [
-        [place, name, kind, whole, balanced, *folds],
+        [place, name, kind, whole, *others, *folds],
         [place, name, kind, whole, *folds],
         [place, name, whole, *folds],
         [place, name, whole],
@@ -112,38 +115,45 @@ def _width(columns: Sequence[_Column]) -> int:
     return sum(widths) + _GAP * (len(columns) - 1)
 
 
+def cross_fitted_fact(metric: Metric) -> str:
+    """Returns the name of the fact that holds the honest score of the choice of the best single recipe."""
+    return f"{metric.title} of that choice, cross-fitted"
+
+
 def _verdict(leaderboard: Leaderboard) -> Iterator[str]:
     """Yields what the study chose on the held-out folds, and its scores; for a single recipe, its scores."""
+    metric = leaderboard.ranked_by
+    title = metric.title[0].upper() + metric.title[1:]
     rows = {row.name: row for row in leaderboard.rows}
     best = rows.get(leaderboard.meta.get(BEST_SINGLE, ""))
     if best is None:
         if len(leaderboard.rows) == 1:
             (row,) = leaderboard.rows
             how = "" if row.chosen_on == "nothing" else f", chosen on the {_one_line(row.chosen_on)}"
-            yield f"{_one_line(row.name)}{how}: macro-F1 {_out_of_fold(row)}{_on_test(row)}."
+            yield f"{_one_line(row.name)}{how}: {metric.title} {_out_of_fold(row, metric)}{_on_test(row, metric)}."
         return
-    fact = leaderboard.meta.get(CROSS_FITTED)
-    out_of_fold = f"{fact} out of fold, cross-fitted over that choice" if fact else _out_of_fold(best)
+    fact = leaderboard.meta.get(cross_fitted_fact(metric))
+    out_of_fold = f"{fact} out of fold, cross-fitted over that choice" if fact else _out_of_fold(best, metric)
     name = _one_line(best.name)
-    yield f"Best single recipe, chosen on the held-out folds: {name}. Macro-F1 {out_of_fold}{_on_test(best)}."
+    yield f"Best single recipe, chosen on the held-out folds: {name}. {title} {out_of_fold}{_on_test(best, metric)}."
     chosen = [row for row in leaderboard.rows if row.kind == "ensemble" and row.chosen_on != "nothing"]
     for row in chosen:
-        out_of_fold = _out_of_fold(row, "with cross-fitted weights")
-        yield f"{_one_line(row.name)}, chosen on the {row.chosen_on}. Macro-F1 {out_of_fold}{_on_test(row)}."
+        out_of_fold = _out_of_fold(row, metric, "with cross-fitted weights")
+        yield f"{_one_line(row.name)}, chosen on the {row.chosen_on}. {title} {out_of_fold}{_on_test(row, metric)}."
     if leaderboard.rows[0] not in [best, *chosen]:
         yield "The rows are in the order of the test scores, which chose none of them."
 
 
-def _out_of_fold(row: Row, how: str = "mean of the folds") -> str:
-    value = row.scores.get("oof_macro_f1")
+def _out_of_fold(row: Row, metric: Metric, how: str = "mean of the folds") -> str:
+    value = row.scores.get(f"oof_{metric.name}")
     return "unknown out of fold" if value is None else f"{value:.3f} out of fold, {how}"
 
 
-def _on_test(row: Row) -> str:
-    value = row.scores.get("test_macro_f1")
+def _on_test(row: Row, metric: Metric) -> str:
+    value = row.scores.get(f"test_{metric.name}")
     if value is None:
         return ""
-    ends = [row.scores.get(f"test_macro_f1_{end}") for end in ("low", "high")]
+    ends = [row.scores.get(f"test_{metric.name}_{end}") for end in ("low", "high")]
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if None not in ends else ""
     return f"; {value:.3f}{interval} on the locked test part"
 

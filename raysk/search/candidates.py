@@ -23,7 +23,7 @@ class Candidate:
         overrides: How it differs from the base of its space.
         chosen_on: The rows that influenced its choice.
         has_row: Whether the leaderboard shows it; the others only enter the ensemble.
-        crossfit: Cross-fitted macro-F1 of the choice among stage-two settings: each fold is scored with the choice of
+        crossfit: Cross-fitted score of the choice among stage-two settings: each fold is scored with the choice of
             the other folds.
         seconds: Time of the search of stage two, beyond the training of this recipe.
     """

@@ -8,7 +8,6 @@ from optuna.trial import FrozenTrial, TrialState
 from raysk.evaluation.comparison import compare, cross_fitted_choice, scores_elsewhere
 from raysk.evaluation.comparison_tables import ComparisonTable, expected_best_table, grid_table, significance_table
 from raysk.evaluation.leaderboard import Row
-from raysk.recipe import Job
 from raysk.run import Run
 from raysk.search.results import Entry
 from raysk.search.trial_records import TrialRecord, latest
@@ -33,34 +32,37 @@ def study_tables(
         tables.append(grid_table({name: scores.get(name, {}) for name in space.grid}))
     if len(space.families) > 1:
         if budgets := _budgets(run, space, trials):
-            tables.append(expected_best_table(budgets))
-        winners = _winners(space, entries, {row.key: row for row in rows})
+            tables.append(expected_best_table(budgets, run.goal.metric))
+        winners = _winners(run, space, entries, {row.key: row for row in rows})
         test = run.folds.test_rows
         if len(winners) > 1:
             contestants = {name: entry.test.mean() for name, entry in winners.items()}
-            differences = compare(contestants, run.manifest.labels[test], run.manifest.groups[test])
-            tables.append(significance_table(differences))
+            differences = compare(contestants, run.manifest.labels[test], run.manifest.groups[test], run.goal.metric)
+            tables.append(significance_table(differences, run.goal.metric))
     return tables
 
 
 def cross_fitted_best(run: Run, trials: Sequence[FrozenTrial]) -> float:
-    """Returns the cross-fitted macro-F1 of choosing the study's best single recipe.
+    """Returns the cross-fitted score of choosing the study's best single recipe.
 
     Each fold is scored with the choice of the other folds, among all recipes and stage-two settings that were tried on
     all folds. (Optuna's late proposals have seen all folds, so a little of the choice remains in the score.)
     """
+    goal, k = run.goal, run.folds.k
     scores, guides = [], []
     for trial in trials:
         record = TrialRecord.of(trial)
-        recipe = run.recipe(record.recipe)
-        of_trial = np.array([[run.record(Job(recipe, fold)).macro_f1 for fold in range(len(run.folds))]])
-        scores.append(of_trial)
-        guides.append(scores_elsewhere(of_trial, run.folds.k))
+        of_trial = run.fold_scores(record.recipe)
+        elsewhere = np.stack([scores_elsewhere(of_metric[np.newaxis], k) for of_metric in of_trial], axis=2)
+        scores.append(of_trial[:1])
+        guides.append(goal.merits(elsewhere))
         if record.search is not None:
             tried = run.search(record.search).tried
+            expected = np.array([setting.expected_elsewhere for setting in tried])
             scores.append(np.array([setting.scores for setting in tried]))
-            guides.append(np.array([setting.expected_elsewhere for setting in tried]))
-    return float(cross_fitted_choice(np.vstack(scores), run.folds.k, np.vstack(guides)).mean())
+            guides.append(goal.merits_of(expected, np.array([setting.shortfalls_elsewhere for setting in tried])))
+    chosen = cross_fitted_choice(goal.metric.oriented(np.vstack(scores)), k, np.vstack(guides))
+    return float(goal.metric.oriented(chosen).mean())
 
 
 def _budgets(run: Run, space: Space, trials: Sequence[FrozenTrial]) -> dict[str, list[float]]:
@@ -80,7 +82,7 @@ def _budgets(run: Run, space: Space, trials: Sequence[FrozenTrial]) -> dict[str,
     return {family: scores for family, scores in budgets.items() if scores}
 
 
-def _winners(space: Space, entries: Sequence[Entry], rows: Mapping[str, Row]) -> dict[str, Entry]:
+def _winners(run: Run, space: Space, entries: Sequence[Entry], rows: Mapping[str, Row]) -> dict[str, Entry]:
     """Returns each family's best entry on the held-out folds, and the first control as reference."""
     reference = next(iter(space.controls), "")
     winners: dict[str, Entry] = {}
@@ -89,11 +91,14 @@ def _winners(space: Space, entries: Sequence[Entry], rows: Mapping[str, Row]) ->
         if not family and name != reference:
             continue
         title = family or f"control {name}"
-        if title not in winners or _worth(rows, entry) > _worth(rows, winners[title]):
+        if title not in winners or worth(run, entry, rows) > worth(run, winners[title], rows):
             winners[title] = entry
     return winners
 
 
-def _worth(rows: Mapping[str, Row], entry: Entry) -> float:
-    scores = rows[entry.candidate.recipe.key].scores
-    return scores.get("oof_macro_f1_crossfit", scores["oof_macro_f1"])
+def worth(run: Run, entry: Entry, rows: Mapping[str, Row]) -> float:
+    """Returns the merit of an entry on the held-out folds, with the honest score of a choice that the folds made."""
+    goal, scores = run.goal, rows[entry.candidate.recipe.key].scores
+    name = f"oof_{goal.metric.name}"
+    shortfall = goal.shortfalls(run.fold_scores(entry.candidate.recipe.key).mean(axis=1))
+    return float(goal.merits_of(np.array(scores.get(f"{name}_crossfit", scores[name])), shortfall))

@@ -126,7 +126,9 @@ class Panel:
     def _facts(self, progress: SearchProgress) -> list[str]:
         """Returns what the search has done."""
         recipes = f"recipes {progress.complete} complete, {progress.stopped} stopped, {progress.failed} failed"
-        best = f"best macro-F1 {progress.best[1]:.3f} ({progress.best[0]})" if progress.best else "no score yet"
+        best = (
+            f"best {progress.metric} {progress.best[1]:.3f} ({progress.best[0]})" if progress.best else "no score yet"
+        )
         done = self.status.ended[Outcome.DONE] if self.status else 0
         return [f"{recipes} of {self.num_trials}", f"jobs done {done}", best]
 

@@ -15,10 +15,11 @@ from raysk.data.folds.dividing import make_folds
 from raysk.data.manifest import Manifest
 from raysk.data.store.chunks import Chunk, Spread, decode_chunk, in_threads
 from raysk.errors import ArtifactError
+from raysk.evaluation.goals import Goal
 from raysk.loading import read_data
 from raysk.parts.backbones import create_backbone
 from raysk.records import RunFacts
-from raysk.run import Run, check_recipe, data_digest, store_key
+from raysk.run import Run, check_goal, check_recipe, data_digest, store_key
 from raysk.search.cluster import connected
 from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
@@ -26,6 +27,8 @@ from raysk.spaces.space import Space
 
 # Settings that do not affect results: another machine may need others.
 _OF_THE_MACHINE = ("cache=", "stores=", "loader=")
+# Settings with facts of their own, in one form however they are typed.
+_OF_THE_GOAL = ("metric=", "require=")
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,16 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     folds = make_folds(manifest, settings)
     for recipe in named:
         check_recipe(recipe, manifest, folds)
+    goal = Goal.parse(config.metric, config.require, manifest.class_names)
+    check_goal(goal, manifest, folds)
     facts = RunFacts(
         manifest=manifest.digest,
         pixels=data_digest(manifest, store),
         folds=folds.digest,
+        metric=goal.metric.name,
+        requirements=goal.required,
         space=request.space,
-        overrides=tuple(override for override in request.overrides if not override.startswith(_OF_THE_MACHINE)),
+        overrides=tuple(text for text in request.overrides if not text.startswith((*_OF_THE_MACHINE, *_OF_THE_GOAL))),
         content_of_the_space=space.digest,
         initial_weights=_digest_of_file(model.checkpoint),
         data=config.data.to_plain(),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from raysk.evaluation.metrics import macro_f1_score, resampled_scores
+from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import Predictions
 from raysk.run import Run
 from raysk.search.searcher import StudySearcher, Trial
@@ -16,22 +16,28 @@ from raysk.search.trial_records import TrialReport
 LEAST_CHANCE = 0.05
 
 
-def may_still_win(candidate: np.ndarray, incumbent: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> bool:
+def may_still_win(
+    candidate: np.ndarray, incumbent: np.ndarray, labels: np.ndarray, groups: np.ndarray, goal: Goal
+) -> bool:
     """Returns whether a recipe may still be the better one, so that another fold is worth its price.
 
-    Uses a paired bootstrap of macro-F1 over whole groups. Both recipes are compared on the same lesions, so what makes
-    a fold hard or easy cancels out, and photographs of one lesion do not count as independent.
+    Uses a paired bootstrap of merits over whole groups. Both recipes are compared on the same lesions, so what makes a
+    fold hard or easy cancels out, and photographs of one lesion do not count as independent. On a resample, a recipe
+    that meets the requirements is better than any that does not. Resamples without a score are left out.
 
     Args:
         candidate: Probabilities (N, C) of the recipe.
         incumbent: Probabilities (N, C) of the best recipe so far, on the same rows.
         labels: (N,).
         groups: (N,).
+        goal: The goal of the study.
     """
-    candidate_scores, incumbent_scores = (
-        resampled_scores(macro_f1_score, recipe, labels, groups) for recipe in (candidate, incumbent)
+    candidate_merits, incumbent_merits = (
+        goal.resampled_merits(recipe, labels, groups) for recipe in (candidate, incumbent)
     )
-    return bool(np.mean(candidate_scores >= incumbent_scores) >= LEAST_CHANCE)
+    defined = ~np.isnan(candidate_merits + incumbent_merits)
+    wins = (candidate_merits >= incumbent_merits)[defined]
+    return not len(wins) or bool(wins.mean() >= LEAST_CHANCE)
 
 
 class FoldRacing(FIFOScheduler):
@@ -66,7 +72,10 @@ class FoldRacing(FIFOScheduler):
         return str(TrialScheduler.STOP if scored.is_beaten else TrialScheduler.CONTINUE)
 
     def _is_beaten(self, trial: Trial) -> bool:
-        rival = self.searcher.rival(trial)
+        # The paper's setting and the controls have no rival, since a comparison needs them.
+        if trial.point.kind != "drawn":
+            return False
+        rival = self.searcher.standings.rival(trial.asked.number, trial.point.family)
         if rival is None or (trial.recipe.key, *rival) in self._survived:
             return False
         key, num_folds = rival
@@ -75,7 +84,7 @@ class FoldRacing(FIFOScheduler):
         )
         rows = np.concatenate([predictions.rows for predictions in candidate])
         labels, groups = self.run.manifest.labels[rows], self.run.manifest.groups[rows]
-        survives = may_still_win(_stacked(candidate), _stacked(incumbent), labels, groups)
+        survives = may_still_win(_stacked(candidate), _stacked(incumbent), labels, groups, self.run.goal)
         if survives:
             self._survived.add((trial.recipe.key, *rival))
         return not survives

@@ -13,9 +13,19 @@ from raysk.evaluation.ensemble import Ensemble, member_probabilities
 from raysk.evaluation.formats import write_leaderboard
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
-from raysk.evaluation.selection import cross_fitted_predictions
 from raysk.run import AVERAGE, GREEDY, Run
-from raysk.scoring import HELD_OUT, NOTHING, TEST_PART, all_scores, commit, read_held_out, read_test, training_cost
+from raysk.scoring import (
+    HELD_OUT,
+    NOTHING,
+    TEST_PART,
+    all_scores,
+    combined_test,
+    commit,
+    read_held_out,
+    read_test,
+    training_cost,
+    write_held_out,
+)
 from raysk.search.candidates import Candidate
 from raysk.search.trial_records import TrialRecord
 
@@ -39,7 +49,8 @@ def read_entries(run: Run, candidates: Sequence[Candidate]) -> list[Entry]:
     """Reads the predictions of all candidates that have a row."""
     shown = [candidate for candidate in candidates if candidate.has_row]
     return [
-        Entry(candidate, read_held_out(run, candidate.recipe), read_test(run, candidate.recipe)) for candidate in shown
+        Entry(candidate, read_held_out(run, candidate.recipe.key), read_test(run, candidate.recipe.key))
+        for candidate in shown
     ]
 
 
@@ -47,51 +58,56 @@ def select_ensemble(run: Run, held_out: Sequence[OutOfFold]) -> tuple[Ensemble, 
     """Selects the ensemble on the held-out rows alone and writes it, before the test part is opened.
 
     Returns:
-        The ensemble, and its cross-fitted predictions (N, C): the rows that chose the weights cannot score them, so
-        each fold is predicted with the weights that the other folds choose.
+        The ensemble, and its cross-fitted predictions (N, C); see `Ensemble.select`.
     """
-    labels = run.manifest.labels[held_out[0].rows]
-    ensemble = Ensemble.select(held_out, labels)
+    ensemble, crossed = Ensemble.select(held_out, run.manifest.labels[held_out[0].rows], run.goal)
     ensemble.write(run.ensemble_file(GREEDY))
-    members = np.stack(list(member_probabilities(held_out).values()))
-    return ensemble, cross_fitted_predictions(members, labels, held_out[0].fold_of_row)
+    return ensemble, crossed
 
 
 def result_rows(run: Run, entries: Sequence[Entry], ensemble: Ensemble, crossed: np.ndarray) -> list[Row]:
-    """Returns the rows of all recipes and ensembles."""
+    """Returns the rows of all recipes and ensembles, and writes what the ensembles predict out of fold."""
     rows = [_recipe_row(run, entry) for entry in entries]
     held_out = member_probabilities([entry.held_out for entry in entries])
-    tests = member_probabilities([entry.test for entry in entries])
     average = Ensemble(tuple(held_out), (1,) * len(held_out), (), 0.0, run.folds.digest)
     average.write(run.ensemble_file(AVERAGE))
-    picked = dict.fromkeys(member.recipe_key for member in ensemble.members)
-    picked_tests = member_probabilities([read_test(run, run.recipe(key)) for key in picked])
     where = entries[0].held_out
     return [
         *rows,
-        _ensemble_row(run, where, GREEDY, ensemble, crossed, ensemble.combine(picked_tests)),
-        _ensemble_row(run, where, AVERAGE, average, average.combine(held_out), average.combine(tests)),
+        _ensemble_row(run, where, GREEDY, ensemble, crossed),
+        _ensemble_row(run, where, AVERAGE, average, average.combine(held_out)),
     ]
+
+
+def best_single(run: Run, rows: Sequence[Row]) -> Row:
+    """Returns the row of the best single recipe on the held-out folds, by the goal of the study."""
+    goal, name = run.goal, f"oof_{run.goal.metric.name}"
+
+    def merit(row: Row) -> float:
+        shortfall = goal.shortfalls(run.fold_scores(row.key).mean(axis=1))
+        return float(goal.merits_of(np.array(row.scores[name]), shortfall))
+
+    return max((row for row in rows if row.kind != "ensemble"), key=merit)
 
 
 def write_results(
     run: Run, rows: Sequence[Row], notes: Mapping[str, str], tables: Sequence[ComparisonTable] = ()
 ) -> Leaderboard:
     """Writes the leaderboard in every format."""
-    leaderboard = Leaderboard(tuple(rows), run.manifest.class_names, notes, tuple(tables))
+    leaderboard = Leaderboard(tuple(rows), run.manifest.class_names, notes, tuple(tables), run.goal.metric.name)
     write_leaderboard(leaderboard, run.folder)
     return leaderboard
 
 
 def _recipe_row(run: Run, entry: Entry) -> Row:
     candidate = entry.candidate
-    seconds, images = training_cost(run, candidate.recipe)
-    crossfit = {} if candidate.crossfit is None else {"oof_macro_f1_crossfit": candidate.crossfit}
+    seconds, images = training_cost(run, candidate.recipe.key)
+    crossfit = {} if candidate.crossfit is None else {f"oof_{run.goal.metric.name}_crossfit": candidate.crossfit}
     return Row(
         key=candidate.recipe.key,
         name=candidate.name,
         kind=candidate.recipe.kind,
-        scores=all_scores(run, entry.held_out, entry.held_out.mean(), entry.test.mean()) | crossfit,
+        scores=all_scores(run, entry.held_out, entry.held_out.mean(), entry.test.mean(), run.goal.metric) | crossfit,
         chosen_on=candidate.chosen_on,
         scored_on=TEST_PART,
         seconds=seconds + candidate.seconds,
@@ -108,17 +124,18 @@ def _ensemble_row(
     name: str,
     ensemble: Ensemble,
     held_out: np.ndarray,
-    test: np.ndarray,
 ) -> Row:
     used = {member.recipe_key for member in ensemble.members}
-    costs = [training_cost(run, run.recipe(key)) for key in used]
+    costs = [training_cost(run, key) for key in used]
     members = [[*member, weight] for member, weight in zip(ensemble.members, ensemble.weights, strict=True)]
     was_selected = bool(ensemble.scores)
+    key = digest_of([name, members])
+    write_held_out(run, key, where, held_out)
     return Row(
-        key=digest_of([name, members]),
+        key=key,
         name=name,
         kind="ensemble",
-        scores=all_scores(run, where, held_out, test),
+        scores=all_scores(run, where, held_out, combined_test(run, ensemble), run.goal.metric),
         chosen_on=HELD_OUT if was_selected else NOTHING,
         scored_on=TEST_PART,
         seconds=sum(seconds for seconds, _ in costs),

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raysk.errors import ConfigError
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.search.jobs import JobRequest, Outcome
+from raysk.search.standings import Standings
 from raysk.search.storage import create_sampler, open_study
 from raysk.search.trial_records import Step, TrialOrder, TrialRecord, TrialReport, latest, origin
 from raysk.spaces.space import Family, Point, Space
@@ -36,7 +37,8 @@ class SearchProgress:
         complete: Number of recipes with all folds.
         stopped: Number of recipes that racing stopped.
         failed: Number of failed recipes.
-        best: (name, mean macro-F1 over folds) of the best recipe with all folds.
+        best: (name, mean score over folds) of the best recipe with all folds.
+        metric: Title of the metric of the scores.
     """
 
     say: Callable[[str], None]
@@ -45,6 +47,7 @@ class SearchProgress:
     stopped: int = 0
     failed: int = 0
     best: tuple[str, float] | None = None
+    metric: str = ""
 
 
 @dataclass
@@ -92,10 +95,12 @@ class StudySearcher(Searcher):
     def __init__(
         self, space: Space, run: Run, num_trials: int | None, broker: str, progress: SearchProgress, num_lanes: int
     ) -> None:
-        super().__init__(metric="score", mode="max")
+        super().__init__(metric="score", mode="max" if run.goal.metric.larger_is_better else "min")
         self.space, self.run, self.broker, self.progress = space, run, broker, progress
         self.num_lanes = num_lanes
-        self.study = open_study(run.folder / "study.journal")
+        self.study = open_study(run.folder / "study.journal", run.goal.metric.direction)
+        self.standings = Standings(self.study, run)
+        progress.metric = run.goal.metric.title
         self.seed = space.config().recipe.seed
         self.named = {point.name: point for point in space.named_points()}
         self.has_searches = any(space.stage_two_search(point) for point in self.named.values())
@@ -161,41 +166,13 @@ class StudySearcher(Searcher):
             if report.is_complete:
                 if trial.search is not None:
                     replace(TrialRecord.of(trial.asked), search=trial.search.id).keep(trial.asked)
+                self._constrain(trial, report.folds)
                 self.study.tell(trial.asked, report.score)
             elif not self.is_closed:
                 self._stop(trial, report.folds)
         elif trial.is_beaten:
             self._stop(trial, report.folds)
         self._count()
-
-    def complete(self) -> list[FrozenTrial]:
-        """Returns the trials that have all folds, the best first; some may lack their search of stage two."""
-        k = len(self.run.folds)
-        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
-        complete = [trial for trial in trials if k in trial.intermediate_values]
-        return sorted(complete, key=lambda trial: -latest(trial))
-
-    def rival(self, trial: Trial) -> tuple[str, int] | None:
-        """Returns the rival of a drawn recipe, and how many folds both have; None if no recipe leads.
-
-        The rival is the recipe of the same family that leads by most on these folds and is still in the race. Scores
-        count as they are before stage two is searched, so no race waits for a search. The paper's setting and the
-        controls have no rival, since a comparison needs them.
-        """
-        if trial.point.kind != "drawn":
-            return None
-        tried = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
-        scores = next(other.intermediate_values for other in tried if other.number == trial.asked.number)
-        rival, largest_lead = None, 0.0
-        for other in tried:
-            other_scores = other.intermediate_values
-            record = TrialRecord.of(other)
-            if record.family == trial.point.family and scores and other_scores:
-                shared = min(len(self.run.folds), max(scores), max(other_scores))
-                lead = other_scores[shared] - scores[shared]
-                if lead > largest_lead:
-                    rival, largest_lead = (record.recipe, shared), lead
-        return rival
 
     def close(self) -> None:
         """Ends the proposals."""
@@ -248,6 +225,7 @@ class StudySearcher(Searcher):
             num_folds=len(self.run.folds),
             num_lanes=self.num_lanes,
             is_raced=trial.point.kind == "drawn",
+            larger_is_better=self.run.goal.metric.larger_is_better,
             steps=tuple(self._steps(trial)),
         )
 
@@ -273,9 +251,15 @@ class StudySearcher(Searcher):
             done = f"fold {report.folds} of {len(self.run.folds)}"
             if report.is_searched and trial.search:
                 done = f"best of {trial.search.num_settings} stage-two settings"
-            self.progress.say(f"{trial.point.name}: {done}, macro-F1 {report.score:.3f}")
+            self.progress.say(f"{trial.point.name}: {done}, {self.progress.metric} {report.score:.3f}")
+
+    def _constrain(self, trial: Trial, folds: int) -> None:
+        """Tells Optuna how far the trial is from each requirement, at its end, since that can be told once."""
+        for name, gap in self.standings.gaps(TrialRecord.of(trial.asked), folds).items():
+            trial.asked.set_constraint(name, gap)
 
     def _stop(self, trial: Trial, folds: int) -> None:
+        self._constrain(trial, folds)
         self.study.tell(trial.asked, state=TrialState.PRUNED)
         self.progress.say(f"{trial.point.name}: stopped after fold {folds}, another recipe is better")
 
@@ -293,5 +277,5 @@ class StudySearcher(Searcher):
         progress.complete = states.count(TrialState.COMPLETE)
         progress.stopped = states.count(TrialState.PRUNED)
         progress.failed = sum(TrialRecord.of(trial).reason is not None for trial in trials)
-        best = self.complete()[:1]
+        best = self.standings.complete()[:1]
         progress.best = (TrialRecord.of(best[0]).point, latest(best[0])) if best else None

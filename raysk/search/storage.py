@@ -3,6 +3,7 @@
 import os
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -10,12 +11,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 
-def open_study(path: Path) -> optuna.Study:
-    """Opens or creates the Optuna study of a run."""
+def open_study(path: Path, direction: Literal["maximize", "minimize"] = "maximize") -> optuna.Study:
+    """Opens or creates the Optuna study of a run; `direction` is that of a new one."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     _cut_torn_line(path)
     storage = JournalStorage(JournalFileBackend(str(path)))
-    return optuna.create_study(study_name="raysk", storage=storage, direction="maximize", load_if_exists=True)
+    return optuna.create_study(study_name="raysk", storage=storage, direction=direction, load_if_exists=True)
 
 
 def _cut_torn_line(path: Path) -> None:

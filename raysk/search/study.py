@@ -18,7 +18,7 @@ from rich.console import Console
 
 from raysk.errors import ArtifactError, CutOffError, RayskError, TrainingError, in_one_line
 from raysk.evaluation.leaderboard import Leaderboard
-from raysk.evaluation.summary import BEST_SINGLE, CROSS_FITTED, show_summary
+from raysk.evaluation.summary import BEST_SINGLE, cross_fitted_fact, show_summary
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.scoring import read_held_out
@@ -35,7 +35,7 @@ from raysk.search.racing import FoldRacing
 from raysk.search.remaining import WorkLeft
 from raysk.search.request import Interrupt, StudyRequest
 from raysk.search.resources import LanePlan, plan_lanes
-from raysk.search.results import loose_ends, read_entries, result_rows, select_ensemble, write_results
+from raysk.search.results import best_single, loose_ends, read_entries, result_rows, select_ensemble, write_results
 from raysk.search.searcher import SearchProgress, StudySearcher, Trial
 from raysk.search.trial_records import TrialRecord
 from raysk.search.trials import RecipeTrial
@@ -214,7 +214,7 @@ class _Study:
 
     def _end(self) -> Leaderboard:
         """Chooses the ensemble, then opens the locked test part, then writes the leaderboard."""
-        trials = self.searcher.complete()
+        trials = self.searcher.standings.complete()
         if not trials:
             records = map(TrialRecord.of, self.searcher.study.get_trials(deepcopy=False))
             reasons = [record.reason for record in records if record.reason is not None]
@@ -223,21 +223,21 @@ class _Study:
         run = self.run
         self.display.wait("choosing the ensemble on the held-out folds")
         candidates = read_candidates(run, trials)
-        ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe) for candidate in candidates])
+        ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe.key) for candidate in candidates])
         shown = {candidate.recipe.key for candidate in candidates if candidate.has_row}
         keys = sorted(shown | {member.recipe_key for member in ensemble.members})
         self._predict_test([Job(run.recipe(key), fold).for_test() for key in keys for fold in range(len(run.folds))])
         self.display.wait("writing the leaderboard")
         entries = read_entries(run, candidates)
         rows = result_rows(run, entries, ensemble, crossed)
-        best = max((row for row in rows if row.kind != "ensemble"), key=lambda row: row.scores["oof_macro_f1"])
+        best = best_single(run, rows)
         repeats = f", {len(run.folds.divisions)} times" if len(run.folds.divisions) > 1 else ""
         notes = {
             "space": run.facts.space,
             "rows": f"{len(run.manifest)} images in {len(set(run.manifest.groups.tolist()))} groups",
             "folds": f"{run.folds.k}{repeats}, and {len(run.folds.test_rows)} images locked away as the test part",
             BEST_SINGLE: best.name,
-            CROSS_FITTED: f"{cross_fitted_best(run, trials):.3f}",
+            cross_fitted_fact(run.goal.metric): f"{cross_fitted_best(run, trials):.3f}",
             "command": run.facts.command,
         }
         trials = self.searcher.study.get_trials(deepcopy=False)
@@ -268,7 +268,7 @@ def make_tuner(searcher: StudySearcher, run: Run) -> Tuner:
             search_alg=searcher,
             scheduler=FoldRacing(searcher, run, partial(_cancel, run, searcher.broker)),
             metric="score",
-            mode="max",
+            mode="max" if run.goal.metric.larger_is_better else "min",
             num_samples=-1,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,

@@ -34,6 +34,7 @@ class TrialOrder(Record):
         num_folds: Number of steps that are folds; a step after them is the search of stage two.
         num_lanes: Number of lanes.
         is_raced: Whether the trial can be stopped between folds.
+        larger_is_better: Whether a larger score is the better one.
         steps: Its steps, in order.
     """
 
@@ -42,6 +43,7 @@ class TrialOrder(Record):
     num_folds: int
     num_lanes: int
     is_raced: bool
+    larger_is_better: bool
     steps: tuple[Step, ...]
 
 
@@ -54,7 +56,7 @@ class TrialReport(Record):
         folds: Number of finished folds.
         is_searched: Whether the search of stage two is done.
         is_complete: Whether all steps are done.
-        score: Mean macro-F1 of the folds, or macro-F1 of the search's best setting; None if the step failed.
+        score: Mean score of the folds, or that of the search's best setting; None if the step failed.
         reason: Why the step failed.
     """
 

@@ -38,7 +38,7 @@ class RecipeTrial(Trainable):
         self._submit()
 
     def step(self) -> dict[str, Any]:
-        """Waits for the next fold, or the search; returns the mean macro-F1 of the folds, or the best of the search."""
+        """Waits for the next fold, or the search; returns the mean score of the folds, or the best of the search."""
         order = self._order
         record = Path(order.steps[self._done].record)
         requests = self._submit()
@@ -60,9 +60,9 @@ class RecipeTrial(Trainable):
         if self._done > self._order.num_folds:
             return SearchRecord.read(path).score
         record = JobRecord.read(path)
-        if record.macro_f1 is None:
+        if record.score is None:
             raise ValueError("the record of a fold must have a score")
-        self._scores.append(record.macro_f1)
+        self._scores.append(record.score)
         return sum(self._scores) / len(self._scores)
 
     def _submit(self) -> list[JobRequest]:
@@ -71,7 +71,8 @@ class RecipeTrial(Trainable):
         remaining = []
         for number, step in enumerate(order.steps):
             if number >= self._done and not Path(step.record).exists():
-                place = place_in_queue(order.number, number, order.is_raced, self._scores, order.num_lanes)
+                scores = [score if order.larger_is_better else -score for score in self._scores]
+                place = place_in_queue(order.number, number, order.is_raced, scores, order.num_lanes)
                 remaining.append(replace(step.request, priority=place))
         if remaining:
             ray.get(self._broker.submit.remote(remaining))
@@ -98,7 +99,7 @@ def place_in_queue(number: int, step: int, is_raced: bool, scores: Sequence[floa
         number: Number of the trial.
         step: A fold; after the last fold, the search of stage two.
         is_raced: Whether the trial can be stopped between folds.
-        scores: Scores of its finished folds.
+        scores: Scores of its finished folds; larger is better.
         lanes: Number of lanes.
     """
     if not is_raced:

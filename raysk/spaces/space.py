@@ -187,8 +187,10 @@ class Space:
             return None
         plain = self._compose(family, *point.own)
         parameters = tuple(parameter for parameter in family.parameters if _is_inner(parameter, plain))
+        if not parameters:
+            return None
         config = self.config(point)
-        return StageTwoSearch(config.recipe, parameters, config.stage_two.search) if parameters else None
+        return StageTwoSearch(config.recipe, parameters, config.stage_two.search, config.metric, config.require)
 
     def _compose(self, family: Family | None, *overrides: str) -> dict[str, Any]:
         return compose_plain(*(family or self).settings, *self.user, *overrides)

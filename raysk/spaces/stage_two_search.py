@@ -6,11 +6,12 @@ from typing import Any
 import optuna
 
 from raysk.artifacts import digest_of
+from raysk.evaluation.metrics import DEFAULT_METRIC
 from raysk.recipe import Recipe
 from raysk.spaces.sweeps import Parameter, assigned, values_of
 
 # Raise it when a search writes or chooses differently: searches of another version are repeated.
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,22 @@ class StageTwoSearch:
             are tried first.
         parameters: The searched settings of stage two.
         num_settings: Number of settings to try.
+        metric: The study's metric, by which it chooses.
+        require: The study's requirements, which come before the metric.
     """
 
     recipe: Recipe
     parameters: tuple[Parameter, ...]
     num_settings: int
+    metric: str = DEFAULT_METRIC
+    require: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """The name of the search, made from its content."""
-        space = digest_of([[parameter.to_plain() for parameter in self.parameters], self.num_settings, _VERSION])
-        return f"{self.recipe.key}-search-{space}"
+        parameters = [parameter.to_plain() for parameter in self.parameters]
+        content = digest_of([parameters, self.num_settings, self.metric, self.require, _VERSION])
+        return f"{self.recipe.key}-search-{content}"
 
     @property
     def trained_encoder(self) -> None:
@@ -45,13 +51,16 @@ class StageTwoSearch:
             "recipe": self.recipe.to_plain(),
             "parameters": [parameter.to_plain() for parameter in self.parameters],
             "num_settings": self.num_settings,
+            "metric": self.metric,
+            "require": list(self.require),
         }
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "StageTwoSearch":
         """Reads the JSON form."""
         parameters = tuple(Parameter.from_plain(parameter) for parameter in plain["parameters"])
-        return cls(Recipe.from_plain(plain["recipe"]), parameters, plain["num_settings"])
+        recipe, require = Recipe.from_plain(plain["recipe"]), tuple(plain["require"])
+        return cls(recipe, parameters, plain["num_settings"], plain["metric"], require)
 
     def draw(self, trial: optuna.Trial) -> Recipe:
         """Returns the recipe of a setting that Optuna proposes.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raysk.errors import DataError, TrainingError
-from raysk.evaluation.metrics import macro_f1_score
+from raysk.evaluation.metrics import parse_metric
 from raysk.parts.heads import NearestMeanHead, unit_length
 from raysk.records import Health
 
@@ -181,8 +181,12 @@ def _class_means(directions: Tensor, labels: Tensor, num_classes: int) -> Tensor
 def _probe(
     train: Tensor, train_labels: Tensor, held_out: Tensor, held_out_labels: np.ndarray, num_classes: int
 ) -> float:
-    """Returns the macro-F1 of class means on held-out rows."""
+    """Returns the macro-F1 of class means on held-out rows.
+
+    It diagnoses the features, and can end stage one. So it is the same whatever the study's metric: a recipe gives the
+    same weights in every study.
+    """
     width = train.shape[1]
     head = NearestMeanHead().build(width, num_classes).to(train)
     head.start_from(train, train_labels, train.new_zeros(num_classes, width), train.new_zeros(num_classes))
-    return macro_f1_score(head(held_out).cpu().numpy(), held_out_labels)
+    return float(parse_metric("macro_f1")(head(held_out).cpu().numpy(), held_out_labels))

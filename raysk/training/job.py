@@ -4,7 +4,6 @@ from time import perf_counter
 
 import torch
 
-from raysk.evaluation.metrics import macro_f1_score
 from raysk.recipe import Job
 from raysk.records import JobRecord
 from raysk.run import Run
@@ -32,7 +31,8 @@ def run_job(job: Job, run: Run, world: World, report: Report) -> None:
         return
     sum_in_one_order()
     began = perf_counter()
-    stage_one = stage_two = macro_f1 = None
+    stage_one = stage_two = score = None
+    required: list[float] = []
     if job.part == "held_out":
         if job.recipe.stage_one is not None:
             stage_one = train_stage_one(job, run, world, report)
@@ -41,7 +41,8 @@ def run_job(job: Job, run: Run, world: World, report: Report) -> None:
     if world.is_main_rank:
         if job.part == "held_out":
             predictions = run.predictions(job.recipe.key, job.fold)
-            macro_f1 = macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])
+            labels = run.manifest.labels[predictions.rows]
+            score, *required = run.goal.scores(predictions.mean(), labels).tolist()
         JobRecord(
             recipe=job.recipe.key,
             fold=job.fold,
@@ -49,7 +50,9 @@ def run_job(job: Job, run: Run, world: World, report: Report) -> None:
             seconds=perf_counter() - began,
             workers=world.size,
             threads=torch.get_num_threads(),
-            macro_f1=macro_f1,
+            metric=run.goal.metric.name,
+            score=score,
+            required=tuple(required),
             stage_one=stage_one,
             stage_two=stage_two,
         ).write(run.record_file(job))

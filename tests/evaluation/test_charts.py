@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raysk.evaluation.charts import STEPS, Axis, score_chart
 from raysk.evaluation.leaderboard import Row
+from raysk.evaluation.metrics import parse_metric
 
 
 def make_row(name: str, **scores: float) -> Row:
@@ -18,7 +19,7 @@ def make_row(name: str, **scores: float) -> Row:
 
 
 def chart_of(*rows: Row) -> ElementTree.Element:
-    return ElementTree.fromstring(score_chart(rows, "test_macro_f1", "macro-F1"))
+    return ElementTree.fromstring(score_chart(rows, "test_macro_f1", parse_metric("macro_f1")))
 
 
 def positions(picture: ElementTree.Element, path: str, name: str) -> list[float]:

@@ -19,7 +19,9 @@ from raysk.evaluation.comparison import (
     scores_elsewhere,
     sentence,
 )
-from raysk.evaluation.metrics import accuracy_score, macro_auc_score, macro_f1_score
+from raysk.evaluation.metrics import parse_metric
+
+MACRO_F1, MACRO_AUC, ACCURACY = (parse_metric(name) for name in ("macro_f1", "macro_auc", "accuracy"))
 
 Contestants = dict[str, np.ndarray]
 
@@ -45,15 +47,15 @@ def difference(first: str, second: str, value: float, p_holm: float) -> Differen
 def test_a_comparison_agrees_with_resampling_rows_by_hand() -> None:
     contestants, labels, groups = make_task(3, (0.5, 0.3))
     names, random = np.unique(groups), np.random.default_rng(5)
-    observed = macro_f1_score(contestants["a"], labels) - macro_f1_score(contestants["b"], labels)
+    observed = MACRO_F1(contestants["a"], labels) - MACRO_F1(contestants["b"], labels)
     resampled = []
     for _ in range(200):
         drawn = names[random.integers(len(names), size=len(names))]
         rows = np.concatenate([np.flatnonzero(groups == name) for name in drawn])
-        first, second = (macro_f1_score(contestants[name][rows], labels[rows]) for name in "ab")
+        first, second = (MACRO_F1(contestants[name][rows], labels[rows]) for name in "ab")
         resampled.append(first - second)
     as_large = sum(abs(value - observed) >= abs(observed) - 1e-12 for value in resampled)
-    (result,) = compare(contestants, labels, groups, num_samples=200, seed=5, level=0.8)
+    (result,) = compare(contestants, labels, groups, MACRO_F1, num_samples=200, seed=5, level=0.8)
     assert result.difference == pytest.approx(observed)
     np.testing.assert_allclose((result.low, result.high), np.quantile(resampled, [0.1, 0.9]))
     assert result.p == result.p_holm == (1 + as_large) / 201
@@ -64,7 +66,7 @@ def test_a_comparison_agrees_with_resampling_rows_by_hand() -> None:
 def test_p_values_are_probabilities_and_the_correction_keeps_their_order(
     task: tuple[Contestants, np.ndarray, np.ndarray],
 ) -> None:
-    results = compare(*task, num_samples=150)
+    results = compare(*task, MACRO_F1, num_samples=150)
     assert [(result.first, result.second) for result in results] == list(combinations(task[0], 2))
     for result in results:
         assert 0 < result.p <= result.p_holm <= 1
@@ -79,11 +81,11 @@ def test_the_order_of_rows_and_of_contestants_does_not_matter(
     task: tuple[Contestants, np.ndarray, np.ndarray], seed: int
 ) -> None:
     contestants, labels, groups = task
-    before = {(pair.first, pair.second): pair for pair in compare(*task, num_samples=150)}
+    before = {(pair.first, pair.second): pair for pair in compare(*task, MACRO_F1, num_samples=150)}
     random = np.random.default_rng(seed)
     rows, names = random.permutation(len(labels)), random.permutation(list(contestants)).tolist()
     shuffled = {name: contestants[name][rows] for name in names}
-    for pair in compare(shuffled, labels[rows], groups[rows], num_samples=150):
+    for pair in compare(shuffled, labels[rows], groups[rows], MACRO_F1, num_samples=150):
         turned = Difference(pair.second, pair.first, -pair.difference, -pair.high, -pair.low, pair.p, pair.p_holm)
         result = pair if (pair.first, pair.second) in before else turned
         expected = before[result.first, result.second]
@@ -94,12 +96,12 @@ def test_the_order_of_rows_and_of_contestants_does_not_matter(
 def test_equal_contestants_do_not_differ() -> None:
     contestants, labels, groups = make_task(0, (0.5, 1.0))
     twice = {"a": contestants["a"], "again": contestants["a"].copy(), "b": contestants["b"]}
-    result = compare(twice, labels, groups, num_samples=200)[0]
+    result = compare(twice, labels, groups, MACRO_F1, num_samples=200)[0]
     assert result == Difference("a", "again", 0, 0, 0, 1, 1)
 
 
 def test_a_clear_difference_is_significant_after_the_correction() -> None:
-    results = compare(*make_task(1, (2.0, 0.0, 0.0), num_rows=200), num_samples=1000)
+    results = compare(*make_task(1, (2.0, 0.0, 0.0), num_rows=200), MACRO_F1, num_samples=1000)
     assert [result.p_holm < 0.05 for result in results] == [True, True, False]
     assert results[0].low > 0
 
@@ -111,7 +113,9 @@ def rejection_rate(groups: np.ndarray, rows_per_noise: int, num_worlds: int = 40
     for world in range(num_worlds):
         noise = random.normal(size=(2, len(groups) // rows_per_noise, 3)).repeat(rows_per_noise, axis=1)
         first, second = noise + np.eye(3)[labels]
-        num_rejected += compare({"a": first, "b": second}, labels, groups, num_samples=200, seed=world)[0].p <= 0.05
+        num_rejected += (
+            compare({"a": first, "b": second}, labels, groups, MACRO_F1, num_samples=200, seed=world)[0].p <= 0.05
+        )
     return num_rejected / num_worlds
 
 
@@ -126,29 +130,29 @@ def test_only_whole_groups_keep_the_level_when_rows_of_a_group_are_alike() -> No
 
 def test_any_score_can_be_compared() -> None:
     contestants, labels, groups = make_task(2, (1.0, 0.0))
-    (result,) = compare(contestants, labels, groups, macro_auc_score, num_samples=40)
-    assert result.difference == macro_auc_score(contestants["a"], labels) - macro_auc_score(contestants["b"], labels)
+    (result,) = compare(contestants, labels, groups, MACRO_AUC, num_samples=40)
+    assert result.difference == MACRO_AUC(contestants["a"], labels) - MACRO_AUC(contestants["b"], labels)
     assert result.p == 1 / 41
 
 
 def test_resamples_without_a_score_are_left_out() -> None:
     probabilities, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])
     both = {"right": probabilities, "wrong": probabilities[::-1]}
-    (result,) = compare(both, labels, np.arange(2), macro_auc_score, num_samples=50)
+    (result,) = compare(both, labels, np.arange(2), MACRO_AUC, num_samples=50)
     assert (result.low, result.high) == (1, 1)
     with pytest.raises(DataError, match="'right' is not defined"):
-        compare(both, np.zeros(2, dtype=int), np.arange(2), macro_auc_score)
+        compare(both, np.zeros(2, dtype=int), np.arange(2), MACRO_AUC)
 
 
 def test_too_few_resamples_or_contestants_are_refused() -> None:
     contestants, labels, groups = make_task(0, (0.0, 0.0, 0.0))
     with pytest.raises(ConfigError, match="3 comparisons at the 95% level need at least 60 resamples, but got 59"):
-        compare(contestants, labels, groups, num_samples=59)
-    compare(contestants, labels, groups, accuracy_score, num_samples=60)
+        compare(contestants, labels, groups, MACRO_F1, num_samples=59)
+    compare(contestants, labels, groups, ACCURACY, num_samples=60)
     with pytest.raises(DataError, match="two contestants, but got 1"):
-        compare({"a": contestants["a"]}, labels, groups)
+        compare({"a": contestants["a"]}, labels, groups, MACRO_F1)
     with pytest.raises(ConfigError, match=r"got 95"):
-        compare(contestants, labels, groups, level=95)
+        compare(contestants, labels, groups, MACRO_F1, level=95)
 
 
 def test_holm_by_hand() -> None:
@@ -157,7 +161,7 @@ def test_holm_by_hand() -> None:
 
 
 def test_the_sentence_names_the_better_contestant_first() -> None:
-    text = sentence([difference("a", "b", -0.031, 0.001), difference("a", "c", 0.01, 0.4)])
+    text = sentence([difference("a", "b", -0.031, 0.001), difference("a", "c", 0.01, 0.4)], MACRO_F1)
     assert text == (
         "In 1 of 2 comparisons the difference is significant at the 95% level after Holm's correction for all of them: "
         "b over a by 0.031 (0.011 to 0.041). The rows do not decide the other 1, which does not make those equal."
@@ -166,7 +170,7 @@ def test_the_sentence_names_the_better_contestant_first() -> None:
 
 def test_the_sentence_cuts_a_long_list_and_keeps_the_clearest() -> None:
     differences = [difference(f"first {place}", "second", 0.1, 0.04 - place / 1000) for place in range(8)]
-    text = sentence(differences)
+    text = sentence(differences, MACRO_F1)
     assert text.startswith("In 8 of 8 comparisons")
     assert text.index("first 7 over") < text.index("first 3 over")
     assert text.endswith("and 3 more.")
@@ -175,8 +179,10 @@ def test_the_sentence_cuts_a_long_list_and_keeps_the_clearest() -> None:
 
 def test_the_sentence_does_not_call_insignificant_differences_equal() -> None:
     close = difference("a", "b", 0.01, 0.04)
-    assert sentence([close, replace(close, second="c")], level=0.99).startswith("In none of 2 comparisons is the")
-    assert "does not show equal scores" in sentence([replace(close, p_holm=0.06)])
+    assert sentence([close, replace(close, second="c")], MACRO_F1, level=0.99).startswith(
+        "In none of 2 comparisons is the"
+    )
+    assert "does not show equal scores" in sentence([replace(close, p_holm=0.06)], MACRO_F1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -252,3 +258,15 @@ def test_guides_replace_the_mean_over_the_other_folds():
     fold_scores = np.array([[0.1, 0.9], [0.5, 0.6]])
     guides = np.array([[1.0, 0.0], [0.0, 1.0]])
     np.testing.assert_array_equal(cross_fitted_choice(fold_scores, 2, guides), [0.1, 0.6])
+
+
+def test_a_smaller_score_is_better_where_the_metric_says_so() -> None:
+    contestants, labels, groups = make_task(1, (2.0, 0.0), num_rows=200)
+    normal = {name: values / values.sum(axis=1, keepdims=True) for name, values in contestants.items()}
+    log_loss = parse_metric("log_loss")
+    (result,) = compare(normal, labels, groups, log_loss, num_samples=200)
+    assert result.difference < 0
+    assert result.p < 0.05
+    text = sentence([result], log_loss)
+    ends = f"({-result.high:.3f} to {-result.low:.3f})"
+    assert f"a below b by {-result.difference:.3f} {ends}" in text

@@ -15,7 +15,9 @@ from raysk.evaluation.comparison_tables import (
     grid_table,
     significance_table,
 )
+from raysk.evaluation.metrics import parse_metric
 
+MACRO_F1 = parse_metric("macro_f1")
 TABLE = ComparisonTable("Title", "label-1", ("", "one"), 1, (("a", 0.5), ("b", None)), "")
 
 
@@ -48,7 +50,7 @@ def test_an_ablation_keeps_its_order_and_shows_failed_rows() -> None:
 
 def test_budgets_go_up_to_the_smallest_family() -> None:
     scores = {"supcon": [0.5, 0.9, 0.7, 0.6], "focal": [0.8, 0.4, 0.6]}
-    table = expected_best_table(scores)
+    table = expected_best_table(scores, MACRO_F1)
     assert table.headings == ("family", "recipes", "k = 1", "k = 2", "k = 3")
     assert [line[:2] for line in table.cells] == [("supcon", "4"), ("focal", "3")]
     for line, values in zip(table.cells, scores.values(), strict=True):
@@ -57,7 +59,7 @@ def test_budgets_go_up_to_the_smallest_family() -> None:
 
 @pytest.mark.parametrize("num_recipes", [10, 11, 12, 200])
 def test_many_budgets_are_thinned_out_and_keep_both_ends(num_recipes: int) -> None:
-    headings = expected_best_table({"all": list(range(num_recipes))}).headings[2:]
+    headings = expected_best_table({"all": list(range(num_recipes))}, MACRO_F1).headings[2:]
     budgets = [int(heading.removeprefix("k = ")) for heading in headings]
     assert (budgets[0], budgets[-1]) == (1, num_recipes)
     assert budgets == sorted(set(budgets))
@@ -67,13 +69,13 @@ def test_many_budgets_are_thinned_out_and_keep_both_ends(num_recipes: int) -> No
 @pytest.mark.parametrize("scores", [{}, {"full": [0.5], "empty": []}])
 def test_a_family_without_recipes_is_refused(scores: dict[str, list[float]]) -> None:
     with pytest.raises(ArtifactError, match="at least one scored recipe"):
-        expected_best_table(scores)
+        expected_best_table(scores, MACRO_F1)
 
 
 def test_the_significance_table_has_a_summary_in_words() -> None:
     clear = Difference("a", "b", 0.1, 0.05, 0.15, 0.0001, 0.0002)
     unclear = replace(clear, second="c", difference=-0.01, low=float("nan"), high=float("nan"), p=0.6, p_holm=1.0)
-    table = significance_table([clear, unclear], level=0.9)
+    table = significance_table([clear, unclear], MACRO_F1, level=0.9)
     assert table.headings == ("first", "second", "difference", "low", "high", "p", "p corrected")
     assert table.cells == (
         ("a", "b", 0.1, 0.05, 0.15, "<0.001", "<0.001"),

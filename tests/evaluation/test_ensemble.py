@@ -10,11 +10,12 @@ import pytest
 from raysk.artifacts import read_json, write_json
 from raysk.errors import ArtifactError, DataError
 from raysk.evaluation.ensemble import Ensemble, Member, member_probabilities
-from raysk.evaluation.metrics import macro_f1_score
+from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import OutOfFold
 from raysk.evaluation.predictions import TestPredictions as FoldAverage  # pytest collects what is called Test…
-from raysk.evaluation.selection import cross_fitted_score
+from raysk.evaluation.selection import cross_fitted_predictions
 
+GOAL = Goal.parse("macro_f1", (), ())
 LABELS = np.random.default_rng(9).integers(3, size=60)
 
 
@@ -34,15 +35,17 @@ def make_ensemble() -> Ensemble:
 
 
 def test_the_selection_weights_recipes_and_views() -> None:
-    ensemble = Ensemble.select(RESULTS, LABELS, num_picks=10)
+    ensemble, crossed = Ensemble.select(RESULTS, LABELS, GOAL, num_picks=10)
     candidates = member_probabilities(RESULTS)
     assert set(ensemble.members) <= set(candidates)
     assert sum(ensemble.weights) == np.argmax(ensemble.scores) + 1
     assert list(ensemble.weights) == sorted(ensemble.weights, reverse=True)
     assert len(ensemble.scores) == 10
-    assert macro_f1_score(ensemble.combine(candidates), LABELS) == pytest.approx(max(ensemble.scores))
+    assert GOAL.metric(ensemble.combine(candidates), LABELS) == pytest.approx(max(ensemble.scores))
     stacked = np.stack(list(candidates.values()))
-    assert ensemble.cross_fitted_score == cross_fitted_score(stacked, LABELS, RESULTS[0].fold_of_row, 10)
+    expected = cross_fitted_predictions(stacked, LABELS, RESULTS[0].fold_of_row, GOAL, 10)
+    np.testing.assert_array_equal(crossed, expected)
+    assert ensemble.cross_fitted_score == GOAL.metric(crossed, LABELS)
     assert ensemble.cross_fitted_score < max(ensemble.scores)
 
 
@@ -68,17 +71,17 @@ def test_combining_is_the_weighted_mean_of_its_members_alone() -> None:
 @pytest.mark.parametrize("change", [{"folds_digest": "other"}, {"rows": np.arange(60) + 1}])
 def test_results_of_other_folds_or_rows_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ArtifactError, match="share their folds"):
-        Ensemble.select([RESULTS[0], replace(RESULTS[1], **change)], LABELS)
+        Ensemble.select([RESULTS[0], replace(RESULTS[1], **change)], LABELS, GOAL)
 
 
 def test_a_recipe_that_occurs_twice_is_refused() -> None:
     with pytest.raises(ArtifactError, match="a candidate once"):
-        Ensemble.select([RESULTS[0], RESULTS[0]], LABELS)
+        Ensemble.select([RESULTS[0], RESULTS[0]], LABELS, GOAL)
 
 
 def test_a_selection_without_results_is_refused() -> None:
     with pytest.raises(DataError, match="got none"):
-        Ensemble.select([], LABELS)
+        Ensemble.select([], LABELS, GOAL)
 
 
 @pytest.mark.parametrize(

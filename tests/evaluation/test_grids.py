@@ -3,9 +3,12 @@
 from dataclasses import replace
 from string import Template
 
+import pytest
+
 from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.grids import Style, leaderboard_grids, with_cost
 from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.metrics import parse_metric
 
 STYLE = Style(str.upper, Template("<$x>"), Template(" $low..$high"), Template(" +- $sd"), "none")
 
@@ -22,7 +25,7 @@ def test_a_cell_has_its_value_its_interval_and_the_mark_of_the_best() -> None:
     second = make_row("b", test_macro_f1=0.60, test_accuracy=0.7)
     third = make_row("c", test_accuracy=0.70004, oof_macro_f1=0.2, oof_macro_f1_sd=0.01)
     summary, folds, means = leaderboard_grids(Leaderboard((first, second, third), ("x",)), STYLE)
-    assert summary.headings == ["", "name", "kind", "macro-F1", "accuracy"]
+    assert summary.headings == ["", "name", "kind", "MACRO-F1", "ACCURACY"]
     assert summary.cells == [
         ["1", "A", "one-stage", "<0.610> 0.500..0.712", "0.500"],
         ["2", "B", "one-stage", "0.600", "<0.700>"],
@@ -59,13 +62,13 @@ def test_the_cross_fitted_score_has_a_column_after_the_score_and_a_note() -> Non
     chosen = make_row("a", oof_macro_f1=0.61, oof_macro_f1_sd=0.1, oof_macro_f1_crossfit=0.55, oof_accuracy=0.5)
     plain = make_row("b", oof_macro_f1=0.5)
     summary = leaderboard_grids(Leaderboard((chosen, plain), ()), STYLE)[0]
-    assert summary.headings == ["", "name", "kind", "macro-F1", "macro-F1, cross-fitted", "accuracy"]
+    assert summary.headings == ["", "name", "kind", "MACRO-F1", "MACRO-F1, cross-fitted", "ACCURACY"]
     assert [line[3:5] for line in summary.cells] == [["<0.610> +- 0.100", "<0.550>"], ["0.500", "none"]]
     assert "CROSS-FITTED: EACH FOLD" in summary.note
     tested = replace(plain, scores=plain.scores | {"test_macro_f1": 0.4})
     summary, folds = leaderboard_grids(Leaderboard((chosen, tested), ()), STYLE)[:2]
     assert "CROSS-FITTED" not in summary.note
-    assert folds.headings[2:4] == ["macro-F1", "macro-F1, cross-fitted"]
+    assert folds.headings[2:4] == ["MACRO-F1", "MACRO-F1, cross-fitted"]
     assert "CROSS-FITTED" in folds.note
 
 
@@ -84,7 +87,7 @@ def test_the_cost_follows_the_scores() -> None:
     row = replace(make_row("r", test_macro_f1=0.5, oof_macro_f1=0.4), seconds=3700, images=12_345)
     board = Leaderboard((row,), ())
     grid = with_cost(leaderboard_grids(board, STYLE)[0], board, STYLE)
-    assert grid.headings[3:] == ["macro-F1", "macro-F1 out of fold", "time", "images"]
+    assert grid.headings[3:] == ["MACRO-F1", "MACRO-F1 out of fold", "time", "images"]
     assert grid.cells[0][3:] == ["0.500", "0.400", "1.0\u00a0h", "12,345"]
     assert grid.note.startswith("TIME: ")
 
@@ -94,6 +97,19 @@ def test_the_spread_of_the_score_out_of_fold_beside_the_test_score_is_explained(
     grid = with_cost(leaderboard_grids(board, STYLE)[0], board, STYLE)
     assert grid.cells[0][4] == "0.400 +- 0.100"
     assert grid.note.startswith("AFTER ±: STANDARD DEVIATION OVER THE FOLDS. TIME: ")
+
+
+@pytest.mark.parametrize(("metric", "values", "best"), [
+    ("log_loss", (10.25, 9.5), "<9.500>"), ("kappa", (-0.25, -0.5), "<−0.250>"), ("auc@x", (0.25, 0.5), "<0.500>"),
+])  # fmt: skip
+def test_the_metric_of_the_board_comes_first_and_its_best_is_marked(
+    metric: str, values: tuple[float, float], best: str
+) -> None:
+    rows = tuple(make_row(f"r{value}", **{f"test_{metric}": value, "test_macro_f1": value}) for value in values)
+    scores = leaderboard_grids(Leaderboard(rows, ("x",), metric=metric), STYLE)[0]
+    assert scores.headings[3:] == [parse_metric(metric, ("x",)).title.upper(), "MACRO-F1"]
+    assert scores.cells[0][3] == best
+    assert "<" not in scores.cells[1][3]
 
 
 def test_no_rows_give_no_tables() -> None:

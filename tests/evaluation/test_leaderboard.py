@@ -4,20 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from raysk.artifacts import write_json
 from raysk.errors import ArtifactError
 from raysk.evaluation.comparison_tables import ComparisonTable
-from raysk.evaluation.leaderboard import Leaderboard, Row, find_row, scores_on_test, scores_out_of_fold
-from raysk.evaluation.metrics import (
-    balanced_accuracy_score,
-    bootstrap_interval,
-    macro_auc_score,
-    macro_f1_score,
-    scores,
-)
+from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
 
 NAMES = ("mel", "nv")
 TABLE = ComparisonTable(
@@ -32,13 +24,6 @@ def make_row(key: str, **scores: float) -> Row:
     )  # fmt: skip
 
 
-def make_task() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    random = np.random.default_rng(0)
-    labels, folds = random.integers(2, size=90), np.arange(90) % 3
-    positive = 1 / (1 + np.exp(-random.normal(size=90) - 1.2 * (2 * labels - 1)))
-    return np.stack([1 - positive, positive], axis=1), labels, folds
-
-
 def test_rows_are_sorted_by_test_score_then_out_of_fold_then_key() -> None:
     rows = [
         make_row("untested", oof_macro_f1=0.99),
@@ -50,6 +35,26 @@ def test_rows_are_sorted_by_test_score_then_out_of_fold_then_key() -> None:
     ]
     keys = [row.key for row in Leaderboard(tuple(rows), NAMES).rows]
     assert keys == ["a", "b", "c", "d", "untested", "failed"]
+
+
+def test_rows_are_sorted_by_the_metric_of_the_board_and_its_columns_come_first() -> None:
+    rows = [
+        make_row("a", test_log_loss=0.9, oof_log_loss=0.1, test_macro_f1=0.9),
+        make_row("b", test_log_loss=0.4, oof_log_loss=0.3, test_macro_f1=0.5),
+        make_row("c", test_log_loss=0.4, oof_log_loss=0.2, test_macro_f1=0.6),
+        make_row("d", oof_log_loss=0.2),
+    ]
+    board = Leaderboard(tuple(rows), NAMES, metric="log_loss")
+    assert [row.key for row in board.rows] == ["c", "b", "a", "d"]
+    assert board.score_columns == ("test_log_loss", "oof_log_loss", "test_macro_f1")
+    board = Leaderboard(tuple(rows[:1]), NAMES, metric="auc@mel")
+    assert board.headline[:2] == ("auc@mel", "macro_f1")
+
+
+def test_the_metric_survives_the_file(tmp_path: Path) -> None:
+    board = Leaderboard((make_row("a"),), NAMES, metric="pauc@mel:0.8")
+    write_json(tmp_path / "leaderboard.json", board.to_json())
+    assert Leaderboard.read(tmp_path / "leaderboard.json") == board
 
 
 def test_two_rows_with_one_key_are_refused() -> None:
@@ -70,33 +75,6 @@ def test_an_unknown_kind_is_refused() -> None:
     kind: Any = "three-stage"
     with pytest.raises(ArtifactError, match="got 'three-stage'"):
         replace(make_row("a"), kind=kind)
-
-
-def test_out_of_fold_scores_are_means_and_spread_over_folds() -> None:
-    probabilities, labels, folds = make_task()
-    summary = scores_out_of_fold(probabilities, labels, folds, NAMES)
-    assert {f"oof_{name}" for name in scores(probabilities, labels, NAMES)} < set(summary)
-    for name, score in (("macro_f1", macro_f1_score), ("macro_auc", macro_auc_score)):
-        by_fold = [score(probabilities[folds == fold], labels[folds == fold]) for fold in range(3)]
-        assert summary[f"oof_{name}"] == pytest.approx(np.mean(by_fold))
-        assert summary[f"oof_{name}_sd"] == pytest.approx(np.std(by_fold, ddof=1))
-
-
-def test_one_fold_has_no_spread() -> None:
-    probabilities, labels, _ = make_task()
-    summary = scores_out_of_fold(probabilities, labels, np.zeros(90, dtype=int), NAMES)
-    assert not [name for name in summary if name.endswith("_sd")]
-
-
-def test_test_scores_have_intervals_over_groups() -> None:
-    probabilities, labels, _ = make_task()
-    groups = np.arange(90) // 3
-    test_scores = scores_on_test(probabilities, labels, groups, NAMES)
-    for name, score in (("macro_f1", macro_f1_score), ("balanced_accuracy", balanced_accuracy_score)):
-        ends = test_scores[f"test_{name}_low"], test_scores[f"test_{name}_high"]
-        assert ends == bootstrap_interval(score, probabilities, labels, groups)
-        assert ends[0] < test_scores[f"test_{name}"] < ends[1]
-    make_row("a", **test_scores)
 
 
 def test_the_table_has_a_column_per_score_and_null_for_missing_scores() -> None:

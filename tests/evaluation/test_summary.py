@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from raysk.evaluation.leaderboard import Kind, Leaderboard, Row
-from raysk.evaluation.summary import BEST_SINGLE, CROSS_FITTED, MOST_ROWS, show_summary
+from raysk.evaluation.metrics import parse_metric
+from raysk.evaluation.summary import BEST_SINGLE, MOST_ROWS, cross_fitted_fact, show_summary
 
 NASTY = "[bold]x[/bold] \\ with_a_name_that_never_ends_" + "and_on" * 12
 
@@ -23,7 +24,7 @@ def make_row(place: int, name: str, kind: Kind = "two-stage", chosen_on: str = "
     )  # fmt: skip
 
 
-FACTS = {BEST_SINGLE: "best", CROSS_FITTED: "0.530"}
+FACTS = {BEST_SINGLE: "best", cross_fitted_fact(parse_metric("macro_f1")): "0.530"}
 STUDY = Leaderboard(
     (
         make_row(0, "ensemble: plain average", "ensemble", "nothing"),

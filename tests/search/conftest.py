@@ -9,7 +9,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.evaluation.comparison import scores_elsewhere
-from raysk.evaluation.metrics import macro_f1_score
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe
 from raysk.records import JobRecord, SearchRecord, StageRecord, TriedSetting
@@ -85,6 +84,7 @@ def finished_search(tmp_path_factory, new_run, small_recipe):
                 recipe=recipes[setting].key,
                 scores=tuple(scores[setting]),
                 expected_elsewhere=tuple(expected),
+                shortfalls_elsewhere=(0.0,) * run.folds.k,
                 stage_two=recipes[setting].stage_two.to_plain(),
             )
             for setting, expected in zip(kept, elsewhere, strict=True)
@@ -120,7 +120,7 @@ def pretend(run, job, accuracy):
         views=("identity",),
         probabilities=probabilities[None],
     ).write(run.predictions_file(job.recipe.key, job.fold, job.part))
-    score = macro_f1_score(probabilities, labels)
+    score = float(run.goal.metric(probabilities, labels))
     stage = StageRecord(seconds=2.0, images=100)
     JobRecord(
         recipe=job.recipe.key,
@@ -129,7 +129,8 @@ def pretend(run, job, accuracy):
         seconds=4.0,
         workers=1,
         threads=1,
-        macro_f1=score,
+        metric="macro_f1",
+        score=score,
         stage_one=stage,
         stage_two=stage,
     ).write(run.record_file(job))

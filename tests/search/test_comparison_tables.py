@@ -19,7 +19,7 @@ def ended(finished_search):
     """The candidates with a row, and all rows of the leaderboard."""
     run = finished_search.run
     candidates = read_candidates(run, finished_search.complete)
-    ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe) for candidate in candidates])
+    ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe.key) for candidate in candidates])
     entries = read_entries(run, candidates)
     return entries, result_rows(run, entries, ensemble, crossed)
 
@@ -124,7 +124,7 @@ def test_the_choice_of_the_best_is_scored_on_folds_that_did_not_choose(finished_
     scores = []
     for trial in finished_search.complete:
         recipe = run.recipe(trial.user_attrs["recipe"])
-        scores.append([run.record(Job(recipe, fold)).macro_f1 for fold in range(3)])
+        scores.append([run.record(Job(recipe, fold)).score for fold in range(3)])
         if "search" in trial.user_attrs:
             scores += [setting.scores for setting in run.search(trial.user_attrs["search"]).tried]
     expected = []

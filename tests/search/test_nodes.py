@@ -124,7 +124,7 @@ class Story:
                 run_job(job, alone, World(0, 1, torch.device("cpu")), lambda progress: None)
             here, there = (run.predictions(job.recipe.key, job.fold, job.part) for run in (run, alone))
             assert np.array_equal(here.probabilities, there.probabilities), job.id
-            assert records[job.id].macro_f1 == alone.record(job).macro_f1
+            assert records[job.id].score == alone.record(job).score
 
 
 @contextmanager
@@ -236,7 +236,7 @@ def test_a_ddp_group_over_both_nodes_waits_for_a_node_and_ends_as_if_undisturbed
     with ray_nodes(NODE) as cluster:
         with raysk(tmp_path, *words(cluster, "--workers", "2")) as command:
             assert command.end()[0] == 0
-        undisturbed = {path.stem: read_json(path).get("macro_f1") for path in run.glob("jobs/*.json")}
+        undisturbed = {path.stem: read_json(path).get("score") for path in run.glob("jobs/*.json")}
         run.rename(tmp_path / "undisturbed")
         with raysk(tmp_path, *words(cluster, "--workers", "2")) as command:
             (second,) = cluster.worker_nodes
@@ -248,7 +248,7 @@ def test_a_ddp_group_over_both_nodes_waits_for_a_node_and_ends_as_if_undisturbed
             story = Story(run, *command.end(), done_before)
     story.check(**{job: 2})
     assert "waiting for a node with 2 CPU, 0:0" in story.output
-    assert {path.stem: read_json(path).get("macro_f1") for path in run.glob("jobs/*.json")} == undisturbed
+    assert {path.stem: read_json(path).get("score") for path in run.glob("jobs/*.json")} == undisturbed
 
 
 @pytest.mark.soak

@@ -3,7 +3,7 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from raysk.evaluation.metrics import macro_f1_score
+from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import Predictions
 from raysk.search.jobs import Outcome
 from raysk.search.racing import FoldRacing, may_still_win
@@ -11,12 +11,18 @@ from raysk.search.searcher import SearchProgress, StudySearcher
 from raysk.search.trial_records import TrialReport
 from raysk.spaces.space import load_space
 
+GOAL = Goal.parse("macro_f1", (), ())
+MACRO_F1 = GOAL.metric
 NUM_NAMED = len(load_space("supcon").named_points())
 
 
 @pytest.fixture
 def searcher(run):
     return StudySearcher(load_space("supcon"), run, NUM_NAMED + 3, "broker", SearchProgress(lambda line: None), 100)
+
+
+def rival(searcher, trial):
+    return searcher.standings.rival(trial.asked.number, trial.point.family)
 
 
 def begin(searcher, name):
@@ -94,7 +100,7 @@ def test_a_recipe_races_on_the_folds_that_both_have(searcher, run):
     predict(run, named[0].recipe.key, 0, 0.9)
     searcher.on_trial_result("named0", result(0.9, 1))
     searcher.on_trial_result("drawn", result(0.0, 2))
-    assert searcher.rival(drawn) == (named[0].recipe.key, 1)
+    assert rival(searcher, drawn) == (named[0].recipe.key, 1)
     assert verdict(racing, "drawn", result(0.0, 2)) == TrialScheduler.STOP
 
 
@@ -102,14 +108,14 @@ def test_the_rival_leads_by_most_and_was_not_stopped(searcher):
     for number in range(NUM_NAMED):
         begin(searcher, f"named{number}")
     worse, middle, better = (begin(searcher, name) for name in ("worse", "middle", "better"))
-    assert searcher.rival(worse) is None
+    assert rival(searcher, worse) is None
     for name, score in (("worse", 0.2), ("middle", 0.4), ("better", 0.5)):
         searcher.on_trial_result(name, result(score))
-    assert searcher.rival(worse) == (better.recipe.key, 1)
-    assert searcher.rival(middle) == (better.recipe.key, 1)
-    assert searcher.rival(better) is None
+    assert rival(searcher, worse) == (better.recipe.key, 1)
+    assert rival(searcher, middle) == (better.recipe.key, 1)
+    assert rival(searcher, better) is None
     searcher.on_trial_complete("better", result(0.5))
-    assert searcher.rival(worse) == (middle.recipe.key, 1)
+    assert rival(searcher, worse) == (middle.recipe.key, 1)
 
 
 def race(searcher, run, racing, name, accuracy):
@@ -201,24 +207,24 @@ def groups(labels):
 
 def test_an_identical_recipe_goes_on(labels, groups, rng):
     probabilities = predictions(labels, 0.7, rng)
-    assert may_still_win(probabilities, probabilities.copy(), labels, groups)
+    assert may_still_win(probabilities, probabilities.copy(), labels, groups, GOAL)
 
 
 def test_an_equally_good_recipe_goes_on(labels, groups, rng):
-    assert may_still_win(predictions(labels, 0.7, rng), predictions(labels, 0.7, rng), labels, groups)
+    assert may_still_win(predictions(labels, 0.7, rng), predictions(labels, 0.7, rng), labels, groups, GOAL)
 
 
 def test_a_better_recipe_goes_on_and_a_clearly_worse_one_does_not(labels, groups, rng):
     good, bad = predictions(labels, 0.9, rng), predictions(labels, 0.5, rng)
-    assert may_still_win(good, bad, labels, groups)
-    assert not may_still_win(bad, good, labels, groups)
+    assert may_still_win(good, bad, labels, groups, GOAL)
+    assert not may_still_win(bad, good, labels, groups, GOAL)
 
 
 def test_a_small_difference_on_few_rows_stops_no_recipe(labels, groups, rng):
     good = predictions(labels, 0.8, rng)
     worse = good.copy()
     worse[:2] = worse[:2, [1, 2, 0]]
-    assert may_still_win(worse[:40], good[:40], labels[:40], groups[:40])
+    assert may_still_win(worse[:40], good[:40], labels[:40], groups[:40], GOAL)
 
 
 def test_the_comparison_is_paired():
@@ -230,10 +236,10 @@ def test_the_comparison_is_paired():
     incumbent[:160] = 1 - incumbent[:160]
     candidate = incumbent.copy()
     candidate[160:172] = 1 - candidate[160:172]
-    gap = macro_f1_score(incumbent, labels) - macro_f1_score(candidate, labels)
+    gap = MACRO_F1(incumbent, labels) - MACRO_F1(candidate, labels)
     spread = np.sqrt(0.6 * 0.4 / 400)
     assert gap < 1.96 * np.sqrt(2) * spread, "two intervals would overlap"
-    assert not may_still_win(candidate, incumbent, labels, groups)
+    assert not may_still_win(candidate, incumbent, labels, groups, GOAL)
 
 
 def test_photographs_of_one_lesion_do_not_count_as_independent(labels, rng):
@@ -243,5 +249,5 @@ def test_photographs_of_one_lesion_do_not_count_as_independent(labels, rng):
     candidate = incumbent.copy()
     candidate[:12] = candidate[:12, [1, 2, 0]]
     alone, one_lesion = np.arange(300), np.minimum(np.arange(300) // 12, 4)
-    assert not may_still_win(candidate, incumbent, labels, alone)
-    assert may_still_win(candidate, incumbent, labels, one_lesion)
+    assert not may_still_win(candidate, incumbent, labels, alone, GOAL)
+    assert may_still_win(candidate, incumbent, labels, one_lesion, GOAL)

@@ -185,7 +185,7 @@ def test_optuna_receives_the_end_of_every_trial(run):
     assert trials[scored[1]].intermediate_values == pytest.approx({1: 0.3, 2: 0.45, 3: 0.6})
     assert (driver.progress.complete, driver.progress.stopped, driver.progress.failed) == (3, 1, 1)
     assert driver.progress.best == (scored[1], pytest.approx(0.6))
-    assert [t.value for t in driver.searcher.complete()] == pytest.approx([0.6, 0.4, 0.4])
+    assert [t.value for t in driver.searcher.standings.complete()] == pytest.approx([0.6, 0.4, 0.4])
     assert f"{failed[1]}: failed: the loss is nan" in driver.lines
 
 
@@ -193,12 +193,12 @@ def test_a_trial_has_all_folds_before_its_search_is_done(run):
     driver = Driver(run, 9)
     named = driver.suggest()
     driver.folds(named[0], [0.3, 0.4])
-    assert driver.searcher.complete() == []
+    assert driver.searcher.standings.complete() == []
     driver.searcher.on_trial_result(named[0], driver.result(0.35, 3))
-    assert [trial.user_attrs["point"] for trial in driver.searcher.complete()] == [named[1]]
+    assert [trial.user_attrs["point"] for trial in driver.searcher.standings.complete()] == [named[1]]
     driver.searcher.on_trial_complete(named[0], ending(Outcome.CANCELLED, folds=3))
     assert by_point(run)[named[1]].state is TrialState.RUNNING, "--resume searches it"
-    assert [trial.user_attrs["point"] for trial in driver.searcher.complete()] == [named[1]]
+    assert [trial.user_attrs["point"] for trial in driver.searcher.standings.complete()] == [named[1]]
 
 
 def test_every_drawn_point_teaches_optuna_its_values(run):
@@ -260,7 +260,7 @@ def test_repeated_kills_lose_and_repeat_no_trial(run):
     assert len(begun) == 8, "each driver asks for the points of those before it"
     last = Driver(run, 8)
     assert sorted(last.rest()) == sorted(name for name, _ in begun)
-    origins = [origin(trial) for trial in last.searcher.complete()]
+    origins = [origin(trial) for trial in last.searcher.standings.complete()]
     assert len(origins) == len(set(origins)) == 8
 
 
@@ -278,7 +278,7 @@ def test_a_larger_number_of_trials_continues_the_study(run):
     assert Driver(run, 2).rest() == []
     more = Driver(run, 9)
     assert more.rest() == [*NAMED[2:], "trial 7", "trial 8"], "the controls that the first driver did not come to"
-    keys = [trial.user_attrs["recipe"] for trial in more.searcher.complete()]
+    keys = [trial.user_attrs["recipe"] for trial in more.searcher.standings.complete()]
     assert len(keys) == len(set(keys)) == 9
     assert Driver(run, 3).rest() == [], "a smaller one takes nothing away"
 
@@ -288,7 +288,7 @@ def test_a_second_driver_draws_other_points_than_the_first(run):
     first.rest()
     second = Driver(run, 11)
     second.rest()
-    trials = second.searcher.complete()
+    trials = second.searcher.standings.complete()
     values = [trial.params["stage_one.optimizer.lr"] for trial in trials if trial.user_attrs["kind"] == "drawn"]
     assert len(values) == len(set(values)) == 4
 
@@ -445,7 +445,7 @@ def test_a_draw_that_a_kill_cut_short_counts_for_its_family(run, two_families, t
     asked.suggest_categorical("focal: stage_two.loss.gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
     second = Driver(run, 13, space=two_families)
     second.rest()
-    families = Counter(TrialRecord.of(trial).family for trial in second.searcher.complete())
+    families = Counter(TrialRecord.of(trial).family for trial in second.searcher.standings.complete())
     assert families == {"": 3, "decouple": 5, "focal": 5}
 
 

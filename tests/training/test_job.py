@@ -1,6 +1,5 @@
 import pytest
 
-from raysk.evaluation.metrics import macro_f1_score
 from raysk.recipe import Job
 from raysk.training.job import run_job
 
@@ -36,7 +35,7 @@ def test_a_job_writes_encoder_classifier_predictions_and_record(run, make_job, a
         assert stage.images > 0
     assert len(record.stage_one.health) == 2
     predictions = run.predictions(job.recipe.key, 0)
-    assert record.macro_f1 == macro_f1_score(predictions.mean(), run.manifest.labels[predictions.rows])
+    assert record.score == run.goal.metric(predictions.mean(), run.manifest.labels[predictions.rows])
 
 
 def test_a_finished_job_does_not_run_again(finished, frozen_job, alone, diary):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from raysk.evaluation.metrics import count_classes
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.training.features import FrozenFeatures
@@ -20,7 +19,9 @@ _BLOCK = 16
 
 
 def head_scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) -> np.ndarray:
-    """Returns the macro-F1 of each setting on the held-out rows of one fold, (M,); a head that diverged scores 0.
+    """Returns the scores of each setting on the held-out rows of one fold, (M, S); NaN for a head that diverged.
+
+    The first score is by the study's metric, the others by the metrics of its requirements.
 
     Args:
         recipes: (M,) with the same stage one, already encoded.
@@ -37,7 +38,7 @@ def head_scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) ->
     start = linear_start(job, run, alone)
     held_out = frozen.part("held_out")
     shares = log_shares(run.class_counts(fold)).to(held_out.device)
-    scores = np.zeros(len(recipes))
+    scores = np.empty((len(recipes), len(run.goal.metrics)))
     for view in sorted({recipe.stage_two.view for recipe in recipes}):
         numbers = [number for number, recipe in enumerate(recipes) if recipe.stage_two.view == view]
         stages = [recipes[number].stage_two for number in numbers]
@@ -48,8 +49,8 @@ def head_scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) ->
             block = slice(begin, begin + _BLOCK)
             logits = many_logits(heads[block], held_out).double() - shifts[block, None, None]
             probabilities = logits.softmax(dim=3).mean(dim=1)  # (M, N, C), averaging views as the leaderboard does
-            predicted = probabilities.argmax(dim=2).cpu().numpy()
-            macro_f1 = count_classes(predicted, held_out_labels, num_classes).macro_f1()
-            is_finite = probabilities.isfinite().all(dim=2).all(dim=1).cpu().numpy()
-            scores[numbers[block]] = np.where(is_finite, macro_f1, 0.0)
+            values = probabilities.cpu().numpy()
+            of_block = run.goal.scores(values, held_out_labels)
+            of_block[~np.isfinite(values).all(axis=(1, 2))] = np.nan
+            scores[numbers[block]] = of_block
     return scores

@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from raysk.artifacts import digest_of
 from raysk.errors import ConfigError, TrainingError
 from raysk.evaluation.comparison import cross_fitted_choice, scores_elsewhere
+from raysk.evaluation.goals import Goal
 from raysk.evaluation.smoothing import smoothed
 from raysk.recipe import Job, Recipe
 from raysk.records import SearchRecord, TriedSetting
@@ -44,11 +45,27 @@ NUM_KEPT = 10
 
 @dataclass
 class Tried:
-    """A setting, its parameter values, and its macro-F1 on the held-out rows of each fold, (R k,)."""
+    """A setting, its parameter values, and its scores on the held-out rows of each fold.
+
+    Args:
+        recipe: The recipe that the setting gives.
+        values: Its values by parameter.
+        scores: (S, R k) scores by all metrics of the goal; NaN on a fold where it diverged.
+    """
 
     recipe: Recipe
     values: dict[str, Any]
     scores: np.ndarray
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether it diverged on any fold."""
+        return bool(np.isnan(self.scores).any())
+
+    def filled(self, goal: Goal) -> np.ndarray:
+        """Returns the scores, with the worst of each metric on a fold where it diverged."""
+        worst = np.array([metric.worst for metric in goal.metrics])
+        return np.where(np.isnan(self.scores), worst[:, np.newaxis], self.scores)
 
 
 def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Report) -> None:
@@ -65,7 +82,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
     sum_in_one_order()
     began = perf_counter()
     _encode(search, run, world)
-    study = _open_study(search)
+    study = _open_study(search, run.goal)
     progress = StageProgress("stage-two search", search.num_settings)
     report(progress)
     tried: list[Tried] = []
@@ -76,7 +93,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
         progress.epoch += num_settings
         progress.seconds = perf_counter() - began
         report(progress)
-    best = _best(tried)
+    best = _best(tried, run.goal)
     if world.is_main_rank:
         for setting in best:
             run.keep_recipe(setting.recipe)
@@ -91,7 +108,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
     if world.is_main_rank:
         for setting in tried:
             if setting.recipe.key in keys and setting.recipe.key not in kept:
-                setting.scores[:] = 0.0
+                setting.scores[:] = np.nan
         _write(search, tried, kept, perf_counter() - began, run)
     world.barrier()
 
@@ -137,7 +154,7 @@ def _numbers(distribution: BaseDistribution | None) -> tuple[int, ...]:
     return (distribution.high,) if isinstance(distribution, IntDistribution) else (1,)
 
 
-def _open_study(search: StageTwoSearch) -> optuna.Study:
+def _open_study(search: StageTwoSearch, goal: Goal) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Searches with the same encoder and other base values must try different settings.
     content = {"seed": search.recipe.seed, "encoder": search.recipe.encoder_key, "start": search.base()}
@@ -145,7 +162,7 @@ def _open_study(search: StageTwoSearch) -> optuna.Study:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study = optuna.create_study(direction=goal.metric.direction, sampler=sampler)
     study.enqueue_trial(search.base())
     return study
 
@@ -171,52 +188,64 @@ def _try_settings(
     fold_scores = [head_scores(recipes, fold, run, world) for fold in range(len(run.folds))]
     tried = [
         Tried(recipe, trial.params, scores)
-        for trial, recipe, scores in zip(trials, recipes, np.stack(fold_scores, axis=1), strict=True)
+        for trial, recipe, scores in zip(trials, recipes, np.stack(fold_scores, axis=2), strict=True)
     ]
     for trial, setting in zip(trials, tried, strict=True):
-        study.tell(trial, float(setting.scores.mean()))
+        means = setting.filled(run.goal).mean(axis=1)
+        for requirement, score in zip(run.goal.requirements, means[1:], strict=True):
+            trial.set_constraint(requirement.name, requirement.gap(float(score)))
+        study.tell(trial, float(means[0]))
     return tried
 
 
-def _expected(tried: Sequence[Tried], scores: np.ndarray) -> np.ndarray:
-    """Returns the expected score of each setting, (M,), from one score of each; a setting that diverged has score 0."""
-    converged = np.array([bool(setting.scores.all()) for setting in tried])
-    return smoothed([setting.values for setting in tried], np.where(converged, scores, 0.0))
+def _expected(tried: Sequence[Tried], scores: np.ndarray, goal: Goal) -> np.ndarray:
+    """Returns the expected score of each setting, (M,), from one score of each; the worst for one that diverged."""
+    diverged = np.array([setting.has_diverged for setting in tried])
+    expected = smoothed([setting.values for setting in tried], np.where(diverged, np.nan, scores))
+    return np.where(diverged, goal.metric.worst, expected)
 
 
-def _best(tried: Sequence[Tried]) -> list[Tried]:
+def _best(tried: Sequence[Tried], goal: Goal) -> list[Tried]:
     """Returns distinct settings with the highest expected scores, best first, without any that diverged.
 
-    Two settings with equal scores on every fold usually predict the same, and an ensemble has no use for both.
+    Those whose mean over the folds meets all requirements come first, then the closest ones. Two settings with equal
+    scores on every fold usually predict the same, and an ensemble has no use for both.
     """
     if not tried:
         return []
-    expected = _expected(tried, np.array([setting.scores.mean() for setting in tried]))
+    means = np.array([setting.filled(goal).mean(axis=1) for setting in tried])
+    merits = goal.merits_of(_expected(tried, means[:, 0], goal), goal.shortfalls(means))
     best: dict[tuple[float, ...], Tried] = {}
-    for index in np.argsort(-expected, kind="stable"):
-        if tried[index].scores.all():
-            best.setdefault(tuple(tried[index].scores), tried[index])
+    for index in np.argsort(-merits, kind="stable"):
+        if not tried[index].has_diverged:
+            best.setdefault(tuple(tried[index].scores[0]), tried[index])
     return list(best.values())[:NUM_KEPT]
 
 
 def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seconds: float, run: Run) -> None:
-    scores = np.stack([setting.scores for setting in tried])
+    goal, k = run.goal, run.folds.k
+    scores = np.stack([setting.filled(goal) for setting in tried], axis=1)  # (S, M, R k)
+    elsewhere = np.stack([scores_elsewhere(of_metric, k) for of_metric in scores], axis=2)  # (M, R k, S)
     # For each fold, the expected score of each setting from the other folds alone.
-    guides = np.stack([_expected(tried, column) for column in scores_elsewhere(scores, run.folds.k).T], axis=1)
-    means = {setting.recipe.key: float(setting.scores.mean()) for setting in tried}
+    expected = np.stack([_expected(tried, column, goal) for column in elsewhere[..., 0].T], axis=1)
+    shortfalls = goal.shortfalls(elsewhere)
+    merits = goal.merits_of(expected, shortfalls)
+    means = {setting.recipe.key: float(of_setting.mean()) for setting, of_setting in zip(tried, scores[0], strict=True)}
+    crossfit = goal.metric.oriented(cross_fitted_choice(goal.metric.oriented(scores[0]), k, merits))
     SearchRecord(
         recipe=search.recipe.key,
         kept=tuple(keys),
         score=means[keys[0]],
-        crossfit=float(cross_fitted_choice(scores, run.folds.k, guides).mean()),
+        crossfit=float(crossfit.mean()),
         seconds=seconds,
         tried=tuple(
             TriedSetting(
                 recipe=setting.recipe.key,
-                scores=tuple(setting.scores.tolist()),
-                expected_elsewhere=tuple(guide.tolist()),
+                scores=tuple(scores[0, place].tolist()),
+                expected_elsewhere=tuple(expected[place].tolist()),
+                shortfalls_elsewhere=tuple(shortfalls[place].tolist()),
                 stage_two=setting.recipe.stage_two.to_plain(),
             )
-            for setting, guide in zip(tried, guides, strict=True)
+            for place, setting in enumerate(tried)
         ),
     ).write(run.search_file(search.id))

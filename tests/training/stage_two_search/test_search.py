@@ -10,7 +10,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from raysk.errors import TrainingError
 from raysk.evaluation.comparison import cross_fitted_choice
-from raysk.evaluation.metrics import macro_f1_score
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.spaces.stage_two_search import StageTwoSearch
@@ -106,9 +105,9 @@ def test_the_scores_are_those_of_the_jobs(searched, record):
     for key in record.kept:
         for fold in range(searched.folds.k):
             predictions = searched.predictions(key, fold)
-            expected = macro_f1_score(predictions.mean(), searched.manifest.labels[predictions.rows])
+            expected = searched.goal.metric(predictions.mean(), searched.manifest.labels[predictions.rows])
             assert scores[key][fold] == pytest.approx(expected, abs=1e-6)
-            assert searched.record(Job(searched.recipe(key), fold)).macro_f1 == expected
+            assert searched.record(Job(searched.recipe(key), fold)).score == expected
 
 
 def test_the_score_of_the_choice_is_cross_fitted(searched, record):
@@ -198,7 +197,7 @@ def test_heads_of_frozen_encoders_are_tried_and_kept(head, tmp_path, trained, re
     record = run.search(search.id)
     (key,) = record.kept
     assert run.recipe(key).stage_two.to_plain()["head"]["name"] == head
-    scores = [run.record(Job(run.recipe(key), fold)).macro_f1 for fold in range(2)]
+    scores = [run.record(Job(run.recipe(key), fold)).score for fold in range(2)]
     assert record.tried[0].scores == pytest.approx(scores, abs=1e-6)
 
 

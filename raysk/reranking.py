@@ -1,0 +1,50 @@
+"""Ranks a finished run anew, by another metric, from its predictions; without torch."""
+
+from dataclasses import replace
+
+from raysk.evaluation.goals import Goal
+from raysk.evaluation.leaderboard import Leaderboard, Row
+from raysk.evaluation.metrics import Metric
+from raysk.evaluation.summary import BEST_SINGLE, cross_fitted_fact
+from raysk.run import Run, check_goal
+from raysk.scoring import all_scores, probabilities_on_test, read_held_out
+
+# The table of published scores, which no metric changes.
+_ABLATION = "ablation"
+
+
+def rerank(run: Run, metric: str) -> Leaderboard:
+    """Returns the leaderboard of a finished run by another metric, and writes nothing.
+
+    The rows stay those that the study chose by its own metric, and so do the members of the ensembles. What only a
+    search by the new metric would know is left out: cross-fitted scores of choices, budgets and paired tests.
+
+    Args:
+        run: The run directory.
+        metric: Its text, such as "auc@mel".
+
+    Raises:
+        ArtifactError: The run has no leaderboard, or lacks a prediction.
+        ConfigError: The metric does not exist, or is not defined on each part of the rows.
+    """
+    board = Leaderboard.read(run.folder / "leaderboard.json")
+    goal = Goal.parse(metric, (), run.manifest.class_names)
+    ranked_by = goal.metric
+    if ranked_by == board.ranked_by:
+        return board
+    check_goal(goal, run.manifest, run.folds)
+    rows = tuple(replace(row, scores=_scores(run, row, ranked_by)) for row in board.rows)
+    left_out = (BEST_SINGLE, cross_fitted_fact(board.ranked_by))
+    meta = {name: value for name, value in board.meta.items() if name not in left_out}
+    singles = [row for row in rows if row.kind != "ensemble"]
+    if BEST_SINGLE in board.meta:
+        best = max(singles, key=lambda row: ranked_by.oriented(row.scores[f"oof_{ranked_by.name}"]))
+        meta |= {BEST_SINGLE: best.name}
+    meta |= {"ranked anew": f"by {ranked_by.title}; the study searched by {board.ranked_by.title}"}
+    tables = tuple(table for table in board.tables if table.label == _ABLATION)
+    return Leaderboard(rows, board.class_names, meta, tables, ranked_by.name)
+
+
+def _scores(run: Run, row: Row, metric: Metric) -> dict[str, float]:
+    held_out = read_held_out(run, row.key)
+    return all_scores(run, held_out, held_out.mean(), probabilities_on_test(run, row), metric)

@@ -1,0 +1,70 @@
+"""The bootstrap of whole groups; tests/contracts/test_metrics.py compares it with rows repeated by hand."""
+
+import numpy as np
+import pytest
+
+from raysk.errors import DataError
+from raysk.evaluation.metrics import Metric, parse_metric
+from raysk.evaluation.resampling import BLOCK_DRAWS, bootstrap_interval, resampled_scores
+from tests.evaluation.metrics.tasks import make_task
+
+MACRO_F1, ACCURACY, MACRO_AUC = (parse_metric(name) for name in ("macro_f1", "accuracy", "macro_auc"))
+
+
+def test_bootstrap_intervals_are_wider_over_groups_than_over_rows() -> None:
+    probabilities, labels = make_task(60, 2, seed=4)
+    repeated, groups = np.repeat(np.arange(60), 10), np.repeat(np.arange(60), 10)
+    low, high = bootstrap_interval(MACRO_F1, probabilities[repeated], labels[repeated], groups)
+    row_low, row_high = bootstrap_interval(MACRO_F1, probabilities[repeated], labels[repeated], np.arange(600))
+    assert high - low > 2 * (row_high - row_low)
+    assert low < MACRO_F1(probabilities, labels) < high
+
+
+def test_bootstrap_depends_on_the_seed_only() -> None:
+    probabilities, labels = make_task(100, 3, seed=6)
+    names = np.array([f"lesion {row // 2}" for row in range(100)])
+    first = bootstrap_interval(MACRO_F1, probabilities, labels, names, seed=1)
+    assert first == bootstrap_interval(MACRO_F1, probabilities, labels, names, seed=1)
+    assert first != bootstrap_interval(MACRO_F1, probabilities, labels, names, seed=2)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro_auc"])
+def test_resampled_scores_of_two_recipes_are_paired(name: str) -> None:
+    probabilities, labels = make_task(60, 3, seed=8)
+    groups = np.arange(60) // 2
+    better = probabilities + 0.05 * np.eye(3)[labels]
+    better_scores = resampled_scores(parse_metric(name), better, labels, groups, num_samples=200)
+    worse_scores = resampled_scores(parse_metric(name), probabilities, labels, groups, num_samples=200)
+    assert better_scores.shape == (200,)
+    assert (better_scores >= worse_scores).all()
+    assert (better_scores > worse_scores).any()
+
+
+class RowByRow(Metric):
+    """Macro-F1 without a fast form."""
+
+    wording = "macro-F1, row by row"
+
+    def scores(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return MACRO_F1.scores(probabilities, labels)
+
+
+def test_a_metric_without_a_fast_form_is_scored_on_repeated_rows() -> None:
+    probabilities, labels = make_task(40, 3, seed=9)
+    groups, num_samples = np.arange(40), 2 * BLOCK_DRAWS // 40
+    in_blocks = resampled_scores(MACRO_F1, probabilities, labels, groups, num_samples, seed=1)
+    slowly = resampled_scores(RowByRow("slow"), probabilities, labels, groups, num_samples, seed=1)
+    np.testing.assert_array_equal(in_blocks, slowly)
+
+
+def test_bootstrap_leaves_out_resamples_without_a_score() -> None:
+    # Half of the resamples of two groups hold one class only, for which there is no AUC.
+    probabilities, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])
+    assert bootstrap_interval(MACRO_AUC, probabilities, labels, np.arange(2), num_samples=20) == (1, 1)
+    never = bootstrap_interval(MACRO_AUC, probabilities, np.zeros(2, dtype=int), np.arange(2), num_samples=5)
+    assert np.isnan(never).all()
+
+
+def test_labels_of_other_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="shapes"):
+        resampled_scores(MACRO_F1, np.eye(3), np.array([0, 1]), np.arange(3))
