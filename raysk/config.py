@@ -23,8 +23,10 @@ from raysk.settings import Between, Settings, within
 
 _TREE = Path(__file__).parent.resolve() / "conf"
 _DATA_SETTINGS = frozenset(setting.name for setting in fields(DataSettings))
-# Only interpolations of other nodes use the last two.
-_NOT_OF_THE_RECIPE = ("data", "folds", "metric", "require", "cache", "stores", "loader", "epochs", "batch_size")
+# The nodes of the tree that are the same for all recipes of a study.
+OF_THE_STUDY = ("data", "folds", "metric", "require", "cache", "stores", "loader")
+# Only interpolations of other nodes use these.
+_SHORTHANDS = ("epochs", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ def read_config(plain: dict[str, Any]) -> Config:
     Raises:
         ConfigError: A value breaks a rule.
     """
-    recipe = {name: value for name, value in plain.items() if name not in _NOT_OF_THE_RECIPE}
+    recipe = {name: value for name, value in plain.items() if name not in (*OF_THE_STUDY, *_SHORTHANDS)}
     stage_two = dict(plain["stage_two"])
     budget = {"search": stage_two.pop("search")}
     return Config(

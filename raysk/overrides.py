@@ -41,6 +41,15 @@ def with_literal_value(text: str) -> str:
     key, equals, value = text.partition("=")
     if key.rpartition(".")[2] not in _LITERAL or value in ("", "null") or value.startswith(("'", '"', "choice(")):
         return text
+    return f"{key}{equals}{_quoted(value)}"
+
+
+def list_override(key: str, texts: Sequence[str]) -> str:
+    """Returns the override of a setting that holds literal texts."""
+    return f"{key}=[{','.join(map(_quoted, texts))}]"
+
+
+def _quoted(text: str) -> str:
     # Hydra reads backslashes as escapes only before a quotation mark.
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
-    return f"{key}{equals}'{escaped}'"
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
+    return f"'{escaped}'"

@@ -22,12 +22,24 @@ from raysk.evaluation.formats import write_leaderboard
 from raysk.evaluation.goals import Goal
 from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
 from raysk.evaluation.metrics import DEFAULT_METRIC
+from raysk.evaluation.requirement_checks import requirement_facts
 from raysk.evaluation.summary import show_summary
 from raysk.loading import read_data
 from raysk.recipe import Job, Recipe
 from raysk.records import RunFacts
 from raysk.run import Run, check_goal, check_recipe, data_digest, store_key
-from raysk.scoring import NOTHING, TEST_PART, all_scores, chosen_on, commit, read_held_out, read_test, training_cost
+from raysk.scoring import (
+    NOTHING,
+    TEST_PART,
+    all_scores,
+    chosen_on,
+    commit,
+    read_held_out,
+    read_test,
+    requirement_checks,
+    row_operating_points,
+    training_cost,
+)
 from raysk.settings import Between, Settings
 from raysk.training.job import run_job
 from raysk.training.loop import StageProgress
@@ -228,8 +240,10 @@ def _leaderboard(run: Run, file: RecipeFile, path: Path) -> Leaderboard:
         commit=commit(),
         command=shlex.join(["raysk", "train", str(path)]),
         settings="",
+        requirements=requirement_checks(run, held_out, held_out.mean()),
+        operating_points=row_operating_points(run, held_out, held_out.mean(), test.mean()),
     )
-    meta = {"recipe": str(path)}
+    meta = {"recipe": str(path)} | requirement_facts(run.goal.requirements, {row.name: row.requirements})
     leaderboard = Leaderboard((row,), run.manifest.class_names, meta, metric=run.goal.metric.name)
     write_leaderboard(leaderboard, run.folder)
     return leaderboard

@@ -11,7 +11,9 @@ from raysk.errors import ArtifactError
 from raysk.evaluation.ensemble import Ensemble, member_probabilities
 from raysk.evaluation.leaderboard import Row
 from raysk.evaluation.metrics import Metric
+from raysk.evaluation.operating_points import LabelledRows, OperatingPoint, operating_points
 from raysk.evaluation.predictions import OutOfFold, Predictions, TestPredictions, fold_average
+from raysk.evaluation.requirement_checks import RequirementCheck, check_requirement
 from raysk.evaluation.row_scores import scores_on_test, scores_out_of_fold
 from raysk.records import Part
 from raysk.run import Run
@@ -110,6 +112,21 @@ def all_scores(run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarra
     out_of_fold = scores_out_of_fold(held_out, manifest.labels[where.rows], where.fold_of_row, names, metric)
     rows = run.folds.test_rows
     return out_of_fold | scores_on_test(test, manifest.labels[rows], manifest.groups[rows], names, metric)
+
+
+def requirement_checks(run: Run, where: OutOfFold, held_out: np.ndarray) -> tuple[RequirementCheck, ...]:
+    """Returns how a row meets each requirement of the study; arguments as in `all_scores`."""
+    labels, groups = run.manifest.labels[where.rows], run.manifest.groups[where.rows]
+    return tuple(check_requirement(requirement, held_out, labels, groups) for requirement in run.goal.requirements)
+
+
+def row_operating_points(
+    run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarray
+) -> tuple[OperatingPoint, ...]:
+    """Returns the operating points of a row; arguments as in `all_scores`."""
+    labels = run.manifest.labels
+    of_folds, of_test = LabelledRows(held_out, labels[where.rows]), LabelledRows(test, labels[run.folds.test_rows])
+    return operating_points(run.goal.requirements, of_folds, where.fold_of_row, of_test)
 
 
 def chosen_on(recipe: "Recipe", earlier: str = NOTHING) -> str:

@@ -1,7 +1,7 @@
 import pytest
 
 from raysk.errors import ConfigError
-from raysk.overrides import parse_override, parse_overrides, with_literal_path
+from raysk.overrides import parse_override, parse_overrides, with_literal_value
 
 
 def test_sweeps_are_told_from_values():
@@ -28,4 +28,4 @@ def test_a_path_means_itself(path):
 
 def test_other_values_and_sweeps_are_left_as_they_are():
     for text in ("seed=1", "data.path=null", "cache='a'", "model.checkpoint=choice(a,b)"):
-        assert with_literal_path(text) == text
+        assert with_literal_value(text) == text

@@ -147,6 +147,8 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument(
         "--trials", type=int, metavar="N", help="recipes in all (those that the space names, and one drawn)"
     )
+    require = "a bound that comes before the metric, such as sensitivity@CLASS>=0.9, in quotation marks; repeatable"
+    tune.add_argument("--require", action="append", default=[], metavar="BOUND", help=require)
     tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="start no epoch after this time")
     tune.add_argument("--address", help="an existing Ray cluster, such as auto (start Ray on this machine)")
     tune.add_argument("--workers", type=int, default=1, metavar="N", help="DDP workers per lane (1)")
@@ -198,11 +200,13 @@ def _tune(arguments: argparse.Namespace) -> int:
 
     console = Console(soft_wrap=True)
     with console.status("loading torch and Ray"):
+        from raysk.overrides import list_override
         from raysk.search.study import StudyRequest, run_study
 
+    required = [list_override("require", arguments.require)] if arguments.require else []
     request = StudyRequest(
         space=arguments.space,
-        overrides=tuple(arguments.overrides),
+        overrides=(*arguments.overrides, *required),
         run=arguments.run,
         resume=arguments.resume,
         trials=arguments.trials,

@@ -7,6 +7,7 @@ from string import Template
 from raysk.evaluation.comparison_tables import Cell, ComparisonTable
 from raysk.evaluation.leaderboard import SUFFIXES, Leaderboard, Row
 from raysk.evaluation.metrics import Metric, parse_metric
+from raysk.evaluation.requirement_checks import RequirementCheck
 
 # The usual scores that the tables show beside the study's metric.
 _USUAL = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy")
@@ -18,6 +19,17 @@ _SPREAD_NOTE = "After ±: standard deviation over the folds."
 _COST_NOTE = (
     "Time: training over all folds, with the search of stage two. Images: images trained on, counted once per view, "
     "epoch and fold."
+)
+
+_REQUIREMENT_NOTE = (
+    "Under a requirement: the score on all rows of the folds at once, out of fold; in parentheses its one-sided 95% "
+    "confidence bound from resamples of whole groups; met if this bound meets it."
+)
+
+_OPERATING_NOTE = (
+    "A row whose probability for the class reaches the threshold is decided to be of the class, any other row to be of "
+    "the most probable other class. The threshold meets the requirements out of fold; without a number, none does. "
+    "Sensitivity and specificity are cross-fitted: each fold is decided by the threshold that the other folds choose."
 )
 
 
@@ -94,6 +106,8 @@ def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
         title = f"{score.capitalize()} of each class {where}"
         grids.append(_grid(leaderboard, plain, title, score, classes | {f"{part}_{mean}": "mean"}))
     grids = [grid for grid in grids if len(grid.headings) > grid.num_text]
+    grids[:1] = [_with_requirements(grid, leaderboard, style) for grid in grids[:1]]
+    grids += _operating_grid(leaderboard, style)
     return grids + [_table_grid(table, style) for table in leaderboard.tables]
 
 
@@ -143,6 +157,40 @@ def _grid(leaderboard: Leaderboard, style: Style, title: str, label: str, column
         cells.append(words + [score_cell(leaderboard, row, column, style) for column in shown])
     headings = text + [columns[column] for column in shown]
     return Grid(title, label, headings, len(text), cells, _note(leaderboard, style, shown))
+
+
+def _with_requirements(grid: Grid, leaderboard: Leaderboard, style: Style) -> Grid:
+    """Adds a column for each requirement of the study."""
+    if not leaderboard.requirements:
+        return grid
+    cells = [
+        [*line, *(style.escape(_check_cell(check)) for check in row.requirements)]
+        for line, row in zip(grid.cells, leaderboard.rows, strict=True)
+    ]
+    headings = [*grid.headings, *map(style.escape, leaderboard.requirements)]
+    return replace(grid, headings=headings, cells=cells, note=f"{grid.note} {style.escape(_REQUIREMENT_NOTE)}".strip())
+
+
+def _operating_grid(leaderboard: Leaderboard, style: Style) -> list[Grid]:
+    """Returns the table of the operating points; none without requirements that have one."""
+    classes = leaderboard.operating_classes
+    if not classes:
+        return []
+    shown = {"threshold": "threshold", "sensitivity": "sensitivity", "specificity": "specificity"}
+    if any(point.test_sensitivity is not None for row in leaderboard.rows for point in row.operating_points):
+        shown |= {"test_sensitivity": "sensitivity, test part", "test_specificity": "specificity, test part"}
+    cells = []
+    for place, row in enumerate(leaderboard.rows, start=1):
+        values = [getattr(point, rate) for point in row.operating_points for rate in shown]
+        numbers = [style.missing if value is None else _number(value) for value in values]
+        cells.append([str(place), style.escape(row.name), *numbers])
+    headings = ["", "name", *(style.escape(f"{name}: {heading}") for name in classes for heading in shown.values())]
+    return [Grid("Operating points", "operating", headings, 2, cells, style.escape(_OPERATING_NOTE))]
+
+
+def _check_cell(check: RequirementCheck) -> str:
+    """Returns the score, its confidence bound, and whether this meets the requirement."""
+    return f"{_number(check.score)} ({_number(check.bound)}) {'met' if check.is_met else 'not met'}"
 
 
 def score_cell(leaderboard: Leaderboard, row: Row, column: str, style: Style) -> str:

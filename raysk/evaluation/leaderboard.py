@@ -14,6 +14,8 @@ from raysk.artifacts import read_json
 from raysk.errors import ArtifactError
 from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.metrics import DEFAULT_METRIC, Metric, parse_metric
+from raysk.evaluation.operating_points import OperatingPoint
+from raysk.evaluation.requirement_checks import RequirementCheck
 from raysk.evaluation.row_scores import USUAL
 
 Kind = Literal["two-stage", "one-stage", "ensemble"]
@@ -22,6 +24,9 @@ KINDS = ("two-stage", "one-stage", "ensemble")
 # Suffixes of a headline score: the ends of its interval, its spread over folds, and its cross-fitted value, for which
 # each fold is scored with the choice of the other folds.
 SUFFIXES = ("", "_low", "_high", "_sd", "_crossfit")
+
+# The rates at an operating point, as columns.
+OPERATING_RATES = ("sensitivity", "specificity", "test_sensitivity", "test_specificity")
 
 _LEAST_DIGITS_OF_A_KEY = 6
 
@@ -44,6 +49,8 @@ class Row:
         commit: The version of the code.
         command: The command that repeats this row.
         settings: What distinguishes this row, in one line.
+        requirements: How it meets each requirement of the study, out of fold.
+        operating_points: Thresholds that meet those on the sensitivity or the specificity of a class.
 
     Raises:
         ArtifactError: A score is not finite or has an unknown prefix, or the kind is unknown.
@@ -60,6 +67,15 @@ class Row:
     commit: str
     command: str
     settings: str
+    requirements: tuple[RequirementCheck, ...] = ()
+    operating_points: tuple[OperatingPoint, ...] = ()
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any], where: object) -> "Row":
+        """Reads the JSON form that `dataclasses.asdict` gives; `where` names it in errors."""
+        checks = tuple(RequirementCheck.from_plain(check, where) for check in plain.get("requirements", ()))
+        points = tuple(OperatingPoint.from_plain(point, where) for point in plain.get("operating_points", ()))
+        return cls(**{**plain, "requirements": checks, "operating_points": points})
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -84,7 +100,7 @@ class Leaderboard:
         metric: Name of the metric by which the rows are ordered.
 
     Raises:
-        ArtifactError: Two rows have the same key, or two tables the same label.
+        ArtifactError: Two rows have the same key, two tables the same label, or two rows different requirements.
     """
 
     rows: tuple[Row, ...]
@@ -105,6 +121,14 @@ class Leaderboard:
         labels = [table.label for table in self.tables]
         if len(set(labels)) != len(labels):
             raise ArtifactError(f"the tables of a leaderboard must have different labels, but got {labels}: rename one")
+        required = {
+            (*(check.requirement for check in row.requirements), *(point.class_name for point in row.operating_points))
+            for row in self.rows
+        }
+        if len(required) > 1:
+            raise ArtifactError(
+                f"the rows of a leaderboard must have the same requirements, but got {sorted(required)}: check each row"
+            )
         object.__setattr__(self, "rows", tuple(sorted(self.rows, key=self._rank)))
 
     @cached_property
@@ -116,6 +140,16 @@ class Leaderboard:
     def headline(self) -> tuple[str, ...]:
         """The names of the scores that tables show before those of each class: the metric, and the usual ones."""
         return tuple(dict.fromkeys((self.metric, *USUAL)))
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """The texts of the requirements that all rows were checked for."""
+        return tuple(check.requirement for check in self.rows[0].requirements) if self.rows else ()
+
+    @property
+    def operating_classes(self) -> tuple[str, ...]:
+        """The classes that the rows have operating points for."""
+        return tuple(point.class_name for point in self.rows[0].operating_points) if self.rows else ()
 
     @property
     def score_columns(self) -> tuple[str, ...]:
@@ -130,6 +164,15 @@ class Leaderboard:
         }
         for name in self.score_columns:
             columns[name] = pa.array([row.scores.get(name) for row in self.rows], pa.float64())
+        for place, name in enumerate(self.requirements):
+            checks = [row.requirements[place] for row in self.rows]
+            columns[f"oof_{name}"] = pa.array([check.score for check in checks], pa.float64())
+            columns[f"oof_{name}_bound"] = pa.array([check.bound for check in checks], pa.float64())
+            columns[f"oof_{name}_met"] = pa.array([check.is_met for check in checks], pa.bool_())
+        for place, name in enumerate(self.operating_classes):
+            points = [row.operating_points[place] for row in self.rows]
+            for rate in ("threshold", *OPERATING_RATES):
+                columns[f"operating_{rate}_{name}"] = pa.array([getattr(point, rate) for point in points], pa.float64())
         for name in ("chosen_on", "scored_on"):
             columns[name] = pa.array([getattr(row, name) for row in self.rows], pa.string())
         columns["seconds"] = pa.array([row.seconds for row in self.rows], pa.float64())
@@ -157,7 +200,7 @@ class Leaderboard:
         """
         content = read_json(path)
         try:
-            rows = tuple(Row(**row) for row in content["rows"])
+            rows = tuple(Row.from_json(row, path) for row in content["rows"])
             # A leaderboard of an older version has no tables, and one metric.
             tables = tuple(ComparisonTable.from_json(table) for table in content.get("tables", []))
             class_names = tuple(content["class_names"])

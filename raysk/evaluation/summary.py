@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from string import Template
+from textwrap import wrap
 
 from rich import box
 from rich.console import Console
@@ -14,6 +15,7 @@ from raysk.evaluation.formats import formats
 from raysk.evaluation.grids import Style, headline_part, score_cell
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.metrics import Metric
+from raysk.evaluation.requirement_checks import REQUIREMENT, RequirementCheck
 
 # A fact of a study that the verdict quotes.
 BEST_SINGLE = "best single recipe on the held-out folds"
@@ -22,6 +24,8 @@ BEST_SINGLE = "best single recipe on the held-out folds"
 MOST_ROWS = 10
 # Columns are left out before names are wrapped to less than this.
 LEAST_NAME = 16
+# Longer headings of metrics have several lines.
+MOST_HEADING = 16
 _GAP = 2
 
 
@@ -64,7 +68,8 @@ def show_summary(leaderboard: Leaderboard, where: str, console: Console) -> None
     if rows:
         console.print(_table(leaderboard, rows, console.width), soft_wrap=False)
     console.print()
-    for sentence in _verdict(leaderboard):
+    facts = [f"{name}: {_one_line(fact)}." for name, fact in leaderboard.meta.items() if name.startswith(REQUIREMENT)]
+    for sentence in [*_verdict(leaderboard), *facts]:
         console.print(Text(sentence), soft_wrap=False)
     others = ", ".join(f".{name}" for name in formats if name != "md")
     console.print(f"Files: {where}/leaderboard.md, {others}", markup=False, highlight=False, soft_wrap=True)
@@ -94,12 +99,18 @@ def _fitting(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> list[
     name = _Column("name", [STYLE.escape(row.name) for row in rows], is_number=False)
     kind = _Column("kind", [row.kind for row in rows], is_number=False)
     metric = leaderboard.ranked_by
-    title = STYLE.escape(metric.title)
+    title = "\n".join(map(STYLE.escape, wrap(metric.title, MOST_HEADING, break_long_words=False)))
     whole, bare = (scores(title, f"{part}_{metric.name}", style) for style in (STYLE, _BARE))
     balanced = scores("balanced\naccuracy", f"{part}_balanced_accuracy", _BARE)
     folds = [scores(f"{title}\nout of fold", f"oof_{metric.name}", _BARE)] if part == "test" else []
     others = [] if metric.name == "balanced_accuracy" else [balanced]
+    required = [
+        _Column(f"{STYLE.escape(text)}\nout of fold", [_checked(row.requirements[number]) for row in rows])
+        for number, text in enumerate(leaderboard.requirements)
+    ]
+    with_required = [[place, name, kind, whole, *others, *folds, *required], [place, name, whole, *folds, *required]]
     choices = [
+        *(with_required if required else []),
         [place, name, kind, whole, *others, *folds],
         [place, name, kind, whole, *folds],
         [place, name, whole, *folds],
@@ -107,6 +118,10 @@ def _fitting(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> list[
         [place, name, bare],
     ]
     return next((columns for columns in choices if _width(columns) <= width), choices[-1])
+
+
+def _checked(check: RequirementCheck) -> str:
+    return f"{check.score:.3f} {'met' if check.is_met else 'not met'}"
 
 
 def _width(columns: Sequence[_Column]) -> int:

@@ -23,6 +23,8 @@ from raysk.scoring import (
     commit,
     read_held_out,
     read_test,
+    requirement_checks,
+    row_operating_points,
     training_cost,
     write_held_out,
 )
@@ -115,6 +117,8 @@ def _recipe_row(run: Run, entry: Entry) -> Row:
         commit=commit(),
         command=command(run, candidate),
         settings=", ".join(candidate.overrides),
+        requirements=requirement_checks(run, entry.held_out, entry.held_out.mean()),
+        operating_points=row_operating_points(run, entry.held_out, entry.held_out.mean(), entry.test.mean()),
     )
 
 
@@ -129,13 +133,13 @@ def _ensemble_row(
     costs = [training_cost(run, key) for key in used]
     members = [[*member, weight] for member, weight in zip(ensemble.members, ensemble.weights, strict=True)]
     was_selected = bool(ensemble.scores)
-    key = digest_of([name, members])
+    key, test = digest_of([name, members]), combined_test(run, ensemble)
     write_held_out(run, key, where, held_out)
     return Row(
         key=key,
         name=name,
         kind="ensemble",
-        scores=all_scores(run, where, held_out, combined_test(run, ensemble), run.goal.metric),
+        scores=all_scores(run, where, held_out, test, run.goal.metric),
         chosen_on=HELD_OUT if was_selected else NOTHING,
         scored_on=TEST_PART,
         seconds=sum(seconds for seconds, _ in costs),
@@ -143,6 +147,8 @@ def _ensemble_row(
         commit=commit(),
         command=run.facts.repeating_command,
         settings=f"{len(ensemble.members)} members of {len(used)} recipes",
+        requirements=requirement_checks(run, where, held_out),
+        operating_points=row_operating_points(run, where, held_out, test),
     )
 
 

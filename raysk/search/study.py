@@ -18,6 +18,7 @@ from rich.console import Console
 
 from raysk.errors import ArtifactError, CutOffError, RayskError, TrainingError, in_one_line
 from raysk.evaluation.leaderboard import Leaderboard
+from raysk.evaluation.requirement_checks import requirement_facts
 from raysk.evaluation.summary import BEST_SINGLE, cross_fitted_fact, show_summary
 from raysk.recipe import Job
 from raysk.run import Run
@@ -238,6 +239,7 @@ class _Study:
             "folds": f"{run.folds.k}{repeats}, and {len(run.folds.test_rows)} images locked away as the test part",
             BEST_SINGLE: best.name,
             cross_fitted_fact(run.goal.metric): f"{cross_fitted_best(run, trials):.3f}",
+            **requirement_facts(run.goal.requirements, {row.name: row.requirements for row in rows}),
             "command": run.facts.command,
         }
         trials = self.searcher.study.get_trials(deepcopy=False)

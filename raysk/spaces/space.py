@@ -24,7 +24,7 @@ import optuna
 from hydra.core.override_parser.types import Override
 
 from raysk.artifacts import digest_of
-from raysk.config import Config, compose_plain, read_config
+from raysk.config import OF_THE_STUDY, Config, compose_plain, read_config
 from raysk.errors import ConfigError
 from raysk.overrides import parse_overrides
 from raysk.records import PointKind
@@ -271,6 +271,9 @@ def _family(where: str, name: str, content: dict[str, Any], given: list[Override
             searched[key] = [Parameter(key, distribution(where, item), when)]
         else:
             searched.pop(key, None)
+    for key in searched:
+        if key.partition(".")[0] in OF_THE_STUDY:
+            raise ConfigError(f"{where}: a search must be over settings of a recipe, but got {key}: give it one value")
     starts = {start: _flat(texts) for start, texts in (content.get("starts") or {}).items()}
     named = {*(content.get("search") or {}), *searched}
     for start, texts in starts.items():

@@ -46,6 +46,8 @@ class Metric(ABC):
     larger_is_better: ClassVar[bool] = True
     floors: ClassVar[Between] = Between(0, 1, open_low=True)
     """The numbers that its name may have."""
+    share_of: ClassVar[Literal["class", "others"] | None] = None
+    """Whether it is a share of the rows of its class, or of those of other classes."""
 
     @property
     def title(self) -> str:

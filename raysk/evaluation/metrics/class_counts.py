@@ -170,6 +170,7 @@ class Sensitivity(CountMetric):
     """The recall of a class: the share of its rows that are predicted as it."""
 
     wording = "sensitivity of {class_name}"
+    share_of = "class"
 
     def of_counts(self, counts: ClassCounts) -> np.ndarray:
         """Takes the recall of the class."""
@@ -181,6 +182,7 @@ class Specificity(CountMetric):
     """The share of the rows of other classes that are not predicted as the class."""
 
     wording = "specificity of {class_name}"
+    share_of = "others"
 
     def of_counts(self, counts: ClassCounts) -> np.ndarray:
         """Takes the specificity of the class."""

@@ -226,6 +226,7 @@ class SensitivityAtSpecificity(RankingMetric):
     """The largest sensitivity for a class of a threshold on its probability with at least this specificity."""
 
     wording = "sensitivity of {class_name} at specificity {floor:g}"
+    share_of = "class"
 
     def of_thresholds(self, counts: ThresholdCounts) -> np.ndarray:
         """Searches the thresholds."""
@@ -237,6 +238,7 @@ class SpecificityAtSensitivity(RankingMetric):
     """The largest specificity for a class of a threshold on its probability with at least this sensitivity."""
 
     wording = "specificity of {class_name} at sensitivity {floor:g}"
+    share_of = "others"
 
     def of_thresholds(self, counts: ThresholdCounts) -> np.ndarray:
         """Searches the thresholds."""
