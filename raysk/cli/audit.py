@@ -1,7 +1,6 @@
 """`raysk data audit`: finds problems in a collection or in a given split."""
 
 import argparse
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ if TYPE_CHECKING:  # help does not wait for the console and the data, which take
     from raysk.data.audit.splits import Entries
     from raysk.data.contact_sheets import Captioned
     from raysk.data.manifest import Manifest
+    from raysk.data.sources import DataSettings
 
 NUM_EXAMPLES = 3
 MOST_NAMES = 20
@@ -49,17 +49,19 @@ def run_audit(arguments: argparse.Namespace) -> int:
     """Runs the audit and prints its findings; returns 1 if anything leaks, else 0."""
     from rich.console import Console
 
+    from raysk.cli.advice import advice
     from raysk.data.audit.auditing import audit
     from raysk.data.audit.splits import entries_of, read_split
 
     console = Console(soft_wrap=True, highlight=False)
     _check_request(arguments)
     manifest: Manifest | None = None
+    settings: DataSettings | None = None
     if arguments.split:
         entries = read_split(_lists(arguments.split), arguments.images, arguments.metadata)
         num_parts = 2
     else:
-        manifest, num_parts = _collection(arguments.overrides)
+        manifest, num_parts, settings = _collection(arguments.overrides)
         entries = entries_of(manifest)
     with _progress(console) as progress:
         report = audit(entries, num_parts, progress)
@@ -72,7 +74,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
         _draw(report, arguments.pairs, console)
     if arguments.join is not None and manifest is not None:
         _join(manifest, report, arguments.join, console)
-    console.print(_advice(report, arguments), markup=False)
+    console.print(advice(report, arguments, settings), markup=False)
     return 1 if report.leaks else 0
 
 
@@ -104,14 +106,14 @@ def _lists(texts: Sequence[str]) -> dict[str, Path]:
     return lists
 
 
-def _collection(overrides: Sequence[str]) -> "tuple[Manifest, int]":
+def _collection(overrides: Sequence[str]) -> "tuple[Manifest, int, DataSettings]":
     from raysk.config import compose_plain, read_config
     from raysk.data.sources import load_manifest
 
     config = read_config(compose_plain(*overrides))
     manifest = load_manifest(config.data, config.cache_folder)
     with_test = "test" not in manifest.roles and config.folds.test_share > 0
-    return manifest, config.folds.k + with_test
+    return manifest, config.folds.k + with_test, config.data
 
 
 @contextmanager
@@ -254,39 +256,3 @@ def _join(manifest: "Manifest", report: "Audit", path: Path, console: "Console")
             f"left out of {path}: {number_of(len(shared), 'train_only row')} whose groups have rows of other roles",
             markup=False,
         )
-
-
-def _advice(report: "Audit", arguments: argparse.Namespace) -> str:
-    """Returns a sentence on what to do next; if nothing leaks, it names what was checked and what could not be."""
-    collection = shlex.join(arguments.overrides)
-    rows = "the rows that --out FILE lists" if arguments.out is None else f"the rows in {arguments.out}"
-    if report.leaks and arguments.split:
-        exposed = len(report.exposed(report.leaks))
-        return (
-            f"Do not trust scores on this split: {exposed} of its rows leak; take {rows} out of train, or split again."
-        )
-    if any(report.entries.parts[row] == "test" for row in report.exposed(report.leaks)):
-        return f"Do not trust scores on this collection's test part: correct the roles of {rows}."
-    if report.leaks and arguments.join is not None:
-        joined = shlex.quote(f"data.path={arguments.join}")
-        return f"Folds of this collection would leak, but the joined table keeps duplicates together: data=csv {joined}"
-    if report.leaks:
-        extras = " and leave out the train_only rows of their groups" * ("train_only" in report.entries.parts)
-        return (
-            f"Folds of this collection would leak: join its duplicates{extras}, raysk data audit {collection} "
-            "--join joined.parquet, and use data=csv data.path=joined.parquet"
-        )
-    if any(finding.severity == "error" for finding in report.findings):
-        return f"{_verdict(report)}. But there are errors: correct {rows}; data.on_error=skip leaves out bad files."
-    if arguments.split:
-        return f"{_verdict(report)}."
-    return f"{_verdict(report)}. Continue with raysk tune --space supcon {collection}"
-
-
-def _verdict(report: "Audit") -> str:
-    """States what was checked without finding a leak, and what could not be checked."""
-    from raysk.data.audit.coverage import coverage
-
-    checked, unchecked = coverage(report.entries, report.num_compared)
-    verdict = f"Checked without a leak: {'; '.join(checked) or 'nothing'}"
-    return verdict + (f". Not checked: {'; '.join(unchecked)}" if unchecked else "")

@@ -42,8 +42,8 @@ def test_nothing_leaks_in_a_clean_collection(table: Path, capsys: pytest.Capture
     assert run("data=csv", f"data.path={table}") == 0
     assert last_line(capsys) == (
         f"Checked without a leak: bytes and near-duplicate pixels of all {NUM} images. Not checked: lesions and "
-        "patients (no column ties rows; data.group names one). Continue with raysk tune --space supcon data=csv "
-        f"data.path={table}"
+        "patients (no column is known to name them; data.group names one). Continue with raysk tune --space supcon "
+        f"data=csv data.path={table}"
     )
     assert run("data=csv", f"data.path={table}", "--pairs", str(table.parent / "pairs.png")) == 0
     assert "duplicates: none, so nothing is drawn" in capsys.readouterr().out
@@ -62,11 +62,34 @@ def test_duplicates_leak_until_they_are_joined(table: Path, capsys: pytest.Captu
     assert run("data=csv", f"data.path={table}", *words) == 1
     with Image.open(pairs) as sheet:
         assert sheet.format == "PNG" and sheet.width > 2 * 160, "a pair is two images wide"
-    assert f"data=csv data.path={joined}" in last_line(capsys)
+    assert last_line(capsys).endswith(f"raysk tune --space supcon data=parquet data.path={joined}")
     assert len(rows.read_text().splitlines()) == 3
     groups = pq.read_table(joined).column("group").to_pylist()
     assert groups[3] == groups[9] and len(set(groups)) == NUM - 1
     assert run("data=csv", f"data.path={joined}") == 0
+
+
+def test_the_advice_on_leaks_works_as_it_is_typed(
+    table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command joins the table, and its overrides read the result with all other settings."""
+    monkeypatch.chdir(table.parent)
+    (table.parent / "09.png").write_bytes((table.parent / "03.png").read_bytes())
+    (table.parent / "11.png").write_bytes(b"")
+    table.write_text(table.read_text().replace("label", "dx").replace("nv", "NV"))
+    words = ["data=csv", "data.path=table.csv", "data.label=dx", "data.classes_map={NV: nv, mel: mel}", "folds.k=3"]
+    assert run(*words, "data.classes=[nv,mel]", "data.on_error=skip", "data.bits=12") == 1
+    advice = last_line(capsys)
+    command, overrides = advice.partition(" with raysk data audit ")[2].split(", and use ")
+    assert shlex.split(overrides) == [
+        "data=parquet", "data.path=joined.parquet", "folds.k=3", "data.classes=[nv,mel]", "data.on_error=skip",
+        "data.bits=12",
+    ]  # fmt: skip
+    assert run(*shlex.split(command)) == 1
+    assert shlex.split(last_line(capsys).partition("--space supcon ")[2]) == shlex.split(overrides)
+    assert run(*shlex.split(overrides)) == 0
+    output = capsys.readouterr().out
+    assert "gives the label away" not in output and "data.bits=12" not in output.splitlines()[0]
 
 
 def test_pairs_are_drawn_on_several_sheets_leaks_first(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +121,7 @@ def test_joining_leaves_out_train_only_rows_of_scored_groups(table: Path, capsys
     assert run("data=csv", f"data.path={table}", "--join", str(joined)) == 1
     *_, left_out, advice = capsys.readouterr().out.strip().splitlines()
     assert left_out == f"left out of {joined}: 1 train_only row whose groups have rows of other roles"
-    assert advice.endswith(f"but the joined table keeps duplicates together: data=csv 'data.path={joined}'")
+    assert advice.endswith(f"Continue with raysk tune --space supcon data=parquet 'data.path={joined}'")
     assert run("data=csv", f"data.path='{joined}'") == 0
     table.write_text(table.read_text().replace("03.png,nv,", "03.png,nv,test"))
     assert run("data=csv", f"data.path={table}") == 1
@@ -213,7 +236,15 @@ def test_each_of_several_collections_states_its_groups(table: Path, capsys: pyte
     run("data=[a:csv,b:csv]", *paths)
     line = last_line(capsys)
     assert "lesions and patients by lesion_id + PatientNo of a/table.csv; bytes" in line
-    assert "Not checked: lesions and patients of b/o.csv (no column ties rows; data.group names one)" in line
+    assert (
+        "Not checked: lesions and patients of b/o.csv (no column is known to name them; data.b.group names one)" in line
+    )
+    # A folder has no column that a setting could name.
+    for label in ("nv", "mel"):
+        (other / "classes" / label).mkdir(parents=True)
+        (other / f"o{label == 'mel':d}.png").rename(other / "classes" / label / "0.png")
+    run("data=folder", f"data.path={other / 'classes'}")
+    assert "Not checked: lesions and patients (no column is known to name them)" in last_line(capsys)
 
 
 def test_lists_with_lesions_of_their_own_leak_without_metadata(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,3 +289,60 @@ def test_an_invalid_request_is_refused(texts: list[str], message: str) -> None:
 def test_a_missing_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.csv must be a list"):
         run("--split", f"train={tmp_path}/train.csv", f"test={tmp_path}/test.csv")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words", "checked", "unchecked"),
+    [
+        ({"group": "g{n}"}, [], None, "group (no two rows share a value). "),
+        ({"lesion": "L{n}"}, ["data.group=lesion"], None, "lesion (no two rows share a value); patients (no column)"),
+        ({"lesion_id": "L{half}", "patient_id": "P{n}"}, [], "lesions by lesion_id", "patient_id (no two rows share"),
+        ({"patient_id": "P{n}"}, [], None, "patient_id (no two rows share a value). "),
+        ({"MRN": "{half}"}, [], None, "lesions and patients (no column is known to name them; data.group names one)"),
+        ({"lesion": "{label}"}, [], None, "lesions and patients (no column is known to name them"),
+        (
+            {"patient": "{case}{quarter}"},
+            [],
+            "patients by patient",
+            "groups whose names differ only in case or spaces (24",
+        ),
+    ],
+)
+def test_the_last_sentence_is_exact(
+    table: Path, capsys: pytest.CaptureFixture[str], columns: dict[str, str], words: list[str], checked: str | None,
+    unchecked: str,
+) -> None:  # fmt: skip
+    header, *rows = table.read_text().splitlines()
+    lines = [",".join([header, *columns])]
+    for n, row in enumerate(rows):
+        facts = {"n": n, "half": n // 2, "quarter": n // 4, "label": row.split(",")[1], "case": "Pp"[n % 2]}
+        lines.append(",".join([row, *(value.format(**facts) for value in columns.values())]))
+    table.write_text("\n".join(lines))
+    assert run("data=csv", f"data.path={table}", *words) == 0
+    line = last_line(capsys)
+    said, _, unsaid = line.partition("Not checked: ")
+    assert unsaid.startswith(unchecked)
+    assert (
+        said
+        == f"Checked without a leak: {f'{checked}; ' * bool(checked)}bytes and near-duplicate pixels of all 48 images. "
+    )
+
+
+def test_a_copy_of_the_label_gives_nothing_away(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{header},dx,kind", *(f"{r},{r.split(',')[1].upper()},k{r[-1]}" for r in rows)]))
+    assert run("data=csv", f"data.path={table}") == 0
+    output = capsys.readouterr().out
+    assert "kind gives the label away" in output and "dx gives the label away" not in output
+
+
+def test_errors_in_the_rows_are_not_answered_with_the_setting_for_files(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.write_text(
+        "\n".join(
+            [f"{table.read_text().splitlines()[0]},group", *(f"{n:02}.png,{'ab'[n % 2]},g{n % 2}" for n in range(48))]
+        )
+    )
+    assert run("data=csv", f"data.path={table}") == 0
+    assert last_line(capsys).endswith("But there are errors: correct the rows that --out FILE lists.")

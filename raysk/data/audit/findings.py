@@ -26,6 +26,7 @@ class Finding:
         cases: The rows of each case.
         note: A remark on the finding.
         notes: Remarks on single rows.
+        of_files: Whether the files of the rows are missing or cannot be read.
     """
 
     severity: Severity
@@ -33,6 +34,7 @@ class Finding:
     cases: list[list[int]]
     note: str = ""
     notes: dict[int, str] = field(default_factory=dict)
+    of_files: bool = False
 
     @property
     def rows(self) -> list[int]:
@@ -125,10 +127,11 @@ def bad_files(entries: Entries, scan: Scan, file_of_row: IntArray) -> list[Findi
     unreadable = [row for row in np.flatnonzero(has_file).tolist() if scan.reasons[file_of_row[row]]]
     if unreadable:
         reasons = {row: scan.reasons[file_of_row[row]] for row in unreadable}
-        findings.append(Finding("error", "a file that cannot be read", [[row] for row in unreadable], notes=reasons))
+        cases = [[row] for row in unreadable]
+        findings.append(Finding("error", "a file that cannot be read", cases, notes=reasons, of_files=True))
     if has_file.any() and not has_file.all():
         without = [[row] for row in np.flatnonzero(~has_file).tolist()]
-        findings += _finding("error", "a row without an image file", without)
+        findings.append(Finding("error", "a row without an image file", without, of_files=True))
     blank = [[row] for row in np.flatnonzero(has_file).tolist() if scan.one_colour[file_of_row[row]]]
     tiny = [[row] for row in np.flatnonzero(has_file).tolist() if scan.tiny[file_of_row[row]]]
     findings += _finding("error", "an image of a single colour", blank)

@@ -53,7 +53,7 @@ def shared_extras(manifest: Manifest) -> list[int]:
 
 
 def write_table(manifest: Manifest, path: Path) -> None:
-    """Writes the rows as a Parquet table that the csv source reads: data=csv data.path=PATH.
+    """Writes the rows as a Parquet table that raysk reads with data=parquet data.path=PATH.
 
     Paths of images below the table's folder are relative to it, all others absolute.
     """

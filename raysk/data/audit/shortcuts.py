@@ -40,7 +40,7 @@ def find_shortcuts(
 ) -> list[Shortcut]:
     """Returns the attributes that predict the label, the strongest first.
 
-    Rows without a label and classes with fewer than three groups are left out.
+    Rows without a label, classes with fewer than three groups, and copies of the label are left out.
 
     Args:
         attributes: Columns of N values; None and "" are unknown, which may be informative too.
@@ -55,12 +55,17 @@ def find_shortcuts(
     shortcuts = []
     for name, values in attributes.items():
         inputs = _inputs([values[row] for row in rows])
-        if inputs is not None:
+        if inputs is not None and not _repeats([values[row] for row in rows], [labels[row] for row in rows]):
             certain = _certain([values[row] for row in rows], [labels[row] for row in rows])
             shortcuts.append(Shortcut(name, _score(inputs, codes, members), 1 / len(classes), certain))
     least = NUM_DEVIATIONS * _deviation(codes, members)
     strong = [g for g in shortcuts if g.score - g.chance >= max(LEAST_GAIN * (1 - g.chance), least)]
     return sorted(strong, key=lambda shortcut: -shortcut.score)
+
+
+def _repeats(values: Sequence[Any], labels: Sequence[str]) -> bool:
+    """Returns whether a column is a copy of the label, whatever its case."""
+    return all(str(value).strip().casefold() == label.casefold() for value, label in zip(values, labels, strict=True))
 
 
 def _scored_rows(labels: Sequence[str], groups: Sequence[str]) -> list[int]:
