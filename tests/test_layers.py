@@ -43,6 +43,7 @@ ORDER = [
     "raysk.scoring",
     "raysk.notebook",
     "raysk.training",
+    "raysk.inference",
     "raysk.retraining",
     "raysk.search",
     "raysk.cli",

@@ -81,12 +81,14 @@ class Provenance(Record):
         settings: What distinguishes the row, in one line.
         chosen_on: The rows that chose it.
         scored_on: The rows of its test scores.
-        scores: The scores of the row, by the names of the leaderboard.
+        scores: The scores of the row, by the names of the leaderboard; recall and precision of each class on the test
+            part also have the ends of their intervals.
         refitted: Whether it was trained again on all rows that were not locked away, so that its scores are those of
             its folds' models.
         class_counts: Number of training rows of each class over all folds, (C,).
         num_groups: Number of groups among these rows.
-        num_locked: Number of rows of the locked test part.
+        test_counts: Number of rows of each class in the locked test part, (C,).
+        assumed_shares: The class shares that the probabilities assume, (C,); see `evaluation.prior_shift`.
         data: The settings of the rows.
         folds: The settings of the folds.
         manifest: Digest of the rows.
@@ -108,7 +110,8 @@ class Provenance(Record):
     refitted: bool
     class_counts: tuple[int, ...]
     num_groups: int
-    num_locked: int
+    test_counts: tuple[int, ...]
+    assumed_shares: tuple[float, ...]
     data: dict[str, Any]
     folds: dict[str, Any]
     manifest: str

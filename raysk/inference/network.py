@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from raysk.errors import ArtifactError, ConfigError, in_one_line
 from raysk.inference.bundle import Bundle, EncoderFacts
 from raysk.inference.turning import TURNS
+from raysk.parts.backbones import create_backbone
+from raysk.parts.encoder import Encoder
 from raysk.parts.heads import Head, heads
-from raysk.recipe import Model
 from raysk.settings import within
 from raysk.training.checkpoints import unpack
-from raysk.training.networks import Encoder
 from raysk.training.precision import autocast
 
 
@@ -93,7 +93,7 @@ class BundleNetwork(nn.Module):
 
 
 def _encoder(facts: EncoderFacts) -> Encoder:
-    encoder = Encoder.blank(Model(backbone=facts.backbone, pooling=facts.pooling), facts.image_size)
+    encoder = Encoder(create_backbone(facts.backbone, False, None, facts.image_size, facts.pooling))
     # A later timm may normalise otherwise; the weights expect what they were trained with.
     encoder.mean = torch.tensor(facts.mean).view(1, 3, 1, 1)
     encoder.std = torch.tensor(facts.std).view(1, 3, 1, 1)

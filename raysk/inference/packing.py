@@ -8,28 +8,36 @@ from importlib.metadata import version
 import numpy as np
 from torch import Tensor
 
+from raysk.data.folds.assignment import WHOLE
+from raysk.data.manifest import Manifest
 from raysk.data.views import view_names
 from raysk.errors import ArtifactError
-from raysk.evaluation.ensemble import Ensemble
+from raysk.evaluation.class_rates import class_rates
+from raysk.evaluation.ensemble import Ensemble, member_probabilities
 from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
+from raysk.evaluation.prior_shift import assumed_shares
 from raysk.inference.bundle import SCHEMA, Bundle, BundleFacts, EncoderFacts, HeadFacts, Provenance
 from raysk.inference.card import card_of
+from raysk.parts.encoder import Encoder
 from raysk.recipe import Job, Recipe
 from raysk.run import GREEDY, Run
+from raysk.scoring import read_held_out, read_test
 from raysk.training.checkpoints import pack
-from raysk.training.networks import Encoder
 from raysk.training.predict import load_classifier, log_shares
 
 # Libraries on whose versions the digits of a prediction depend.
 _LIBRARIES = ("raysk", "torch", "timm", "pillow", "numpy")
 
 
-def pack_row(run: Run, wanted: str = GREEDY, *, weights_licence: str = "", data_licence: str = "") -> Bundle:
+def pack_row(
+    run: Run, wanted: str = GREEDY, *, refitted: bool = False, weights_licence: str = "", data_licence: str = ""
+) -> Bundle:
     """Packs a row of a finished run.
 
     Args:
         run: The run directory.
         wanted: Place, name or key of the row.
+        refitted: Whether to take the models of `raysk refit` rather than those of the folds.
         weights_licence: A line on the licence of the weights; "" says what is known.
         data_licence: A line on the licence of the images.
 
@@ -42,10 +50,12 @@ def pack_row(run: Run, wanted: str = GREEDY, *, weights_licence: str = "", data_
     row = find_row(Leaderboard.read(board), wanted)
     weights = _weights(run, row)
     packing = _Packing(run)
-    for key, of_view in weights.items():
-        packing.add(run.recipe(key), of_view, range(len(run.folds)))
     recipes = [run.recipe(key) for key in weights]
-    provenance = _provenance(run, row, weights_licence or _weights_licence(recipes), data_licence)
+    for recipe in recipes:
+        if refitted:
+            _check_refitted(run, recipe)
+        packing.add(recipe, weights[recipe.key], [WHOLE] if refitted else range(len(run.folds)))
+    provenance = _provenance(run, row, refitted, weights_licence or _weights_licence(recipes), data_licence)
     facts = BundleFacts(
         schema_version=SCHEMA,
         class_names=run.manifest.class_names,
@@ -66,6 +76,14 @@ def _weights(run: Run, row: Row) -> dict[str, dict[str, float]]:
     for member, weight in zip(ensemble.members, ensemble.weights, strict=True):
         weights[member.recipe_key][member.view] = weight / sum(ensemble.weights)
     return weights
+
+
+def _check_refitted(run: Run, recipe: Recipe) -> None:
+    if not run.classifier_file(Job(recipe, WHOLE)).exists():
+        raise ArtifactError(
+            f"a row must be refitted before its refitted models are used, but recipe {recipe.key} is not: run raysk "
+            f"refit {run.folder} with this row first"
+        )
 
 
 class _Packing:
@@ -117,10 +135,11 @@ class _Packing:
         return self._places[name, fold]
 
 
-def _provenance(run: Run, row: Row, weights_licence: str, data_licence: str) -> Provenance:
-    manifest, folds = run.manifest, run.folds
-    trained = np.setdiff1d(np.arange(len(manifest)), folds.test_rows)
-    counts = np.bincount(manifest.labels[trained], minlength=len(manifest.class_names))
+def _provenance(run: Run, row: Row, refitted: bool, weights_licence: str, data_licence: str) -> Provenance:
+    manifest, test_rows = run.manifest, run.folds.test_rows
+    trained = np.setdiff1d(np.arange(len(manifest)), test_rows)
+    held_out, test = _predictions(run, row)
+    rates = class_rates(test, manifest.labels[test_rows], manifest.groups[test_rows], manifest.class_names)
     return Provenance(
         name=row.name,
         key=row.key,
@@ -128,11 +147,12 @@ def _provenance(run: Run, row: Row, weights_licence: str, data_licence: str) -> 
         settings=row.settings,
         chosen_on=row.chosen_on,
         scored_on=row.scored_on,
-        scores=dict(row.scores),
-        refitted=False,
-        class_counts=tuple(counts.tolist()),
+        scores=dict(row.scores) | {f"test_{name}": value for name, value in rates.items()},
+        refitted=refitted,
+        class_counts=_counts(manifest, trained),
         num_groups=len(np.unique(manifest.groups[trained])) if manifest.grouped else 0,
-        num_locked=len(folds.test_rows),
+        test_counts=_counts(manifest, test_rows),
+        assumed_shares=_assumed_shares(held_out, run),
         data=run.facts["data"],
         folds=run.facts["divide"],
         manifest=manifest.digest,
@@ -143,6 +163,30 @@ def _provenance(run: Run, row: Row, weights_licence: str, data_licence: str) -> 
         weights_licence=weights_licence,
         data_licence=data_licence or "not stated: give --data-licence",
     )
+
+
+def _predictions(run: Run, row: Row) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the probabilities of a row out of fold and on the test part, (N, C) and (M, C)."""
+    if row.kind != "ensemble":
+        recipe = run.recipe(row.key)
+        return read_held_out(run, recipe).mean(), read_test(run, recipe).mean()
+    ensemble = Ensemble.read(run.ensemble_file(row.name))
+    recipes = [run.recipe(key) for key in dict.fromkeys(member.recipe_key for member in ensemble.members)]
+    held_out = ensemble.combine(member_probabilities([read_held_out(run, recipe) for recipe in recipes]))
+    return held_out, ensemble.combine(member_probabilities([read_test(run, recipe) for recipe in recipes]))
+
+
+def _assumed_shares(held_out: np.ndarray, run: Run) -> tuple[float, ...]:
+    """Returns the class shares that the probabilities of a row assume, from those out of fold."""
+    labels = run.manifest.labels[run.folds.fold >= 0]
+    # Rows of a class may all be for training only, but a share must not be 0.
+    counts = np.maximum(np.bincount(labels, minlength=held_out.shape[1]), 1)
+    return tuple(assumed_shares(held_out, counts / counts.sum()).tolist())
+
+
+def _counts(manifest: Manifest, rows: np.ndarray) -> tuple[int, ...]:
+    """Counts the rows of each class."""
+    return tuple(np.bincount(manifest.labels[rows], minlength=len(manifest.class_names)).tolist())
 
 
 def _weights_licence(recipes: Sequence[Recipe]) -> str:

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from raysk.data.views import view_names
 from raysk.evaluation.predictions import Predictions
+from raysk.parts.encoder import Encoder
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.training.checkpoints import ClassifierCheckpoint, load_weights
 from raysk.training.features import FrozenFeatures, encode
 from raysk.training.images import turned_images
-from raysk.training.networks import Classifier, Encoder
+from raysk.training.networks import Classifier, blank_encoder
 from raysk.training.stage_one import load_encoder
 from raysk.training.world import World
 
@@ -93,7 +94,7 @@ def _head(job: Job, run: Run, num_features: int) -> nn.Module:
 
 
 def _classifier(job: Job, run: Run) -> Classifier:
-    encoder = Encoder.blank(job.recipe.model, job.recipe.image_size)
+    encoder = blank_encoder(job.recipe.model, job.recipe.image_size)
     return _loaded(job, run, Classifier(encoder, job.recipe.stage_two.head, len(run.manifest.class_names)))
 
 

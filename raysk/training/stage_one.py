@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raysk.parts.encoder import Encoder
 from raysk.recipe import Job, StageOne
 from raysk.records import StageRecord
 from raysk.run import Run
@@ -16,7 +17,7 @@ from raysk.training.features import encode
 from raysk.training.health import measure, probe_rows
 from raysk.training.images import plain_images
 from raysk.training.loop import Report, StageProgress, Trainer, hash_seed
-from raysk.training.networks import Encoder, StageOneLoss, StageOneNetwork
+from raysk.training.networks import StageOneLoss, StageOneNetwork, blank_encoder, new_encoder
 from raysk.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def fresh_encoder(job: Job, world: World) -> Encoder:
     if not world.is_main_rank:
         world.barrier()  # The main rank fetches published weights; the others find them in its cache.
     torch.manual_seed(hash_seed(job.recipe.seed, job.fold))
-    encoder = Encoder(job.recipe.model, job.recipe.image_size)
+    encoder = new_encoder(job.recipe.model, job.recipe.image_size)
     if world.is_main_rank:
         world.barrier()
     return encoder
@@ -43,7 +44,7 @@ def load_encoder(job: Job, run: Run) -> Encoder:
         ArtifactError: Its file is missing, broken or from another job.
     """
     path = run.encoder_file(job)
-    encoder = Encoder.blank(job.recipe.model, job.recipe.image_size)
+    encoder = blank_encoder(job.recipe.model, job.recipe.image_size)
     saved = EncoderCheckpoint.read(path, str(job.recipe.encoder_key), job.fold)
     load_weights(encoder, unpack("encoder", saved.tensors), path)
     return encoder
