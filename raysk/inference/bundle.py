@@ -9,9 +9,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -181,6 +183,17 @@ class Bundle:
                     f"a head must be on one of {len(facts.encoders)} encoders and in the views {', '.join(TURNS)}, but "
                     f"got encoder {head.encoder} and views {unknown}: make the bundle again with raysk bundle"
                 )
+
+    @cached_property
+    def content_digest(self) -> str:
+        """A digest of all that its predictions depend on; the date of the file and its card do not enter."""
+        facts = self.facts.to_plain()
+        del facts["provenance"]
+        digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8)
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def write(self, path: Path) -> str:
         """Writes the file completely or not at all; returns its digest."""

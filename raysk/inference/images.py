@@ -1,7 +1,9 @@
 """Images as a caller has them, at the sizes that a bundle needs."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias, Union
 
@@ -53,6 +55,38 @@ def as_list(images: Any) -> list[AnyImage]:
     if is_single or (isinstance(images, np.ndarray) and images.ndim in (2, 3) and images.dtype == np.uint8):
         raise DataError(f"images must be a collection, but got one {type(images).__name__}: write [image]")
     return list(images)
+
+
+def read_ahead(
+    images: Iterable[AnyImage], sizes: Sequence[int], ahead: int
+) -> Generator[list[Pixels] | str, None, None]:
+    """Yields what `pixels_of` returns for each image, in order; threads decode the next images meanwhile.
+
+    Args:
+        images: Any number of images; no more than `ahead` of them are decoded before they are asked for.
+        sizes: The sizes in pixels.
+        ahead: The most images that are decoded and not yet asked for.
+    """
+    pending: deque[Future[list[Pixels] | str]] = deque()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decoder") as pool:
+        try:
+            for image in images:
+                pending.append(_decoding(image, sizes, pool))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decoding(image: AnyImage, sizes: Sequence[int], pool: ThreadPoolExecutor) -> "Future[list[Pixels] | str]":
+    if not isinstance(image, Image.Image):
+        return pool.submit(pixels_of, image, sizes)
+    # Pillow reads a picture when it is first used, which two threads must not do at once.
+    done: Future[list[Pixels] | str] = Future()
+    done.set_result(pixels_of(image, sizes))
+    return done
 
 
 def stacked(pixels: Sequence[list[Pixels]], sizes: Sequence[int], device: torch.device) -> dict[int, Tensor]:

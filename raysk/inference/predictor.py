@@ -1,6 +1,6 @@
 """A trained classifier that predicts images, in scikit-learn's manners: `raysk.load`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,26 +9,36 @@ import numpy as np
 import torch
 
 from raysk.data.store.decoding import Pixels
-from raysk.errors import DataError
+from raysk.errors import ConfigError, DataError
 from raysk.inference.bundle import Bundle
-from raysk.inference.images import AnyImage, as_list, pixels_of, stacked
+from raysk.inference.images import AnyImage, as_list, read_ahead, stacked
 from raysk.inference.network import BundleNetwork
+from raysk.inference.opening import open_bundle
 
-# Large enough to fill a GPU, small enough for the memory of a laptop.
-BATCH = 256
+# A batch is large enough to fill a GPU, and its pixels are few enough for the memory of a laptop.
+_MOST_IMAGES = 256
+_MOST_BYTES = 64 * 2**20
 
 
-def load(path: str | Path, device: str | torch.device | None = None) -> "Predictor":
-    """Reads a bundle that `raysk bundle` wrote.
+def load(path: str | Path, row: str | None = None, *, device: str | None = None, refitted: bool = False) -> "Predictor":
+    """Opens a trained classifier.
 
     Args:
-        path: The file.
-        device: Where it computes; None takes a GPU if there is one.
+        path: A file that `raysk bundle` wrote, or a run directory.
+        row: Place, name or key of a row of the run; None takes the greedy ensemble. A file has one classifier.
+        device: Where it computes, such as "cpu" or "cuda:1"; None takes a GPU if there is one.
+        refitted: Whether to take the models of `raysk refit` rather than those of the folds of the run.
 
     Raises:
-        ArtifactError: The file is missing, damaged, of another kind or of another schema.
+        ArtifactError: The path is neither, the row does not match, or a file is damaged or of another schema.
+        ConfigError: There is no such device.
     """
-    return Predictor(Bundle.read(Path(path).expanduser()), device)
+    return Predictor(open_bundle(path, row, refitted=refitted), device)
+
+
+def batch_length(sizes: Sequence[int]) -> int:
+    """Returns the number of images in a batch at these sizes."""
+    return max(1, min(_MOST_IMAGES, _MOST_BYTES // sum(3 * size * size for size in sizes)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +64,17 @@ class Predictor:
 
     Attributes:
         bundle: Facts and weights.
+        device: Where it computes.
         classes_: (C,) the class names, in the order of the probabilities.
+
+    Raises:
+        ConfigError: There is no such device.
+        ArtifactError: The weights do not fit the networks that the facts name.
     """
 
     def __init__(self, bundle: Bundle, device: str | torch.device | None = None) -> None:
         self.bundle = bundle
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.classes_ = np.array(bundle.facts.class_names)
         self.network = BundleNetwork(bundle).to(self.device)
 
@@ -71,6 +86,11 @@ class Predictor:
     def sizes(self) -> tuple[int, ...]:
         """The sizes at which it needs an image."""
         return self.bundle.facts.image_sizes
+
+    @property
+    def batch_length(self) -> int:
+        """The number of images that it predicts at once."""
+        return batch_length(self.sizes)
 
     def predict_proba(self, images: Iterable[AnyImage]) -> np.ndarray:
         """Returns the probability of each class, (N, C) float64.
@@ -94,6 +114,8 @@ class Predictor:
         Args:
             pixels: For each of B images its pixels at every size, as from `pixels_of`.
         """
+        if not pixels:
+            return Predicted(np.empty((0, len(self.classes_))), np.empty(0))
         with torch.inference_mode():
             output = self.network(stacked(pixels, self.sizes, self.device))
         probabilities, votes = output.probabilities.cpu().numpy(), output.votes.cpu().numpy()
@@ -101,23 +123,33 @@ class Predictor:
         return Predicted(probabilities, np.clip(1 - agreeing, 0, 1))
 
     def _of_images(self, images: Iterable[AnyImage]) -> Predicted:
-        batches = [self.predict_pixels(batch) for batch in _batches(self._read(as_list(images)))]
-        if not batches:
-            return Predicted(np.empty((0, len(self.classes_))), np.empty(0))
+        pixels = self._read(as_list(images))
+        batches = [self.predict_pixels(list(islice(pixels, self.batch_length)))]
+        while batch := list(islice(pixels, self.batch_length)):
+            batches.append(self.predict_pixels(batch))
         return Predicted(
             np.concatenate([batch.probabilities for batch in batches]),
             np.concatenate([batch.disagreement for batch in batches]),
         )
 
     def _read(self, images: list[AnyImage]) -> Iterator[list[Pixels]]:
-        for place, image in enumerate(images):
-            pixels = pixels_of(image, self.sizes)
+        for place, pixels in enumerate(read_ahead(images, self.sizes, self.batch_length)):
             if isinstance(pixels, str):
+                image = images[place]
                 name = str(image) if isinstance(image, (str, Path)) else f"image {place}"
                 raise DataError(f"an image must be readable, but {name} is not ({pixels}): leave it out")
             yield pixels
 
 
-def _batches(pixels: Iterator[list[Pixels]]) -> Iterator[list[list[Pixels]]]:
-    while batch := list(islice(pixels, BATCH)):
-        yield batch
+def _device(name: str | torch.device | None) -> torch.device:
+    """Returns the device of a name, on which a number was put to see that it works."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device must be one of this machine, such as cpu or cuda, but got {name} ({reason:.150}): choose "
+            "another, or leave it out"
+        ) from error
+    return device
