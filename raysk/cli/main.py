@@ -15,6 +15,7 @@ from pathlib import Path
 import raysk
 from raysk.cli.audit import add_audit
 from raysk.cli.data import add_data_commands
+from raysk.cli.evaluating import add_evaluate
 from raysk.cli.models import add_model_commands
 from raysk.cli.parser import Parser
 from raysk.cli.predicting import add_predict
@@ -122,6 +123,7 @@ def _parser() -> Parser:
     leaderboard.set_defaults(run_command=_leaderboard)
     add_model_commands(commands)
     add_predict(commands)
+    add_evaluate(commands)
     return parser
 
 
