@@ -45,6 +45,7 @@ ORDER = [
     "raysk.training",
     "raysk.inference",
     "raysk.retraining",
+    "raysk.refitting",
     "raysk.search",
     "raysk.cli",
 ]

@@ -1,6 +1,7 @@
-"""`raysk bundle` and `raysk show`: a leaderboard row as one file, and what a file is."""
+"""`raysk bundle`, `raysk show` and `raysk refit`: a leaderboard row as one file, and trained on all rows."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ SUFFIX = ".raysk"
 
 
 def add_model_commands(commands: Any) -> None:
-    """Adds both commands.
+    """Adds the commands.
 
     Args:
         commands: The result of `add_subparsers` on `raysk`.
@@ -26,6 +27,11 @@ def add_model_commands(commands: Any) -> None:
     show = commands.add_parser("show", help="print the model card of a bundle")
     show.add_argument("model", type=Path, metavar="FILE.raysk", help="a file that raysk bundle wrote")
     show.set_defaults(run_command=_show)
+    refit = commands.add_parser("refit", help="train a row once more, on all rows that are not locked away")
+    refit.add_argument("run", metavar="RUN", help="the run directory")
+    refit.add_argument("--row", metavar="ROW", help="place, name or key of the row (ensemble: greedy)")
+    refit.add_argument("--gpus-per-worker", type=int, choices=(0, 1), default=1, help="0 trains on the CPU (1 if any)")
+    refit.set_defaults(run_command=_refit)
 
 
 def add_row(command: argparse.ArgumentParser) -> None:
@@ -71,4 +77,20 @@ def _show(arguments: argparse.Namespace) -> int:
     from raysk.inference.bundle import Bundle
 
     sys.stdout.write(Bundle.read(arguments.model).card)
+    return 0
+
+
+def _refit(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    with console.status("loading torch"):
+        from raysk.refitting import refit
+        from raysk.run import GREEDY, Run
+
+    run, wanted = Path(arguments.run), arguments.row
+    name = refit(Run.open(run), GREEDY if wanted is None else wanted, console, arguments.gpus_per_worker > 0)
+    row = [] if wanted is None else ["--row", wanted]
+    words = ["raysk", "bundle", str(run), *row, "--refitted", "--output", f"model{SUFFIX}"]
+    console.print(f"{name} is trained on all rows of the folds. Next: {shlex.join(words)}", markup=False)
     return 0

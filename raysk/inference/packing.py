@@ -44,11 +44,8 @@ def pack_row(
     Raises:
         ArtifactError: No row matches, several do, or a file of the run is missing or damaged.
     """
-    board = run.folder / "leaderboard.json"
-    if not board.exists():
-        raise ArtifactError(f"{board} must exist, but the study has not ended: wait, or continue it with --resume")
-    row = find_row(Leaderboard.read(board), wanted)
-    weights = _weights(run, row)
+    row = row_of(run, wanted)
+    weights = recipe_weights(run, row)
     packing = _Packing(run)
     recipes = [run.recipe(key) for key in weights]
     for recipe in recipes:
@@ -66,7 +63,19 @@ def pack_row(
     return Bundle(facts, packing.tensors, card_of(facts))
 
 
-def _weights(run: Run, row: Row) -> dict[str, dict[str, float]]:
+def row_of(run: Run, wanted: str) -> Row:
+    """Returns a row of a finished run by its place, its name or its key.
+
+    Raises:
+        ArtifactError: The study has not ended, no row matches, or several do.
+    """
+    board = run.folder / "leaderboard.json"
+    if not board.exists():
+        raise ArtifactError(f"{board} must exist, but the study has not ended: wait, or continue it with --resume")
+    return find_row(Leaderboard.read(board), wanted)
+
+
+def recipe_weights(run: Run, row: Row) -> dict[str, dict[str, float]]:
     """Returns the weight of each recipe of a row, by test-time view; all weights sum to 1."""
     if row.kind != "ensemble":
         views = view_names(run.recipe(row.key).test_views)
