@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raysk.parts.losses import EmbeddingLoss, losses
 from raysk.recipe import Model
-from raysk.training.networks import Encoder, StageOneNetwork
+from raysk.training.networks import StageOneNetwork, new_encoder
 from raysk.training.world import World
 
 TOLERANCE = 1e-6
@@ -92,7 +92,7 @@ def one_step(name: str, batch_size: int, world: World, gather: Gather) -> dict[s
     settings = losses[name]()
     images, labels = make_batch(batch_size, max(2, settings.least_views))
     torch.manual_seed(0)
-    model = StageOneNetwork(Encoder(Model(backbone=BACKBONE), IMAGE_SIZE), 16).double()
+    model = StageOneNetwork(new_encoder(Model(backbone=BACKBONE), IMAGE_SIZE), 16).double()
     loss = settings.build(labels.bincount(minlength=NUM_CLASSES), 16).double()
     network: nn.Module = model if world.size == 1 else DistributedDataParallel(model)
     share = slice(world.rank * batch_size // world.size, (world.rank + 1) * batch_size // world.size)

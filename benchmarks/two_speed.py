@@ -44,7 +44,7 @@ from raysk.parts.samplers import PowerSampler
 from raysk.recipe import Model, StageTwo
 from raysk.training.features import encode
 from raysk.training.images import plain_images
-from raysk.training.networks import Encoder
+from raysk.training.networks import new_encoder
 from raysk.training.optimization import create_optimizer, learning_rate
 from raysk.training.stage_two_search.many_heads import fit_heads, many_logits
 from raysk.training.world import World
@@ -78,7 +78,7 @@ def encoded_data(table: Path, cache: Path, seed: int) -> tuple[Tensor, np.ndarra
     manifest = load_manifest(settings, cache)
     store, _ = build_store(manifest, ENCODED_PIXELS, cache)
     torch.manual_seed(seed)
-    encoder = Encoder(Model(backbone="resnet18"), ENCODED_PIXELS)
+    encoder = new_encoder(Model(backbone="resnet18"), ENCODED_PIXELS)
     features = encode(encoder, np.arange(len(manifest)), plain_images(store), World(0, 1, torch.device("cpu")))
     folds = make_folds(manifest, FoldSettings(k=NUM_FOLDS, seed=seed, test_share=0.0))
     rows = [(folds.train_rows(fold), folds.held_out_rows(fold)) for fold in range(NUM_FOLDS)]

@@ -1,18 +1,26 @@
 """Search, train and ensemble classifiers for class-imbalanced images.
 
-In a notebook, `raysk.open_run` reads a run. Names are imported on their first use, so that `import raysk` stays light.
+`raysk.open_run` reads a run in a notebook, and `raysk.load` opens a classifier that predicts images. Names are imported
+on their first use, so that `import raysk` stays light.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raysk.errors import RayskError
+    from raysk.inference.predictor import Predictor, load
     from raysk.notebook import RunResults, open_run
 
 __version__ = "0.2.0"
-__all__ = ["RayskError", "RunResults", "open_run"]
+__all__ = ["Predictor", "RayskError", "RunResults", "load", "open_run"]
 
-_MODULES = {"RayskError": "raysk.errors", "RunResults": "raysk.notebook", "open_run": "raysk.notebook"}
+_MODULES = {
+    "Predictor": "raysk.inference.predictor",
+    "RayskError": "raysk.errors",
+    "RunResults": "raysk.notebook",
+    "load": "raysk.inference.predictor",
+    "open_run": "raysk.notebook",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """A run as pandas data frames, for a notebook: `raysk.open_run`. Only a recipe needs torch; nothing here needs ray."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from raysk.errors import ArtifactError, ConfigError
+from raysk.evaluation.class_columns import class_columns
 from raysk.evaluation.ensemble import Ensemble, member_probabilities
 from raysk.evaluation.leaderboard import Leaderboard, find_row
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
@@ -194,7 +195,7 @@ class RunResults:
 
     def _frame(self, rows: np.ndarray, probabilities: np.ndarray, **more: np.ndarray) -> pd.DataFrame:
         known = self.run.manifest.table.select(["image", "group", "label"]).take(rows).to_pandas().assign(**more)
-        classes = pd.DataFrame(probabilities, columns=_class_columns(self.class_names, list(known.columns)))
+        classes = pd.DataFrame(probabilities, columns=class_columns(self.class_names, list(known.columns)))
         return pd.concat([known, classes], axis=1).set_index(pd.Index(rows, name="row"))
 
 
@@ -204,17 +205,6 @@ def _text(row: object) -> str:
             f"ROW must be a place, a name or a key, but got a {type(row).__name__}: give a number or text"
         )
     return str(row)
-
-
-def _class_columns(class_names: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Returns a column name for each class; all differ from one another and from those taken."""
-    columns = []
-    for name in class_names:
-        column = name
-        while column in taken or (column != name and column in class_names):
-            column = f"p({column})"
-        columns.append(column)
-    return columns
 
 
 def _lines(fold: int, stage: str, course: StageRecord) -> Iterator[dict[str, Any]]:

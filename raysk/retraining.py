@@ -164,7 +164,7 @@ def train_recipe(
             )
         if file.threads is not None:
             torch.set_num_threads(file.threads)
-        quiet.print(f"training on {_device_name(world.device)}", highlight=False)
+        quiet.print(f"training on {device_name(world.device)}", highlight=False)
         run = _open_run(path, file, folder, resume, world, quiet)
         with Run.reserved(run.folder) if world.is_main_rank else nullcontext():
             for fold in range(len(run.folds)):
@@ -249,7 +249,8 @@ def _leaderboard(run: Run, file: RecipeFile, path: Path) -> Leaderboard:
     return leaderboard
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Describes a device."""
     if device.type == "cuda":
         return f"a GPU, {torch.cuda.get_device_name(device)}"
     return f"the CPU, {torch.get_num_threads()} threads"

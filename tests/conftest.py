@@ -1,4 +1,4 @@
-"""A tiny dataset of drawn images, drawn once for all tests, and recipes that train on it within a second."""
+"""What all tests share, made once: drawn images, small recipes, and a finished run with its bundle."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import Manifest
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.synthetic import make_synthetic
-from raysk.run import Run
+from raysk.run import GREEDY, Run
 from tests.run_facts import run_facts
 
 # What a test file that starts Ray says. They all run in one process: two instances on one machine disturb each other.
@@ -121,3 +121,59 @@ def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Storage that several machines see."""
     return str(tmp_path / "shared") if request.param == "folder" else request.getfixturevalue("s3")
+
+
+# Two recipes share an encoder, one shifts its logits, one trains end to end at another size, one has a cosine head.
+TRAINED = {
+    "linear": {},
+    "cosine, shifted": {"stage_two.head": {"name": "cosine"}, "stage_two.adjustment": 0.5},
+    "end to end": {"stage_one": None, "stage_two.frozen": False, "image_size": 24, "model.backbone": "test_resnet"},
+}
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, cache: Path, manifest: Manifest, folds: Folds, small_recipe: Any
+) -> Run:
+    """A run with trained models and a leaderboard; do not change it."""
+    # Most tests need neither torch nor the search.
+    import torch
+
+    from raysk.recipe import Job, Recipe
+    from raysk.scoring import HELD_OUT, NOTHING
+    from raysk.search.candidates import Candidate
+    from raysk.search.results import read_entries, result_rows, select_ensemble, write_results
+    from raysk.training.job import run_job
+    from raysk.training.world import World
+
+    facts = {"space": "x", "overrides": [], "command": "raysk tune --space x", "repeating command": "raysk tune",
+             "data": {"source": "csv", "path": "/home/anna/lesions.csv"}, "divide": {}}  # fmt: skip
+    run = Run.create(tmp_path_factory.mktemp("finished") / "run", cache, manifest, folds, facts)
+    alone, candidates = World(0, 1, torch.device("cpu")), []
+    for name, changes in TRAINED.items():
+        recipe = Recipe.from_plain(small_recipe({"test_views": "dihedral", **changes}))
+        run.keep_recipe(recipe)
+        for fold in range(len(folds)):
+            for job in (Job(recipe, fold), Job(recipe, fold).for_test()):
+                run_job(job, run, alone, lambda progress: None)
+        candidates.append(Candidate(recipe, name, "", (), NOTHING if name == "linear" else HELD_OUT))
+    entries = read_entries(run, candidates)
+    ensemble, crossed = select_ensemble(run, [entry.held_out for entry in entries])
+    write_results(run, result_rows(run, entries, ensemble, crossed), {})
+    return run
+
+
+@pytest.fixture(scope="session")
+def bundle(finished_run: Run) -> Any:
+    """The greedy ensemble as a value."""
+    from raysk.inference.packing import pack_row
+
+    return pack_row(finished_run, GREEDY)
+
+
+@pytest.fixture(scope="session")
+def bundle_file(tmp_path_factory: pytest.TempPathFactory, bundle: Any) -> Path:
+    """The greedy ensemble as a file."""
+    path = tmp_path_factory.mktemp("bundle") / "greedy.raysk"
+    bundle.write(path)
+    return path

@@ -45,7 +45,9 @@ ORDER = [
     "raysk.reranking",
     "raysk.notebook",
     "raysk.training",
+    "raysk.inference",
     "raysk.retraining",
+    "raysk.refitting",
     "raysk.search",
     "raysk.cli",
 ]

@@ -16,7 +16,10 @@ from pathlib import Path
 import raysk
 from raysk.cli.audit import add_audit
 from raysk.cli.data import add_data_commands
+from raysk.cli.evaluating import add_evaluate
+from raysk.cli.models import add_model_commands
 from raysk.cli.parser import Parser
+from raysk.cli.predicting import add_predict
 from raysk.errors import ConfigError, RayskError
 from raysk.supervision import supervised
 
@@ -42,12 +45,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         argcomplete.autocomplete(parser)
     arguments, late = parser.parse_known_args(argv)
     arguments.words = tuple(sys.argv[1:] if argv is None else argv)
-    # Overrides may be on both sides of an option, but argparse takes those of one side only.
-    if late and (not hasattr(arguments, "overrides") or any(text.startswith("-") for text in late)):
+    # Overrides and images may be on both sides of an option, but argparse takes those of one side only.
+    several = next((vars(arguments)[name] for name in ("overrides", "images") if name in arguments), None)
+    if late and (several is None or any(text.startswith("-") for text in late)):
         at_fault: Parser = parser if parser.unknown_options() else arguments.parser
         at_fault.error(f"unrecognized arguments: {' '.join(late)}")
-    if late:
-        arguments.overrides += late
+    if late and several is not None:
+        several += late
     return arguments
 
 
@@ -133,6 +137,9 @@ def _parser() -> Parser:
     ranked_by = leaderboard.add_argument("--metric", help="rank a finished study anew, such as by auc@CLASS")
     ranked_by.completer = _metric_names  # type: ignore[attr-defined]
     leaderboard.set_defaults(run_command=_leaderboard)
+    add_model_commands(commands)
+    add_predict(commands)
+    add_evaluate(commands)
     return parser
 
 

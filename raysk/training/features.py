@@ -9,12 +9,12 @@ from torch import Tensor
 
 from raysk.data.store.image_store import ImageStore
 from raysk.data.views import view_names
+from raysk.parts.encoder import Encoder
 from raysk.recipe import Job
 from raysk.records import Part
 from raysk.run import Run
 from raysk.training.checkpoints import FeatureCheckpoint
 from raysk.training.images import DrawnViews, Images, plain_images, turned_images
-from raysk.training.networks import Encoder
 from raysk.training.precision import autocast
 from raysk.training.world import World
 

@@ -6,48 +6,25 @@ import torch
 from torch import Tensor, nn
 
 from raysk.parts.backbones import create_backbone
+from raysk.parts.encoder import Encoder
 from raysk.parts.heads import Head, ProjectionHead
 from raysk.parts.losses.base import at_least_single
 from raysk.recipe import Model
 
 
-class Encoder(nn.Module):
-    """Maps images to features: a timm backbone after the normalisation that its weights expect.
+def new_encoder(model: Model, image_size: int) -> Encoder:
+    """Returns the encoder of a recipe with its initial weights; may fetch published ones.
 
     Args:
         model: The backbone and its initial weights.
         image_size: Side of the images, in pixels.
     """
+    return Encoder(create_backbone(model.backbone, model.pretrained, model.checkpoint, image_size, model.pooling))
 
-    mean: Tensor
-    std: Tensor
 
-    def __init__(self, model: Model, image_size: int) -> None:
-        super().__init__()
-        backbone = create_backbone(model.backbone, model.pretrained, model.checkpoint, image_size, model.pooling)
-        # Channels last in memory, as in the images: convolutions are fastest on this layout.
-        self.backbone: nn.Module = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.num_features = backbone.num_features
-        self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
-
-    @classmethod
-    def blank(cls, model: Model, image_size: int) -> "Encoder":
-        """Returns an encoder to load weights into; fetches nothing."""
-        return cls(replace(model, pretrained=False, checkpoint=None), image_size)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Encodes uint8 images.
-
-        Args:
-            images: (B, H, W, 3), uint8.
-
-        Returns:
-            Features (B, D).
-        """
-        scaled = images.permute(0, 3, 1, 2).to(self.mean.dtype).div(255).sub(self.mean).div(self.std)
-        features: Tensor = self.backbone(scaled)
-        return features
+def blank_encoder(model: Model, image_size: int) -> Encoder:
+    """Returns an encoder to load weights into; fetches nothing."""
+    return new_encoder(replace(model, pretrained=False, checkpoint=None), image_size)
 
 
 class StageOneNetwork(nn.Module):

@@ -1,19 +1,24 @@
 """Predicted probabilities of held-out and test rows."""
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from raysk.data.views import view_names
 from raysk.evaluation.predictions import Predictions
+from raysk.parts.encoder import Encoder
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.training.checkpoints import ClassifierCheckpoint, load_weights
 from raysk.training.features import FrozenFeatures, encode
 from raysk.training.images import turned_images
-from raysk.training.networks import Classifier, Encoder
+from raysk.training.networks import Classifier, blank_encoder
 from raysk.training.stage_one import load_encoder
 from raysk.training.world import World
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def predict(job: Job, run: Run, world: World) -> None:
@@ -55,26 +60,45 @@ def probabilities_of(head: nn.Module, features: Tensor, shift: Tensor) -> np.nda
     return probabilities
 
 
+def load_classifier(job: Job, run: Run) -> tuple[Encoder, nn.Module]:
+    """Returns the encoder and the head of a trained job, on the CPU.
+
+    Raises:
+        ArtifactError: A file is missing, broken or from another job.
+    """
+    if job.recipe.stage_two.frozen:
+        encoder = load_encoder(job, run)
+        return encoder, _head(job, run, encoder.num_features)
+    classifier = _classifier(job, run)
+    return classifier.encoder, classifier.head
+
+
 def _frozen(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
     """Returns the head, and the kept features (V, N, D) of the encoder of stage one."""
     features = FrozenFeatures(job, run, world, load_encoder).part(job.part)
-    head = job.recipe.stage_two.head.build(features.shape[2], len(run.manifest.class_names))
-    _load(job, run, head)
-    return head.to(world.device), features
+    return _head(job, run, features.shape[2]).to(world.device), features
 
 
 def _end_to_end(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
     """Returns the head, and the features (V, N, D) of the encoder that was trained with it."""
-    encoder = Encoder.blank(job.recipe.model, job.recipe.image_size)
-    classifier = Classifier(encoder, job.recipe.stage_two.head, len(run.manifest.class_names))
-    _load(job, run, classifier)
-    classifier.to(world.device)
+    classifier = _classifier(job, run).to(world.device)
     store = run.store(job.recipe.image_size)
     views = view_names(job.recipe.test_views)
     features = [encode(classifier.encoder, rows, turned_images(store, view), world) for view in views]
     return classifier.head, torch.stack(features)
 
 
-def _load(job: Job, run: Run, module: nn.Module) -> None:
+def _head(job: Job, run: Run, num_features: int) -> nn.Module:
+    head = job.recipe.stage_two.head.build(num_features, len(run.manifest.class_names))
+    return _loaded(job, run, head)
+
+
+def _classifier(job: Job, run: Run) -> Classifier:
+    encoder = blank_encoder(job.recipe.model, job.recipe.image_size)
+    return _loaded(job, run, Classifier(encoder, job.recipe.stage_two.head, len(run.manifest.class_names)))
+
+
+def _loaded(job: Job, run: Run, module: _Module) -> _Module:
     path = run.classifier_file(job)
     load_weights(module, ClassifierCheckpoint.read(path, job.recipe.key, job.fold).tensors, path)
+    return module

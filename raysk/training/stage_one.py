@@ -1,12 +1,15 @@
 """Stage one: learns the representation, and keeps the encoder without its projection head."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raysk.data.folds.assignment import WHOLE
+from raysk.parts.encoder import Encoder
 from raysk.recipe import Job, StageOne
 from raysk.records import StageRecord
 from raysk.run import Run
@@ -15,8 +18,8 @@ from raysk.training.checkpoints import EncoderCheckpoint, load_weights, pack, un
 from raysk.training.features import encode
 from raysk.training.health import measure, probe_rows
 from raysk.training.images import plain_images
-from raysk.training.loop import Report, StageProgress, Trainer, hash_seed
-from raysk.training.networks import Encoder, StageOneLoss, StageOneNetwork
+from raysk.training.loop import Observe, Report, StageProgress, Trainer, hash_seed
+from raysk.training.networks import StageOneLoss, StageOneNetwork, blank_encoder, new_encoder
 from raysk.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -30,7 +33,7 @@ def fresh_encoder(job: Job, world: World) -> Encoder:
     if not world.is_main_rank:
         world.barrier()  # The main rank fetches published weights; the others find them in its cache.
     torch.manual_seed(hash_seed(job.recipe.seed, job.fold))
-    encoder = Encoder(job.recipe.model, job.recipe.image_size)
+    encoder = new_encoder(job.recipe.model, job.recipe.image_size)
     if world.is_main_rank:
         world.barrier()
     return encoder
@@ -43,7 +46,7 @@ def load_encoder(job: Job, run: Run) -> Encoder:
         ArtifactError: Its file is missing, broken or from another job.
     """
     path = run.encoder_file(job)
-    encoder = Encoder.blank(job.recipe.model, job.recipe.image_size)
+    encoder = blank_encoder(job.recipe.model, job.recipe.image_size)
     saved = EncoderCheckpoint.read(path, str(job.recipe.encoder_key), job.fold)
     load_weights(encoder, unpack("encoder", saved.tensors), path)
     return encoder
@@ -74,8 +77,11 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> StageRe
     batches = ImageBatches(run.store(job.recipe.image_size), rows, stage.views, plan)
     progress_file = path.with_suffix(".progress")
     trainer = Trainer(model, loss, stage, hash_seed(job.recipe.seed, 1), world, (key, job.fold), progress_file)
-    probe = _Probe(job, run, model.encoder, world, stage.patience)
-    progress = trainer.fit(batches, "stage one", report, probe.observe)
+    if job.fold == WHOLE:
+        observe = _until(_epochs_of_folds(job, run))
+    else:
+        observe = _Probe(job, run, model.encoder, world, stage.patience).observe
+    progress = trainer.fit(batches, "stage one", report, observe)
     if world.is_main_rank:
         tensors = pack("encoder", model.encoder.state_dict())
         if model.classifier is not None:
@@ -89,6 +95,22 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> StageRe
 def _record(path: Path, key: str, fold: int) -> StageRecord:
     """Reads the record of the encoder's training; reads the whole file, so that a broken file fails here."""
     return StageRecord.from_plain(EncoderCheckpoint.read(path, key, fold).facts, path)
+
+
+def _epochs_of_folds(job: Job, run: Run) -> int:
+    """Returns the mean number of epochs after which the folds ended: without held-out rows, no probe ends the stage."""
+    jobs = [replace(job, fold=fold) for fold in range(len(run.folds))]
+    records = [_record(run.encoder_file(job), str(job.recipe.encoder_key), job.fold) for job in jobs]
+    return round(float(np.mean([len(record.losses) for record in records])))
+
+
+def _until(epoch: int) -> Observe:
+    """Returns the observer that ends a stage after an epoch; the learning rate follows the whole schedule."""
+
+    def observe(progress: StageProgress) -> None:
+        progress.is_over = progress.epoch >= epoch
+
+    return observe
 
 
 def _network(stage: StageOne, encoder: Encoder, num_classes: int) -> StageOneNetwork:

@@ -16,7 +16,7 @@ from raysk.recipe import Model, Optimizer, Stage
 from raysk.training.batches import FeatureBatches, Plan
 from raysk.training.checkpoints import ProgressCheckpoint
 from raysk.training.loop import Trainer, hash_seed
-from raysk.training.networks import Classifier, Encoder, StageOneNetwork
+from raysk.training.networks import Classifier, StageOneNetwork, new_encoder
 from raysk.training.optimization import create_optimizer, learning_rate
 
 COUNTS = torch.tensor([40, 9, 3])
@@ -182,7 +182,7 @@ class ImagesOnce:
 
 def network(kind: str, backbone: str) -> nn.Module:
     torch.manual_seed(3)
-    encoder = Encoder(Model(backbone=backbone), 32)
+    encoder = new_encoder(Model(backbone=backbone), 32)
     model = StageOneNetwork(encoder, 8) if kind == "supcon" else Classifier(encoder, MLPHead(hidden=8), 3)
     return model.double()
 

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from raysk.parts.encoder import Encoder
 from raysk.parts.heads import heads
 from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.losses.contrastive import SupCon
 from raysk.recipe import Model
-from raysk.training.networks import Classifier, Encoder, StageOneLoss, StageOneNetwork
+from raysk.training.networks import Classifier, StageOneLoss, StageOneNetwork, blank_encoder, new_encoder
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 2, 32, 32, 3), dtype=np.uint8))
 
@@ -14,7 +15,7 @@ IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 2, 32, 3
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     torch.manual_seed(0)
-    return Encoder(Model(backbone="test_convnext"), 32).eval()
+    return new_encoder(Model(backbone="test_convnext"), 32).eval()
 
 
 def test_images_are_normalised_as_the_weights_expect(encoder):
@@ -31,7 +32,7 @@ def test_normalisation_is_not_in_the_state_dict(encoder):
 
 
 def test_a_blank_encoder_fetches_nothing_and_reads_no_file(tmp_path):
-    blank = Encoder.blank(Model(backbone="resnet18", pretrained=True, checkpoint=str(tmp_path / "missing")), 32)
+    blank = blank_encoder(Model(backbone="resnet18", pretrained=True, checkpoint=str(tmp_path / "missing")), 32)
     assert blank.num_features == 512
 
 

@@ -15,6 +15,8 @@ from raysk.records import Part
 
 TEST = -1
 TRAIN_ONLY = -2
+# The number of the fold that holds out nothing: its model trains on all rows that are not locked away.
+WHOLE = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +68,15 @@ class Folds:
 
     def train_rows(self, fold: int) -> IntArray:
         """Returns the training rows of `fold`: the rows of the other folds and the rows for training only."""
+        if fold == WHOLE:
+            return np.flatnonzero(self.fold != TEST).astype(np.int64)
         division, part = self._place(fold)
         return np.flatnonzero((division != part) & (division != TEST)).astype(np.int64)
 
     def held_out_rows(self, fold: int) -> IntArray:
-        """Returns the rows on which the models of `fold` are scored."""
+        """Returns the rows on which the models of `fold` are scored; `WHOLE` has none."""
+        if fold == WHOLE:
+            return np.empty(0, dtype=np.int64)
         division, part = self._place(fold)
         return np.flatnonzero(division == part).astype(np.int64)
 

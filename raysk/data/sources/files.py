@@ -34,13 +34,10 @@ class ImageFiles:
         self._masks: dict[str, list[str]] = {}
         for path in image_files(root):
             stem = path.stem
-            folders = [part.casefold() for part in path.parts[:-1]]
-            if stem.endswith(MASK_ENDING):
-                self._masks.setdefault(stem.removesuffix(MASK_ENDING), []).append(posix_text(path))
-            elif any(word in folder for folder in folders for word in MASK_FOLDERS):
-                self._masks.setdefault(stem, []).append(posix_text(path))
-            elif not stem.endswith(OTHER_ENDINGS):
+            if not is_mask(path):
                 self._images.setdefault(stem, []).append(posix_text(path))
+            elif stem.endswith(MASK_ENDING) or not stem.endswith(OTHER_ENDINGS):
+                self._masks.setdefault(stem.removesuffix(MASK_ENDING), []).append(posix_text(path))
 
     def image(self, name: str) -> str | None:
         """Returns the path of an image relative to the root, or None if it does not exist.
@@ -82,6 +79,14 @@ def image_files(root: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[PurePat
         below = PurePath(folder).relative_to(root)
         paths += [below / name for name in names if is_image(name, suffixes)]
     return sorted(paths)
+
+
+def is_mask(path: PurePath) -> bool:
+    """Returns whether an image file, relative to the root of its collection, is a mask by its name or its folder."""
+    folders = [part.casefold() for part in path.parts[:-1]]
+    return path.stem.endswith((MASK_ENDING, *OTHER_ENDINGS)) or any(
+        word in folder for folder in folders for word in MASK_FOLDERS
+    )
 
 
 def visible_folders(root: Path) -> list[Path]:

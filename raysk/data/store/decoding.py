@@ -2,6 +2,7 @@
 
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 _MEMORY_FILE = re.compile(r" <_io\.BytesIO object at \w+>")
 
 
-def decode(path: Path, sizes: list[int], bits: int | None = None) -> list[Pixels] | str:
+def decode(path: Path, sizes: Sequence[int], bits: int | None = None) -> list[Pixels] | str:
     """Returns the pixels of an image file at every size, (size, size, 3), or the reason why it cannot be decoded.
 
     An image is turned upright, scaled so that its shorter side is `size`, and cropped to its centre. The file is read
@@ -37,11 +38,33 @@ def decode(path: Path, sizes: list[int], bits: int | None = None) -> list[Pixels
         raise DataError(
             f"{path} must be readable, but {error.strerror}: restore access to the file, or remove its row"
         ) from error
+    return decode_content(content, sizes, bits)
+
+
+def decode_content(content: bytes, sizes: Sequence[int], bits: int | None = None) -> list[Pixels] | str:
+    """Returns what `decode` returns for a file with this content."""
     try:
         return [_decode(content, size, bits) for size in sizes]
     except UNREADABLE as error:
-        reason = str(error).split("\n", 1)[0]
-        return f"{type(error).__name__}: {_MEMORY_FILE.sub('', reason)}"
+        return _reason(error)
+
+
+def decode_picture(picture: Image.Image, sizes: Sequence[int], bits: int | None = None) -> list[Pixels] | str:
+    """Returns the pixels of an opened image at every size, or the reason why it cannot be used, as `decode` does.
+
+    A large JPEG file gives slightly other pixels: `decode` has the decoder skip detail that the size does not need.
+    """
+    try:
+        check_decodable(picture)
+        depth = depth_of(picture, bits)
+        return [_fit(upright(picture), depth, size) for size in sizes]
+    except UNREADABLE as error:
+        return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    reason = str(error).split("\n", 1)[0]
+    return f"{type(error).__name__}: {_MEMORY_FILE.sub('', reason)}"
 
 
 def _decode(content: bytes, size: int, bits: int | None) -> Pixels:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from raysk.data.folds.assignment import TEST, TRAIN_ONLY, Folds
+from raysk.data.folds.assignment import TEST, TRAIN_ONLY, WHOLE, Folds
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import Manifest, make_manifest
 from raysk.errors import ArtifactError, ConfigError, DataError
@@ -125,8 +125,10 @@ def test_training_held_out_and_test_rows_are_all_rows() -> None:
     assert folds.fold[[3, 4]].tolist() == [TRAIN_ONLY, TRAIN_ONLY]
     with pytest.raises(ConfigError, match="from 0 to 2, but got 3"):
         folds.train_rows(3)
-    with pytest.raises(ConfigError, match="got -1"):
-        folds.held_out_rows(-1)
+    with pytest.raises(ConfigError, match="got -2"):
+        folds.held_out_rows(-2)
+    assert len(folds.held_out_rows(WHOLE)) == 0
+    assert sorted([*folds.train_rows(WHOLE), *folds.test_rows]) == everything.tolist()
 
 
 def test_rows_with_the_role_test_are_the_test_part(caplog: pytest.LogCaptureFixture) -> None:

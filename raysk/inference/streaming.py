@@ -1,0 +1,50 @@
+"""Predicts any number of images in bounded memory: threads decode ahead, finished batches are kept in parts."""
+
+from collections.abc import Callable
+from contextlib import closing
+from itertools import islice
+
+from raysk.data.store.decoding import Pixels
+from raysk.inference.images import read_ahead
+from raysk.inference.parts import Parts
+from raysk.inference.predictor import Predictor
+
+# Batches whose pixels are held besides the one that is being predicted.
+_AHEAD = 2
+
+ProgressCallback = Callable[[int, int], None]
+
+
+def predict_missing(predictor: Predictor, parts: Parts, progress: ProgressCallback) -> None:
+    """Predicts all parts that are not finished; each image is read once.
+
+    Args:
+        predictor: The classifier.
+        parts: Keeps what is finished.
+        progress: Called with the number of images done and of all images, at the start and after each part.
+    """
+    missing = parts.missing()
+    total = len(parts.images)
+    done = total - sum(len(parts.images_of(number)) for number in missing)
+    progress(done, total)
+    paths = (image.path for number in missing for image in parts.images_of(number))
+    with closing(read_ahead(paths, predictor.sizes, _AHEAD * predictor.batch_length)) as decoded:
+        for number in missing:
+            length = len(parts.images_of(number))
+            predict_part(predictor, parts, number, list(islice(decoded, length)))
+            done += length
+            progress(done, total)
+
+
+def predict_part(predictor: Predictor, parts: Parts, number: int, decoded: list[list[Pixels] | str]) -> None:
+    """Predicts one part and keeps it.
+
+    Args:
+        predictor: The classifier.
+        parts: Keeps it.
+        number: Its number.
+        decoded: The pixels of its images, or why they cannot be read.
+    """
+    reasons = [outcome if isinstance(outcome, str) else None for outcome in decoded]
+    predicted = predictor.predict_pixels([outcome for outcome in decoded if not isinstance(outcome, str)])
+    parts.write(number, predicted, reasons)

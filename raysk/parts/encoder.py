@@ -1,0 +1,43 @@
+"""The encoder: a backbone after the normalisation that its weights expect."""
+
+import torch
+from torch import Tensor, nn
+
+from raysk.parts.backbones import Backbone
+
+
+class Encoder(nn.Module):
+    """Maps images to features.
+
+    Args:
+        backbone: Maps normalised images to features.
+
+    Attributes:
+        num_features: Width D of the features.
+        mean: Mean of each colour that is subtracted, for pixels in [0, 1]; (1, 3, 1, 1).
+        std: Standard deviation of each colour that is divided by; (1, 3, 1, 1).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        # Channels last in memory, as in the images: convolutions are fastest on this layout.
+        self.backbone: nn.Module = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.num_features = backbone.num_features
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encodes uint8 images.
+
+        Args:
+            images: (B, H, W, 3), uint8.
+
+        Returns:
+            Features (B, D).
+        """
+        scaled = images.permute(0, 3, 1, 2).to(self.mean.dtype).div(255).sub(self.mean).div(self.std)
+        features: Tensor = self.backbone(scaled)
+        return features
