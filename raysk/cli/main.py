@@ -15,6 +15,7 @@ from pathlib import Path
 import raysk
 from raysk.cli.audit import add_audit
 from raysk.cli.data import add_data_commands
+from raysk.cli.deploying import add_deploying
 from raysk.cli.parser import Parser
 from raysk.errors import ConfigError, RayskError
 from raysk.supervision import supervised
@@ -117,6 +118,7 @@ def _parser() -> Parser:
     )
     form.completer = _format_names  # type: ignore[attr-defined]
     leaderboard.set_defaults(run_command=_leaderboard)
+    add_deploying(commands)
     return parser
 
 

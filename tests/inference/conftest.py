@@ -1,7 +1,7 @@
 """A finished run with trained models, and its bundles, shared by all tests of a session."""
 
-import torch
 import pytest
+import torch
 
 from raysk.inference.packing import pack_row
 from raysk.recipe import Job, Recipe

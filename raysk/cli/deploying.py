@@ -1,0 +1,79 @@
+"""`raysk export` and `raysk serve`: a classifier in other programs, and over HTTP."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raysk.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from raysk.data.store.decoding import Pixels
+    from raysk.inference.bundle import Bundle
+
+
+def add_deploying(commands: Any) -> None:
+    """Adds the commands to the parser."""
+    export = commands.add_parser("export", help="write a classifier as an ONNX file, or for torch.export")
+    export.add_argument("model", type=Path, metavar="RUN|MODEL", help="a run directory, or a file of raysk bundle")
+    export.add_argument("--row", metavar="ROW", help="place, name or key of the row of a run (the greedy ensemble)")
+    export.add_argument("--onnx", type=Path, metavar="FILE", help="write ONNX; needs pip install 'raysk[onnx]'")
+    export.add_argument("--torch", type=Path, metavar="FILE", help="write what torch.export.load reads")
+    export.add_argument(
+        "--check", type=Path, nargs="+", metavar="IMAGE|DIR", help="compare on these images (on drawn noise)"
+    )
+    export.set_defaults(run_command=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    if not (arguments.onnx or arguments.torch):
+        raise ConfigError("export must write a file, but got none: give --onnx FILE or --torch FILE")
+    if arguments.torch and arguments.torch.suffix != ".pt2":
+        raise ConfigError(f"--torch must name a file that ends with .pt2, but got {arguments.torch}: rename it")
+    from raysk.inference.exporting import TOLERANCE, export_onnx, export_torch
+
+    bundle = _bundle(arguments.model, arguments.row)
+    paths = None if arguments.check is None else _images(arguments.check)
+    checked_on = "drawn noise" if paths is None else f"{len(paths)} image{'s' * (len(paths) != 1)}"
+    for write, path in ((export_onnx, arguments.onnx), (export_torch, arguments.torch)):
+        if path is not None:
+            pixels = None if paths is None else _pixels(paths, bundle.facts.image_sizes)
+            difference = write(bundle, path, pixels)
+            print(
+                f"{path}: {path.stat().st_size / 2**20:.1f} MiB; the largest difference from the bundle is "
+                f"{difference:.1e} (at most {TOLERANCE:g}) on {checked_on}"
+            )
+    return 0
+
+
+def _bundle(path: Path, row: str | None) -> "Bundle":
+    """Returns a row of a run, or what a file of `raysk bundle` holds."""
+    from raysk.inference.bundle import Bundle
+    from raysk.inference.packing import pack_row
+    from raysk.run import GREEDY, Run
+
+    if path.is_dir():
+        return pack_row(Run.open(path), row or GREEDY)
+    if row is not None:
+        raise ConfigError(f"--row must choose from a run directory, but {path} is a file: leave it out")
+    return Bundle.read(path)
+
+
+def _images(paths: Sequence[Path]) -> list[Path]:
+    """Returns the images that are named, or that are in the named folders."""
+    from raysk.data.sources.files import image_files
+
+    images = [image for path in paths for image in (map(path.joinpath, image_files(path)) if path.is_dir() else [path])]
+    if not images:
+        raise DataError(f"--check must name images, but found none in {', '.join(map(str, paths))}: name others")
+    return images
+
+
+def _pixels(paths: Sequence[Path], sizes: Sequence[int]) -> "Iterator[list[Pixels]]":
+    from raysk.inference.images import pixels_of
+
+    for path in paths:
+        pixels = pixels_of(path, sizes)
+        if isinstance(pixels, str):
+            raise DataError(f"--check must name readable images, but {path} is not ({pixels}): leave it out")
+        yield pixels
