@@ -23,6 +23,15 @@ def add_deploying(commands: Any) -> None:
         "--check", type=Path, nargs="+", metavar="IMAGE|DIR", help="compare on these images (on drawn noise)"
     )
     export.set_defaults(run_command=_export)
+    serve = commands.add_parser("serve", help="serve a classifier over HTTP, with a page to drop images on")
+    serve.add_argument("model", type=Path, metavar="RUN|MODEL", help="a run directory, or a file of raysk bundle")
+    serve.add_argument("--row", metavar="ROW", help="place, name or key of the row of a run (the greedy ensemble)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at; others see more than 127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000, help="port to listen at; 0 takes a free one (8000)")
+    serve.add_argument("--max-bytes", type=int, metavar="N", help="largest request (32 MiB)")
+    serve.add_argument("--max-image-bytes", type=int, metavar="N", help="largest image file (16 MiB)")
+    serve.add_argument("--max-images", type=int, metavar="N", help="most images in a request (32)")
+    serve.set_defaults(run_command=_serve)
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -43,6 +52,23 @@ def _export(arguments: argparse.Namespace) -> int:
                 f"{path}: {path.stat().st_size / 2**20:.1f} MiB; the largest difference from the bundle is "
                 f"{difference:.1e} (at most {TOLERANCE:g}) on {checked_on}"
             )
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    try:
+        from raysk.inference.serving.server import Limits, serve
+    except ImportError as error:
+        raise ConfigError(f"serve needs {error.name}, which is not installed: pip install 'raysk[serve]'") from error
+    from rich.console import Console
+
+    given = {
+        "request_bytes": arguments.max_bytes,
+        "image_bytes": arguments.max_image_bytes,
+        "images": arguments.max_images,
+    }
+    limits = Limits(**{name: number for name, number in given.items() if number is not None})
+    serve(_bundle(arguments.model, arguments.row), arguments.host, arguments.port, limits, Console(soft_wrap=True))
     return 0
 
 
