@@ -1,6 +1,7 @@
 """The service as an ASGI app, which uvicorn and Ray Serve run: predictions of uploaded images, and a page."""
 
 import asyncio
+import logging
 import os
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,8 @@ from raysk.inference.serving.answers import Accepted, Answer, Health, ImageAnswe
 from raysk.inference.serving.batching import Batcher
 from raysk.inference.serving.uploads import Limits, Upload, pixels_of_upload, read_uploads
 
+_log = logging.getLogger(__name__)
+
 _FILE = {"type": "string", "format": "binary"}
 _FORM = {"type": "object", "properties": {"images": {"type": "array", "items": _FILE}}, "required": ["images"]}
 _BODY = {
@@ -33,6 +36,7 @@ _PROBLEMS = {
     413: "The request or an image has too many bytes.",
     415: "The request or an image is of another type.",
     422: "There is no image, or an image is damaged or too large when decoded.",
+    500: "The classifier failed, or gives no number.",
     503: "Too many requests wait: come again after the seconds in Retry-After.",
 }
 
@@ -75,7 +79,11 @@ class Service:
         loop, decode = asyncio.get_running_loop(), partial(pixels_of_upload, sizes=self.predictor.sizes)
         decoding = [loop.run_in_executor(self._decoders, decode, upload) for upload in uploads]
         pixels = await asyncio.gather(*decoding)
-        predicted = await self._batcher.predict(list(pixels))
+        try:
+            predicted = await self._batcher.predict(list(pixels))
+        except Exception:
+            _log.exception("a batch failed")
+            raise HTTPException(500, "the classifier failed on these images: the log of the service has it") from None
         if not np.isfinite(predicted.probabilities).all():
             raise HTTPException(500, "the classifier gives no number for these images")
         names = self.predictor.bundle.facts.class_names
