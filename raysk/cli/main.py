@@ -16,6 +16,7 @@ from pathlib import Path
 import raysk
 from raysk.cli.audit import add_audit
 from raysk.cli.data import add_data_commands
+from raysk.cli.deploying import add_deploying
 from raysk.cli.evaluating import add_evaluate
 from raysk.cli.models import add_model_commands
 from raysk.cli.parser import Parser
@@ -140,6 +141,7 @@ def _parser() -> Parser:
     add_model_commands(commands)
     add_predict(commands)
     add_evaluate(commands)
+    add_deploying(commands)
     return parser
 
 

@@ -164,6 +164,7 @@ class Bundle:
         facts: Its facts.
         tensors: Its weights, on the CPU, named as `EncoderFacts` and `HeadFacts` say.
         card: The model card, in Markdown.
+        digest: That of the file that it was read from; "" if none.
 
     Raises:
         ArtifactError: The facts contradict one another.
@@ -172,6 +173,7 @@ class Bundle:
     facts: BundleFacts
     tensors: Mapping[str, Tensor]
     card: str
+    digest: str = ""
 
     def __post_init__(self) -> None:
         facts = self.facts
@@ -236,7 +238,7 @@ class Bundle:
             tensors = load(content)
         except (SafetensorError, ValueError) as error:
             raise _not_a_bundle(path, in_one_line(error)) from error
-        return cls(facts, tensors, header["card"])
+        return cls(facts, tensors, header["card"], digest)
 
 
 def _header(content: bytes, path: Path) -> dict[str, str]:

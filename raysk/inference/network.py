@@ -1,6 +1,6 @@
 """The network of a bundle: all encoders, heads and views, from pixels to one probability per class."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,6 +31,8 @@ class Output(NamedTuple):
 
 class BundleNetwork(nn.Module):
     """The weighted mean of all heads and views of a bundle. Each encoder sees each view of an image once.
+
+    The mean is computed in double precision, and in that of `to` or `float` after their call.
 
     Args:
         bundle: Facts and weights.
@@ -68,16 +70,14 @@ class BundleNetwork(nn.Module):
             images: (B, size, size, 3) uint8 for each of `facts.image_sizes`.
         """
         first = next(iter(images.values()))
-        shape = (len(first), len(self.facts.class_names))
-        probabilities = first.new_zeros(shape, dtype=torch.float64)
+        # Not len(): a traced graph would keep the number of its first images.
+        shape = (first.shape[0], len(self.facts.class_names))
+        probabilities = first.new_zeros(shape, dtype=self.shifts.dtype)
         votes = torch.zeros_like(probabilities)
-        for place, encoder in enumerate(self.encoders):
+        for place, encoder in enumerate(self.facts.encoders):
             on_encoder = [number for number, head in enumerate(self.facts.heads) if head.encoder == place]
-            views = dict.fromkeys(view for number in on_encoder for view in self.facts.heads[number].weights)
-            for view in views:
-                turned = TURNS[view](images[self.facts.encoders[place].image_size]).contiguous()
-                with autocast(turned.device):
-                    features = encoder(turned).float()
+            views = list(dict.fromkeys(view for number in on_encoder for view in self.facts.heads[number].weights))
+            for view, features in zip(views, self._features(place, images[encoder.image_size], views), strict=True):
                 for number in on_encoder:
                     weight = self.facts.heads[number].weights.get(view)
                     if weight is not None:
@@ -86,10 +86,18 @@ class BundleNetwork(nn.Module):
                         votes = votes + weight * nn.functional.one_hot(of_head.argmax(dim=1), shape[1])
         return Output(probabilities, votes)
 
+    def _features(self, place: int, images: Tensor, views: Sequence[str]) -> Iterable[Tensor]:
+        """Yields the features (B, D) of images in each view, one after the other, to save memory."""
+        for view in views:
+            turned = TURNS[view](images).contiguous()
+            with autocast(turned.device):
+                features: Tensor = self.encoders[place](turned).float()
+            yield features
+
     def _of_head(self, number: int, features: Tensor) -> Tensor:
-        logits = self.heads[number](features).double() - self.shifts[number]
+        logits = self.heads[number](features).to(self.shifts.dtype) - self.shifts[number]
         # The run keeps single precision, and the bundle predicts what the run did.
-        return logits.softmax(dim=1).float().double()
+        return logits.softmax(dim=1).float().to(self.shifts.dtype)
 
 
 def _encoder(facts: EncoderFacts) -> Encoder:
