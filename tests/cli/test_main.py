@@ -240,9 +240,10 @@ def test_a_study_is_not_resumed_with_other_pixels_settings_or_folds(prepared, tu
 
 def test_a_study_is_not_resumed_with_another_space_or_other_weights(prepared, tune, photographs):
     facts = read_json(prepared.folder / "run.json")
-    for noun in ("content of the space", "initial weights"):
-        write_json(prepared.folder / "run.json", facts | {noun: "0123456789abcdef"})
+    for name in ("content_of_the_space", "initial_weights"):
+        write_json(prepared.folder / "run.json", facts | {name: "0123456789abcdef"})
         line = tune.refused("--resume", **of(photographs / "table.csv"))
+        noun = name.replace("_", " ")
         assert (
             f"--resume must find the {noun} that {prepared.folder} was started with, 0123456789abcdef, but got" in line
         )
