@@ -50,3 +50,10 @@ class CutOffError(RayskError):
 def in_one_line(error: Exception) -> str:
     """Returns the message of an error, which may have several lines, in one line."""
     return " ".join(str(error).split())
+
+
+def shown(text: object, most: int = 300) -> str:
+    """Returns a text that a stranger may have written, printable, in one line of at most `most` characters."""
+    line = " ".join(str(text)[: 2 * most].split())
+    printable = "".join(character if character.isprintable() else "?" for character in line)
+    return printable if len(printable) <= most else printable[: most - 1] + "…"

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from raysk.artifacts import read_json, write_json
-from raysk.errors import ArtifactError
+from raysk.errors import ArtifactError, shown
 
 # Part of every recipe's key. Raise it when a recipe would no longer give the same weights, or when a default changes,
 # since keys leave out the settings that have their default.
@@ -49,7 +49,7 @@ class Record:
             record: Self = _adapter(cls).validate_python(plain)
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "it"
+            field = shown(".".join(map(str, first["loc"])), 100) or "it"
             raise ArtifactError(
                 f"{where} must be a {cls.__name__} of this raysk, but {field}: {first['msg'].lower()}: "
                 "remove it, or read it with the version that wrote it"

@@ -6,7 +6,6 @@ file, so that one changed byte is found. Reading it runs no code and opens no ot
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,23 +13,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from raysk.artifacts import replacing
-from raysk.errors import ArtifactError, in_one_line
+from raysk.errors import ArtifactError, shown
 from raysk.evaluation.operating_points import OperatingPoint
+from raysk.inference.seal import not_a_bundle, open_seal, seal, strict_json
 from raysk.inference.turning import TURNS
 from raysk.records import Record
 
 # Raise it when a bundle means something else.
 SCHEMA = 1
 
-_DIGITS = 64
-# The largest header that safetensors accepts.
-_MOST_HEADER = 100_000_000
+_Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +46,8 @@ class EncoderFacts(Record):
     backbone: str
     pooling: Literal["avg", "none"]
     image_size: Annotated[int, Field(ge=16, le=4096)]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    std: tuple[_Positive, _Positive, _Positive]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +65,7 @@ class HeadFacts(Record):
 
     encoder: Annotated[int, Field(ge=0)]
     settings: dict[str, Any]
-    shift: tuple[float, ...]
+    shift: tuple[FiniteFloat, ...]
     weights: dict[str, Annotated[float, Field(gt=0, le=1)]]
     recipe: str
     fold: int
@@ -111,7 +109,7 @@ class Provenance(Record):
     chosen_on: str
     scored_on: str
     metric: str
-    scores: dict[str, float]
+    scores: dict[str, FiniteFloat]
     refitted: bool
     class_counts: tuple[int, ...]
     num_groups: int
@@ -190,8 +188,19 @@ class Bundle:
             if head.encoder >= len(facts.encoders) or unknown:
                 raise ArtifactError(
                     f"a head must be on one of {len(facts.encoders)} encoders and in the views {', '.join(TURNS)}, but "
-                    f"got encoder {head.encoder} and views {unknown}: make the bundle again with raysk bundle"
+                    f"got encoder {shown(head.encoder, 20)} and views {shown(unknown, 100)}: make the bundle again "
+                    "with raysk bundle"
                 )
+        if len(set(facts.class_names)) < len(facts.class_names):
+            raise ArtifactError(
+                f"the classes of a bundle must differ, but got {shown(facts.class_names, 200)}: make it again with "
+                "raysk bundle"
+            )
+        if {head.encoder for head in facts.heads} != set(range(len(facts.encoders))):
+            raise ArtifactError(
+                f"each encoder of a bundle must have a head, but {len(facts.heads)} heads are not on all "
+                f"{len(facts.encoders)} encoders: make it again with raysk bundle"
+            )
 
     @cached_property
     def content_digest(self) -> str:
@@ -206,13 +215,10 @@ class Bundle:
 
     def write(self, path: Path) -> str:
         """Writes the file completely or not at all; returns its digest."""
-        blank = "0" * _DIGITS
-        header = {"raysk": json.dumps(self.facts.to_plain()), "card": self.card, "digest": blank}
-        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}, header)
-        digest = _digest(content)
-        place = _digest_place(content, blank, path)
+        texts = {"raysk": json.dumps(self.facts.to_plain()), "card": self.card}
+        content, digest = seal(self.tensors, texts)
         with replacing(path) as temporary:
-            temporary.write_bytes(content[:place] + digest.encode() + content[place + _DIGITS :])
+            temporary.write_bytes(content)
         return digest
 
     @classmethod
@@ -223,65 +229,32 @@ class Bundle:
             ArtifactError: The file is missing, damaged, of another kind or of another schema.
         """
         try:
+            if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+                raise OSError("not a regular file")
             content = path.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise ArtifactError(
-                f"MODEL must be a bundle that raysk bundle wrote, but {path}: {error.strerror}: check the path"
+                f"MODEL must be a bundle that raysk bundle wrote, but {shown(path)}: {reason}: check the path"
             ) from error
-        header = _header(content, path)
-        digest = header["digest"]
-        place = _digest_place(content, digest, path)
-        if _digest(content[:place] + b"0" * _DIGITS + content[place + _DIGITS :]) != digest:
-            raise ArtifactError(f"{path} must be as raysk bundle wrote it, but was changed: copy or make it again")
+        header = open_seal(content, path)
         facts = _facts(header["raysk"], path)
         try:
             tensors = load(content)
-        except (SafetensorError, ValueError) as error:
-            raise _not_a_bundle(path, in_one_line(error)) from error
-        return cls(facts, tensors, header["card"], digest)
-
-
-def _header(content: bytes, path: Path) -> dict[str, str]:
-    """Returns the metadata of a safetensors file, which must be those of a bundle."""
-    length = int.from_bytes(content[:8], "little")
-    if not 2 <= length <= min(len(content) - 8, _MOST_HEADER):
-        raise _not_a_bundle(path, f"its {len(content)} bytes are not a whole safetensors file")
-    try:
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__")
-        header = {name: str(metadata[name]) for name in ("raysk", "card", "digest")}
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise _not_a_bundle(path, "its header is not that of a bundle") from error
-    if not re.fullmatch(f"[0-9a-f]{{{_DIGITS}}}", header["digest"]):
-        raise _not_a_bundle(path, f"its digest is {header['digest']!r:.20}")
-    return header
+        except (SafetensorError, LookupError, ValueError, RuntimeError, TypeError, AssertionError) as error:
+            raise not_a_bundle(path, f"its weights are damaged ({shown(error, 200)})") from error
+        return cls(facts, tensors, header["card"], header["digest"])
 
 
 def _facts(text: str, path: Path) -> BundleFacts:
     try:
-        plain = json.loads(text)
+        plain = strict_json(text)
         schema = plain["schema_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _not_a_bundle(path, "its facts are not JSON with a schema_version") from error
+        raise not_a_bundle(path, "its facts are not JSON with a schema_version") from error
     if schema != SCHEMA:
         raise ArtifactError(
             f"{path} must be a bundle of schema {SCHEMA}, but has schema {schema!r:.20}: read it with the raysk that "
             "wrote it, or make it again"
         )
     return BundleFacts.from_plain(plain, path)
-
-
-def _not_a_bundle(path: Path, reason: str) -> ArtifactError:
-    return ArtifactError(f"{path} must be a bundle that raysk bundle wrote, but {reason}: copy or make it again")
-
-
-def _digest_place(content: bytes, digest: str, path: Path) -> int:
-    """Returns where the digest's digits begin."""
-    length = int.from_bytes(content[:8], "little")
-    place = content.find(f'"digest":"{digest}"'.encode(), 8, 8 + length)
-    if place < 0:
-        raise _not_a_bundle(path, "its digest has no place")
-    return place + len('"digest":"')
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=_DIGITS // 2).hexdigest()

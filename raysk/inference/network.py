@@ -1,20 +1,22 @@
 """The network of a bundle: all encoders, heads and views, from pixels to one probability per class."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from raysk.errors import ArtifactError, ConfigError, in_one_line
+from raysk.errors import ArtifactError, ConfigError, shown
 from raysk.inference.bundle import Bundle, EncoderFacts
 from raysk.inference.turning import TURNS
 from raysk.parts.backbones import create_backbone
 from raysk.parts.encoder import Encoder
 from raysk.parts.heads import Head, heads
 from raysk.settings import within
-from raysk.training.checkpoints import unpack
 from raysk.training.precision import autocast
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Output(NamedTuple):
@@ -46,18 +48,23 @@ class BundleNetwork(nn.Module):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         facts = bundle.facts
+        tensors = _by_module(bundle)
         try:
-            encoders = [_encoder(encoder) for encoder in facts.encoders]
+            encoders = [
+                _built(partial(_encoder, encoder), tensors[f"encoders/{place}"], f"encoders/{place}")
+                for place, encoder in enumerate(facts.encoders)
+            ]
             built = [
-                _head(head.settings).build(encoders[head.encoder].num_features, len(facts.class_names))
-                for head in facts.heads
+                _built(
+                    partial(_head(head.settings).build, encoders[head.encoder].num_features, len(facts.class_names)),
+                    tensors[f"heads/{place}"],
+                    f"heads/{place}",
+                )
+                for place, head in enumerate(facts.heads)
             ]
         except ConfigError as error:
-            raise ArtifactError(f"a bundle must name parts of this raysk, but {error}") from error
+            raise ArtifactError(f"a bundle must name parts of this raysk, but {shown(error)}") from error
         self.encoders, self.heads = nn.ModuleList(encoders), nn.ModuleList(built)
-        for kind, modules in (("encoders", self.encoders), ("heads", self.heads)):
-            for place, module in enumerate(modules):
-                _load(module, unpack(f"{kind}/{place}", bundle.tensors), f"{kind}/{place}")
         self.facts = facts
         shifts = torch.tensor([head.shift for head in facts.heads], dtype=torch.float64)
         self.register_buffer("shifts", shifts, persistent=False)
@@ -113,10 +120,49 @@ def _head(settings: Mapping[str, object]) -> Head:
     return within("head", kind, {name: value for name, value in settings.items() if name != "name"})
 
 
-def _load(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    try:
-        module.load_state_dict(dict(tensors))
-    except RuntimeError as error:
+def _by_module(bundle: Bundle) -> dict[str, dict[str, Tensor]]:
+    """Returns the tensors of each encoder and head.
+
+    Raises:
+        ArtifactError: A tensor belongs to none.
+    """
+    facts = bundle.facts
+    names = [f"encoders/{place}" for place in range(len(facts.encoders))]
+    names += [f"heads/{place}" for place in range(len(facts.heads))]
+    modules: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    for name, tensor in bundle.tensors.items():
+        kind, _, rest = name.partition("/")
+        place, _, inside = rest.partition("/")
+        if f"{kind}/{place}" not in modules:
+            raise ArtifactError(
+                f"a tensor of a bundle must belong to an encoder or a head, but got {shown(name, 100)}: make the "
+                "bundle again"
+            )
+        modules[f"{kind}/{place}"][inside] = tensor
+    return modules
+
+
+def _built(build: Callable[[], M], tensors: Mapping[str, Tensor], name: str) -> M:
+    """Builds a module with these weights. Facts that name a larger one than the weights fill take no memory.
+
+    Raises:
+        ArtifactError: The weights are not those of the module, or not finite.
+    """
+    with torch.device("meta"):
+        expected = build().state_dict()
+    wrong = [key for key in {**expected, **tensors} if _kind(expected, key) != _kind(tensors, key)]
+    if wrong:
         raise ArtifactError(
-            f"{name} of a bundle must fit its network, but {in_one_line(error)[:200]}: make the bundle again"
-        ) from error
+            f"{name} of a bundle must fit its network, but {shown(wrong[0], 100)} must be "
+            f"{_kind(expected, wrong[0])} and is {_kind(tensors, wrong[0])}: make the bundle again"
+        )
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise ArtifactError(f"{name} of a bundle must have finite weights, but has others: make the bundle again")
+    module = build()
+    module.load_state_dict(dict(tensors))
+    return module
+
+
+def _kind(tensors: Mapping[str, Tensor], name: str) -> str:
+    """Returns the type and shape of a tensor, as text."""
+    return f"{tensors[name].dtype} {tuple(tensors[name].shape)}" if name in tensors else "absent"

@@ -1,6 +1,7 @@
 """`raysk serve` as a program: where it listens, what it says, and how it ends."""
 
 import re
+import signal
 import socket
 import subprocess
 import sys
