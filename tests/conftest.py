@@ -146,9 +146,16 @@ def finished_run(
     from raysk.training.job import run_job
     from raysk.training.world import World
 
-    facts = {"space": "x", "overrides": [], "command": "raysk tune --space x", "repeating command": "raysk tune",
-             "data": {"source": "csv", "path": "/home/anna/lesions.csv"}, "divide": {}}  # fmt: skip
-    run = Run.create(tmp_path_factory.mktemp("finished") / "run", cache, manifest, folds, facts)
+    facts = run_facts(
+        manifest,
+        folds,
+        cache,
+        space="x",
+        command="raysk tune --space x",
+        repeating_command="raysk tune",
+        data={"source": "csv", "path": "/home/anna/lesions.csv"},
+    )
+    run = Run.create(tmp_path_factory.mktemp("finished") / "run", manifest, folds, facts)
     alone, candidates = World(0, 1, torch.device("cpu")), []
     for name, changes in TRAINED.items():
         recipe = Recipe.from_plain(small_recipe({"test_views": "dihedral", **changes}))

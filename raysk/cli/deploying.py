@@ -9,6 +9,7 @@ from raysk.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from raysk.data.store.decoding import Pixels
+    from raysk.inference.bundle import BundleFacts
 
 
 def add_deploying(commands: Any) -> None:
@@ -46,7 +47,7 @@ def _export(arguments: argparse.Namespace) -> int:
     checked_on = "drawn noise" if paths is None else f"{len(paths)} image{'s' * (len(paths) != 1)}"
     for write, path in ((export_onnx, arguments.onnx), (export_torch, arguments.torch)):
         if path is not None:
-            pixels = None if paths is None else _pixels(paths, bundle.facts.image_sizes)
+            pixels = None if paths is None else _pixels(paths, bundle.facts)
             difference = write(bundle, path, pixels)
             print(
                 f"{path}: {path.stat().st_size / 2**20:.1f} MiB; the largest difference from the bundle is "
@@ -84,11 +85,11 @@ def _images(paths: Sequence[Path]) -> list[Path]:
     return images
 
 
-def _pixels(paths: Sequence[Path], sizes: Sequence[int]) -> "Iterator[list[Pixels]]":
+def _pixels(paths: Sequence[Path], facts: "BundleFacts") -> "Iterator[list[Pixels]]":
     from raysk.inference.images import pixels_of
 
     for path in paths:
-        pixels = pixels_of(path, sizes)
+        pixels = pixels_of(path, facts.image_sizes, facts.bits)
         if isinstance(pixels, str):
             raise DataError(f"--check must name readable images, but {path} is not ({pixels}): leave it out")
         yield pixels

@@ -154,14 +154,20 @@ def choose_threshold(
     return (lowest + highest) / 2 if lowest <= highest else None
 
 
-def decide(probabilities: np.ndarray, label: int, threshold: float) -> np.ndarray:
-    """Returns the classes, (N,), that an operating point decides on.
+def decide(probabilities: np.ndarray, thresholds: dict[int, float]) -> np.ndarray:
+    """Returns the classes, (N,), that operating points decide on.
+
+    A row is of the first class whose threshold it reaches. A row that reaches none is of the most probable class
+    without a threshold, or of the most probable class if all have one.
 
     Args:
         probabilities: (N, C).
-        label: The class of the operating point.
-        threshold: Its threshold.
+        thresholds: The thresholds by class, in their order.
     """
     others = probabilities.copy()
-    others[:, label] = -np.inf
-    return np.where(probabilities[:, label] >= threshold, label, others.argmax(axis=1))
+    if len(thresholds) < probabilities.shape[1]:
+        others[:, list(thresholds)] = -np.inf
+    decided: np.ndarray = others.argmax(axis=1)
+    for label, threshold in reversed(thresholds.items()):
+        decided = np.where(probabilities[:, label] >= threshold, label, decided)
+    return decided

@@ -149,6 +149,12 @@ class BundleFacts(Record):
     provenance: Provenance
 
     @property
+    def thresholds(self) -> dict[int, float]:
+        """The threshold of each class that has one, by its place among the classes."""
+        points = [point for point in self.operating_points if point.threshold is not None]
+        return {self.class_names.index(point.class_name): float(point.threshold or 0) for point in points}
+
+    @property
     def image_sizes(self) -> tuple[int, ...]:
         """The sizes at which the encoders need an image, ascending."""
         return tuple(sorted({encoder.image_size for encoder in self.encoders}))

@@ -35,6 +35,7 @@ def card_of(facts: BundleFacts) -> str:
             f"# {provenance.name}",
             _summary(facts),
             "## Use\n\n" + _use(facts),
+            *_decisions(facts),
             "## How well it does\n\n" + _scores(provenance),
             "## Each class\n\n" + _classes(facts),
             "## Limits\n\n" + _LIMITS,
@@ -44,6 +45,29 @@ def card_of(facts: BundleFacts) -> str:
             "## Repeat\n\n    " + provenance.command + "\n\n" + _versions(provenance),
         ]
     ) + "\n"  # fmt: skip
+
+
+def _decisions(facts: BundleFacts) -> list[str]:
+    """Returns the section on the operating points, if there are any."""
+    points = [point for point in facts.operating_points if point.threshold is not None]
+    if not points:
+        return []
+    lines = []
+    for point in points:
+        rates = (point.sensitivity, point.specificity, point.test_sensitivity, point.test_specificity)
+        cells = (point.class_name, _rate(point.threshold), ", ".join(point.requirements), *map(_rate, rates))
+        lines.append(f"| {' | '.join(cells)} |")
+    return [
+        "## Decisions\n\nThe study had requirements. `decision` is the class whose probability reaches its threshold, "
+        "else the most probable other class. The threshold was chosen out of fold; the first two rates are "
+        "cross-fitted, the last two those of the test part.\n\n"
+        "| class | threshold | required | sensitivity | specificity | in the test part | in the test part |\n"
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
+    ]
+
+
+def _rate(rate: float | None) -> str:
+    return "–" if rate is None else f"{rate:.3f}"
 
 
 def _summary(facts: BundleFacts) -> str:

@@ -110,7 +110,7 @@ def _predicted(
 ) -> tuple[np.ndarray, list[str | None]]:
     """Returns the probabilities of the readable images, and for each image why it cannot be read, or None."""
     length, total = predictor.batch_length, len(manifest)
-    decoded = read_ahead((str(path) for path in manifest.paths), predictor.sizes, 2 * length)
+    decoded = read_ahead((str(path) for path in manifest.paths), predictor.sizes, 2 * length, manifest.bits)
     reasons: list[str | None] = []
     blocks = []
     progress(0, total)

@@ -19,20 +19,25 @@ from raysk.errors import DataError
 AnyImage: TypeAlias = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray]
 
 
-def pixels_of(image: AnyImage, sizes: Sequence[int]) -> list[Pixels] | str:
+def pixels_of(image: AnyImage, sizes: Sequence[int], bits: int | None = None) -> list[Pixels] | str:
     """Returns the pixels of an image at every size, (size, size, 3), or the reason why it cannot be read.
 
     A file is decoded as it is in training.
+
+    Args:
+        image: The image.
+        sizes: The sizes in pixels.
+        bits: The depth of a picture of 16 bits a pixel whose file states none; None takes all 16 bits.
 
     Raises:
         DataError: The image is of another type.
     """
     if isinstance(image, (str, os.PathLike)):
-        return decode(Path(image), sizes)
+        return decode(Path(image), sizes, bits)
     if isinstance(image, bytes):
-        return decode_content(image, sizes)
+        return decode_content(image, sizes, bits)
     if isinstance(image, Image.Image):
-        return decode_picture(image, sizes)
+        return decode_picture(image, sizes, bits)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
             raise DataError(
@@ -58,7 +63,7 @@ def as_list(images: Any) -> list[AnyImage]:
 
 
 def read_ahead(
-    images: Iterable[AnyImage], sizes: Sequence[int], ahead: int
+    images: Iterable[AnyImage], sizes: Sequence[int], ahead: int, bits: int | None = None
 ) -> Generator[list[Pixels] | str, None, None]:
     """Yields what `pixels_of` returns for each image, in order; threads decode the next images meanwhile.
 
@@ -66,12 +71,13 @@ def read_ahead(
         images: Any number of images; no more than `ahead` of them are decoded before they are asked for.
         sizes: The sizes in pixels.
         ahead: The most images that are decoded and not yet asked for.
+        bits: As in `pixels_of`.
     """
     pending: deque[Future[list[Pixels] | str]] = deque()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decoder") as pool:
         try:
             for image in images:
-                pending.append(_decoding(image, sizes, pool))
+                pending.append(_decoding(image, sizes, bits, pool))
                 if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:
@@ -80,12 +86,14 @@ def read_ahead(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decoding(image: AnyImage, sizes: Sequence[int], pool: ThreadPoolExecutor) -> "Future[list[Pixels] | str]":
+def _decoding(
+    image: AnyImage, sizes: Sequence[int], bits: int | None, pool: ThreadPoolExecutor
+) -> "Future[list[Pixels] | str]":
     if not isinstance(image, Image.Image):
-        return pool.submit(pixels_of, image, sizes)
+        return pool.submit(pixels_of, image, sizes, bits)
     # Pillow reads a picture when it is first used, which two threads must not do at once.
     done: Future[list[Pixels] | str] = Future()
-    done.set_result(pixels_of(image, sizes))
+    done.set_result(pixels_of(image, sizes, bits))
     return done
 
 

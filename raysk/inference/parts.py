@@ -23,13 +23,14 @@ from raysk.artifacts import locked, replacing
 from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import ConfigError, DataError
 from raysk.evaluation.class_columns import class_columns
+from raysk.evaluation.operating_points import decide
 from raysk.inference.bundle import Bundle
 from raysk.inference.predictor import Predicted, batch_length
 from raysk.inference.tables import NamedImage
 
 SUFFIXES = (".csv", ".parquet")
 _NOUN = "a part of a prediction"
-_COLUMNS = ("image", "label", "disagreement")
+_TEXTS = ("image", "label")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,14 @@ class Parts:
     @cached_property
     def columns(self) -> list[str]:
         """The columns of the result."""
-        return [*_COLUMNS, *class_columns(self.bundle.facts.class_names, _COLUMNS)]
+        facts = self.bundle.facts
+        first = [*self._texts, "disagreement"]
+        return [*first, *class_columns(facts.class_names, first)]
+
+    @property
+    def _texts(self) -> list[str]:
+        """The columns of text; a classifier with operating points also decides."""
+        return [*_TEXTS, *(["decision"] if self.bundle.facts.thresholds else [])]
 
     def images_of(self, number: int) -> Sequence[NamedImage]:
         """Returns the images of a part."""
@@ -117,9 +125,11 @@ class Parts:
         images = self.images_of(number)
         names = [image.name for image, reason in zip(images, reasons, strict=True) if reason is None]
         class_names = np.array(self.bundle.facts.class_names)
-        labels = class_names[predicted.probabilities.argmax(axis=1)].tolist() if names else []
-        values: list[Any] = [pa.array(names, pa.string()), pa.array(labels, pa.string()), predicted.disagreement]
-        table = pa.table([*values, *predicted.probabilities.T], names=self.columns)
+        texts = [names, class_names[predicted.probabilities.argmax(axis=1)].tolist()]
+        if self.bundle.facts.thresholds:
+            texts.append(class_names[decide(predicted.probabilities, self.bundle.facts.thresholds)].tolist())
+        values: list[Any] = [pa.array(column, pa.string()) for column in texts]
+        table = pa.table([*values, predicted.disagreement, *predicted.probabilities.T], names=self.columns)
         bad = [[image.name, reason] for image, reason in zip(images, reasons, strict=True) if reason is not None]
         write_parquet(self._file(number), _NOUN, table, {"unreadable": bad})
 
@@ -159,8 +169,7 @@ class Parts:
 
     @property
     def _schema(self) -> pa.Schema:
-        numbers = [(name, pa.float64()) for name in self.columns[2:]]
-        return pa.schema([("image", pa.string()), ("label", pa.string()), *numbers])
+        return pa.schema([(name, pa.string() if name in self._texts else pa.float64()) for name in self.columns])
 
     @cached_property
     def _length(self) -> int:

@@ -10,6 +10,7 @@ import torch
 
 from raysk.data.store.decoding import Pixels
 from raysk.errors import ConfigError, DataError
+from raysk.evaluation.operating_points import decide
 from raysk.inference.bundle import Bundle
 from raysk.inference.images import AnyImage, as_list, read_ahead, stacked
 from raysk.inference.network import BundleNetwork
@@ -108,6 +109,14 @@ class Predictor:
         labels: np.ndarray = self.classes_[self.predict_proba(images).argmax(axis=1)]
         return labels
 
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """Returns the class that the operating points decide on, (N,), from probabilities (N, C).
+
+        Without operating points it is the most probable class.
+        """
+        decisions: np.ndarray = self.classes_[decide(probabilities, self.bundle.facts.thresholds)]
+        return decisions
+
     def predict_pixels(self, pixels: list[list[Pixels]]) -> Predicted:
         """Predicts one batch of prepared images.
 
@@ -133,7 +142,7 @@ class Predictor:
         )
 
     def _read(self, images: list[AnyImage]) -> Iterator[list[Pixels]]:
-        for place, pixels in enumerate(read_ahead(images, self.sizes, self.batch_length)):
+        for place, pixels in enumerate(read_ahead(images, self.sizes, self.batch_length, self.bundle.facts.bits)):
             if isinstance(pixels, str):
                 image = images[place]
                 name = str(image) if isinstance(image, (str, Path)) else f"image {place}"

@@ -28,7 +28,8 @@ def predict_missing(predictor: Predictor, parts: Parts, progress: ProgressCallba
     done = total - sum(len(parts.images_of(number)) for number in missing)
     progress(done, total)
     paths = (image.path for number in missing for image in parts.images_of(number))
-    with closing(read_ahead(paths, predictor.sizes, _AHEAD * predictor.batch_length)) as decoded:
+    ahead, bits = _AHEAD * predictor.batch_length, predictor.bundle.facts.bits
+    with closing(read_ahead(paths, predictor.sizes, ahead, bits)) as decoded:
         for number in missing:
             length = len(parts.images_of(number))
             predict_part(predictor, parts, number, list(islice(decoded, length)))

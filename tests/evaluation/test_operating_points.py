@@ -71,9 +71,17 @@ def test_without_rows_of_a_kind_there_is_no_threshold():
 
 def test_a_row_at_the_threshold_is_decided_and_the_others_get_the_most_probable_other_class():
     probabilities = np.array([[0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.29, 0.51], [0.4, 0.2, 0.4]])
-    np.testing.assert_array_equal(decide(probabilities, 1, 0.3), [1, 1, 2, 0])
-    np.testing.assert_array_equal(decide(probabilities, 1, 0.7), [2, 0, 2, 0])
+    np.testing.assert_array_equal(decide(probabilities, {1: 0.3}), [1, 1, 2, 0])
+    np.testing.assert_array_equal(decide(probabilities, {1: 0.7}), [2, 0, 2, 0])
     assert probabilities[0, 1] == 0.6, "the probabilities are left as they are"
+
+
+def test_several_operating_points_decide_in_their_order_and_the_rest_is_left_to_the_other_classes():
+    probabilities = np.array([[0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.5, 0.1, 0.4], [0.6, 0.3, 0.1]])
+    np.testing.assert_array_equal(decide(probabilities, {1: 0.25, 2: 0.2}), [1, 1, 2, 1])
+    np.testing.assert_array_equal(decide(probabilities, {2: 0.2, 1: 0.25}), [2, 2, 2, 1])
+    np.testing.assert_array_equal(decide(probabilities, {0: 0.9, 1: 0.9, 2: 0.9}), [1, 0, 0, 0])
+    np.testing.assert_array_equal(decide(probabilities, {}), probabilities.argmax(axis=1))
 
 
 def draw(num_rows, seed):

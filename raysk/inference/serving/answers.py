@@ -10,6 +10,7 @@ class ImageAnswer(BaseModel):
 
     name: str = Field(description="The file name that the client gave.")
     label: str = Field(description="The most probable class.")
+    decision: str | None = Field(description="The class at the operating points; null for a model without any.")
     probabilities: dict[str, float] = Field(description="The probability of each class; they sum to 1.")
     disagreement: float = Field(description="The weighted share of the members that would choose another class.")
 

@@ -76,7 +76,8 @@ class Service:
 
     async def answer(self, uploads: list[Upload]) -> Answer:
         """Predicts images."""
-        loop, decode = asyncio.get_running_loop(), partial(pixels_of_upload, sizes=self.predictor.sizes)
+        loop, facts = asyncio.get_running_loop(), self.predictor.bundle.facts
+        decode = partial(pixels_of_upload, sizes=facts.image_sizes, bits=facts.bits)
         decoding = [loop.run_in_executor(self._decoders, decode, upload) for upload in uploads]
         pixels = await asyncio.gather(*decoding)
         try:
@@ -86,16 +87,18 @@ class Service:
             raise HTTPException(500, "the classifier failed on these images: the log of the service has it") from None
         if not np.isfinite(predicted.probabilities).all():
             raise HTTPException(500, "the classifier gives no number for these images")
-        names = self.predictor.bundle.facts.class_names
+        names = facts.class_names
+        decisions = self.predictor.decide(predicted.probabilities)
         images = [
             ImageAnswer(
                 name=upload.name,
                 label=names[probabilities.argmax()],
+                decision=decision if facts.thresholds else None,
                 probabilities=dict(zip(names, probabilities.tolist(), strict=True)),
                 disagreement=float(disagreement),
             )
-            for upload, probabilities, disagreement in zip(
-                uploads, predicted.probabilities, predicted.disagreement, strict=True
+            for upload, probabilities, decision, disagreement in zip(
+                uploads, predicted.probabilities, decisions.tolist(), predicted.disagreement, strict=True
             )
         ]
         return Answer(images=images)

@@ -87,15 +87,15 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     return uploads
 
 
-def pixels_of_upload(upload: Upload, sizes: tuple[int, ...]) -> list[Pixels]:
-    """Returns the pixels of an image at every size.
+def pixels_of_upload(upload: Upload, sizes: tuple[int, ...], bits: int | None = None) -> list[Pixels]:
+    """Returns the pixels of an image at every size; arguments as for `decode_content`.
 
     Raises:
         HTTPException: It is no image, of another type, damaged, or too large when decoded.
     """
     if not any(upload.content.startswith(beginnings) for beginnings in _BEGINNINGS.values()):
         raise HTTPException(415, f"{upload.name} must be one of {', '.join(_BEGINNINGS)}, but is not")
-    pixels = decode_content(upload.content, sizes)
+    pixels = decode_content(upload.content, sizes, bits)
     if isinstance(pixels, str):
         raise HTTPException(422, f"{upload.name} cannot be read: {pixels}")
     return pixels
