@@ -4,8 +4,8 @@ The pictures are drawn lesions, or those of a folder with `images/` and a `metad
 group. Each kind of change makes new versions of some of them: other light (gamma, brightness, tint), a crop at a random
 place, both, or a retaken photograph (turned by up to 4 degrees, 2 to 10 % nearer, shifted, in other light, with other
 noise). Recall is the share of versions that are paired with their original. A false pair has pictures of two groups;
-plain discs and ellipses, of which all differ by a pixel or more, and smooth random colours must not pair at all. In a
-folder of photographs false pairs may be true, and need a look.
+plain discs and ellipses, of which any two differ by a pixel or more as they are drawn, and smooth random colours should
+not pair either. In a folder of photographs false pairs may be true, and need a look.
 
 Peers: imagehash (`pip install imagehash`), phash and dhash of 64 bits. Pairs differ in at most 10 bits, the usual
 threshold, or in at most 4. Unlike raysk's, these hashes do not find turned pictures, so that no version is turned.

@@ -27,7 +27,9 @@ def coverage(entries: Entries, num_compared: int, settings: DataSettings | None 
     if not num_compared:
         unchecked.append("bytes and pixels (no image file was found)")
     elif num_compared < num_rows:
-        unchecked.append(f"bytes and pixels of {num_rows - num_compared} images without a readable picture")
+        unchecked.append(
+            f"bytes and pixels of {number_of(num_rows - num_compared, 'image')} without a readable picture"
+        )
     return checked, unchecked
 
 
