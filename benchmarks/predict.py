@@ -1,8 +1,8 @@
 """Prediction of new images: raysk predict against bare forward passes, and against a DataLoader for each pass.
 
 Five resnet18 with random weights, each in eight test-time views: 40 forward passes over each image. The images are
-drawn, enlarged to 450 pixels, the height of HAM10000's, as PNG files, and predicted at 64 pixels. All contenders use the same networks, batches and threads, take
-turns, and the medians of the repeats are compared, in images per second.
+drawn, enlarged to 450 pixels, the height of HAM10000's, as PNG files, and predicted at 64 pixels. All contenders use
+the same networks, batches and threads, take turns, and the medians of the repeats are compared, in images per second.
 
 - predict: what `raysk predict` does, from image files to a CSV file.
 - pixels: the same network on decoded pixels, without any file.
@@ -82,10 +82,16 @@ def make_bundle(backbone: str, pixels: int) -> Bundle:
     provenance = Provenance(
         name="benchmark", kind="ensemble", scores={}, refitted=False, class_counts=counts, num_groups=0,
         test_counts=counts, assumed_shares=(1 / len(CLASSES),) * len(CLASSES), data={}, folds={}, versions={},
-        **nothing,
+        metric="macro_f1", **nothing,
     )  # fmt: skip
     facts = BundleFacts(
-        schema_version=SCHEMA, class_names=CLASSES, encoders=tuple(encoders), heads=tuple(heads), provenance=provenance
+        schema_version=SCHEMA,
+        class_names=CLASSES,
+        bits=None,
+        operating_points=(),
+        encoders=tuple(encoders),
+        heads=tuple(heads),
+        provenance=provenance,
     )
     return Bundle(facts, tensors, "")
 
@@ -199,6 +205,7 @@ def onnx(bundle: Bundle, pixels: np.ndarray, workplace: Path, length: int) -> Co
     """The graph in ONNX Runtime; None without the extra."""
     try:
         import onnxruntime
+
         from raysk.inference.exporting import export_onnx, input_names
     except ImportError:
         return None

@@ -9,13 +9,14 @@ from raysk.inference.card import card_of
 from raysk.parts.heads import heads
 from raysk.recipe import Model
 from raysk.training.checkpoints import pack
-from raysk.training.networks import Encoder
+from raysk.training.networks import blank_encoder
 
 CLASSES = ("mel", "nv", "bkl")
 PROVENANCE = Provenance(
     name="ensemble, greedy", key="k", kind="ensemble", settings="", chosen_on="folds", scored_on="test part",
     scores={"test_macro_f1": 0.8, "test_macro_f1_low": 0.7, "test_macro_f1_high": 0.9}, refitted=False,
-    class_counts=(3, 9, 6), num_groups=5, num_locked=9, data={}, folds={}, manifest="m", command="raysk tune",
+    class_counts=(3, 9, 6), num_groups=5, test_counts=(2, 4, 3), assumed_shares=(0.2, 0.5, 0.3), metric="macro_f1",
+    data={}, folds={}, manifest="m", command="raysk tune",
     commit="c", created="2026-01-01", versions={}, weights_licence="none", data_licence="none",
 )  # fmt: skip
 
@@ -33,7 +34,7 @@ def draw_bundle(
     torch.manual_seed(0)
     tensors, networks = {}, []
     for place, (backbone, size) in enumerate(encoders):
-        networks.append(Encoder.blank(Model(backbone=backbone), size))
+        networks.append(blank_encoder(Model(backbone=backbone), size))
         tensors |= pack(f"encoders/{place}", networks[-1].state_dict())
     of_heads = []
     for place, (encoder, name) in enumerate(heads_of):
@@ -49,6 +50,8 @@ def draw_bundle(
     facts = BundleFacts(
         schema_version=SCHEMA,
         class_names=CLASSES,
+        bits=None,
+        operating_points=(),
         encoders=tuple(
             EncoderFacts(backbone=backbone, pooling="avg", image_size=size, mean=(0.5, 0.4, 0.6), std=(0.2, 0.3, 0.2))
             for backbone, size in encoders
