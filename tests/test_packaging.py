@@ -38,6 +38,7 @@ def relative_files(folder: Path, suffix: str) -> set[str]:
 
 def test_the_wheel_contains_every_module_config_and_space(unpacked: Path) -> None:
     assert relative_files(unpacked / "raysk", ".py") == relative_files(ROOT / "raysk", ".py")
+    assert relative_files(unpacked / "raysk", ".html") == relative_files(ROOT / "raysk", ".html") != set()
     configs = relative_files(ROOT / "raysk/conf", ".yaml")
     assert configs
     assert relative_files(unpacked / "raysk/conf", ".yaml") == configs
@@ -72,8 +73,8 @@ def normal(name: str) -> str:
 def test_every_import_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # A package of an extra is imported where it is used, with an error that names the extra.
-    extras = project["optional-dependencies"]
-    declared = {normal(line) for line in [*project["dependencies"], *extras["hdf5"], *extras["dicom"]]}
+    extras = [line for name in ("hdf5", "dicom", "onnx", "serve") for line in project["optional-dependencies"][name]]
+    declared = {normal(line) for line in [*project["dependencies"], *extras]}
     owners = packages_distributions()
     for path in (ROOT / "raysk").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

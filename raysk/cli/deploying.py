@@ -31,6 +31,8 @@ def add_deploying(commands: Any) -> None:
     serve.add_argument("--max-bytes", type=int, metavar="N", help="largest request (32 MiB)")
     serve.add_argument("--max-image-bytes", type=int, metavar="N", help="largest image file (16 MiB)")
     serve.add_argument("--max-images", type=int, metavar="N", help="most images in a request (32)")
+    serve.add_argument("--address", help="serve on this Ray cluster, such as auto (on this machine, without Ray)")
+    serve.add_argument("--replicas", type=int, metavar="N", help="processes on the cluster (1)")
     serve.set_defaults(run_command=_serve)
 
 
@@ -63,7 +65,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"serve needs {error.name}, which is not installed: pip install 'raysk[serve]'") from error
     from rich.console import Console
 
-    from raysk.inference.opening import open_bundle
+    from raysk.inference.opening import open_bundle, refuse_row
 
     given = {
         "request_bytes": arguments.max_bytes,
@@ -71,7 +73,21 @@ def _serve(arguments: argparse.Namespace) -> int:
         "images": arguments.max_images,
     }
     limits = Limits(**{name: number for name, number in given.items() if number is not None})
-    serve(open_bundle(arguments.model, arguments.row), arguments.host, arguments.port, limits, Console(soft_wrap=True))
+    where, console = (arguments.host, arguments.port, limits), Console(soft_wrap=True)
+    if arguments.address is None:
+        if arguments.replicas is not None:
+            raise ConfigError("--replicas needs a cluster, but got no --address: give it, or leave --replicas out")
+        serve(open_bundle(arguments.model, arguments.row), *where, console)
+        return 0
+    if arguments.model.is_dir():
+        raise ConfigError(
+            f"a cluster must serve one file, but {arguments.model} is a folder: pack its row with raysk bundle"
+        )
+    refuse_row(arguments.model, arguments.row)
+    from raysk.deploy.serve import serve_on_cluster
+
+    replicas = 1 if arguments.replicas is None else arguments.replicas
+    serve_on_cluster(arguments.model, arguments.address, replicas, *where, console)
     return 0
 
 

@@ -24,10 +24,19 @@ def open_bundle(path: str | Path, row: str | None = None, *, refitted: bool = Fa
         from raysk.run import GREEDY, Run
 
         return pack_row(Run.open(path), GREEDY if row is None else row, refitted=refitted)
+    refuse_row(path, row, refitted)
+    return Bundle.read(path)
+
+
+def refuse_row(path: Path, row: str | None, refitted: bool = False) -> None:
+    """Refuses the choice of a row for a file, which has one classifier.
+
+    Raises:
+        ArtifactError: A row is given, or the models of `raysk refit` are asked for.
+    """
     if row is not None or refitted:
         name = "--refitted" if row is None else f"--row {row}"
         raise ArtifactError(
             f"a row must be chosen when the bundle is made, but got {name} for {path}: leave it out, or give the "
             "run directory"
         )
-    return Bundle.read(path)

@@ -129,7 +129,7 @@ def test_the_command_exports_a_file_and_a_row_of_a_run(tmp_path, finished_run, m
     [
         ([], "give --onnx FILE or --torch FILE"),
         (["--torch", "model.onnx"], "a file that ends with .pt2"),
-        (["--onnx", "x.onnx", "--row", "1"], "--row must choose from a run directory"),
+        (["--onnx", "x.onnx", "--row", "1"], "a row must be chosen when the bundle is made"),
         (["--onnx", "x.onnx", "--check", "{folder}/empty"], "found none in"),
         (["--torch", "x.pt2", "--check", "{folder}/lesions.raysk"], "must name readable images"),
         (["--torch", "/proc/x.pt2"], "/proc/x.pt2 must be writable"),
