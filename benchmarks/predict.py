@@ -1,8 +1,8 @@
 """Prediction of new images: raysk predict against bare forward passes, and against a DataLoader for each pass.
 
 Five resnet18 with random weights, each in eight test-time views: 40 forward passes over each image. The images are
-drawn, enlarged to 450 pixels, the height of HAM10000's, as PNG files, and predicted at 64 pixels. All contenders use the same networks, batches and threads, take
-turns, and the medians of the repeats are compared, in images per second.
+drawn, enlarged to 450 pixels, the height of HAM10000's, as PNG files, and predicted at 64 pixels. All contenders use
+the same networks, batches and threads, take turns, and the medians of the repeats are compared, in images per second.
 
 - predict: what `raysk predict` does, from image files to a CSV file.
 - pixels: the same network on decoded pixels, without any file.
