@@ -36,7 +36,7 @@ def content(bundle, tmp_path_factory) -> bytes:
 def refusal(path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(ArtifactError) as caught:
-        load(path, "cpu")
+        load(path, device="cpu")
     message = str(caught.value)
     assert message.isprintable()
     assert len(message) < 1000
@@ -78,7 +78,7 @@ def test_a_bundle_is_read_as_it_was_written(bundle, content, tmp_path):
     assert read.tensors.keys() == bundle.tensors.keys()
     assert all(torch.equal(tensor, bundle.tensors[name]) for name, tensor in read.tensors.items())
     (tmp_path / "sealed.raysk").write_bytes(with_facts(content, lambda facts: None))
-    load(tmp_path / "sealed.raysk", "cpu")  # so that the tests below change what they say, and nothing else
+    load(tmp_path / "sealed.raysk", device="cpu")  # so that the tests below change what they say, and nothing else
 
 
 @FUZZ
@@ -148,7 +148,7 @@ def test_facts_of_any_kind_are_read_or_refused(data, bundle, content, tmp_path):
     path = tmp_path / "b.raysk"
     path.write_bytes(with_facts(content, change))
     try:
-        predictor = load(path, "cpu")
+        predictor = load(path, device="cpu")
     except ArtifactError as error:
         assert str(error).isprintable()
         assert len(str(error)) < 1000
@@ -301,4 +301,4 @@ def test_what_is_no_file_is_refused(tmp_path, kind):
     elif kind == "a name with a null":
         path = tmp_path / "b\0"
     with pytest.raises(ArtifactError, match="must be a bundle"):
-        load(path, "cpu")
+        load(path, device="cpu")
