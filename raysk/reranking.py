@@ -34,13 +34,11 @@ def rerank(run: Run, metric: str) -> Leaderboard:
         return board
     check_goal(goal, run.manifest, run.folds)
     rows = tuple(replace(row, scores=_scores(run, row, ranked_by)) for row in board.rows)
-    left_out = (BEST_SINGLE, cross_fitted_fact(board.ranked_by))
-    meta = {name: value for name, value in board.meta.items() if name not in left_out}
-    singles = [row for row in rows if row.kind != "ensemble"]
-    if BEST_SINGLE in board.meta:
-        best = max(singles, key=lambda row: ranked_by.oriented(row.scores[f"oof_{ranked_by.name}"]))
-        meta |= {BEST_SINGLE: best.name}
-    meta |= {"ranked anew": f"by {ranked_by.title}; the study searched by {board.ranked_by.title}"}
+    meta = {name: fact for name, fact in board.meta.items() if name != cross_fitted_fact(board.ranked_by)}
+    if BEST_SINGLE in meta:
+        singles = [row for row in rows if row.kind != "ensemble"]
+        meta[BEST_SINGLE] = max(singles, key=lambda row: ranked_by.oriented(row.scores[f"oof_{ranked_by.name}"])).name
+    meta["ranked anew"] = f"by {ranked_by.title}; the study searched by {board.ranked_by.title}"
     tables = tuple(table for table in board.tables if table.label == _ABLATION)
     return Leaderboard(rows, board.class_names, meta, tables, ranked_by.name)
 

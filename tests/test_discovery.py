@@ -1,5 +1,6 @@
 """A part is one file: a new file in a copy of the package is found without a list to edit."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 import raysk
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
 LOSS = """
 from dataclasses import dataclass
 
@@ -45,6 +47,13 @@ def read_names(settings: DataSettings, cache: Path) -> Collection:
     names = sorted(path.name for path in Path(settings.path).iterdir())
     return Collection(settings.path, Path(settings.path), names, names, [name[0] for name in names])
 """
+METRIC = """
+import numpy as np
+
+from raysk.evaluation.metrics.base import Metric, metrics
+
+
+"""
 FORMAT = """
 from raysk.evaluation.formats.base import formats
 from raysk.evaluation.leaderboard import Leaderboard
@@ -58,7 +67,7 @@ def names(leaderboard: Leaderboard) -> str:
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with one more loss, source, format and space."""
+    """A copy of the package with one more loss, source, format, metric and space; the metric is that of the docs."""
     folder = tmp_path_factory.mktemp("extended")
     package = Path(raysk.__file__).parent
     shutil.copytree(package, folder / "raysk", ignore=shutil.ignore_patterns("__pycache__"))
@@ -66,6 +75,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "raysk/parts/losses/brier.py").write_text(LOSS)
     (folder / "raysk/data/sources/names.py").write_text(SOURCE)
     (folder / "raysk/evaluation/formats/names.py").write_text(FORMAT)
+    (example,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (folder / "raysk/evaluation/metrics/top_two.py").write_text(METRIC + example)
     (folder / "search_spaces/brier.yaml").write_text(
         "about: The Brier score.\nsettings: [stage_one=null, stage_two.frozen=false, stage_two.loss.name=brier]\n"
         "search:\n  stage_two.optimizer.lr: tag(log, interval(0.001, 0.1))\n"
@@ -77,6 +88,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("words", "part"),
     [
         (["parts", "brier"], "| `brier` | The Brier score:"),
+        (["parts", "top_two"], "| `top_two` | The share of rows whose class is among the two most probable ones. |"),
+        (["config", "metric=top_two"], "\nmetric: top_two "),
         (["parts", "names"], "| `names` | Reads a folder in which the first letter"),
         (["config", "data", "data=names", "data.path=/x"], "\nlabel: first "),
         (["config", "stage_two.loss", "--space", "brier"], "name: brier "),
@@ -89,9 +102,17 @@ def test_a_new_part_is_listed(extended: Path, words: list[str], part: str) -> No
     assert part in done.stdout + done.stderr
 
 
+def test_contracts_cover_a_new_metric_without_a_list_to_edit(extended: Path) -> None:
+    shutil.copytree(Path(__file__).parent / "contracts", extended / "tests" / "contracts", dirs_exist_ok=True)
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contracts/test_metrics.py", "-k", "top_two"]
+    done = subprocess.run([sys.executable, *words], cwd=extended, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
 def test_contracts_cover_a_new_loss_without_a_list_to_edit(extended: Path) -> None:
     tests = extended / "tests"
-    shutil.copytree(Path(__file__).parent / "contracts", tests / "contracts")
+    shutil.copytree(Path(__file__).parent / "contracts", tests / "contracts", dirs_exist_ok=True)
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contracts/test_losses.py", "-k", "Brier or brier"]
     done = subprocess.run([sys.executable, *words], cwd=extended, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -120,6 +120,10 @@ def test_the_printed_file_has_everything_that_the_row_depends_on(file, printed):
         ("{data: 3, folds: {}, recipe: {}}", "data must be"),
         ("{data: {}, folds: {}, recipe: {}, threads: 0}", "threads must be"),
         ("{data: {}, folds: {}, recipe: {}, chosen_on: [a]}", "chosen_on must be a text, but got ['a']"),
+        ("{data: {}, folds: {}, recipe: {}, metric: macro_f2}", "did you mean macro_f1"),
+        ("{data: {}, folds: {}, recipe: {}, metric: [kappa]}", "metric must be a text"),
+        ("{data: {}, folds: {}, recipe: {}, require: kappa>=0}", "require must be a list"),
+        ("{data: {}, folds: {}, recipe: {}, require: [kappa]}", "a requirement must be METRIC>=BOUND"),
         ("{data: {}, folds: {}, recipe: {stage_one: null}}", "stage_two.frozen must be false without a stage one"),
     ],
 )  # fmt: skip
@@ -170,6 +174,29 @@ def test_training_again_gives_the_same_bits(trained, printed, tmp_path, capfd):
     assert (after.scores, after.key, after.images) == (before.scores, before.key, before.images)
     assert (before.name, after.name) == ("mine", "mine"), "the row keeps its name, whatever the file is called"
     assert after.chosen_on == "nothing"
+
+
+def test_a_file_with_another_metric_trains_the_same_weights_and_is_ranked_by_it(trained, file, tmp_path, capfd):
+    name = trained.manifest.class_names[0]
+    path = tmp_path / "other.yaml"
+    path.write_text(replace(file, metric=f"pauc@{name}:0.80", require=(f"sensitivity@{name}>=0.5",)).text())
+    assert main(["train", str(path), "--run", str(tmp_path / "run")]) == 0
+    assert f"by partial AUC of {name} (above sensitivity 0.8) on the locked test part" in " ".join(
+        capfd.readouterr().out.split()
+    )
+    again, (key,) = Run.open(tmp_path / "run"), keys(trained)
+    board = Leaderboard.read(again.folder / "leaderboard.json")
+    (row,) = board.rows
+    assert (board.metric, row.key) == (f"pauc@{name}:0.8", key)
+    record = again.record(Job(again.recipe(key), 0))
+    assert (record.metric, len(record.required)) == (board.metric, 1)
+    assert np.array_equal(again.predictions(key, 0).probabilities, trained.predictions(key, 0).probabilities)
+    assert row.scores[f"oof_{board.metric}"] == pytest.approx(again.fold_scores(key)[0].mean())
+    assert row.requirements[0].requirement == row.operating_points[0].requirements[0] == f"sensitivity@{name}>=0.5"
+    repeated = RecipeFile.of_row(again, "1")
+    assert (repeated.metric, repeated.require) == (board.metric, (f"sensitivity@{name}>=0.5",))
+    line = refused(["train", path, "--run", trained.folder, "--resume"], capfd)
+    assert f"raysk leaderboard {trained.folder} --metric {board.metric} ranks a finished study anew" in line
 
 
 def keys(run):

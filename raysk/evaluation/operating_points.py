@@ -1,7 +1,7 @@
 """Operating points: thresholds on a class's probability that give a row the rates that a study requires."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,10 +24,10 @@ class OperatingPoint(Record):
         requirements: The requirements that the threshold is chosen for.
         threshold: The threshold, chosen on all rows of the folds, out of fold; None if no threshold meets them there.
         sensitivity: Cross-fitted sensitivity: each fold is decided by the threshold that the other folds choose; None
-            if some of them have none.
+            without a threshold, or if some of them have none.
         specificity: Cross-fitted specificity.
-        test_sensitivity: Sensitivity on the locked test part; None without a threshold.
-        test_specificity: Specificity on the locked test part.
+        test_sensitivity: Sensitivity of the threshold on the locked test part.
+        test_specificity: Specificity of the threshold on the locked test part.
     """
 
     class_name: str
@@ -84,21 +84,19 @@ def _operating_point(
     def chosen_on(rows: np.ndarray) -> float | None:
         return choose_threshold(values[rows], is_positive[rows], least_sensitivity, least_specificity)
 
-    threshold = chosen_on(np.ones(len(values), dtype=bool))
-    by_fold = {fold: chosen_on(fold_of_row != fold) for fold in np.unique(fold_of_row)}
-    thresholds = np.array([by_fold[fold] for fold in fold_of_row], dtype=float)  # None becomes NaN
-    crossed = _rates(values >= thresholds, is_positive) if not np.isnan(thresholds).any() else (None, None)
-    on_test = (
-        (None, None) if threshold is None else _rates(test.probabilities[:, label] >= threshold, test.labels == label)
-    )
-    return OperatingPoint(
+    point = OperatingPoint(
         class_name=requirements[0].metric.class_name,
         requirements=tuple(requirement.name for requirement in requirements),
-        threshold=threshold,
-        sensitivity=crossed[0],
-        specificity=crossed[1],
-        test_sensitivity=on_test[0],
-        test_specificity=on_test[1],
+        threshold=chosen_on(np.ones(len(values), dtype=bool)),
+    )
+    if point.threshold is None:
+        return point
+    by_fold = {fold: chosen_on(fold_of_row != fold) for fold in np.unique(fold_of_row)}
+    thresholds = np.array([by_fold[fold] for fold in fold_of_row], dtype=float)  # None becomes NaN
+    crossed = (None, None) if np.isnan(thresholds).any() else _rates(values >= thresholds, is_positive)
+    on_test = _rates(test.probabilities[:, label] >= point.threshold, test.labels == label)
+    return replace(
+        point, sensitivity=crossed[0], specificity=crossed[1], test_sensitivity=on_test[0], test_specificity=on_test[1]
     )
 
 

@@ -249,6 +249,50 @@ def test_a_study_is_not_resumed_with_another_space_or_other_weights(prepared, tu
         )
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["metric=macro_f2"], "metric must be a known name, but got 'macro_f2'; did you mean"),
+        (["metric=auc@benin"], "the class in 'auc@benin' must be a known name, but got 'benin'; did you mean benign?"),
+        (["metric=auc"], "metric auc must be written auc@CLASS"),
+        (["metric=pauc@malignant:80"], "must be in [0, 1), but got 80"),
+        (["metric=choice(macro_f1,kappa)"], "a search must be over settings of a recipe, but got metric"),
+        (["metric=null"], "metric must be a text, but got None"),
+        (["metric="], "metric must be a known name, but got ''"),
+        (["--require", "sensitivity@malignant=0.9"], "a requirement must be METRIC>=BOUND"),
+        (["--require", "sensitivity@malignnt>=0.9"], "did you mean malignant?"),
+        (["--require", "sensitivity@malignant>=9"], "must be in [0, 1], but got '9'"),
+        (["--require", "log_loss>=0.9"], "write log_loss<=0.9"),
+        (["--require", "it's wrong\\"], "a requirement must be METRIC>=BOUND"),
+        (["require=macro_f1>=0.5"], "an override must be KEY=VALUE"),
+        (["require=macro_f1"], "require must be a list"),
+    ],
+)  # fmt: skip
+def test_a_goal_that_cannot_be_read_is_refused_before_an_image_is_decoded(words, message, tune, photographs):
+    assert message in tune.refused(*words, **of(photographs / "table.csv"))
+    assert not (tune.cache / "images").exists() and not list(tune.cache.glob("**/*.npy"))
+
+
+def test_a_metric_that_a_part_of_the_rows_does_not_define_is_refused(tune, table):
+    head, *lines = table.read_text().splitlines()
+    # Of three lesions in turn, the first is malignant, and the second is in the first fold.
+    folds = ["0" if lesion % 3 == 1 else ("1", "2", "test")[lesion // 3 % 3] for lesion in np.arange(60) // 2]
+    rows = [f"{line},{fold}" for line, fold in zip(lines, folds, strict=True)]
+    table.write_text("\n".join([f"{head},fold", *rows]) + "\n")
+    line = tune.refused("metric=auc@malignant", "folds.column=fold", **of(table))
+    assert "auc@malignant must be defined on each part of the rows, but fold 0 has only benign: " in line
+
+
+def test_a_study_that_is_resumed_by_another_metric_says_how_to_rank_it_anew(prepared, tune, photographs):
+    where = of(photographs / "table.csv")
+    line = tune.refused("--resume", "metric=kappa", **where)
+    assert "--resume must find the metric that" in line
+    assert line.endswith(f"but got kappa: raysk leaderboard {tune.run} --metric kappa ranks a finished study anew")
+    line = tune.refused("--resume", "--require", "kappa>=0.5", **where)
+    assert "--resume must find the requirements that" in line
+    assert "but got ['kappa>=0.5']" in line
+
+
 def test_an_address_without_a_cluster_is_refused(prepared, tune, photographs):
     words = tune.words("--resume", "--address", "127.0.0.1:1", **of(photographs / "table.csv"))
     assert main(words) == 2

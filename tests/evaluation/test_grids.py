@@ -9,6 +9,8 @@ from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.grids import Style, leaderboard_grids, with_cost
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.metrics import parse_metric
+from raysk.evaluation.operating_points import OperatingPoint
+from raysk.evaluation.requirement_checks import RequirementCheck
 
 STYLE = Style(str.upper, Template("<$x>"), Template(" $low..$high"), Template(" +- $sd"), "none")
 
@@ -110,6 +112,27 @@ def test_the_metric_of_the_board_comes_first_and_its_best_is_marked(
     assert scores.headings[3:] == [parse_metric(metric, ("x",)).title.upper(), "MACRO-F1"]
     assert scores.cells[0][3] == best
     assert "<" not in scores.cells[1][3]
+
+
+def test_requirements_are_columns_of_the_main_table_and_operating_points_a_table() -> None:
+    check = RequirementCheck(requirement="sensitivity@x>=0.9", score=0.95, bound=0.88, is_met=False)
+    point = OperatingPoint(class_name="x", requirements=(check.requirement,), threshold=0.25, sensitivity=0.91)
+    rows = (
+        replace(make_row("a", oof_macro_f1=0.5), requirements=(check,), operating_points=(point,)),
+        replace(
+            make_row("b", oof_macro_f1=0.4),
+            requirements=(replace(check, bound=0.9, is_met=True),),
+            operating_points=(replace(point, threshold=None, sensitivity=None),),
+        ),
+    )
+    scores, *_, operating = leaderboard_grids(Leaderboard(rows, ("x",)), STYLE)
+    assert scores.headings[3:] == ["MACRO-F1", "SENSITIVITY@X>=0.9"]
+    assert [line[4] for line in scores.cells] == ["0.950 (0.880) NOT MET", "0.950 (0.900) MET"]
+    assert "CONFIDENCE BOUND" in scores.note
+    assert operating.label == "operating"
+    assert operating.headings == ["", "name", "X: THRESHOLD", "X: SENSITIVITY", "X: SPECIFICITY"]
+    assert operating.cells == [["1", "A", "0.250", "0.910", "none"], ["2", "B", "none", "none", "none"]]
+    assert "CROSS-FITTED" in operating.note
 
 
 def test_no_rows_give_no_tables() -> None:

@@ -10,6 +10,8 @@ from raysk.artifacts import write_json
 from raysk.errors import ArtifactError
 from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
+from raysk.evaluation.operating_points import OperatingPoint
+from raysk.evaluation.requirement_checks import RequirementCheck
 
 NAMES = ("mel", "nv")
 TABLE = ComparisonTable(
@@ -55,6 +57,48 @@ def test_the_metric_survives_the_file(tmp_path: Path) -> None:
     board = Leaderboard((make_row("a"),), NAMES, metric="pauc@mel:0.8")
     write_json(tmp_path / "leaderboard.json", board.to_json())
     assert Leaderboard.read(tmp_path / "leaderboard.json") == board
+
+
+CHECK = RequirementCheck(requirement="sensitivity@mel>=0.9", score=0.95, bound=0.88, is_met=False)
+POINT = OperatingPoint(
+    class_name="mel", requirements=("sensitivity@mel>=0.9",), threshold=0.25, sensitivity=0.91, specificity=0.7,
+    test_sensitivity=0.85, test_specificity=0.75,
+)  # fmt: skip
+
+
+def test_requirements_and_operating_points_survive_the_file_and_are_columns(tmp_path: Path) -> None:
+    unreachable = replace(POINT, threshold=None, sensitivity=None, specificity=None, test_sensitivity=None)
+    rows = (
+        replace(make_row("a", oof_macro_f1=0.5), requirements=(CHECK,), operating_points=(POINT,)),
+        replace(make_row("b"), requirements=(replace(CHECK, is_met=True),), operating_points=(unreachable,)),
+    )
+    board = Leaderboard(rows, NAMES)
+    write_json(tmp_path / "leaderboard.json", board.to_json())
+    again = Leaderboard.read(tmp_path / "leaderboard.json")
+    assert again == board
+    assert again.rows[0].operating_points == (POINT,)
+    table = board.to_table()
+    assert table.column("oof_sensitivity@mel>=0.9").to_pylist() == [0.95, 0.95]
+    assert table.column("oof_sensitivity@mel>=0.9_bound").to_pylist() == [0.88, 0.88]
+    assert table.column("oof_sensitivity@mel>=0.9_met").to_pylist() == [False, True]
+    assert table.column("operating_threshold_mel").to_pylist() == [0.25, None]
+    assert table.column("operating_sensitivity_mel").to_pylist() == [0.91, None]
+    assert table.column("operating_test_specificity_mel").to_pylist() == [0.75, 0.75]
+
+
+def test_rows_with_different_requirements_are_refused() -> None:
+    with pytest.raises(ArtifactError, match="must have the same requirements"):
+        Leaderboard((make_row("a"), replace(make_row("b"), requirements=(CHECK,))), NAMES)
+
+
+@pytest.mark.parametrize("change", [{"requirements": [{"score": 1}]}, {"operating_points": [{"theshold": 1}]}])
+def test_a_row_with_a_broken_record_is_refused_in_one_line(change: dict[str, Any], tmp_path: Path) -> None:
+    content = Leaderboard((make_row("a"),), NAMES).to_json()
+    content["rows"][0] |= change
+    write_json(tmp_path / "leaderboard.json", content)
+    with pytest.raises(ArtifactError, match=r"leaderboard\.json must be a (RequirementCheck|OperatingPoint)") as caught:
+        Leaderboard.read(tmp_path / "leaderboard.json")
+    assert "\n" not in str(caught.value)
 
 
 def test_two_rows_with_one_key_are_refused() -> None:

@@ -1,12 +1,14 @@
 """The end of a command: a table that fits any window, the verdict, and where the files are."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from raysk.evaluation.leaderboard import Kind, Leaderboard, Row
 from raysk.evaluation.metrics import parse_metric
+from raysk.evaluation.requirement_checks import RequirementCheck
 from raysk.evaluation.summary import BEST_SINGLE, MOST_ROWS, cross_fitted_fact, show_summary
 
 NASTY = "[bold]x[/bold] \\ with_a_name_that_never_ends_" + "and_on" * 12
@@ -79,6 +81,30 @@ def test_the_table_fits_the_window_and_shows_whole_scores(width: int) -> None:
     assert all(f"{0.7 - place / 100:.3f}" in text for place in range(10))
     assert "…" not in text, "nothing is cut off"
     assert ("kind" in text, "balanced" in text, "[0.600, 0.800]" in text) == (width >= 70, width >= 80, width >= 50)
+
+
+CHECK = RequirementCheck(requirement="sensitivity@a>=0.9", score=0.95, bound=0.88, is_met=False)
+LONG = "partial AUC of a (above sensitivity 0.8)"
+STRICT = Leaderboard(
+    tuple(
+        replace(row, requirements=(CHECK,), scores=row.scores | {"test_pauc@a:0.8": 0.1, "oof_pauc@a:0.8": 0.12})
+        for row in STUDY.rows[:3]
+    ),
+    ("a", "b"),
+    {BEST_SINGLE: "best", "Requirement sensitivity@a>=0.9": "no row meets it, the closest is best with 0.950"},
+    metric="pauc@a:0.8",
+)
+
+
+@pytest.mark.parametrize("width", [200, 120, 90, 60, 40, 30])
+def test_a_long_metric_is_wrapped_and_requirements_are_shown_where_they_fit(width: int) -> None:
+    lines = shown(STRICT, width, is_terminal=True)
+    assert max(map(len, lines[:-1])) <= width
+    text = " ".join(" ".join(lines).split())
+    assert f"by {LONG} on the locked" in text
+    assert ("sensitivity@a>=0.9 out of fold" in text or "0.950 not met" in text) == (width >= 90)
+    assert "Requirement sensitivity@a>=0.9: no row meets it, the closest is best with 0.950." in text
+    assert "Partial AUC of a (above sensitivity 0.8) 0.120 out of fold" in text
 
 
 def test_names_are_shown_as_they_are() -> None:

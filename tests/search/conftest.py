@@ -1,6 +1,6 @@
 """Runs of the tests' tiny dataset with three folds, and with the facts that `raysk tune` records."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
@@ -23,7 +23,7 @@ def new_run(cache, manifest):
     folds = make_folds(manifest, FoldSettings(k=3))
     command = "raysk tune --space supcon"
     facts = run_facts(manifest, folds, cache, space="supcon", command=f"{command} --run x", repeating_command=command)
-    return lambda folder: Run.create(folder, manifest, folds, facts)
+    return lambda folder, **goal: Run.create(folder, manifest, folds, replace(facts, **goal))
 
 
 @pytest.fixture
@@ -63,9 +63,19 @@ TWO_FAMILIES = "about: Two methods that compete.\ninclude: [controls]\nfamilies:
 
 @pytest.fixture(scope="session")
 def finished_search(tmp_path_factory, new_run, small_recipe):
-    folder = tmp_path_factory.mktemp("finished")
+    return finish_search(tmp_path_factory.mktemp("finished"), new_run, small_recipe)
+
+
+@pytest.fixture(scope="session")
+def finished_by_loss(tmp_path_factory, new_run, small_recipe):
+    """The same search by the log loss, with a requirement that "decouple: crt, kept 1" and "kept 2" alone meet."""
+    goal = {"metric": "log_loss", "requirements": ["accuracy>=0.66"]}
+    return finish_search(tmp_path_factory.mktemp("finished"), new_run, small_recipe, **goal)
+
+
+def finish_search(folder, new_run, small_recipe, **goal):
     (folder / "two.yaml").write_text(TWO_FAMILIES)
-    run = new_run(folder / "run")
+    run = new_run(folder / "run", **goal)
     recipes, scores = {}, {}
     for number, (name, accuracy) in enumerate(ACCURACIES.items()):
         recipes[name] = recipe = Recipe.from_plain(small_recipe({"seed": number}))
@@ -79,15 +89,18 @@ def finished_search(tmp_path_factory, new_run, small_recipe):
     }
     for name, kept in searches.items():
         elsewhere = scores_elsewhere(np.array([scores[setting] for setting in kept]), run.folds.k).tolist()
+        required = np.stack([run.fold_scores(recipes[setting].key) for setting in kept], axis=1)
+        required = np.stack([scores_elsewhere(of_metric, run.folds.k) for of_metric in required], axis=2)
+        shortfalls = run.goal.shortfalls(required).tolist()
         tried = tuple(
             TriedSetting(
                 recipe=recipes[setting].key,
                 scores=tuple(scores[setting]),
                 expected_elsewhere=tuple(expected),
-                shortfalls_elsewhere=(0.0,) * run.folds.k,
+                shortfalls_elsewhere=tuple(shortfall),
                 stage_two=recipes[setting].stage_two.to_plain(),
             )
-            for setting, expected in zip(kept, elsewhere, strict=True)
+            for setting, expected, shortfall in zip(kept, elsewhere, shortfalls, strict=True)
         )
         best = float(np.mean(scores[kept[0]]))
         SearchRecord(
@@ -105,7 +118,7 @@ def finished_search(tmp_path_factory, new_run, small_recipe):
 
 
 def pretend(run, job, accuracy):
-    """Writes the files of a job whose model is right on a share of the rows; returns macro-F1."""
+    """Writes the files of a job whose model is right on a share of the rows; returns its score."""
     rows = run.folds.test_rows if job.part == "test" else run.folds.held_out_rows(job.fold)
     labels, num_classes = run.manifest.labels[rows], len(run.manifest.class_names)
     rng = np.random.default_rng((job.recipe.seed, job.fold))
@@ -120,7 +133,7 @@ def pretend(run, job, accuracy):
         views=("identity",),
         probabilities=probabilities[None],
     ).write(run.predictions_file(job.recipe.key, job.fold, job.part))
-    score = float(run.goal.metric(probabilities, labels))
+    score, *required = run.goal.scores(probabilities, labels).tolist()
     stage = StageRecord(seconds=2.0, images=100)
     JobRecord(
         recipe=job.recipe.key,
@@ -129,8 +142,9 @@ def pretend(run, job, accuracy):
         seconds=4.0,
         workers=1,
         threads=1,
-        metric="macro_f1",
+        metric=run.goal.metric.name,
         score=score,
+        required=tuple(required),
         stage_one=stage,
         stage_two=stage,
     ).write(run.record_file(job))

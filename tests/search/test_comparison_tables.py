@@ -10,7 +10,7 @@ from raysk.recipe import Job
 from raysk.scoring import read_held_out
 from raysk.search.candidates import read_candidates
 from raysk.search.comparison_tables import cross_fitted_best, study_tables
-from raysk.search.results import read_entries, result_rows, select_ensemble
+from raysk.search.results import best_single, read_entries, result_rows, select_ensemble
 from raysk.search.trial_records import TrialRecord
 
 
@@ -134,3 +134,51 @@ def test_the_choice_of_the_best_is_scored_on_folds_that_did_not_choose(finished_
         ]
         expected.append(scores[int(np.argmax(others))][fold])
     assert cross_fitted_best(run, finished_search.complete) == pytest.approx(np.mean(expected))
+
+
+@pytest.fixture(scope="module")
+def by_loss(finished_by_loss):
+    """The rows of a search by the log loss with a requirement, and its tables."""
+    run, trials = finished_by_loss.run, finished_by_loss.complete
+    candidates = read_candidates(run, trials)
+    ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe.key) for candidate in candidates])
+    entries = read_entries(run, candidates)
+    rows = result_rows(run, entries, ensemble, crossed)
+    all_tables = study_tables(run, finished_by_loss.space, finished_by_loss.trials, entries, rows)
+    return {row.name: row for row in rows}, {table.label: table for table in all_tables}
+
+
+def test_by_a_loss_the_smallest_is_the_best(finished_by_loss, by_loss):
+    rows, tables = by_loss
+    lines = {line[0]: line[2:] for line in tables["expected-best"].cells}
+    for line in lines.values():
+        assert line[0] > line[1] > 0, "the expected best of two losses is the smaller one"
+    crossfits = [finished_by_loss.run.search(f"search of decouple: {name}").crossfit for name in ("crt", "trial 3")]
+    assert lines["decouple"] == pytest.approx((np.mean(crossfits), min(crossfits)))
+    (title,) = {table.title for label, table in tables.items() if label == "significance"}
+    assert title == "Differences in log loss on the test part"
+    first, second, difference = tables["significance"].cells[0][:3]
+    named = {
+        "decouple": "decouple: crt + stage two 1",
+        "focal": "focal: paper",
+        "control cross_entropy": "cross_entropy",
+    }
+    expected = [rows[named[name]].scores["test_log_loss"] for name in (first, second)]
+    assert difference == pytest.approx(expected[0] - expected[1])
+
+
+def test_rows_that_meet_the_requirement_come_before_a_better_score(finished_by_loss, by_loss):
+    rows, _ = by_loss
+    run = finished_by_loss.run
+    assert best_single(run, list(rows.values())).name == "decouple: crt + stage two 1"
+    for row in rows.values():
+        (check,) = row.requirements
+        assert check.requirement == "accuracy>=0.66"
+        assert check.is_met == (check.bound >= 0.66)
+        assert check.bound <= check.score
+        assert row.operating_points == ()
+    assert rows["decouple: crt + stage two 1"].requirements[0].score > 0.9
+    losses = run.search("search of decouple: crt")
+    chosen = cross_fitted_best(run, finished_by_loss.complete)
+    tried = {setting.recipe: setting.scores for setting in losses.tried}
+    assert chosen == pytest.approx(np.mean(tried[losses.kept[0]])), "every fold chooses the setting that meets it"

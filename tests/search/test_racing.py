@@ -251,3 +251,29 @@ def test_photographs_of_one_lesion_do_not_count_as_independent(labels, rng):
     alone, one_lesion = np.arange(300), np.minimum(np.arange(300) // 12, 4)
     assert not may_still_win(candidate, incumbent, labels, alone, GOAL)
     assert may_still_win(candidate, incumbent, labels, one_lesion, GOAL)
+
+
+def test_the_only_recipe_that_meets_a_requirement_is_not_stopped_for_a_better_score(labels, groups, rng):
+    """One recipe finds all rows of the rare class and errs elsewhere; the other is better, but finds none of them."""
+    names = ("common", "some", "rare")
+    careful = predictions(labels, 0.6, rng)
+    careful[labels == 2] = np.eye(3)[2]
+    better = np.eye(3)[np.where(labels == 2, 0, labels)]
+    strict = Goal.parse("accuracy", ("sensitivity@rare>=0.9",), names)
+    accuracy = Goal.parse("accuracy", (), names)
+    assert not may_still_win(careful, better, labels, groups, accuracy)
+    assert may_still_win(careful, better, labels, groups, strict)
+    assert not may_still_win(better, careful, labels, groups, strict)
+
+
+def test_a_smaller_loss_wins(labels, groups, rng):
+    good, bad = (0.9 * predictions(labels, share, rng) + 0.1 / 3 for share in (0.9, 0.5))
+    loss = Goal.parse("log_loss", (), ())
+    assert may_still_win(good, bad, labels, groups, loss)
+    assert not may_still_win(bad, good, labels, groups, loss)
+
+
+def test_resamples_without_a_score_decide_nothing():
+    labels, groups = np.zeros(6, dtype=int), np.arange(6)
+    auc = Goal.parse("auc@b", (), ("a", "b"))
+    assert may_still_win(np.eye(2)[labels], np.eye(2)[1 - labels], labels, groups, auc)

@@ -190,7 +190,7 @@ class PartialAUC(AreaUnderROC):
     The chance level is (1 - SENSITIVITY)^2 / 2.
     """
 
-    wording = "partial AUC of {class_name} above sensitivity {floor:g}"
+    wording = "partial AUC of {class_name} (above sensitivity {floor:g})"
     floors = Between(0, 1, open_high=True)
 
     @property
@@ -225,7 +225,7 @@ class AveragePrecision(AveragePrecisionMetric):
 class SensitivityAtSpecificity(RankingMetric):
     """The largest sensitivity for a class of a threshold on its probability with at least this specificity."""
 
-    wording = "sensitivity of {class_name} at specificity {floor:g}"
+    wording = "sensitivity of {class_name} (at specificity {floor:g})"
     share_of = "class"
 
     def of_thresholds(self, counts: ThresholdCounts) -> np.ndarray:
@@ -237,7 +237,7 @@ class SensitivityAtSpecificity(RankingMetric):
 class SpecificityAtSensitivity(RankingMetric):
     """The largest specificity for a class of a threshold on its probability with at least this sensitivity."""
 
-    wording = "specificity of {class_name} at sensitivity {floor:g}"
+    wording = "specificity of {class_name} (at sensitivity {floor:g})"
     share_of = "others"
 
     def of_thresholds(self, counts: ThresholdCounts) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from raysk.artifacts import write_json
 from raysk.errors import TrainingError
 from raysk.evaluation.comparison import cross_fitted_choice
 from raysk.recipe import Job
@@ -70,8 +71,15 @@ def record(searched, search):
 def test_a_search_survives_json_with_its_id(search, recipe):
     back = StageTwoSearch.from_plain(json.loads(json.dumps(search.to_plain())))
     assert (back, back.id) == (search, search.id)
-    others = [StageTwoSearch(recipe, PARAMETERS, 13), StageTwoSearch(recipe, PARAMETERS[:-1], 12)]
-    assert len({search.id, *(other.id for other in others)}) == 3
+    others = [
+        StageTwoSearch(recipe, PARAMETERS, 13),
+        StageTwoSearch(recipe, PARAMETERS[:-1], 12),
+        StageTwoSearch(recipe, PARAMETERS, 12, "kappa"),
+        StageTwoSearch(recipe, PARAMETERS, 12, require=("kappa>=0.5",)),
+    ]
+    assert len({search.id, *(other.id for other in others)}) == 5
+    back = StageTwoSearch.from_plain(json.loads(json.dumps(others[-1].to_plain())))
+    assert (back, back.id) == (others[-1], others[-1].id)
 
 
 def test_work_from_json_is_a_job_or_a_search(recipe):
@@ -115,6 +123,45 @@ def test_the_score_of_the_choice_is_cross_fitted(searched, record):
     assert scores.shape[1] == 2
     assert record.crossfit == pytest.approx(cross_fitted_choice(scores, searched.folds.k).mean())
     assert record.crossfit <= record.score + 1e-12
+
+
+def with_goal(run: Run, folder, metric: str, *requirements: str) -> Run:
+    """Returns a copy of a run whose study has another goal."""
+    changed = copy(run, folder)
+    shutil.rmtree(folder / "jobs")  # its records have scores by the other metric
+    write_json(folder / "run.json", run.facts | {"metric": metric, "requirements": list(requirements)})
+    return changed
+
+
+def test_a_search_by_a_loss_keeps_the_settings_with_the_smallest(tmp_path, trained, recipe, alone, diary):
+    run = with_goal(trained, tmp_path / "run", "log_loss")
+    search = StageTwoSearch(recipe, PARAMETERS, 12, "log_loss")
+    search_stage_two(search, run, alone, diary())
+    record = run.search(search.id)
+    tried = {setting.recipe: setting.scores for setting in record.tried}
+    means = [np.mean(tried[key]) for key in record.kept]
+    assert means == sorted(means)
+    assert record.score == pytest.approx(min(np.mean(scores) for scores in tried.values()))
+    assert record.crossfit >= record.score - 1e-12
+    for key in record.kept:
+        jobs = [run.record(Job(run.recipe(key), fold)) for fold in range(2)]
+        assert tried[key] == pytest.approx([job.score for job in jobs], abs=1e-5)
+        assert {job.metric for job in jobs} == {"log_loss"}
+
+
+def test_settings_that_meet_a_requirement_are_kept_first_then_the_closest(tmp_path, trained, recipe, alone, diary):
+    name = trained.manifest.class_names[int(np.argmin(trained.manifest.class_counts))]
+    require = (f"sensitivity@{name}>=0.5",)
+    run = with_goal(trained, tmp_path / "run", "macro_f1", *require)
+    search = StageTwoSearch(recipe, PARAMETERS, 12, require=require)
+    search_stage_two(search, run, alone, diary())
+    ranks = []
+    for key in run.search(search.id).kept:
+        score, sensitivity = run.fold_scores(key).mean(axis=1)
+        missing = max(0.0, 0.5 - sensitivity)
+        ranks.append((round(missing, 6), round(-score, 6) if missing < 1e-6 else 0.0))
+    assert ranks == sorted(ranks)
+    assert len({missing for missing, _ in ranks}) > 1
 
 
 def test_invalid_settings_are_left_out(record):
