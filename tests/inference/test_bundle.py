@@ -300,5 +300,5 @@ def test_what_is_no_file_is_refused(tmp_path, kind):
         path = path / "x"
     elif kind == "a name with a null":
         path = tmp_path / "b\0"
-    with pytest.raises(ArtifactError, match="must be a bundle|check that this is a run directory"):
+    with pytest.raises(ArtifactError, match=r"must be a bundle|check that this is a run directory"):
         load(path, device="cpu")
