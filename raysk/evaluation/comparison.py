@@ -141,12 +141,11 @@ def sentence(differences: Sequence[Difference], metric: Metric, level: float = 0
 
 def _in_words(difference: Difference, metric: Metric) -> str:
     """Names the better contestant first."""
-    names, ends = (
-        (difference.first, difference.second),
-        sorted(metric.oriented(np.array([difference.low, difference.high]))),
-    )
+    names, ends = (difference.first, difference.second), (difference.low, difference.high)
+    if difference.difference < 0:
+        ends = (-difference.high, -difference.low)
     if metric.oriented(difference.difference) < 0:
-        names, ends = names[::-1], [-ends[1], -ends[0]]
+        names = (difference.second, difference.first)
     over = "over" if metric.larger_is_better else "below"
     return f"{names[0]} {over} {names[1]} by {abs(difference.difference):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
 

@@ -48,8 +48,8 @@ def parse_requirement(text: str, class_names: Sequence[str] | None) -> Requireme
         ConfigError: It cannot be read, has no such metric or class, or a bound out of the metric's range.
     """
     operator = max(_OPERATORS.values(), key=text.rfind)
-    name, found, number = text.rpartition(operator)
-    if not found:
+    name, separator, number = text.rpartition(operator)
+    if not separator:
         raise ConfigError(
             f'a requirement must be METRIC>=BOUND, but got {text!r}: write "sensitivity@CLASS>=0.9" in quotation marks'
         )
@@ -134,7 +134,7 @@ class Goal:
         return self.merits(np.stack(scores, axis=-1))
 
     def merits_of(self, scores: np.ndarray, shortfalls: np.ndarray) -> np.ndarray:
-        """Returns merits from scores and sums of shortfalls."""
+        """Returns merits from scores and sums of shortfalls, NaN where a shortfall is not defined."""
         below = self.metric.oriented(self.metric.worst) - shortfalls
-        # A shortfall that is not defined is neither met nor missed.
-        return np.where(shortfalls > 0, below, self.metric.oriented(scores) + 0 * shortfalls)
+        merits = np.where(shortfalls > 0, below, self.metric.oriented(scores))
+        return np.where(np.isnan(shortfalls), np.nan, merits)

@@ -26,6 +26,7 @@ from hydra.core.override_parser.types import Override
 from raysk.artifacts import digest_of
 from raysk.config import OF_THE_STUDY, Config, compose_plain, read_config
 from raysk.errors import ConfigError
+from raysk.evaluation.goals import Goal
 from raysk.overrides import parse_overrides
 from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
@@ -190,7 +191,9 @@ class Space:
         if not parameters:
             return None
         config = self.config(point)
-        return StageTwoSearch(config.recipe, parameters, config.stage_two.search, config.metric, config.require)
+        goal = Goal.parse(config.metric, config.require, None)
+        require = tuple(requirement.name for requirement in goal.requirements)
+        return StageTwoSearch(config.recipe, parameters, config.stage_two.search, goal.metric.name, require)
 
     def _compose(self, family: Family | None, *overrides: str) -> dict[str, Any]:
         return compose_plain(*(family or self).settings, *self.user, *overrides)

@@ -210,3 +210,21 @@ def test_an_unknown_setting_in_a_space_is_refused(tmp_path):
 def test_an_interval_without_values_is_refused():
     with pytest.raises(ConfigError, match=r"the sweep of stage_one\.loss\.temperature must have values"):
         load_space("supcon", ["stage_one.loss.temperature=interval(1,0)"])
+
+
+def test_the_goal_names_the_search_of_stage_two_and_no_recipe():
+    searches = {}
+    for words in (["metric=kappa"], ["metric=pauc@mel:0.80"], ["metric=pauc@mel:.8"], ["require=['kappa>=0.5']"], []):
+        space = load_space("decouple", words)
+        point = next(point for point in space.named_points() if space.stage_two_search(point))
+        searches[words[0] if words else ""] = space.stage_two_search(point)
+    assert len({search.recipe.key for search in searches.values()}) == 1
+    assert len({search.id for search in searches.values()}) == 4
+    assert searches["metric=pauc@mel:0.80"] == searches["metric=pauc@mel:.8"]
+    assert searches["require=['kappa>=0.5']"].require == ("kappa>=0.5",)
+
+
+@pytest.mark.parametrize("word", ["metric=choice(kappa,macro_f1)", "folds.k=range(2,4)", "data.seed=interval(0,9)"])
+def test_a_search_over_settings_of_the_study_is_refused(word):
+    with pytest.raises(ConfigError, match="a search must be over settings of a recipe, but got"):
+        load_space("decouple", [word])
