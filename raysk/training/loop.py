@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from raysk.errors import TrainingError
-from raysk.parts.losses.base import ScheduledLoss
+from raysk.parts.losses.base import NoisyLoss, ScheduledLoss
 from raysk.parts.mixing import Mixed
 from raysk.recipe import Stage
 from raysk.records import Health, StageRecord
@@ -139,6 +139,8 @@ class Trainer:
         for module in self.loss.modules():
             if isinstance(module, ScheduledLoss):
                 module.begin_epoch(epoch / self.stage.epochs)
+            if isinstance(module, NoisyLoss):
+                module.begin_noise(hash_seed(self.seed, epoch))
         torch.manual_seed(hash_seed(self.seed, epoch, self.world.rank))
         num_steps = self.stage.epochs * batches.num_batches
         total = torch.zeros((), device=self.world.device, dtype=torch.float64)
