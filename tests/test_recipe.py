@@ -23,7 +23,7 @@ from raysk.recipe import PART_NODES, RECIPE_SCHEMA, Job, Optimizer, Recipe, Stag
 LOGIT_LOSSES = [name for name in losses if issubclass(losses[name], LogitLoss)]
 EMBEDDING_LOSSES = [name for name in losses if issubclass(losses[name], EmbeddingLoss)]
 # LDAM needs a certain head.
-FREE_LOSSES = [name for name in LOGIT_LOSSES if name != "ldam"]
+FREE_LOSSES = [name for name in LOGIT_LOSSES if losses[name]().head is None]
 
 
 def named(names: Iterable[str]) -> st.SearchStrategy[dict[str, str]]:

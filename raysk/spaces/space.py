@@ -4,8 +4,10 @@
     settings: [KEY=VALUE, ...]              the base that all recipes of the space share
     search:
       KEY: sweep                            choice(...), interval(...), range(...), tag(log, ...) in Hydra's grammar
-      KEY: {sweep: sweep, when: KEY=VALUE}  a parameter that exists for one choice only, or KEY=choice(...) for several
-      KEY: [{sweep:, when:}, ...]           different values for different choices
+      KEY: {sweep: sweep, when: KEY=VALUE}  a parameter that exists for one choice only, or KEY=choice(...) for several;
+                                            of several conditions in a list, all must hold
+      KEY: [{sweep:, when:}, ...]           different values for different choices: the first whose condition holds; the
+                                            last one may have none, for all other choices
     starts: {NAME: [KEY=VALUE, ...]}        points of the space to try first; the first one is the paper's
     controls: {NAME: [KEY=VALUE, ...]}      recipes outside the space, for comparison
     grid: {NAME: [KEY=VALUE, ...]}          instead of a search: fixed recipes, for a table in this order
@@ -265,7 +267,7 @@ def _family(where: str, name: str, content: dict[str, Any], given: list[Override
         if item.is_sweep_override():
             # A single condition of the file stays; if the file has several, the sweep applies without a condition.
             replaced = searched.get(key, [])
-            when = replaced[0].when if len(replaced) == 1 else None
+            when = replaced[0].when if len(replaced) == 1 else ()
             searched[key] = [Parameter(key, distribution(where, item), when)]
         else:
             searched.pop(key, None)

@@ -91,6 +91,9 @@ def test_every_loss_on_logits_learns_the_training_rows(loss, finished, frozen_jo
     if loss == "ldam":
         # Without the late weights, which change the loss, and with margins that these features can keep.
         changes["stage_two.loss"] = {"name": loss, "defer": 1.0, "max_margin": 0.1}
+    if loss == "gcl":
+        changes["stage_two.loss"] = {"name": loss, "noise": 0.1, "margin": 0.1}
+    if losses[loss]().head is not None:
         changes |= {"stage_two.head": {"name": "cosine"}, "stage_two.optimizer": {"name": "adamw", "lr": 0.3}}
     facts = train_stage_two(other_job(frozen_job, make_job, changes), finished, alone, diary())
     assert facts.losses[-1] < 0.9 * facts.losses[0]

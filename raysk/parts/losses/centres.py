@@ -53,14 +53,15 @@ class PaCo(EmbeddingLoss):
     its logits from the features, ours from the embeddings. Ours has no momentum queue: it uses the views of the batch.
 
     Args:
-        alpha: Weight of each positive view. The paper publishes 0.05 for ImageNet-LT, 0.02 for CIFAR.
+        alpha: Weight of each positive view. The released scripts for CIFAR-100 use 0.01; the paper publishes 0.05 for
+            ImageNet-LT.
         beta: Weight of the centre of the anchor's class.
         gamma: Weight of the views in the denominator.
         supt: Temperature of the centres.
         temperature: tau, of the views. The released code uses 0.2 for ImageNet-LT, 0.05 for CIFAR.
     """
 
-    alpha: Share = 0.05
+    alpha: Share = 0.01
     beta: Annotated[float, Between(0.01, 10.0)] = 1.0
     gamma: Share = 1.0
     supt: Annotated[float, Between(0.01, 10.0)] = 1.0

@@ -35,7 +35,8 @@ class TSC(EmbeddingLoss):
     Args:
         positives: As for `KCL`.
         temperature: tau. The paper publishes 0.07.
-        weight: lambda, of the pull towards the targets. The paper publishes 1.
+        weight: lambda, of the pull towards the targets. The paper publishes 1. The released code adds the target's term
+            to the sum over 7 positives with 0.2; that is 0.029 in these units.
         momentum: Share of the old mean of a class in its update by a batch. The released code uses 0.9.
     """
 
