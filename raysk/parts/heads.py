@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,9 @@ class FrozenClassifier(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenHead(Head):
-    """Settings of a classifier that requires a frozen encoder."""
+    """Settings of a classifier that requires a frozen encoder; `is_trained` is false if it is finished by its start."""
+
+    is_trained: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
@@ -185,6 +187,7 @@ class TauNormHead(FrozenHead):
         tau: 0 keeps the weights, 1 makes them unit vectors. Kang et al. choose it on held-out rows; 1 is our choice.
     """
 
+    is_trained: ClassVar[bool] = False
     tau: Annotated[float, Between(0.0, 2.0)] = 1.0
 
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
@@ -221,6 +224,7 @@ class NearestMeanHead(FrozenHead):
         scale: Sharpness of the probabilities, our choice; the nearest class does not depend on it.
     """
 
+    is_trained: ClassVar[bool] = False
     scale: Annotated[float, Between(0.0, 1000.0, open_low=True)] = 10.0
 
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:

@@ -32,10 +32,10 @@ from raysk.overrides import parse_overrides
 from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
 from raysk.spaces.stage_two_search import StageTwoSearch
-from raysk.spaces.sweeps import Parameter, assigned, distribution, lookup, override_texts, read_parameters, values_of
+from raysk.spaces.sweeps import Parameter, assigned, distribution, override_texts, read_parameters, values_of
 
 # These decide which features exist, or do not affect the result: searched with stage one, or not at all.
-_NEVER_INNER = ("stage_two.frozen", "stage_two.search", "stage_two.accumulate")
+_NEVER_INNER = ("stage_two.frozen", "stage_two.shift_batch_norm", "stage_two.search", "stage_two.accumulate")
 
 
 @dataclass(frozen=True)
@@ -224,10 +224,10 @@ class Space:
 
 def _is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:
     """Returns whether a search of stage two on a frozen encoder tries this parameter, instead of the trial."""
-    searched = (
-        lookup(plain, "stage_two.search") and lookup(plain, "stage_two.frozen") and plain["stage_one"] is not None
-    )
-    return bool(searched) and parameter.key.startswith("stage_two.") and parameter.key not in _NEVER_INNER
+    stage_two = plain["stage_two"]
+    has_kept_features = plain["stage_one"] is not None and stage_two["frozen"] and not stage_two["shift_batch_norm"]
+    is_searched = bool(stage_two["search"] and has_kept_features)
+    return is_searched and parameter.key.startswith("stage_two.") and parameter.key not in _NEVER_INNER
 
 
 def load_space(name: str, command_line: Sequence[str] = ()) -> Space:

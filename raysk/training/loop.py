@@ -20,8 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from raysk.errors import TrainingError
 from raysk.parts.losses.base import NoisyLoss, ScheduledLoss
 from raysk.parts.mixing import Mixed
-from raysk.recipe import Stage
 from raysk.records import Health, StageRecord
+from raysk.stage import Stage
 from raysk.training.batches import Batches
 from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_weights, optimizer_tensors, pack, unpack
 from raysk.training.mixer import Mixer

@@ -24,7 +24,7 @@ def predict(job: Job, run: Run, world: World) -> None:
     """
     stage = job.recipe.stage_two
     rows = run.folds.scored_rows(job.fold, job.part)
-    head, features = (_frozen if stage.frozen else _end_to_end)(job, run, world, rows)
+    head, features = (_on_kept_features if stage.uses_kept_features else _on_images)(job, run, world, rows)
     shift = stage.adjustment * log_shares(run.class_counts(job.fold))
     if world.is_main_rank:
         Predictions.of_fold(
@@ -55,7 +55,7 @@ def probabilities_of(head: nn.Module, features: Tensor, shift: Tensor) -> np.nda
     return probabilities
 
 
-def _frozen(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
+def _on_kept_features(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
     """Returns the head, and the kept features (V, N, D) of the encoder of stage one."""
     features = FrozenFeatures(job, run, world, load_encoder).part(job.part)
     head = job.recipe.stage_two.head.build(features.shape[2], len(run.manifest.class_names))
@@ -63,8 +63,8 @@ def _frozen(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Modu
     return head.to(world.device), features
 
 
-def _end_to_end(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
-    """Returns the head, and the features (V, N, D) of the encoder that was trained with it."""
+def _on_images(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
+    """Returns the head, and the features (V, N, D) of the encoder that is kept with it."""
     encoder = Encoder.blank(job.recipe.model, job.recipe.image_size)
     classifier = Classifier(encoder, job.recipe.stage_two.head, len(run.manifest.class_names))
     _load(job, run, classifier)

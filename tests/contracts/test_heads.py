@@ -25,7 +25,10 @@ def build(head: Head, in_features: int, num_classes: int) -> nn.Module:
 
 
 def test_a_frozen_head_builds_a_frozen_classifier(head):
-    assert isinstance(head, FrozenHead) == isinstance(head.build(6, 3), FrozenClassifier)
+    module = head.build(6, 3)
+    assert isinstance(head, FrozenHead) == isinstance(module, FrozenClassifier)
+    if isinstance(head, FrozenHead):
+        assert head.is_trained is bool(list(module.parameters()))
 
 
 def test_logits_are_finite_before_the_start_and_change_with_it(head):
