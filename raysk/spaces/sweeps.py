@@ -111,8 +111,7 @@ def read_parameters(where: str, key: str, entry: Any) -> list[Parameter]:
     sweeps = entry if isinstance(entry, list) else [entry]
     parameters: list[Parameter] = []
     for sweep in sweeps:
-        text, condition = (sweep["sweep"], sweep.get("when", [])) if isinstance(sweep, dict) else (sweep, [])
-        conditions = condition if isinstance(condition, list) else [condition]
+        text, conditions = _sweep_and_conditions(where, key, sweep)
         earlier = tuple(parameter.when for parameter in parameters)
         if () in earlier:
             rule = f"only the last sweep of {key} may have no condition"
@@ -122,6 +121,17 @@ def read_parameters(where: str, key: str, entry: Any) -> list[Parameter]:
         when = tuple(map(_condition, conditions))
         parameters.append(Parameter(key, distribution(where, item), when, earlier, key if len(sweeps) == 1 else name))
     return parameters
+
+
+def _sweep_and_conditions(where: str, key: str, entry: Any) -> tuple[str, list[str]]:
+    plain = entry if isinstance(entry, dict) else {"sweep": entry}
+    when = plain.get("when", [])
+    conditions = when if isinstance(when, list) else [when]
+    is_complete = "sweep" in plain and plain.keys() <= {"sweep", "when"}
+    if not is_complete or not all(isinstance(condition, str) for condition in conditions):
+        rule = f"an entry of {key} must be a sweep, or have a `sweep` and a `when` of KEY=VALUE or a list of these"
+        raise ConfigError(f"{where}: {rule}, but got {entry!r}: correct it")
+    return str(plain["sweep"]), conditions
 
 
 def _condition(text: str) -> tuple[str, tuple[str, ...]]:

@@ -89,6 +89,23 @@ def test_the_first_sweep_whose_conditions_all_hold_applies(b, c, expected):
     assert len({parameter.name for parameter in parameters}) == 3
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"when": "a.b=x"},
+        {"sweep": "choice(1)", "wen": "a.b=x"},
+        {"sweep": "choice(1)", "when": None},
+        {"sweep": "choice(1)", "when": 5},
+        {"sweep": "choice(1)", "when": {"a.b": "x"}},
+        {"sweep": "choice(1)", "when": ["a.b=x", ["a.c=y"]]},
+    ],
+)
+def test_an_entry_of_another_form_is_refused_in_one_line(entry):
+    with pytest.raises(ConfigError, match=r"^a space: an entry of key must be a sweep, or have a `sweep`") as caught:
+        read_parameters("a space", "key", entry)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_sweep_after_one_without_a_condition_is_refused():
     with pytest.raises(ConfigError, match=r"^a space: only the last sweep of key may have no condition, but "):
         read_parameters("a space", "key", ["choice(4)", {"sweep": "choice(5)", "when": "a.b=x"}])
