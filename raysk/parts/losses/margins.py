@@ -50,9 +50,8 @@ class LDAM(LogitLoss):
 class VS(LogitLoss):
     """Vector scaling, cross entropy of D_k z_k + tau log(n_k / N) with D_k = (n_k / max n)^gamma: Kini et al. 2021.
 
-    The shift acts early in training; the factors still act when the network separates the training rows,
-    where a shift has lost its effect. gamma 0 is logit adjustment, and gamma 0 with tau 0 is cross entropy. Predictions
-    use z alone.
+    The shift acts early in training; the factors still act when the network separates the training rows, where a shift
+    has lost its effect. gamma 0 is logit adjustment, and gamma 0 with tau 0 is cross entropy. Predictions use z alone.
 
     Args:
         gamma: Strength of the factors. The released code uses 0.3 for large imbalance.
@@ -75,8 +74,8 @@ class GCL(LogitLoss):
 
     d_k = log max n - log n_k, and e is drawn for each row and class: normal with deviation 1/3, clipped to [-1, 1].
     The noise lowers the logits of rare classes in training, so that their rows are pushed further into their class. The
-    logits s cos are those of a cosine head of the same scale. Li et al. then retrain the
-    classifier with balanced sampling. If all classes have one size there is no noise, our choice for 0 / 0.
+    logits s cos are those of a cosine head of the same scale. Li et al. then retrain the classifier with balanced
+    sampling. If all classes have one size there is no noise, our choice for 0 / 0.
 
     Args:
         noise: Largest reduction of a cosine. The released code uses 1.
