@@ -18,10 +18,11 @@ from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.losses.contrastive import SupCon
 from raysk.parts.mixing import Mixing, NoMixing, mixings
-from raysk.parts.samplers import InstanceSampler, Sampler, samplers
+from raysk.parts.samplers import samplers
 from raysk.records import RECIPE_SCHEMA, Part, job_id
 from raysk.registry import Registry
 from raysk.settings import Between, Settings
+from raysk.stage import Optimizer, Stage
 
 # The nodes of a recipe that name a part. Below them the settings depend on the part, which checks them.
 PART_NODES: dict[str, Registry[Any]] = {
@@ -57,56 +58,6 @@ class Model(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer(Settings):
-    """The optimizer of a stage, and its schedule.
-
-    Args:
-        name: "sgd" or "adamw".
-        lr: Peak learning rate.
-        momentum: Momentum of SGD; AdamW has none.
-        weight_decay: Weight decay; decoupled in AdamW, L2 in SGD.
-        schedule: "cosine" to zero, "step" (divided by ten after every third of the epochs) or "constant".
-        warmup: Share of all steps in which the rate rises linearly from zero.
-    """
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[float, Between(0, 100, open_low=True)] = 0.05
-    momentum: Annotated[float, Between(0, 1, open_high=True)] = 0.9
-    weight_decay: Annotated[float, Between(0, 10)] = 5e-5
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    warmup: Annotated[float, Between(0, 1, open_high=True)] = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage(Settings):
-    """The settings that both stages have.
-
-    Args:
-        epochs: Number of passes over the training rows.
-        batch_size: Number of images in a global batch, over all workers.
-        accumulate: Number of pieces in which a worker runs its share of a batch through the network; the loss still
-            sees the whole batch, so the result is the same as with one piece.
-        optimizer: The optimizer and its schedule.
-        sampler: Chooses the rows of an epoch.
-        ema: Decay of the exponential moving average of the weights; 0 keeps the last weights.
-    """
-
-    epochs: Annotated[int, Between(1, 100_000)] = 10
-    batch_size: Annotated[int, Between(2, 1_000_000)] = 64
-    accumulate: Annotated[int, Between(1, 1_000_000)] = 1
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    sampler: Annotated[Sampler, samplers] = field(default_factory=InstanceSampler)
-    ema: Annotated[float, Between(0, 1, open_high=True)] = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size % self.accumulate:
-            raise ConfigError(
-                f"accumulate must divide batch_size {self.batch_size}, but got {self.accumulate}: change one"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class StageOne(Stage):
     """Learns the representation: loss_weight L(g(f(x)), y) + CE(W f(x), y). Either term may be left out.
 
@@ -120,6 +71,7 @@ class StageOne(Stage):
             encoder; None for none.
         views: The training view of each copy of an image; SuperCon sees the plain image and an augmented one.
         projection: Width of the embedding that the loss sees; the projection head is dropped afterwards.
+        mixing: How to mix the images of a batch; only without a loss on embeddings.
         patience: Epochs without a rise of the probe (see `training.health`) that end stage one; 0 trains all epochs.
     """
 
@@ -128,6 +80,7 @@ class StageOne(Stage):
     classifier_loss: Annotated[LogitLoss, losses] | None = None
     views: tuple[Annotated[str, training_views], ...] = ("none", "supercon")
     projection: Annotated[int, Between(2, 65536)] = 128
+    mixing: Annotated[Mixing, mixings] = field(default_factory=NoMixing)
     patience: Annotated[int, Between(0, 100_000)] = 0
 
     def __post_init__(self) -> None:
@@ -145,6 +98,11 @@ class StageOne(Stage):
             name = losses.name_of(type(self.loss)) if self.loss else ""
             rule = f"views must name at least {least_views} for {f'the loss {name}' if name else 'a training'}"
             raise ConfigError(f"{rule}, but got {list(self.views)}: add a view")
+        if self.loss is not None and not isinstance(self.mixing, NoMixing):
+            raise ConfigError(
+                "mixing must be none with a loss on embeddings, since a mixed image has no class, but got "
+                f"{mixings.name_of(type(self.mixing))}: set loss=null and classifier_loss.name"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +116,9 @@ class StageTwo(Stage):
             features are computed once.
         view: The training view.
         passes: Number of drawn views of each row that a frozen encoder encodes; epochs cycle through them.
-        mixing: How to mix the images of a batch; only where the whole network trains.
+        shift_batch_norm: Whether a frozen encoder's batch norm learns the statistics of the resampled images, while the
+            weights stay (Zhong et al. 2021, shifted batch norm). Images are then drawn and encoded again in each epoch.
+        mixing: How to mix the images of a batch; not for features that are computed once.
         adjustment: tau of the post-hoc logit adjustment (Menon et al. 2021, equation 9): predictions use
             z - tau log(n_k / N), with the shares of the training rows.
     """
@@ -172,6 +132,7 @@ class StageTwo(Stage):
     frozen: bool = True
     view: Annotated[str, training_views] = "none"
     passes: Annotated[int, Between(1, 1000)] = 1
+    shift_batch_norm: bool = False
     mixing: Annotated[Mixing, mixings] = field(default_factory=NoMixing)
     adjustment: Annotated[float, Between(0, 10)] = 0.0
 
@@ -188,11 +149,23 @@ class StageTwo(Stage):
             )
         if isinstance(self.head, FrozenHead) and not self.frozen:
             raise ConfigError(f"head must be trainable with frozen=false, but got {head}: choose linear or cosine")
-        if not isinstance(self.mixing, NoMixing) and self.frozen:
+        if not isinstance(self.mixing, NoMixing) and self.uses_kept_features:
             raise ConfigError(
                 f"mixing must be none with a frozen encoder, whose features are computed once, but got {mixing}: "
                 "set frozen=false"
             )
+        if self.shift_batch_norm and not self.frozen:
+            raise ConfigError(
+                "shift_batch_norm must be false with frozen=false, which trains batch norm as well, but got true: "
+                "set frozen=true"
+            )
+        if self.shift_batch_norm and isinstance(self.head, FrozenHead) and not self.head.is_trained:
+            raise ConfigError(f"head must be trained with shift_batch_norm=true, but got {head}: choose lws or linear")
+
+    @property
+    def uses_kept_features(self) -> bool:
+        """Whether the encoder never changes, so that its features are computed once and kept."""
+        return self.frozen and not self.shift_batch_norm
 
 
 @dataclass(frozen=True, kw_only=True)

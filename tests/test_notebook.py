@@ -379,5 +379,5 @@ def test_the_example_in_the_documentation_runs(study, tmp_path, monkeypatch):
 def test_a_run_of_another_schema_is_refused(study, tmp_path):
     copy = copied(study, tmp_path)
     write_json(copy.folder / "run.json", read_json(copy.folder / "run.json") | {"schema": "3.1"})
-    with pytest.raises(raysk.RayskError, match=r"must be a run of schema 3\.3"):
+    with pytest.raises(raysk.RayskError, match=r"must be a run of schema \d+\.\d+, but"):
         raysk.open_run(copy.folder)

@@ -18,12 +18,13 @@ from raysk.parts.heads import FrozenHead, heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.mixing import mixings
 from raysk.parts.samplers import samplers
-from raysk.recipe import PART_NODES, RECIPE_SCHEMA, Job, Optimizer, Recipe, StageOne, StageTwo
+from raysk.recipe import PART_NODES, RECIPE_SCHEMA, Job, Recipe, StageOne, StageTwo
+from raysk.stage import Optimizer
 
 LOGIT_LOSSES = [name for name in losses if issubclass(losses[name], LogitLoss)]
 EMBEDDING_LOSSES = [name for name in losses if issubclass(losses[name], EmbeddingLoss)]
 # LDAM needs a certain head.
-FREE_LOSSES = [name for name in LOGIT_LOSSES if name != "ldam"]
+FREE_LOSSES = [name for name in LOGIT_LOSSES if losses[name]().head is None]
 
 
 def named(names: Iterable[str]) -> st.SearchStrategy[dict[str, str]]:
@@ -151,6 +152,7 @@ CHANGES = {
     "stage_two.frozen": False,
     "stage_two.view": "light",
     "stage_two.passes": 2,
+    "stage_two.shift_batch_norm": True,
     "stage_two.adjustment": 1.0,
     "test_views": "none",
 }

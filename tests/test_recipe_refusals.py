@@ -134,6 +134,26 @@ REFUSALS = {
         {"stage_two": {"mixing": {"name": "mixup"}}},
         r"stage_two\.mixing must be none with a frozen encoder, .*, but got mixup: set frozen=false",
     ),
+    "mixed images for a loss on embeddings": (
+        {"stage_one": {"mixing": {"name": "mixup"}, "classifier_loss": {"name": "cross_entropy"}}},
+        r"stage_one\.mixing must be none with a loss on embeddings, .*, but got mixup: set loss=null",
+    ),
+    "shifted batch norm of an encoder that is trained": (
+        {"stage_two": {"frozen": False, "shift_batch_norm": True}},
+        r"stage_two\.shift_batch_norm must be false with frozen=false, .*, but got true: set frozen=true",
+    ),
+    "shifted batch norm without training": (
+        {"stage_two": {"shift_batch_norm": True, "head": {"name": "tau_norm"}}},
+        r"stage_two\.head must be trained with shift_batch_norm=true, but got tau_norm: choose lws or linear",
+    ),
+    "shifted batch norm that is no switch": (
+        {"stage_two": {"shift_batch_norm": "some"}},
+        r"stage_two\.shift_batch_norm must be true or false, but got 'some'",
+    ),
+    "shifted batch norm without a stage one": (
+        {"stage_one": None, "stage_two": {"shift_batch_norm": True}},
+        r"stage_two\.frozen must be false without a stage one",
+    ),
     "an unknown mixing": (
         {"stage_two": {"mixing": {"name": "cutmixx"}}},
         r"stage_two\.mixing must be a known name, but got 'cutmixx'; did you mean cutmix",

@@ -13,9 +13,10 @@ from raysk.parts.heads import heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.mixing import mixings
 from raysk.parts.samplers import samplers
-from raysk.recipe import Model, Optimizer, Recipe
+from raysk.recipe import Model, Recipe
 from raysk.registry import Registry, unknown_name
 from raysk.settings import Settings, described
+from raysk.stage import Optimizer
 
 # Title, where a recipe names the parts, registry, and base class of the parts.
 _FAMILIES: tuple[tuple[str, str, Registry[Any], type], ...] = (
@@ -23,7 +24,7 @@ _FAMILIES: tuple[tuple[str, str, Registry[Any], type], ...] = (
     ("Losses on embeddings", "stage_one.loss.name", losses, EmbeddingLoss),
     ("Heads", "stage_two.head.name", heads, Settings),
     ("Samplers", "stage_one.sampler.name, stage_two.sampler.name", samplers, Settings),
-    ("Mixing", "stage_two.mixing.name", mixings, Settings),
+    ("Mixing", "stage_one.mixing.name, stage_two.mixing.name", mixings, Settings),
     ("Training views", "stage_one.views, stage_two.view", training_views, object),
     ("Data", "data", sources, object),
     ("Metrics", "metric", metrics, Metric),

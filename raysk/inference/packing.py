@@ -116,7 +116,7 @@ class _Packing:
         for fold in folds:
             encoder, head = load_classifier(Job(recipe, fold), self.run)
             # Recipes with one stage one share its encoders; an encoder that was trained with its head is its own.
-            name = str(recipe.encoder_key if recipe.stage_two.frozen else recipe.key)
+            name = str(recipe.encoder_key if recipe.stage_two.uses_kept_features else recipe.key)
             place = self._place(name, fold, recipe, encoder)
             self.tensors |= pack(f"heads/{len(self.heads)}", head.state_dict())
             shift = recipe.stage_two.adjustment * log_shares(self.run.class_counts(fold))

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,9 @@ class FrozenClassifier(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenHead(Head):
-    """Settings of a classifier that requires a frozen encoder."""
+    """Settings of a classifier that requires a frozen encoder; `is_trained` is false if it is finished by its start."""
+
+    is_trained: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
@@ -139,6 +141,43 @@ class _ScaledClassifier(FrozenClassifier):
         return F.linear(features, self.weight, self.bias) * self.scale
 
 
+@heads.register("disalign")
+@dataclass(frozen=True, kw_only=True)
+class DisAlignHead(FrozenHead):
+    """DisAlign, c (a_k z_k + b_k) + (1 - c) z_k with c = sigmoid(v.x + u): Zhang et al. 2021, adaptive calibration.
+
+    z are the logits of the classifier that it starts from. Only the magnitudes a, from ones, the margins b, from zeros,
+    and the confidence v, u are trained: each row has as much of the calibration as it needs. The paper trains it with
+    the loss "generalized_reweight".
+    """
+
+    def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
+        """Returns a module from features (B, in_features) to logits (B, num_classes), before its start."""
+        return _AlignedClassifier(in_features, num_classes)
+
+
+class _AlignedClassifier(FrozenClassifier):
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(num_classes, in_features))
+        self.register_buffer("bias", torch.zeros(num_classes))
+        self.magnitude = nn.Parameter(torch.ones(num_classes))
+        self.margin = nn.Parameter(torch.zeros(num_classes))
+        self.confidence = nn.Linear(in_features, 1)
+
+    def start_from(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> None:
+        self.weight.copy_(weight.detach())
+        self.bias.copy_(bias.detach())
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits = F.linear(features, self.weight, self.bias)
+        calibrated = self.magnitude * logits + self.margin
+        return logits + self.confidence(features).sigmoid() * (calibrated - logits)
+
+
 @heads.register("tau_norm")
 @dataclass(frozen=True, kw_only=True)
 class TauNormHead(FrozenHead):
@@ -148,6 +187,7 @@ class TauNormHead(FrozenHead):
         tau: 0 keeps the weights, 1 makes them unit vectors. Kang et al. choose it on held-out rows; 1 is our choice.
     """
 
+    is_trained: ClassVar[bool] = False
     tau: Annotated[float, Between(0.0, 2.0)] = 1.0
 
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
@@ -184,6 +224,7 @@ class NearestMeanHead(FrozenHead):
         scale: Sharpness of the probabilities, our choice; the nearest class does not depend on it.
     """
 
+    is_trained: ClassVar[bool] = False
     scale: Annotated[float, Between(0.0, 1000.0, open_low=True)] = 10.0
 
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:

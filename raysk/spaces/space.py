@@ -4,8 +4,10 @@
     settings: [KEY=VALUE, ...]              the base that all recipes of the space share
     search:
       KEY: sweep                            choice(...), interval(...), range(...), tag(log, ...) in Hydra's grammar
-      KEY: {sweep: sweep, when: KEY=VALUE}  a parameter that exists for one choice only, or KEY=choice(...) for several
-      KEY: [{sweep:, when:}, ...]           different values for different choices
+      KEY: {sweep: sweep, when: KEY=VALUE}  a parameter that exists for one choice only, or KEY=choice(...) for several;
+                                            of several conditions in a list, all must hold
+      KEY: [{sweep:, when:}, ...]           different values for different choices: the first whose condition holds; the
+                                            last one may have none, for all other choices
     starts: {NAME: [KEY=VALUE, ...]}        points of the space to try first; the first one is the paper's
     controls: {NAME: [KEY=VALUE, ...]}      recipes outside the space, for comparison
     grid: {NAME: [KEY=VALUE, ...]}          instead of a search: fixed recipes, for a table in this order
@@ -31,10 +33,10 @@ from raysk.overrides import parse_overrides
 from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
 from raysk.spaces.stage_two_search import StageTwoSearch
-from raysk.spaces.sweeps import Parameter, assigned, distribution, lookup, override_texts, read_parameters, values_of
+from raysk.spaces.sweeps import Parameter, assigned, distribution, override_texts, read_parameters, values_of
 
 # These decide which features exist, or do not affect the result: searched with stage one, or not at all.
-_NEVER_INNER = ("stage_two.frozen", "stage_two.search", "stage_two.accumulate")
+_NEVER_INNER = ("stage_two.frozen", "stage_two.shift_batch_norm", "stage_two.search", "stage_two.accumulate")
 
 
 @dataclass(frozen=True)
@@ -227,10 +229,10 @@ class Space:
 
 def _is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:
     """Returns whether a search of stage two on a frozen encoder tries this parameter, instead of the trial."""
-    searched = (
-        lookup(plain, "stage_two.search") and lookup(plain, "stage_two.frozen") and plain["stage_one"] is not None
-    )
-    return bool(searched) and parameter.key.startswith("stage_two.") and parameter.key not in _NEVER_INNER
+    stage_two = plain["stage_two"]
+    has_kept_features = plain["stage_one"] is not None and stage_two["frozen"] and not stage_two["shift_batch_norm"]
+    is_searched = bool(stage_two["search"] and has_kept_features)
+    return is_searched and parameter.key.startswith("stage_two.") and parameter.key not in _NEVER_INNER
 
 
 def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
@@ -270,7 +272,7 @@ def _family(where: str, name: str, content: dict[str, Any], given: list[Override
         if item.is_sweep_override():
             # A single condition of the file stays; if the file has several, the sweep applies without a condition.
             replaced = searched.get(key, [])
-            when = replaced[0].when if len(replaced) == 1 else None
+            when = replaced[0].when if len(replaced) == 1 else ()
             searched[key] = [Parameter(key, distribution(where, item), when)]
         else:
             searched.pop(key, None)

@@ -19,6 +19,9 @@ from raysk.errors import ConfigError
 from raysk.overrides import parse_overrides
 from raysk.recipe import PART_NODES
 
+# The values that a searched setting may have, as texts, by its key: (key, values). All conditions must hold.
+Conditions = tuple[tuple[str, tuple[str, ...]], ...]
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -27,25 +30,27 @@ class Parameter:
     Args:
         key: Its dotted path in the configuration.
         distribution: Its values.
-        when: (key, values) of the choices that it exists for; None if it always exists.
+        when: The choices that it exists for.
+        unless: The choices of the parameters with the same key that come before it; they have precedence.
         name: Its name in Optuna; parameters of one key for different choices have different names.
     """
 
     key: str
     distribution: BaseDistribution
-    when: tuple[str, tuple[str, ...]] | None = None
+    when: Conditions = ()
+    unless: tuple[Conditions, ...] = ()
     name: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.key)
 
     def exists(self, plain: Mapping[str, Any]) -> bool:
-        """Returns whether the parameter applies to a composed configuration: its parent exists and `when` holds."""
+        """Returns whether the parameter applies to a composed configuration: its parent exists, and it is its turn."""
         # The name of a part may create the part, so only the part's parent must exist.
         parent = self.key.removesuffix(".name").rpartition(".")[0]
         if parent and lookup(plain, parent) is None:
             return False
-        return self.when is None or str(lookup(plain, self.when[0])) in self.when[1]
+        return _hold(self.when, plain) and not any(_hold(earlier, plain) for earlier in self.unless)
 
     def allows(self, value: Any) -> bool:
         """Returns whether the search covers a value."""
@@ -69,41 +74,68 @@ class Parameter:
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the JSON form."""
-        when = [self.when[0], list(self.when[1])] if self.when else None
         return {
             "key": self.key,
             "distribution": distribution_to_json(self.distribution),
-            "when": when,
+            "when": _conditions_to_plain(self.when),
+            "unless": [_conditions_to_plain(earlier) for earlier in self.unless],
             "name": self.name,
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Parameter":
         """Reads the JSON form."""
-        when = (plain["when"][0], tuple(plain["when"][1])) if plain["when"] else None
-        return cls(plain["key"], json_to_distribution(plain["distribution"]), when, plain["name"])
+        unless = tuple(_conditions_from_plain(earlier) for earlier in plain["unless"])
+        when = _conditions_from_plain(plain["when"])
+        return cls(plain["key"], json_to_distribution(plain["distribution"]), when, unless, plain["name"])
+
+
+def _hold(conditions: Conditions, plain: Mapping[str, Any]) -> bool:
+    return all(str(lookup(plain, key)) in values for key, values in conditions)
+
+
+def _conditions_to_plain(conditions: Conditions) -> list[Any]:
+    return [[key, list(values)] for key, values in conditions]
+
+
+def _conditions_from_plain(plain: list[Any]) -> Conditions:
+    return tuple((key, tuple(values)) for key, values in plain)
 
 
 def read_parameters(where: str, key: str, entry: Any) -> list[Parameter]:
-    """Reads an entry of `search`: a sweep, a sweep with a condition, or a list of these for different choices.
+    """Reads an entry of `search`: a sweep, a sweep with conditions, or a list of these, of which the first applies.
 
     Raises:
-        ConfigError: It is not a sweep.
+        ConfigError: It is not a sweep, or it comes after a sweep without a condition.
     """
     sweeps = entry if isinstance(entry, list) else [entry]
-    parameters = []
+    parameters: list[Parameter] = []
     for sweep in sweeps:
-        text, condition = (sweep["sweep"], sweep.get("when")) if isinstance(sweep, dict) else (sweep, None)
+        text, conditions = _sweep_and_conditions(where, key, sweep)
+        earlier = tuple(parameter.when for parameter in parameters)
+        if () in earlier:
+            rule = f"only the last sweep of {key} may have no condition"
+            raise ConfigError(f"{where}: {rule}, but {text!r} comes after one: give the earlier one a `when`")
         (item,) = parse_overrides([f"{key}={text}"])
-        name = key if len(sweeps) == 1 else f"{key} when {condition}"
-        parameters.append(Parameter(key, distribution(where, item), _condition(condition), name))
+        name = f"{key} when {' and '.join(conditions)}" if conditions else f"{key} otherwise"
+        when = tuple(map(_condition, conditions))
+        parameters.append(Parameter(key, distribution(where, item), when, earlier, key if len(sweeps) == 1 else name))
     return parameters
 
 
-def _condition(text: str | None) -> tuple[str, tuple[str, ...]] | None:
+def _sweep_and_conditions(where: str, key: str, entry: Any) -> tuple[str, list[str]]:
+    plain = entry if isinstance(entry, dict) else {"sweep": entry}
+    when = plain.get("when", [])
+    conditions = when if isinstance(when, list) else [when]
+    is_complete = "sweep" in plain and plain.keys() <= {"sweep", "when"}
+    if not is_complete or not all(isinstance(condition, str) for condition in conditions):
+        rule = f"an entry of {key} must be a sweep, or have a `sweep` and a `when` of KEY=VALUE or a list of these"
+        raise ConfigError(f"{where}: {rule}, but got {entry!r}: correct it")
+    return str(plain["sweep"]), conditions
+
+
+def _condition(text: str) -> tuple[str, tuple[str, ...]]:
     """Reads KEY=VALUE, or KEY=choice(...) for any of several values."""
-    if text is None:
-        return None
     (item,) = parse_overrides([text])
     value = item.value()
     values = value.list if isinstance(value, ChoiceSweep) else [value]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raysk.data.store.image_store import ImageStore
 from raysk.errors import ConfigError
-from raysk.recipe import Stage
+from raysk.stage import Stage
 from raysk.training.images import DrawnViews
 from raysk.training.world import World
 

@@ -18,10 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from raysk.errors import TrainingError
-from raysk.parts.losses.base import ScheduledLoss
+from raysk.parts.losses.base import NoisyLoss, ScheduledLoss
 from raysk.parts.mixing import Mixed
-from raysk.recipe import Stage
 from raysk.records import Health, StageRecord
+from raysk.stage import Stage
 from raysk.training.batches import Batches
 from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_weights, optimizer_tensors, pack, unpack
 from raysk.training.mixer import Mixer
@@ -139,6 +139,8 @@ class Trainer:
         for module in self.loss.modules():
             if isinstance(module, ScheduledLoss):
                 module.begin_epoch(epoch / self.stage.epochs)
+            if isinstance(module, NoisyLoss):
+                module.begin_noise(hash_seed(self.seed, epoch))
         torch.manual_seed(hash_seed(self.seed, epoch, self.world.rank))
         num_steps = self.stage.epochs * batches.num_batches
         total = torch.zeros((), device=self.world.device, dtype=torch.float64)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysk.parts.mixing import Mixed, Mixing, PairedBatch
+from raysk.parts.mixing import Mixed, Mixing, NoMixing, PairedBatch
 from raysk.training.world import World
 
 
@@ -34,3 +34,8 @@ class Mixer:
         local_partners = partners.chunk(self.world.size)[self.world.rank].to(images.device)
         pairs = PairedBatch(images, labels, all_images[local_partners], all_labels[local_partners])
         return self.mixing.mix(pairs, self.counts, random)
+
+
+def mixer_for(mixing: Mixing, counts: Tensor, seed: int, world: World) -> Mixer | None:
+    """Returns the mixer of a stage, None if its images stay as they are; the arguments are those of `Mixer`."""
+    return None if isinstance(mixing, NoMixing) else Mixer(mixing, counts.to(world.device), seed, world)

@@ -29,7 +29,7 @@ def predict(job: Job, run: Run, world: World) -> None:
     """
     stage = job.recipe.stage_two
     rows = run.folds.scored_rows(job.fold, job.part)
-    head, features = (_frozen if stage.frozen else _end_to_end)(job, run, world, rows)
+    head, features = (_on_kept_features if stage.uses_kept_features else _on_images)(job, run, world, rows)
     shift = stage.adjustment * log_shares(run.class_counts(job.fold))
     if world.is_main_rank:
         Predictions.of_fold(
@@ -66,21 +66,21 @@ def load_classifier(job: Job, run: Run) -> tuple[Encoder, nn.Module]:
     Raises:
         ArtifactError: A file is missing, broken or from another job.
     """
-    if job.recipe.stage_two.frozen:
+    if job.recipe.stage_two.uses_kept_features:
         encoder = load_encoder(job, run)
         return encoder, _head(job, run, encoder.num_features)
     classifier = _classifier(job, run)
     return classifier.encoder, classifier.head
 
 
-def _frozen(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
+def _on_kept_features(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
     """Returns the head, and the kept features (V, N, D) of the encoder of stage one."""
     features = FrozenFeatures(job, run, world, load_encoder).part(job.part)
     return _head(job, run, features.shape[2]).to(world.device), features
 
 
-def _end_to_end(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
-    """Returns the head, and the features (V, N, D) of the encoder that was trained with it."""
+def _on_images(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
+    """Returns the head, and the features (V, N, D) of the encoder that is kept with it."""
     classifier = _classifier(job, run).to(world.device)
     store = run.store(job.recipe.image_size)
     views = view_names(job.recipe.test_views)

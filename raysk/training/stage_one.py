@@ -19,6 +19,7 @@ from raysk.training.features import encode
 from raysk.training.health import measure, probe_rows
 from raysk.training.images import plain_images
 from raysk.training.loop import Observe, Report, StageProgress, Trainer, hash_seed
+from raysk.training.mixer import mixer_for
 from raysk.training.networks import StageOneLoss, StageOneNetwork, blank_encoder, new_encoder
 from raysk.training.world import World
 
@@ -72,11 +73,13 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> StageRe
     labels = run.manifest.labels[rows]
     num_classes = len(run.manifest.class_names)
     model = _network(stage, fresh_encoder(job, world), num_classes)
-    loss = _loss(stage, torch.from_numpy(run.class_counts(job.fold)))
+    counts = torch.from_numpy(run.class_counts(job.fold))
+    loss = _loss(stage, counts)
     plan = Plan(labels, stage, job.recipe.seed, world)
     batches = ImageBatches(run.store(job.recipe.image_size), rows, stage.views, plan)
     progress_file = path.with_suffix(".progress")
-    trainer = Trainer(model, loss, stage, hash_seed(job.recipe.seed, 1), world, (key, job.fold), progress_file)
+    mixer = mixer_for(stage.mixing, counts, hash_seed(job.recipe.seed, 4), world)
+    trainer = Trainer(model, loss, stage, hash_seed(job.recipe.seed, 1), world, (key, job.fold), progress_file, mixer)
     if job.fold == WHOLE:
         observe = _until(_epochs_of_folds(job, run))
     else:

@@ -1,12 +1,11 @@
-"""Stage two: fits a classifier, on the features of a frozen encoder or end to end."""
+"""Stage two: fits a classifier, on the kept features of a frozen encoder or on images."""
 
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raysk.parts.heads import FrozenClassifier
-from raysk.parts.mixing import NoMixing
 from raysk.recipe import Job
 from raysk.records import StageRecord
 from raysk.run import Run
@@ -15,7 +14,7 @@ from raysk.training.checkpoints import ClassifierCheckpoint
 from raysk.training.features import FrozenFeatures
 from raysk.training.linear_start import linear_start
 from raysk.training.loop import Report, StageProgress, Trainer, hash_seed
-from raysk.training.mixer import Mixer
+from raysk.training.mixer import mixer_for
 from raysk.training.networks import Classifier
 from raysk.training.stage_one import fresh_encoder, load_encoder
 from raysk.training.world import World
@@ -33,7 +32,7 @@ def train_stage_two(job: Job, run: Run, world: World, report: Report) -> StageRe
     path = run.classifier_file(job)
     if world.agree(path.exists()):
         return _record(path, job)
-    fit = _fit_on_features if job.recipe.stage_two.frozen else _fit_end_to_end
+    fit = _fit_on_features if job.recipe.stage_two.uses_kept_features else _fit_on_images
     progress, model = fit(job, run, world, report)
     if world.is_main_rank:
         facts = progress.record().to_plain()
@@ -56,24 +55,33 @@ def _fit_on_features(job: Job, run: Run, world: World, report: Report) -> tuple[
     features = frozen.training(stage.view, stage.passes)
     torch.manual_seed(hash_seed(job.recipe.seed, job.fold, 2))
     head = stage.head.build(features.shape[2], len(run.manifest.class_names))
-    if isinstance(head, FrozenClassifier):
-        weight, bias = linear_start(job, run, world)
-        head.start_from(features[0].cpu(), torch.from_numpy(plan.labels), weight, bias)
+    _start(head, features[0], job, run, world)
     if not list(head.parameters()):
         return StageProgress("stage two", stage.epochs), head
     return _trainer(job, run, world, head, None).fit(FeatureBatches(features, plan), "stage two", report), head
 
 
-def _fit_end_to_end(job: Job, run: Run, world: World, report: Report) -> tuple[StageProgress, nn.Module]:
-    """Fits encoder and head together."""
+def _fit_on_images(job: Job, run: Run, world: World, report: Report) -> tuple[StageProgress, nn.Module]:
+    """Fits encoder and head together; of a frozen encoder, batch norm's running statistics alone."""
     recipe, stage = job.recipe, job.recipe.stage_two
     encoder = fresh_encoder(job, world) if recipe.stage_one is None else load_encoder(job, run)
     torch.manual_seed(hash_seed(recipe.seed, job.fold, 2))
     classifier = Classifier(encoder, stage.head, len(run.manifest.class_names))
+    if stage.frozen:
+        encoder.requires_grad_(False)
+        features = FrozenFeatures(job, run, world, load_encoder).training("none", 1)[0]
+        _start(classifier.head, features, job, run, world)
     rows = run.folds.train_rows(job.fold)
     batches = ImageBatches(run.store(recipe.image_size), rows, (stage.view,), _plan(job, run, world))
     trainer = _trainer(job, run, world, classifier, _progress_file(job, run))
     return trainer.fit(batches, "stage two", report), classifier
+
+
+def _start(head: nn.Module, features: Tensor, job: Job, run: Run, world: World) -> None:
+    """Starts a head that needs it, from the features (N, D) of the training rows."""
+    if isinstance(head, FrozenClassifier):
+        labels = torch.from_numpy(run.manifest.labels[run.folds.train_rows(job.fold)])
+        head.start_from(features.cpu(), labels, *linear_start(job, run, world))
 
 
 def _plan(job: Job, run: Run, world: World) -> Plan:
@@ -84,7 +92,6 @@ def _plan(job: Job, run: Run, world: World) -> Plan:
 def _trainer(job: Job, run: Run, world: World, model: nn.Module, progress_file: Path | None) -> Trainer:
     recipe, stage = job.recipe, job.recipe.stage_two
     counts = torch.from_numpy(run.class_counts(job.fold))
-    mixer = Mixer(stage.mixing, counts.to(world.device), hash_seed(recipe.seed, 3), world)
     return Trainer(
         model.to(world.device),
         stage.loss.build(counts),
@@ -93,7 +100,7 @@ def _trainer(job: Job, run: Run, world: World, model: nn.Module, progress_file: 
         world,
         (recipe.key, job.fold),
         progress_file,
-        None if isinstance(stage.mixing, NoMixing) else mixer,
+        mixer_for(stage.mixing, counts, hash_seed(recipe.seed, 3), world),
     )
 
 

@@ -25,7 +25,10 @@ def build(head: Head, in_features: int, num_classes: int) -> nn.Module:
 
 
 def test_a_frozen_head_builds_a_frozen_classifier(head):
-    assert isinstance(head, FrozenHead) == isinstance(head.build(6, 3), FrozenClassifier)
+    module = head.build(6, 3)
+    assert isinstance(head, FrozenHead) == isinstance(module, FrozenClassifier)
+    if isinstance(head, FrozenHead):
+        assert head.is_trained is bool(list(module.parameters()))
 
 
 def test_logits_are_finite_before_the_start_and_change_with_it(head):
@@ -71,6 +74,9 @@ def test_half_precision_is_finite_even_for_zero_features(head, dtype):
 def test_gradient_reaches_features_and_all_parameters(head):
     torch.manual_seed(0)
     module = build(head, 6, 3).eval()
+    with torch.no_grad():
+        for values in module.parameters():  # DisAlign's confidence has no slope at its start
+            values += 0.1 * torch.randn_like(values)
     features = features_of(8).requires_grad_()
     module(features).square().sum().backward()
     for name, values in [("features", features), *module.named_parameters()]:

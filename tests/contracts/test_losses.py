@@ -38,6 +38,11 @@ def build(loss: Loss, counts: Tensor = COUNTS) -> nn.Module:
     return loss.build(counts, WIDTH) if isinstance(loss, EmbeddingLoss) else loss.build(counts)
 
 
+def build_without_noise(loss: Loss, counts: Tensor = COUNTS) -> nn.Module:
+    """Returns the loss in evaluation, where two calls have one result; in training, GCL draws noise in each call."""
+    return build(loss, counts).eval()
+
+
 def test_every_loss_is_registered():
     """A file that `losses/__init__.py` does not import, or a class without its decorator, would not be tested."""
     modules = [module.name for module in pkgutil.iter_modules(raysk.parts.losses.__path__)]
@@ -85,7 +90,7 @@ def test_gradient_flows(loss):
 
 def test_gradient_is_the_slope(loss):
     values = input_of(loss, MIXED, torch.float64, scale=1.0)
-    module = build(loss)
+    module = build_without_noise(loss)
     # Class weights reach 100,000 here: in units of the loss, the rounding of its values stays below the tolerance.
     unit = module(values, MIXED).detach().clamp_min(1)
     # Small temperatures bend the loss within a step of the usual size.
@@ -95,7 +100,7 @@ def test_gradient_is_the_slope(loss):
 def test_order_of_the_batch_does_not_matter(loss):
     values = input_of(loss, MIXED, torch.float64)
     order = torch.tensor([3, 7, 0, 5, 1, 6, 2, 4])
-    module = build(loss)
+    module = build_without_noise(loss)
     torch.testing.assert_close(module(values[order], MIXED[order]), module(values, MIXED))
 
 
@@ -107,7 +112,7 @@ def test_building_twice_gives_the_same_loss(loss):
 def test_autocast_does_not_change_the_loss(loss):
     """Automatic mixed precision would otherwise compute matrix products in half precision."""
     values = input_of(loss, MIXED, torch.float32)
-    module = build(loss)
+    module = build_without_noise(loss)
     with torch.autocast("cpu", torch.bfloat16):
         inside = module(values, MIXED)
     assert inside == module(values, MIXED)
@@ -115,7 +120,7 @@ def test_autocast_does_not_change_the_loss(loss):
 
 def test_half_precision_loses_no_more_than_its_input_did(loss):
     values = input_of(loss, MIXED, torch.float16)
-    module = build(loss)
+    module = build_without_noise(loss)
     torch.testing.assert_close(module(values, MIXED).double(), module(values.double(), MIXED), rtol=1e-4, atol=1e-4)
 
 
@@ -136,7 +141,7 @@ def test_two_classes_are_enough(loss):
 
 def test_stacked_losses_equal_the_losses_and_gradients_of_each_alone(logit_losses):
     """Two modules of one class must differ in buffers only, which one forward reads for all heads."""
-    modules = [build(loss) for loss in logit_losses]
+    modules = [build_without_noise(loss) for loss in logit_losses]
     for module in modules:
         if isinstance(module, ScheduledLoss):
             module.begin_epoch(0.9)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,6 +75,45 @@ def test_weight_scaling_trains_its_scales_only(start):
     head = started(heads["lws"](), start)
     assert [(name, values.tolist()) for name, values in head.named_parameters()] == [("scale", [1.0] * 3)]
     assert set(head.state_dict()) == {"scale", "weight", "bias"}
+
+
+def test_disalign_mixes_calibrated_and_plain_logits(features, start):
+    head = started(heads["disalign"](), start)
+    _, _, weight, bias = start
+    features = features.double()
+    torch.testing.assert_close(head(features), features @ weight.T + bias)  # a = 1 and b = 0
+    random = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for values in head.parameters():
+            values.copy_(torch.randn(values.shape, generator=random))
+    for i in range(6):
+        share = 1 / (1 + math.exp(-(head.confidence.weight[0] @ features[i] + head.confidence.bias[0]).item()))
+        for k in range(3):
+            z = weight[k] @ features[i] + bias[k]
+            expected = share * (head.magnitude[k] * z + head.margin[k]) + (1 - share) * z
+            torch.testing.assert_close(head(features)[i, k], expected)
+
+
+def test_published_number_of_disalign():
+    """On logits x with the confidence sigmoid(mean x), from features x and the identity as classifier."""
+    i, k = torch.arange(10, dtype=torch.float64)[:, None], torch.arange(7, dtype=torch.float64)
+    logits = 2 * torch.sin(1.1 * i + 0.9 * k + 0.3 * i * k)
+    head = heads["disalign"]().build(7, 7).double()
+    head.start_from(logits, torch.arange(10) % 7, torch.eye(7), torch.zeros(7))
+    with torch.no_grad():
+        head.margin.copy_(torch.linspace(-0.3, 0.3, 7, dtype=torch.float64))
+        head.magnitude.copy_(torch.linspace(0.8, 1.4, 7, dtype=torch.float64))
+        head.confidence.weight.fill_(1 / 7)
+        head.confidence.bias.zero_()
+    loss = F.cross_entropy(head(logits), torch.arange(10) % 7)
+    assert loss.item() == pytest.approx(3.218981807819, abs=1e-11)
+
+
+def test_disalign_trains_its_calibration_only(start):
+    head = started(heads["disalign"](), start)
+    names = [name for name, _ in head.named_parameters()]
+    assert names == ["magnitude", "margin", "confidence.weight", "confidence.bias"]
+    assert torch.equal(head.weight, start[2])
 
 
 @pytest.mark.parametrize("tau", [0, 0.3, 1, 2])

@@ -11,7 +11,7 @@ from raysk.spaces.files import list_spaces, read_space_file, spaces_folder
 from raysk.spaces.space import load_space
 from raysk.spaces.sweeps import lookup
 
-NAMES = ["contrastive", "decouple", "focal", "focal_ablation", "longtail", "metric", "supcon", "tournament"]
+NAMES = ["contrastive", "decouple", "focal", "focal_ablation", "longtail", "metric", "mislas", "supcon", "tournament"]
 SEARCHED = [name for name in NAMES if name not in ("focal_ablation", "tournament")]
 # A screening for one disease, which few of the rows have.
 BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110])
@@ -58,10 +58,11 @@ def test_drawn_points_and_their_stage_two_settings_are_valid_recipes(name, space
         recipe = space.config(point).recipe
         recipe.check_rows(BINARY)
         two_stage = recipe.stage_one is not None
-        drawn = [p for p in family.parameters if not (two_stage and p.key.startswith("stage_two."))]
+        is_searched_inside = two_stage and recipe.stage_two.uses_kept_features
+        drawn = [p for p in family.parameters if not (is_searched_inside and p.key.startswith("stage_two."))]
         check_conditions(drawn, point.values, recipe.to_plain())
         search = space.stage_two_search(point)
-        assert (search is not None) is two_stage
+        assert (search is not None) is is_searched_inside
         if search is not None:
             setting = search.draw(inner)
             setting.check_rows(BINARY)
@@ -73,11 +74,13 @@ def test_drawn_points_and_their_stage_two_settings_are_valid_recipes(name, space
 
 
 def check_conditions(parameters, drawn, plain):
-    """Checks that exactly the parameters whose conditions hold were drawn."""
+    """Checks that exactly the parameters were drawn that come first among those whose conditions hold."""
+    decided = set()
     for parameter in parameters:
-        if parameter.when is not None:
-            key, values = parameter.when
-            assert (parameter.name in drawn) is (str(lookup(plain, key)) in values), parameter.name
+        if parameter.when or parameter.unless:
+            holds = all(str(lookup(plain, key)) in values for key, values in parameter.when)
+            assert (parameter.name in drawn) is (holds and parameter.key not in decided), parameter.name
+            decided |= {parameter.key} if holds else set()
 
 
 @pytest.mark.parametrize("name", SEARCHED)
@@ -93,7 +96,7 @@ def test_every_start_is_within_the_sweeps(name, spaces):
 def test_every_family_of_the_tournament_is_its_space_with_prefixed_names(spaces):
     tournament = spaces["tournament"]
     assert [family.name for family in tournament.families] == [
-        "supcon", "metric", "focal", "decouple", "longtail", "contrastive",
+        "supcon", "metric", "focal", "decouple", "longtail", "contrastive", "mislas",
     ]  # fmt: skip
     for family in tournament.families:
         (alone,) = spaces[family.name].families
@@ -105,11 +108,11 @@ def test_every_family_of_the_tournament_is_its_space_with_prefixed_names(spaces)
     assert len(set(names)) == len(names), "Optuna knows a parameter by its name alone"
 
 
-@pytest.mark.parametrize(("asked", "each"), [(None, 2), (20, 2), (21, 3), (27, 4), (60, 9), (3, 1)])
+@pytest.mark.parametrize(("asked", "each"), [(None, 2), (23, 2), (24, 3), (31, 4), (66, 9), (3, 1)])
 def test_the_families_of_the_tournament_get_equal_numbers_of_trials(asked, each, spaces):
     tournament = spaces["tournament"]
     number = tournament.num_trials(asked)
-    assert number == 3 + 6 * each
+    assert number == 3 + 7 * each
     starts = Counter(point.family for point in tournament.named_points(number))
     assert starts.pop("") == len(tournament.controls) == 3
     every = {family.name: len(family.starts) for family in tournament.families}
@@ -121,7 +124,7 @@ def test_points_of_the_tournament_are_named_by_their_family_and_take_turns(space
     assert names[:6] == [
         "cross_entropy", "balanced_softmax", "logit_adjustment", "supcon: paper", "metric: batch_hard", "focal: paper",
     ]  # fmt: skip
-    assert names[9:11] == ["supcon: from_scratch", "metric: centre_triplet"]
+    assert names[10:12] == ["supcon: from_scratch", "metric: centre_triplet"]
 
 
 def test_the_ablation_tries_only_its_rows_in_the_order_of_the_paper(spaces):

@@ -31,16 +31,18 @@ NUMBERS = FloatDistribution(0.0, 1.0)
 @pytest.mark.parametrize(
     ("key", "when", "exists"),
     [
-        ("stage_one.views", None, False),  # PLAIN has no stage one
-        ("stage_two.view", None, True),
-        ("stage_two.head.tau", None, True),
-        ("stage_two.loss.gamma", None, False),
-        ("stage_two.loss.name", None, True),  # a name creates its part
-        ("stage_two.head.tau", ("stage_two.head.name", ("tau_norm",)), False),
-        ("stage_two.head.tau", ("stage_two.head.name", ("tau_norm", "linear")), True),
-        ("stage_two.head.tau", ("stage_one.loss.name", ("supcon",)), False),
-        ("seed", ("seed", ("3",)), True),
-        ("seed", ("stage_one", ("None",)), True),
+        ("stage_one.views", (), False),  # PLAIN has no stage one
+        ("stage_two.view", (), True),
+        ("stage_two.head.tau", (), True),
+        ("stage_two.loss.gamma", (), False),
+        ("stage_two.loss.name", (), True),  # a name creates its part
+        ("stage_two.head.tau", (("stage_two.head.name", ("tau_norm",)),), False),
+        ("stage_two.head.tau", (("stage_two.head.name", ("tau_norm", "linear")),), True),
+        ("stage_two.head.tau", (("stage_one.loss.name", ("supcon",)),), False),
+        ("seed", (("seed", ("3",)),), True),
+        ("seed", (("stage_one", ("None",)),), True),
+        ("seed", (("seed", ("3",)), ("stage_one", ("None",))), True),
+        ("seed", (("seed", ("3",)), ("stage_one", ("1",))), False),
     ],
 )
 def test_a_parameter_exists_if_its_part_and_its_choice_exist(key, when, exists):
@@ -69,7 +71,44 @@ ENTRIES = {
         {"sweep": "int(interval(1, 5))", "when": "stage_two.head.name=linear"},
         {"sweep": "range(1, 6, 2)", "when": "stage_two.head.name=choice(ncm, cosine)"},
     ],
+    "several conditions, and the rest": [
+        {"sweep": "choice(1, 2)", "when": ["a.b=choice(x, y)", "a.c=1"]},
+        {"sweep": "choice(3)", "when": "a.b=y"},
+        "choice(4)",
+    ],
 }
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "expected"), [("x", 1, [1, 2]), ("y", 1, [1, 2]), ("y", 2, [3]), ("x", 2, [4]), (None, None, [4])]
+)
+def test_the_first_sweep_whose_conditions_all_hold_applies(b, c, expected):
+    parameters = read_parameters("a space", "key", ENTRIES["several conditions, and the rest"])
+    applying = [parameter for parameter in parameters if parameter.exists({"a": {"b": b, "c": c}})]
+    assert [list(parameter.distribution.choices) for parameter in applying] == [expected]
+    assert len({parameter.name for parameter in parameters}) == 3
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"when": "a.b=x"},
+        {"sweep": "choice(1)", "wen": "a.b=x"},
+        {"sweep": "choice(1)", "when": None},
+        {"sweep": "choice(1)", "when": 5},
+        {"sweep": "choice(1)", "when": {"a.b": "x"}},
+        {"sweep": "choice(1)", "when": ["a.b=x", ["a.c=y"]]},
+    ],
+)
+def test_an_entry_of_another_form_is_refused_in_one_line(entry):
+    with pytest.raises(ConfigError, match=r"^a space: an entry of key must be a sweep, or have a `sweep`") as caught:
+        read_parameters("a space", "key", entry)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_after_one_without_a_condition_is_refused():
+    with pytest.raises(ConfigError, match=r"^a space: only the last sweep of key may have no condition, but "):
+        read_parameters("a space", "key", ["choice(4)", {"sweep": "choice(5)", "when": "a.b=x"}])
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
@@ -81,14 +120,15 @@ def test_parameters_come_back_from_json(entry):
 
 def test_entries_become_parameters():
     (sweep,) = read_parameters("a space", "key", ENTRIES["a sweep"])
-    assert sweep == Parameter("key", FloatDistribution(0.01, 1.0, log=True), None, "key")
+    assert sweep == Parameter("key", FloatDistribution(0.01, 1.0, log=True), name="key")
     (listed,) = read_parameters("a space", "key", ENTRIES["a condition with a choice"])
     assert listed.distribution == CategoricalDistribution(["[none,light]", "[none,none]"])
-    assert listed.when == ("a.b", ("x", "y", "3"))
+    assert listed.when == (("a.b", ("x", "y", "3")),)
     first, second = read_parameters("a space", "key", ENTRIES["several"])
     assert (first.distribution, second.distribution) == (IntDistribution(1, 5), CategoricalDistribution([1, 3, 5]))
-    assert first.when == ("stage_two.head.name", ("linear",))
-    assert second.when == ("stage_two.head.name", ("ncm", "cosine"))
+    assert first.when == (("stage_two.head.name", ("linear",)),)
+    assert second.when == (("stage_two.head.name", ("ncm", "cosine")),)
+    assert (first.unless, second.unless) == ((), (first.when,))
     assert first.name != second.name  # in Optuna, a name has one distribution
 
 

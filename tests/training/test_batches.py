@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from raysk.data.views import TrainingView, view_seed
 from raysk.errors import ConfigError
 from raysk.parts.samplers import samplers
-from raysk.recipe import Stage
+from raysk.stage import Stage
 from raysk.training.batches import FeatureBatches, ImageBatches, Plan
 from raysk.training.world import World
 

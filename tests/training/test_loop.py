@@ -12,7 +12,8 @@ from raysk.errors import ArtifactError, TrainingError
 from raysk.parts.heads import MLPHead
 from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.losses.contrastive import SupCon
-from raysk.recipe import Model, Optimizer, Stage
+from raysk.recipe import Model
+from raysk.stage import Optimizer, Stage
 from raysk.training.batches import FeatureBatches, Plan
 from raysk.training.checkpoints import ProgressCheckpoint
 from raysk.training.loop import Trainer, hash_seed

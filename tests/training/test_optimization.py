@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from raysk.recipe import Optimizer
+from raysk.stage import Optimizer
 from raysk.training.optimization import averaged, create_optimizer, learning_rate
 
 

@@ -1,19 +1,20 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from raysk.errors import ArtifactError
 from raysk.parts.losses.base import ScheduledLoss
-from raysk.recipe import Stage
 from raysk.records import StageRecord
+from raysk.stage import Stage
 from raysk.training.batches import FeatureBatches, Plan
 from raysk.training.checkpoints import EncoderCheckpoint, ProgressCheckpoint, unpack
 from raysk.training.features import encode
 from raysk.training.health import measure
 from raysk.training.images import plain_images
-from raysk.training.loop import Trainer
-from raysk.training.networks import StageOneLoss
+from raysk.training.loop import Trainer, hash_seed
+from raysk.training.networks import StageOneLoss, StageOneNetwork
 from raysk.training.stage_one import fresh_encoder, load_encoder, train_stage_one
 
 
@@ -249,3 +250,46 @@ def test_an_alarm_is_logged(run, make_job, alone, diary, caplog):
     assert alarms[-1]
     messages = [record.getMessage() for record in caplog.records if record.name == "raysk.training.stage_one"]
     assert messages == [f"epoch {epoch}: {alarm}" for epoch, alarm in enumerate(alarms, 1) if alarm]
+
+
+MIXED = {
+    "stage_one.loss": None,
+    "stage_one.classifier_loss": {"name": "cross_entropy"},
+    "stage_one.mixing": {"name": "mixup", "alpha": 1.0},
+    "stage_one.epochs": 3,
+}
+
+
+def test_a_mixed_stage_one_learns_from_mixed_images_and_resumes_bit_for_bit(
+    run, tmp_path, new_run, make_job, alone, diary
+):
+    job, plain = make_job(MIXED), make_job(MIXED | {"stage_one.mixing": {"name": "none"}})
+    whole = train_stage_one(job, run, alone, diary())
+    assert whole.losses[0] != train_stage_one(plain, run, alone, diary()).losses[0]
+    other = new_run(tmp_path / "other")
+    with pytest.raises(diary.Leave):
+        train_stage_one(job, other, alone, diary(leave_after=("stage one", 2)))
+    assert train_stage_one(job, other, alone, diary()).losses == whole.losses
+    assert equal(weights(load_encoder(job, other)), weights(load_encoder(job, run)))
+
+
+def test_the_first_mixed_loss_is_that_of_its_formula(run, make_job, alone, diary):
+    """One batch of all rows: share CE(z, y) + (1 - share) CE(z, y') of share x + (1 - share) x', before any step."""
+    num_rows = len(run.folds.train_rows(0))
+    changes = MIXED | {"stage_one.views": ["none"], "stage_one.batch_size": 4096, "stage_one.epochs": 1}
+    job = make_job(changes)
+    (loss,) = train_stage_one(job, run, alone, diary()).losses
+    stage = job.recipe.stage_one
+    plan = Plan(run.manifest.labels[run.folds.train_rows(0)], stage, job.recipe.seed, alone)
+    ((order,),) = [plan.shares(0)]
+    rows = run.folds.train_rows(0)[order]
+    images = next(iter(plain_images(run.store(job.recipe.image_size))([rows]))).float()
+    labels = torch.from_numpy(run.manifest.labels[rows])
+    random = np.random.default_rng((hash_seed(job.recipe.seed, 4), 0, 0))
+    partners = torch.from_numpy(random.permutation(num_rows))
+    share = random.beta(1.0, 1.0)
+    mixed = share * images + (1 - share) * images[partners]
+    model = StageOneNetwork(fresh_encoder(job, alone), None, len(run.manifest.class_names)).train()
+    logits = model(mixed[:, None]).squeeze(1)
+    of_rows, of_partners = F.cross_entropy(logits, labels), F.cross_entropy(logits, labels[partners])
+    assert loss == pytest.approx((share * of_rows + (1 - share) * of_partners).item(), rel=1e-4)

@@ -3,9 +3,13 @@ import torch
 
 from raysk.errors import TrainingError
 from raysk.parts.losses import LogitLoss, losses
+from raysk.training.batches import Plan
 from raysk.training.checkpoints import ClassifierCheckpoint, EncoderCheckpoint, unpack
+from raysk.training.images import plain_images
+from raysk.training.job import run_job
+from raysk.training.linear_start import linear_start
 from raysk.training.predict import predict
-from raysk.training.stage_one import fresh_encoder, train_stage_one
+from raysk.training.stage_one import fresh_encoder, load_encoder, train_stage_one
 from raysk.training.stage_two import train_stage_two
 
 
@@ -91,6 +95,9 @@ def test_every_loss_on_logits_learns_the_training_rows(loss, finished, frozen_jo
     if loss == "ldam":
         # Without the late weights, which change the loss, and with margins that these features can keep.
         changes["stage_two.loss"] = {"name": loss, "defer": 1.0, "max_margin": 0.1}
+    if loss == "gcl":
+        changes["stage_two.loss"] = {"name": loss, "noise": 0.1, "margin": 0.1}
+    if losses[loss]().head is not None:
         changes |= {"stage_two.head": {"name": "cosine"}, "stage_two.optimizer": {"name": "adamw", "lr": 0.3}}
     facts = train_stage_two(other_job(frozen_job, make_job, changes), finished, alone, diary())
     assert facts.losses[-1] < 0.9 * facts.losses[0]
@@ -144,3 +151,68 @@ def test_a_learning_rate_that_is_too_large_is_reported_in_one_line(run, make_job
         train_stage_two(job, run, alone, diary())
     assert "\n" not in str(caught.value)
     assert not run.classifier_file(job).exists()
+
+
+SHIFTED = {
+    "stage_two.shift_batch_norm": True,
+    "stage_two.head": {"name": "lws"},
+    "stage_two.loss": {"name": "label_aware_smoothing"},
+    "stage_two.sampler": {"name": "class_balanced"},
+    "stage_two.epochs": 2,
+}
+
+
+def test_shifted_batch_norm_moves_the_statistics_and_keeps_the_weights(finished, frozen_job, make_job, alone, diary):
+    job = other_job(frozen_job, make_job, SHIFTED)
+    before = finished.encoder_file(job).read_bytes()
+    facts = train_stage_two(job, finished, alone, diary())
+    assert facts.images == 2 * (len(finished.folds.train_rows(0)) // 16 * 16), "it sees the images of each epoch"
+    assert finished.encoder_file(job).read_bytes() == before
+    classifier = classifier_of(job, finished)
+    for name, tensor in encoder_of(job, finished).items():
+        is_statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(classifier[f"encoder.{name}"], tensor) is not is_statistic, name
+    weight, bias = linear_start(job, finished, alone)
+    assert torch.equal(classifier["head.weight"], weight)
+    assert torch.equal(classifier["head.bias"], bias)
+    assert (classifier["head.scale"] != 1).all()
+
+
+def test_shifted_statistics_are_the_moving_means_of_the_batches(finished, frozen_job, make_job, alone, diary):
+    """After one epoch, of the first batch norm: torch's update with momentum 0.1, in plain steps."""
+    changes = SHIFTED | {"stage_two.epochs": 1, "stage_two.sampler": {"name": "instance"}, "stage_two.view": "none"}
+    job = other_job(frozen_job, make_job, changes)
+    train_stage_two(job, finished, alone, diary())
+    encoder = load_encoder(job, finished)
+    first = next(module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    inputs = []
+    first.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0].detach()))
+    mean = first.running_mean.clone()
+    labels = finished.manifest.labels[finished.folds.train_rows(0)]
+    plan = Plan(labels, job.recipe.stage_two, job.recipe.seed, alone)
+    rows = finished.folds.train_rows(0)
+    images = plain_images(finished.store(job.recipe.image_size))
+    for batch in images([rows[share] for share in plan.shares(0)]):
+        encoder.train()(batch)
+        mean = 0.9 * mean + 0.1 * inputs[-1].mean(dim=(0, 2, 3))
+    name = next(name for name, module in encoder.named_modules() if module is first)
+    torch.testing.assert_close(classifier_of(job, finished)[f"encoder.{name}.running_mean"], mean)
+
+
+def test_predictions_use_the_shifted_statistics_and_training_resumes_bit_for_bit(
+    finished, frozen_job, make_job, alone, diary
+):
+    job = other_job(frozen_job, make_job, SHIFTED | {"stage_two.epochs": 3})
+    with pytest.raises(diary.Leave):
+        train_stage_two(job, finished, alone, diary(leave_after=("stage two", 1)))
+    report = diary()
+    run_job(job, finished, alone, report)
+    assert ("stage two", 1) in report.calls
+    assert ("stage two", 0) not in report.calls
+    whole = other_job(frozen_job, make_job, SHIFTED | {"stage_two.epochs": 3, "stage_two.passes": 2})
+    run_job(whole, finished, alone, diary())  # passes are for kept features: the same training under another name
+    first, second = (finished.predictions(each.recipe.key, 0).probabilities for each in (job, whole))
+    assert (first == second).all()
+    kept = other_job(frozen_job, make_job, SHIFTED | {"stage_two.epochs": 3, "stage_two.shift_batch_norm": False})
+    run_job(kept, finished, alone, diary())
+    assert (finished.predictions(kept.recipe.key, 0).probabilities != first).any()

@@ -34,6 +34,12 @@ TASKS = {
     "mixed": {
         "stage_one": None, "stage_two.frozen": False, "stage_two.epochs": 2, "stage_two.mixing": {"name": "remix"},
         "stage_two.adjustment": 1.0, "stage_two.optimizer": {"lr": 0.01},
+        "stage_two.loss": {"name": "gcl"}, "stage_two.head": {"name": "cosine"},  # all ranks draw the same noise
+    },
+    "mixed stage one": {
+        "stage_one.loss": None, "stage_one.classifier_loss": {"name": "cross_entropy"}, "stage_one.views": ["light"],
+        "stage_one.mixing": {"name": "mixup"}, "stage_two.shift_batch_norm": True, "stage_two.head": {"name": "lws"},
+        "stage_two.loss": {"name": "label_aware_smoothing"}, "stage_two.accumulate": 2,
     },
     "combined": {
         "stage_one.loss": {"name": "paco"}, "stage_one.classifier_loss": {"name": "balanced_softmax"},

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +26,8 @@ class LogitLoss(Loss):
     """A loss on the output of a head: forward(logits (B, C), labels (B,)) returns a scalar.
 
     Hundreds of heads with different settings are fitted at once. So two modules of one class may differ only in the
-    values of their buffers, and forward must not branch on a value: `torch.vmap` runs over both.
+    values of their buffers, and forward must not branch on a value: `torch.vmap` runs over both. A module that draws
+    random numbers is a `NoisyLoss`.
     """
 
     reads: ClassVar[Literal["logits", "embeddings"]] = "logits"
@@ -85,6 +87,28 @@ class ScheduledLoss(nn.Module, ABC):
     @abstractmethod
     def begin_epoch(self, done: float) -> None:
         """Receives the share of the epochs that is done, in [0, 1)."""
+
+
+class NoisyLoss(nn.Module):
+    """A loss that draws noise in training, and none in evaluation; the training loop calls `begin_noise` in each epoch.
+
+    The noise follows from the seed and the number of earlier draws. So it is the same on all ranks, in each attempt,
+    and for a head that is fitted alone or beside others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin_noise(0)
+
+    def begin_noise(self, seed: int) -> None:
+        """Seeds the draws of the next epoch; `seed` differs between epochs, not between ranks."""
+        self._seed, self._num_draws = seed, 0
+
+    def normal_like(self, values: Tensor) -> Tensor:
+        """Returns standard normal numbers with the shape, the type and the device of `values`."""
+        random = np.random.default_rng((self._seed, self._num_draws))
+        self._num_draws += 1
+        return torch.from_numpy(random.standard_normal(values.shape, dtype=np.float32)).to(values)
 
 
 losses: Registry[type[Loss]] = Registry("loss")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from raysk.parts.heads import unit_length
 from raysk.parts.losses.base import EmbeddingLoss, losses
 from raysk.parts.losses.contrastive import Temperature
-from raysk.parts.losses.similarities import PreciseLoss, log_denominators, positive_means, same_label
+from raysk.parts.losses.similarities import PreciseLoss, contrasts, leave_to_centres, positive_shares, same_label
 from raysk.settings import Between
 
 Share = Annotated[float, Between(0.0, 1.0)]
@@ -53,14 +53,15 @@ class PaCo(EmbeddingLoss):
     its logits from the features, ours from the embeddings. Ours has no momentum queue: it uses the views of the batch.
 
     Args:
-        alpha: Weight of each positive view. The paper publishes 0.05 for ImageNet-LT, 0.02 for CIFAR.
+        alpha: Weight of each positive view. The released scripts for CIFAR-100 use 0.01; the paper publishes 0.05 for
+            ImageNet-LT.
         beta: Weight of the centre of the anchor's class.
         gamma: Weight of the views in the denominator.
         supt: Temperature of the centres.
         temperature: tau, of the views. The released code uses 0.2 for ImageNet-LT, 0.05 for CIFAR.
     """
 
-    alpha: Share = 0.05
+    alpha: Share = 0.01
     beta: Annotated[float, Between(0.01, 10.0)] = 1.0
     gamma: Share = 1.0
     supt: Annotated[float, Between(0.01, 10.0)] = 1.0
@@ -86,17 +87,15 @@ class _BCL(PreciseLoss):
     def loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         num_views = embeddings.shape[1]
         centres = unit_length(self.centres.to(embeddings))
-        means, num_views_of_class = positive_means(embeddings, same_label(labels))
-        own_centre = (embeddings * centres[labels][:, None]).sum(dim=2)  # (B, V)
-        means = (means * num_views_of_class + own_centre) / (num_views_of_class + 1)
+        shares, num_positives = positive_shares(embeddings, same_label(labels))
+        own_centre = leave_to_centres(shares, num_positives / (num_positives + 1), labels, len(centres))
 
         classes = torch.arange(len(centres), device=labels.device)
         num_members = num_views * labels.bincount(minlength=len(centres)) + 1  # (C,)
         # An anchor does not count as a member of its class: (C, C), the anchor's class by the other's class.
         log_weights = -(num_members - torch.eye(len(centres)).to(num_members)).to(embeddings).log()
         log_weights = log_weights[:, torch.cat([labels.repeat_interleave(num_views), classes])]
-        denominators = log_denominators(embeddings, self.temperature, centres, log_weights, labels)
-        return (denominators - means / self.temperature).mean()
+        return contrasts(embeddings, shares, self.temperature, (centres, own_centre), log_weights, labels).mean()
 
 
 class _PaCo(PreciseLoss):
@@ -111,15 +110,14 @@ class _PaCo(PreciseLoss):
     def loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         settings = self.settings
         centres, log_shares = self.centres.to(embeddings), self.log_shares.to(embeddings)
-        means, num_positives = positive_means(embeddings, same_label(labels))
-        own_centre = (embeddings * centres[labels][:, None]).sum(dim=2) + log_shares[labels][:, None]  # (B, V)
-        sums = (
-            settings.beta * own_centre / settings.supt + settings.alpha * num_positives * means / settings.temperature
-        )
-        means = sums / (settings.beta + settings.alpha * num_positives)
+        shares, num_positives = positive_shares(embeddings, same_label(labels))
+        weight_of_views = settings.alpha * num_positives  # (B, 1)
+        share_of_views = weight_of_views / (settings.beta + weight_of_views)
+        own_centre = leave_to_centres(shares, share_of_views, labels, len(centres))
 
         num_views = len(labels) * embeddings.shape[1]
         log_gamma = embeddings.new_tensor(settings.gamma).log().expand(num_views)
         log_weights = torch.cat([log_gamma, log_shares / settings.supt])
-        scaled = centres * (settings.temperature / settings.supt)  # log_denominators divides by tau
-        return (log_denominators(embeddings, settings.temperature, scaled, log_weights) - means).mean()
+        scaled = centres * (settings.temperature / settings.supt)  # contrasts divides by tau
+        values = contrasts(embeddings, shares, settings.temperature, (scaled, own_centre), log_weights)
+        return (values - (1 - share_of_views) * log_shares[labels][:, None] / settings.supt).mean()

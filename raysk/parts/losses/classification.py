@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raysk.parts.losses.base import LogitLoss, at_least_single, losses
-from raysk.parts.losses.weights import EffectiveBeta, WeightName, class_weights
+from raysk.parts.losses.weights import EffectiveBeta, WeightName, class_weights, power_weights
 from raysk.settings import Between
 
 Smoothing = Annotated[float, Between(0.0, 1.0, open_high=True)]
@@ -54,6 +54,26 @@ class ClassBalanced(LogitLoss):
     def module(self, counts: Tensor) -> nn.Module:
         """Returns the module for class counts (C,)."""
         return _WeightedCrossEntropy(class_weights["effective"](counts, self.beta), 0.0)
+
+
+@losses.register("generalized_reweight")
+@dataclass(frozen=True, kw_only=True)
+class GeneralizedReweight(LogitLoss):
+    """Cross entropy weighted by (N / n_k)^rho: Zhang et al. 2021, generalized re-weighting, published with "disalign".
+
+    As in `CrossEntropy`, the mean divides by the weights of the batch. rho 0 is cross entropy, and rho 1 has the
+    weights "balanced".
+
+    Args:
+        rho: Strength of the weights. Zhang et al. choose it for each data set; the default is that of
+            re-implementations of their code.
+    """
+
+    rho: Annotated[float, Between(0.0, 3.0)] = 1.5
+
+    def module(self, counts: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,)."""
+        return _WeightedCrossEntropy(power_weights(counts, self.rho), 0.0)
 
 
 @losses.register("focal")

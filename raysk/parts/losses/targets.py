@@ -12,7 +12,7 @@ from raysk.parts.heads import unit_length
 from raysk.parts.losses.base import EmbeddingLoss, ScheduledLoss, losses
 from raysk.parts.losses.contrastive import Temperature
 from raysk.parts.losses.imbalanced import MostPositives
-from raysk.parts.losses.similarities import PreciseLoss, log_denominators, mean_where, positive_means, same_label
+from raysk.parts.losses.similarities import PreciseLoss, contrasts, leave_to_centres, positive_shares, same_label
 from raysk.settings import Between
 
 NUM_STEPS = 500  # of the descent; more steps improve it by less than 1 %
@@ -35,7 +35,8 @@ class TSC(EmbeddingLoss):
     Args:
         positives: As for `KCL`.
         temperature: tau. The paper publishes 0.07.
-        weight: lambda, of the pull towards the targets. The paper publishes 1.
+        weight: lambda, of the pull towards the targets. The paper publishes 1. The released code adds the target's term
+            to the sum over 7 positives with 0.2; that is 0.029 in these units.
         momentum: Share of the old mean of a class in its update by a batch. The released code uses 0.9.
     """
 
@@ -71,11 +72,14 @@ class _TSC(PreciseLoss, ScheduledLoss):
         if self.training:
             self._update_means(embeddings.detach(), labels)
         targets = self.targets[self.target_of_class].to(embeddings)
-        denominators = log_denominators(embeddings, settings.temperature, targets)
-        means, num_positives = positive_means(embeddings, same_label(labels), settings.positives)
-        own_target = (embeddings * targets[labels][:, None]).sum(dim=2)  # (B, V)
-        among_views = mean_where(num_positives > 0, denominators - means / settings.temperature)
-        return among_views + settings.weight * (denominators - own_target / settings.temperature).mean()
+        shares, num_positives = positive_shares(embeddings, same_label(labels), settings.positives)
+        has_positive = (num_positives > 0).to(embeddings)  # (B, 1)
+        # Both means as one: the first counts a view with positives, the second counts all.
+        weight_of_views = has_positive / has_positive.mean().clamp_min(1 / len(labels))
+        weights = weight_of_views + settings.weight
+        share_of_views = weight_of_views / weights.clamp_min(torch.finfo(weights.dtype).tiny)
+        own_target = leave_to_centres(shares, share_of_views, labels, len(targets))
+        return (weights * contrasts(embeddings, shares, settings.temperature, (targets, own_target))).mean()
 
     def _update_means(self, embeddings: Tensor, labels: Tensor) -> None:
         """Updates the means of the classes in the batch; forward reads none of them."""

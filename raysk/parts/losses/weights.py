@@ -61,3 +61,9 @@ def effective_weights(counts: Tensor, beta: float) -> Tensor:
     # expm1 keeps the digits that 1 - beta^n loses for a beta near 1.
     weights = 1 / -torch.expm1(counts * torch.tensor(beta, dtype=counts.dtype).log())
     return weights * (len(counts) / weights.sum())
+
+
+def power_weights(counts: Tensor, rho: float) -> Tensor:
+    """Returns (1 / n_k)^rho, scaled to a mean of 1, (C,): Zhang et al. 2021."""
+    weights = (counts.min() / counts) ** rho
+    return weights / weights.mean()

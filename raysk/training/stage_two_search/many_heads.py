@@ -196,10 +196,11 @@ class _Block:
         average = BatchedAverage([fit.stage.ema for fit in self.fits], weights)
         stack_dim = 0 if len(self.streams) > 1 else None  # of the batches, if they are separate
         for epoch in range(self.stage.epochs):
+            trainer_seed = hash_seed(self.seed, 2)
             if self.draws:
-                torch.manual_seed(hash_seed(hash_seed(self.seed, 2), epoch, 0))
+                torch.manual_seed(hash_seed(trainer_seed, epoch, 0))
             for loss in losses:
-                loss.begin_epoch(epoch / self.stage.epochs)
+                loss.begin_epoch(epoch / self.stage.epochs, hash_seed(trainer_seed, epoch))
             for inputs, labels in self._batches(epoch):
                 logits = self._logits(heads, inputs, stack_dim).split(sizes)
                 targets = [labels] * len(losses) if stack_dim is None else labels.split(sizes)

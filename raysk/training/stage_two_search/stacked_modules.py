@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from raysk.parts.losses.base import ScheduledLoss
+from raysk.parts.losses.base import NoisyLoss, ScheduledLoss
 
 
 def structure(module: nn.Module) -> str:
@@ -50,9 +50,13 @@ class StackedModules:
             self._buffers[name] = first if is_shared else torch.stack([values[name] for values in named])
             self._dims[name] = None if is_shared else 0
 
-    def begin_epoch(self, done: float) -> None:
-        """Passes the share of the epochs that is done to the scheduled losses."""
-        scheduled = [part for module in self.modules for part in module.modules() if isinstance(part, ScheduledLoss)]
+    def begin_epoch(self, done: float, seed: int) -> None:
+        """Passes the share of the epochs that is done to the scheduled losses, and the epoch's seed to noisy ones."""
+        parts = [part for module in self.modules for part in module.modules()]
+        for part in parts:
+            if isinstance(part, NoisyLoss):
+                part.begin_noise(seed)
+        scheduled = [part for part in parts if isinstance(part, ScheduledLoss)]
         for part in scheduled:
             part.begin_epoch(done)
         if scheduled:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from raysk.parts.losses import losses
 from raysk.parts.losses.classification import centred, class_smoothing
-from raysk.parts.losses.weights import class_weights
+from raysk.parts.losses.weights import class_weights, power_weights
 
 
 def loss_of(name, logits, labels, counts, **settings):
@@ -165,3 +165,24 @@ def test_a_certain_row_keeps_its_digits():
     shifted, log_total = centred(logits)
     expected = logits.double().log_softmax(dim=1)
     torch.testing.assert_close((shifted - log_total[:, None]).double(), expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("rho", "expected"), [(0, 3.031147231700), (0.5, 3.507149475088), (1, 3.899954517913)])
+def test_published_numbers_of_generalized_reweighting(logits, labels, ham, rho, expected):
+    loss = losses["generalized_reweight"](rho=rho).build(ham)(logits, labels)
+    assert loss.item() == pytest.approx(expected, abs=1e-11)
+
+
+@pytest.mark.parametrize("rho", [0.5, 1.5])
+def test_generalized_reweighting_is_its_formula(logits, labels, ham, rho):
+    weights = [(ham.sum().item() / n) ** rho for n in ham.tolist()]
+    terms = F.cross_entropy(logits, labels, reduction="none").tolist()
+    of_rows = [weights[label] for label in labels.tolist()]
+    expected = sum(w * term for w, term in zip(of_rows, terms, strict=True)) / sum(of_rows)
+    assert losses["generalized_reweight"](rho=rho).build(ham)(logits, labels).item() == pytest.approx(expected)
+
+
+def test_power_weights_have_a_mean_of_one(ham):
+    weights = power_weights(ham.double(), 0.7)
+    assert weights.mean().item() == pytest.approx(1)
+    torch.testing.assert_close(weights * ham**0.7, (weights * ham**0.7)[:1].expand(7))

@@ -1,4 +1,4 @@
-"""LDAM-DRW against its formula in plain loops, and against the published numbers."""
+"""LDAM-DRW, VS and GCL against their formulas in plain loops, and against the published numbers."""
 
 import math
 
@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from raysk.parts.heads import CosineHead
 from raysk.parts.losses import losses
-from raysk.parts.losses.margins import class_margins
+from raysk.parts.losses.base import NoisyLoss
+from raysk.parts.losses.margins import class_margins, cloud_sizes
 
 
 def ldam_in_loops(logits, labels, counts, scale, max_margin, weights):
@@ -91,3 +92,100 @@ def test_on_a_cosine_head_the_margin_is_a_cosine(ham):
 def test_equal_classes_have_equal_margins(logits, labels):
     expected = F.cross_entropy(logits - 30 * 0.5 * F.one_hot(labels, 7), labels).item()
     assert losses["ldam"]().build(torch.full((7,), 9))(logits, labels).item() == pytest.approx(expected, rel=1e-12)
+
+
+def entropy_in_loops(logits, labels):
+    """Returns the mean of -log p of the label, for logits and labels in lists."""
+    terms = [math.log(sum(map(math.exp, row))) - row[label] for row, label in zip(logits, labels, strict=True)]
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize(
+    ("gamma", "tau", "expected"),
+    [(0.15, 1, 3.193092923373), (0.3, 1, 3.021336447053), (0.3, 0, 2.288764560790), (0, 1, 3.506045364547)],
+)
+def test_published_numbers_of_vs(logits, labels, ham, gamma, tau, expected):
+    assert losses["vs"](gamma=gamma, tau=tau).build(ham)(logits, labels).item() == pytest.approx(expected, abs=1e-11)
+
+
+def test_the_released_factors_of_vs(ham):
+    expected = [0.583484, 1, 0.462774, 0.404059, 0.581272, 0.295318, 0.314606]
+    assert losses["vs"]().build(ham).factors.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("gamma", "tau"), [(0.3, 1), (0.05, 2.5), (1, 0)])
+def test_vs_is_its_formula(logits, labels, ham, gamma, tau):
+    counts = ham.tolist()
+    scaled = [
+        [(n / max(counts)) ** gamma * z + tau * math.log(n / sum(counts)) for z, n in zip(row, counts, strict=True)]
+        for row in logits.tolist()
+    ]
+    actual = losses["vs"](gamma=gamma, tau=tau).build(ham)(logits, labels).item()
+    assert actual == pytest.approx(entropy_in_loops(scaled, labels.tolist()), rel=1e-12)
+
+
+def test_vs_without_factors_is_logit_adjustment(logits, labels, ham):
+    adjusted = losses["logit_adjustment"](tau=1.5).build(ham)(logits, labels)
+    torch.testing.assert_close(losses["vs"](gamma=0, tau=1.5).build(ham)(logits, labels), adjusted)
+
+
+def test_the_cloud_sizes_of_ham(ham):
+    expected = [0.441696, 0, 0.631724, 0.742963, 0.44481, 1, 0.948128]
+    assert cloud_sizes(ham.double()).tolist() == pytest.approx(expected, abs=1e-6)
+    assert cloud_sizes(torch.full((4,), 9.0)).tolist() == [0] * 4
+
+
+def test_published_number_of_gcl(logits, labels, ham, monkeypatch):
+    """At |noise| = 1/4: a normal number of 3/4 is divided by three."""
+    monkeypatch.setattr(NoisyLoss, "normal_like", lambda self, values: torch.full_like(values, -0.75))
+    loss = losses["gcl"](margin=0).build(ham)(30 * logits / 2, labels)
+    assert loss.item() == pytest.approx(31.118128771524, abs=1e-11)
+
+
+@pytest.mark.parametrize(("noise", "margin", "scale"), [(1, 0.5, 30), (0.4, 0.2, 10), (0, 0.5, 30), (2, 0, 1)])
+def test_gcl_is_its_formula(logits, labels, ham, noise, margin, scale):
+    module = losses["gcl"](noise=noise, margin=margin, scale=scale).build(ham)
+    module.begin_noise(11)
+    drawn = module.normal_like(logits).tolist()
+    module.begin_noise(11)
+    actual = module(scale * logits / 2, labels).item()
+    differences = [math.log(6705) - math.log(n) for n in ham.tolist()]
+    clouded = [
+        [
+            scale * (z / 2 - noise * min(1, abs(e) / 3) * d / max(differences) - margin * (k == label))
+            for k, (z, e, d) in enumerate(zip(row, noises, differences, strict=True))
+        ]
+        for row, noises, label in zip(logits.tolist(), drawn, labels.tolist(), strict=True)
+    ]
+    assert actual == pytest.approx(entropy_in_loops(clouded, labels.tolist()), rel=1e-9)
+
+
+def test_the_noise_of_gcl_is_clipped_and_spares_the_largest_class(ham):
+    module = losses["gcl"](margin=0, scale=1).build(ham)
+    largest, label = 1, torch.full((4000,), 5)  # of DF, the smallest class
+    logits = torch.zeros(4000, 7).requires_grad_()
+    module.begin_noise(1)
+    noise = module.normal_like(logits)
+    module.begin_noise(1)
+    module(logits, label).backward()
+    # p of a class is exp(-its noise) over the sum: the noise of a class, from its gradient and that of the largest.
+    ratios = (logits.grad / logits.grad[:, [largest]]).log().neg()
+    others = [0, 2, 3, 4, 6]
+    expected = (noise / 3).clamp(-1, 1).abs() * cloud_sizes(ham.double()).float()
+    torch.testing.assert_close(ratios[:, others], expected[:, others], rtol=1e-3, atol=1e-4)
+    assert (expected.max(dim=0).values <= cloud_sizes(ham.double()).float()).all()
+
+
+def test_gcl_in_evaluation_has_no_noise(logits, labels, ham):
+    expected = F.cross_entropy(logits - 30 * 0.5 * F.one_hot(labels, 7), labels).item()
+    assert losses["gcl"]().build(ham).eval()(logits, labels).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_noise_of_gcl_follows_from_the_seed_and_the_number_of_the_draw(logits, labels, ham):
+    module = losses["gcl"]().build(ham)
+    draws = {}
+    for seed in (3, 4, 3):
+        module.begin_noise(seed)
+        values = [module(logits, labels).item() for _ in range(3)]
+        assert draws.setdefault(seed, values) == values
+    assert len({*draws[3], *draws[4]}) == 6

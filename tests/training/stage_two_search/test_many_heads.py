@@ -84,14 +84,14 @@ HEADS = [
     {"name": "mlp", "hidden": 6, "dropout": 0.4},
     {"name": "mlp", "hidden": 6, "dropout": 0.0},
     {"name": "lws"},
+    {"name": "disalign"},
     {"name": "tau_norm", "tau": 0.5},
     {"name": "ncm"},
 ]
 
 
 def loss_and_head(name: str) -> dict[str, Any]:
-    head = {"name": "cosine", "scale": 30.0} if name == "ldam" else {"name": "linear"}
-    return {"loss": {"name": name}, "head": head}
+    return {"loss": {"name": name}, "head": losses[name]().head or {"name": "linear"}}
 
 
 def mixed_stages() -> list[StageTwo]:
@@ -113,6 +113,10 @@ def mixed_stages() -> list[StageTwo]:
         stage_of(batch_size=1000, accumulate=4),
         stage_of(accumulate=2, head={"name": "mlp", "hidden": 5}),
         stage_of(sampler={"name": "square_root"}, epochs=5),
+        stage_of(**loss_and_head("gcl"), passes=2),
+        stage_of(loss={"name": "gcl", "noise": 0.3, "scale": 8.0}, head={"name": "cosine", "scale": 8.0}, accumulate=2),
+        stage_of(loss={"name": "vs", "gamma": 0.1, "tau": 0.5}, head={"name": "cosine", "scale": 8.0}),
+        stage_of(loss={"name": "generalized_reweight", "rho": 0.5}, head={"name": "disalign"}),
     ]
     return stages
 

@@ -19,15 +19,15 @@ from raysk.training.job import run_job
 from raysk.training.stage_two_search.search import NUM_KEPT, search_stage_two
 from raysk.training.work import do_work, work_from_plain
 
-TRAINED = ("stage_two.head.name", ("linear", "cosine", "lws"))
+TRAINED = (("stage_two.head.name", ("linear", "cosine", "lws")),)
 PARAMETERS = (
     Parameter("stage_two.head.name", CategoricalDistribution(["linear", "cosine", "lws", "tau_norm", "ncm"])),
-    Parameter("stage_two.head.tau", FloatDistribution(0.0, 2.0), ("stage_two.head.name", ("tau_norm",))),
+    Parameter("stage_two.head.tau", FloatDistribution(0.0, 2.0), (("stage_two.head.name", ("tau_norm",)),)),
     # LDAM does not fit every head.
     Parameter("stage_two.loss.name", CategoricalDistribution(["cross_entropy", "balanced_softmax", "ldam"]), TRAINED),
     Parameter("stage_two.optimizer.lr", FloatDistribution(0.001, 0.3, log=True), TRAINED),
     Parameter("stage_two.view", CategoricalDistribution(["none", "light"])),
-    Parameter("stage_two.passes", IntDistribution(1, 2), ("stage_two.view", ("light",))),
+    Parameter("stage_two.passes", IntDistribution(1, 2), (("stage_two.view", ("light",)),)),
     Parameter("stage_two.adjustment", CategoricalDistribution([0.0, 1.0])),
 )
 
