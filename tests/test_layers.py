@@ -47,6 +47,7 @@ ORDER = [
     "raysk.retraining",
     "raysk.refitting",
     "raysk.search",
+    "raysk.deploy",
     "raysk.cli",
 ]
 
@@ -105,9 +106,9 @@ def test_data_and_evaluation_need_neither_torch_nor_ray(package: str) -> None:
             assert not {name.partition(".")[0] for name in imports(module)} & {"torch", "torchvision", "timm", "ray"}
 
 
-def test_only_the_search_imports_ray_and_only_the_backbones_import_timm() -> None:
+def test_only_the_search_and_deployment_import_ray_and_only_the_backbones_import_timm() -> None:
     importers = {name: {m for m in MODULES if any(inside(i, name) for i in imports(m))} for name in ("ray", "timm")}
-    assert all(inside(module, "raysk.search") for module in importers["ray"])
+    assert all(inside(module, "raysk.search") or inside(module, "raysk.deploy") for module in importers["ray"])
     assert importers["timm"] <= {"raysk.parts.backbones"}
 
 
