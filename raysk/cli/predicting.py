@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysk.cli.models import add_row
+from raysk.errors import ConfigError
 
 if TYPE_CHECKING:  # help does not wait for the console, which takes a while to import
     from rich.console import Console
@@ -25,6 +26,7 @@ def add_predict(commands: Any) -> None:
     )
     predict.add_argument("--output", required=True, type=Path, metavar="FILE", help="the result: .csv or .parquet")
     predict.add_argument("--column", metavar="NAME", help="the column of image paths in a table (image, path, ...)")
+    predict.add_argument("--address", metavar="ADDRESS", help="a Ray cluster to predict on: auto, or HOST:PORT")
     predict.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:1 (a GPU if there is one)")
     add_row(predict)
     predict.set_defaults(run_command=_predict)
@@ -33,6 +35,11 @@ def add_predict(commands: Any) -> None:
 def _predict(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    if arguments.address is not None and arguments.device is not None:
+        raise ConfigError(
+            f"--device must be left out with --address, whose nodes have their own, but got {arguments.device}: choose "
+            "one of them"
+        )
     console = Console(soft_wrap=True, highlight=False)
     with console.status("loading torch"):
         from raysk.inference.opening import open_bundle
@@ -48,7 +55,12 @@ def _predict(arguments: argparse.Namespace) -> int:
     try:
         with parts.reserved():
             with progress_shown(console, "predicting") as progress:
-                predict_missing(Predictor(bundle, arguments.device), parts, progress)
+                if arguments.address is None:
+                    predict_missing(Predictor(bundle, arguments.device), parts, progress)
+                else:
+                    from raysk.deploy.batch import predict_on_cluster
+
+                    predict_on_cluster(bundle, parts, arguments.address, progress)
             summary = parts.join()
     except KeyboardInterrupt:
         console.print("the prediction ended early: run the same command again to continue")

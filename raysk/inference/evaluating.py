@@ -16,7 +16,7 @@ from raysk.evaluation.promise import Evaluation, Promise, compare
 from raysk.inference.bundle import BundleFacts
 from raysk.inference.images import read_ahead
 from raysk.inference.predictor import Predictor
-from raysk.inference.streaming import ProgressCallback
+from raysk.inference.streaming import ProgressCallback, predict_part
 from raysk.run import Run
 
 # A class of the new data is taken for one of the model if their names are this alike.
@@ -115,8 +115,9 @@ def _predicted(
     blocks = []
     progress(0, total)
     while batch := list(islice(decoded, length)):
-        reasons += [outcome if isinstance(outcome, str) else None for outcome in batch]
-        blocks.append(predictor.predict_pixels([o for o in batch if not isinstance(o, str)]).probabilities)
+        predicted, of_batch = predict_part(predictor, batch)
+        blocks.append(predicted.probabilities)
+        reasons += of_batch
         progress(len(reasons), total)
     return np.concatenate(blocks), reasons
 

@@ -1,13 +1,13 @@
 """Predicts any number of images in bounded memory: threads decode ahead, finished batches are kept in parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import islice
 
 from raysk.data.store.decoding import Pixels
 from raysk.inference.images import read_ahead
 from raysk.inference.parts import Parts
-from raysk.inference.predictor import Predictor
+from raysk.inference.predictor import Predicted, Predictor
 
 # Batches whose pixels are held besides the one that is being predicted.
 _AHEAD = 2
@@ -32,20 +32,22 @@ def predict_missing(predictor: Predictor, parts: Parts, progress: ProgressCallba
     with closing(read_ahead(paths, predictor.sizes, ahead, bits)) as decoded:
         for number in missing:
             length = len(parts.images_of(number))
-            predict_part(predictor, parts, number, list(islice(decoded, length)))
+            parts.write(number, *predict_part(predictor, list(islice(decoded, length))))
             done += length
             progress(done, total)
 
 
-def predict_part(predictor: Predictor, parts: Parts, number: int, decoded: list[list[Pixels] | str]) -> None:
-    """Predicts one part and keeps it.
+def predicted_images(predictor: Predictor, paths: Sequence[str]) -> tuple[Predicted, list[str | None]]:
+    """Predicts the images of one part; returns as `predict_part`."""
+    return predict_part(predictor, list(read_ahead(paths, predictor.sizes, len(paths))))
+
+
+def predict_part(predictor: Predictor, decoded: Sequence[list[Pixels] | str]) -> tuple[Predicted, list[str | None]]:
+    """Returns the prediction of the readable images of one part, and for each image why it cannot be read, or None.
 
     Args:
         predictor: The classifier.
-        parts: Keeps it.
-        number: Its number.
-        decoded: The pixels of its images, or why they cannot be read.
+        decoded: The pixels of the images, or why they cannot be read.
     """
     reasons = [outcome if isinstance(outcome, str) else None for outcome in decoded]
-    predicted = predictor.predict_pixels([outcome for outcome in decoded if not isinstance(outcome, str)])
-    parts.write(number, predicted, reasons)
+    return predictor.predict_pixels([outcome for outcome in decoded if not isinstance(outcome, str)]), reasons

@@ -15,6 +15,7 @@ import raysk
 from raysk.cli.main import main
 from raysk.inference import predictor, streaming
 from raysk.inference.images import read_ahead
+from raysk.inference.parts import Parts
 from raysk.run import GREEDY
 
 ROOT = Path(__file__).parents[2]
@@ -102,14 +103,14 @@ def test_a_command_that_was_killed_continues_where_it_stopped(bundle_file, drawn
     script = f"""
 import os, signal
 from raysk.cli.main import main
-from raysk.inference import predictor, streaming
+from raysk.inference import parts, predictor
 predictor._MOST_IMAGES = 16
-predict_part = streaming.predict_part
-def dying(predictor, parts, number, pixels):
-    predict_part(predictor, parts, number, pixels)
+write = parts.Parts.write
+def dying(self, number, *result):
+    write(self, number, *result)
     if number == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-streaming.predict_part = dying
+parts.Parts.write = dying
 main({words!r})
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True)
@@ -126,19 +127,19 @@ main({words!r})
 
 
 def test_ctrl_c_says_how_to_continue(bundle_file, drawn, tmp_path, capfd, short, decoded, monkeypatch):
-    output, predict_part = tmp_path / "out.csv", streaming.predict_part
+    output, write = tmp_path / "out.csv", Parts.write
 
-    def interrupted(predictor, parts, number, pixels):
+    def interrupted(self, number, *result):
         if number == 3:
             raise KeyboardInterrupt
-        predict_part(predictor, parts, number, pixels)
+        write(self, number, *result)
 
     words = ["predict", bundle_file, drawn, "--output", output]
-    monkeypatch.setattr(streaming, "predict_part", interrupted)
+    monkeypatch.setattr(Parts, "write", interrupted)
     assert "run the same command again to continue" in said(words, capfd, status=130)
     assert not output.exists()
-    assert len(decoded) <= 3 * 16 + 3 * 16, "only a few batches are decoded ahead"
-    monkeypatch.setattr(streaming, "predict_part", predict_part)
+    assert len(decoded) <= 4 * 16 + 2 * 16 + 1, "only a few batches are decoded ahead"
+    monkeypatch.setattr(Parts, "write", write)
     decoded.clear()
     said(words, capfd)
     assert len(decoded) == len(list(drawn.iterdir())) - 48
