@@ -39,7 +39,8 @@ def predict_missing(predictor: Predictor, parts: Parts, progress: ProgressCallba
 
 def predicted_images(predictor: Predictor, paths: Sequence[str]) -> tuple[Predicted, list[str | None]]:
     """Predicts the images of one part; returns as `predict_part`."""
-    return predict_part(predictor, list(read_ahead(paths, predictor.sizes, len(paths))))
+    decoded = read_ahead(paths, predictor.sizes, len(paths), predictor.bundle.facts.bits)
+    return predict_part(predictor, list(decoded))
 
 
 def predict_part(predictor: Predictor, decoded: Sequence[list[Pixels] | str]) -> tuple[Predicted, list[str | None]]:

@@ -3,14 +3,20 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import raysk
+from raysk.cli.main import main
 from raysk.errors import ConfigError, DataError
+from raysk.evaluation.operating_points import OperatingPoint
+from raysk.inference.card import card_of
+from raysk.inference.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,3 +114,35 @@ print(sorted(loaded & {{"ray", "optuna", "albumentations", "cv2", "sklearn", "pa
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_operating_points_decide(bundle, files, tmp_path):
+    last = Predictor(bundle, "cpu").predict_proba(files)[:, -1]
+    threshold = float(np.sort(last)[8])
+    point = OperatingPoint(class_name=bundle.facts.class_names[-1], requirements=("sensitivity",), threshold=threshold)
+    deciding = replace(bundle, facts=replace(bundle.facts, operating_points=(point,)))
+    model = Predictor(deciding, "cpu")
+    probabilities = model.predict_proba(files)
+    decisions = model.decide(probabilities)
+    reaches = last >= threshold
+    assert reaches.sum() == 4
+    assert set(decisions[reaches]) == {model.classes_[-1]}
+    assert (decisions[~reaches] == model.classes_[probabilities[~reaches, :-1].argmax(axis=1)]).all()
+    deciding.write(tmp_path / "deciding.raysk")
+    words = [tmp_path / "deciding.raysk", *files, "--output", tmp_path / "p.csv"]
+    assert main(["predict", *map(str, words)]) == 0
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert list(table.columns[:4]) == ["image", "label", "decision", "disagreement"]
+    assert table["decision"].tolist() == decisions.tolist()
+    assert f"| {threshold:.3f} |" in card_of(deciding.facts)
+
+
+def test_pictures_of_fewer_bits_are_read_as_in_training(bundle, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 4096, (32, 32), dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "twelve.png")
+    Image.fromarray((levels >> 4).astype(np.uint8)).save(tmp_path / "eight.png")
+    of_twelve_bits = Predictor(replace(bundle, facts=replace(bundle.facts, bits=12)), "cpu")
+    expected = of_twelve_bits.predict_proba([tmp_path / "eight.png"])
+    for image in (tmp_path / "twelve.png", (tmp_path / "twelve.png").read_bytes()):
+        np.testing.assert_allclose(of_twelve_bits.predict_proba([image]), expected, atol=0.02)
+        assert abs(Predictor(bundle, "cpu").predict_proba([image]) - expected).max() > 0.02, "black without the setting"
