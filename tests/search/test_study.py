@@ -20,6 +20,7 @@ from raysk.data.store.chunks import file_system
 from raysk.evaluation.ensemble import Ensemble
 from raysk.evaluation.leaderboard import Leaderboard
 from raysk.recipe import Job, Recipe
+from raysk.reranking import rerank
 from raysk.run import Run
 from raysk.search.storage import open_study
 from raysk.search.trial_records import TrialRecord
@@ -270,11 +271,15 @@ def test_files_that_cannot_be_written_end_a_study_and_count_against_no_recipe(tm
 
 @pytest.fixture(scope="module")
 def troubled(tmp_path_factory, cache):
-    """A study with a recipe that diverges, whose lane is killed during a job, and which Ctrl-C ends; then resumed."""
+    """A study with a recipe that diverges, whose lane is killed during a job, and which Ctrl-C ends; then resumed.
+
+    It searches by a metric of which less is better, with a requirement that no recipe meets after so little training.
+    """
     folder = tmp_path_factory.mktemp("troubled")
     run, space = folder / "run", folder / "failing.yaml"
     space.write_text(FAILING)
-    words = ["tune", "--space", space, "--trials", "3", "--run", run, *SMALL, f"cache={cache}"]
+    goal = ["metric=log_loss", "--require", "sensitivity@mel>=0.95"]
+    words = ["tune", "--space", space, "--trials", "3", "--run", run, *SMALL, f"cache={cache}", *goal]
     extra = {}
     Recipe()  # Imports timm now: it takes seconds, in which the epochs would go by.
     with raysk(folder, *words) as command:
@@ -349,6 +354,30 @@ def test_a_recipe_that_diverges_fails_alone_and_the_leaderboard_says_why(trouble
     assert reason in (troubled.run / "leaderboard.md").read_text().replace("\\", "")
     assert "diverging: failed: the loss of stage two" in troubled.extra["interrupted"][1] + troubled.output
     assert "diverging" not in {row.name for row in troubled.board.rows}
+
+
+def test_the_metric_and_the_requirement_are_those_of_the_study_to_its_end(troubled):
+    run, board = Run.open(troubled.run), troubled.board
+    assert (run.facts["metric"], run.facts["requirements"]) == ("log_loss", ["sensitivity@mel>=0.95"])
+    assert "metric=log_loss --require 'sensitivity@mel>=0.95'" in run.facts["repeating command"]
+    assert board.metric == "log_loss"
+    losses = [row.scores["test_log_loss"] for row in board.rows]
+    assert losses == sorted(losses)
+    study = open_study(troubled.run / "study.journal")
+    assert study.direction.name == "MINIMIZE"
+    for trial in study.get_trials(states=(TrialState.COMPLETE,)):
+        assert trial.constraints.keys() == {"sensitivity@mel>=0.95"}
+    for row in board.rows:
+        (check,), (point,) = row.requirements, row.operating_points
+        assert check.requirement == "sensitivity@mel>=0.95"
+        assert point.threshold is not None
+        if row.kind != "ensemble":
+            assert row.scores["oof_log_loss"] == pytest.approx(run.fold_scores(row.key)[0].mean())
+    assert "Requirement sensitivity@mel>=0.95" in board.meta
+    assert "Leaderboard: " in troubled.output and ", by log loss on the locked test part" in troubled.output
+    by_f1 = rerank(run, "macro_f1")
+    scores = {row.key: row.scores["test_macro_f1"] for row in board.rows}
+    assert scores[by_f1.rows[0].key] == max(scores.values())
 
 
 def journal_states(run):
