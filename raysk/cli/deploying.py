@@ -59,14 +59,19 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    try:
-        from raysk.inference.serving.server import Limits, serve
-    except ImportError as error:
-        raise ConfigError(f"serve needs {error.name}, which is not installed: pip install 'raysk[serve]'") from error
     from rich.console import Console
 
     from raysk.inference.opening import open_bundle, refuse_row
 
+    if arguments.address is None and arguments.replicas is not None:
+        raise ConfigError("--replicas needs a cluster, but got no --address: give it, or leave --replicas out")
+    try:
+        from raysk.inference.serving.server import Limits, serve
+
+        if arguments.address is not None:
+            from raysk.deploy.serve import serve_on_cluster
+    except ImportError as error:
+        raise ConfigError(f"serve needs {error.name}, which is not installed: pip install 'raysk[serve]'") from error
     given = {
         "request_bytes": arguments.max_bytes,
         "image_bytes": arguments.max_image_bytes,
@@ -75,8 +80,6 @@ def _serve(arguments: argparse.Namespace) -> int:
     limits = Limits(**{name: number for name, number in given.items() if number is not None})
     where, console = (arguments.host, arguments.port, limits), Console(soft_wrap=True)
     if arguments.address is None:
-        if arguments.replicas is not None:
-            raise ConfigError("--replicas needs a cluster, but got no --address: give it, or leave --replicas out")
         serve(open_bundle(arguments.model, arguments.row), *where, console)
         return 0
     if arguments.model.is_dir():
@@ -84,8 +87,6 @@ def _serve(arguments: argparse.Namespace) -> int:
             f"a cluster must serve one file, but {arguments.model} is a folder: pack its row with raysk bundle"
         )
     refuse_row(arguments.model, arguments.row)
-    from raysk.deploy.serve import serve_on_cluster
-
     replicas = 1 if arguments.replicas is None else arguments.replicas
     serve_on_cluster(arguments.model, arguments.address, replicas, *where, console)
     return 0

@@ -44,7 +44,9 @@ def open_seal(content: bytes, path: Path) -> dict[str, str]:
 
 
 def strict_json(text: str | bytes) -> Any:
-    """Reads JSON in which no name is twice, since two readers may keep different ones.
+    """Reads JSON in which no name is twice, since two readers may keep different ones, and every text is one.
+
+    JSON can write half of a surrogate pair, which no answer, file or terminal can show.
 
     Raises:
         ValueError: It is not such JSON.
@@ -56,7 +58,9 @@ def strict_json(text: str | bytes) -> Any:
             raise ValueError("a name is twice")
         return values
 
-    return json.loads(text, object_pairs_hook=unique)
+    value = json.loads(text, object_pairs_hook=unique)
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def not_a_bundle(path: Path, reason: str) -> ArtifactError:

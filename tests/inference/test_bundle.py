@@ -204,6 +204,10 @@ WRONG = {
     "a schema that is a long text": lambda facts: facts.update(schema_version="\n" * 10**6),
     "an unknown field": lambda facts: facts.update({"\n\x1b[31m" * 1000: 1}),
     "a provenance of another type": provenance(scores=[1]),
+    "a name that is no text": provenance(name="\ud800"),
+    "a class that is no text": lambda facts: facts.update(class_names=["mel", "nv", "\udfff"]),
+    "a setting that is no text": head(settings={"name": "\ud800"}),
+    "data that are no text": provenance(data={"a": ["\ud800"]}),
     "a score that is no number": provenance(scores={"test_macro_f1": float("nan")}),
     "a huge number": lambda facts: '{"schema_version": 1' + "0" * 10_000 + "}",
     "no facts": lambda facts: "null",
@@ -255,6 +259,11 @@ def not_finite(header: dict, weights: bytes) -> bytes:
     return sealed(header, weights[:start] + struct.pack("<f", float("nan")) + weights[start + 4 :])
 
 
+def card_of_no_text(header: dict, weights: bytes) -> bytes:
+    header["__metadata__"]["card"] = "\ud800"
+    return sealed(header, weights)
+
+
 def twice(header: dict, weights: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":"))
     return sealed(text[:-1] + ',"heads/0/bias":' + json.dumps(header["heads/0/bias"]) + "}", weights)
@@ -272,7 +281,7 @@ WRONG_WEIGHTS = {
     "a shape of nothing": of_shape(0, 2**62), "another shape": of_shape(1, 3),
     "offsets beyond the file": at_offsets(0, 2**62),
     "offsets backwards": at_offsets(12, 0), "negative offsets": at_offsets(-12, 0), "no number": not_finite,
-    "a tensor twice": twice, "a tensor too many": surplus,
+    "a tensor twice": twice, "a card of no text": card_of_no_text, "a tensor too many": surplus,
 }  # fmt: skip
 
 

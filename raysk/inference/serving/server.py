@@ -9,7 +9,7 @@ from contextlib import suppress
 import uvicorn
 from rich.console import Console
 
-from raysk.errors import ConfigError
+from raysk.errors import ConfigError, shown
 from raysk.inference.bundle import Bundle
 from raysk.inference.predictor import Predictor
 from raysk.inference.serving.app import create_app
@@ -62,7 +62,7 @@ def listening(host: str, port: int) -> socket.socket:
 def announce(host: str, port: int, bundle: Bundle, console: Console) -> None:
     """Says where the service is, and warns if others can reach it."""
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    console.print(f"{bundle.facts.provenance.name}: {address} (page), {address}/docs (interface)", markup=False)
+    console.print(f"{shown(bundle.facts.provenance.name)}: {address} (page), {address}/docs (interface)", markup=False)
     if not _is_loopback(host):
         console.print(
             f"warning: everyone who reaches {host} can use it, unencrypted and without a password: put a proxy with "
