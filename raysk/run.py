@@ -8,6 +8,7 @@ classifiers/        stage two         searches/       the stage-two settings tri
 predictions/        held-out and test rows with their images, per recipe and fold
 jobs/               the ledger: one JSON file per finished job, with its cost and its loss curves
 logs/               Ray's output and one log per lane
+fold-1.*            in encoders/ and classifiers/: trained by `raysk refit` on all rows that are not locked away
 leaderboard.*  ensemble*.json       .driver         locked by the driver that uses the folder
 """
 

@@ -70,8 +70,9 @@ def _check(arguments: argparse.Namespace) -> None:
             f"evaluate must get labelled images, but got no data=: write for example {EXAMPLE.partition(',')[0]}"
         )
     folder = arguments.output
-    if folder is not None and (folder / "evaluation.json").exists():
-        raise ConfigError(f"--output must be a new folder, but {folder} has an evaluation: choose another name")
+    if folder is not None and folder.exists() and ((folder / "evaluation.json").exists() or not folder.is_dir()):
+        what = "has an evaluation" if folder.is_dir() else "is a file"
+        raise ConfigError(f"--output must be a new folder, but {folder} {what}: choose another name")
 
 
 def _show(evaluation: "Evaluation", console: "Console") -> None:

@@ -5,6 +5,7 @@ Procedure". They assume that the images of a class look alike in both places, an
 """
 
 import numpy as np
+from scipy.stats import chi2
 
 # A probability of exactly 0 could never be corrected.
 _LEAST = 1e-12
@@ -36,6 +37,27 @@ def estimated_shares(probabilities: np.ndarray, assumed: np.ndarray) -> np.ndarr
         if np.abs(shares - before).max() < _TOLERANCE:
             break
     return shares
+
+
+def shift_p_value(
+    probabilities: np.ndarray, assumed: np.ndarray, before: np.ndarray, estimated: np.ndarray, num_groups: int
+) -> float:
+    """Returns the p-value of the hypothesis that the classes have the shares `before` (section 2.4).
+
+    It is a likelihood ratio test with C - 1 degrees of freedom. Predictions that hardly depend on the image fit any
+    shares, and the estimate from them is arbitrary: this test says so.
+
+    Args:
+        probabilities: (N, C).
+        assumed: (C,) the shares that these probabilities assume, each above 0.
+        before: (C,) the shares of the hypothesis, such as those of training.
+        estimated: (C,) as from `estimated_shares`.
+        num_groups: Number of groups among the images: those of a group count as one.
+    """
+    odds = np.maximum(probabilities, _LEAST) / assumed
+    log_ratio = float(np.log((odds @ estimated) / (odds @ before)).sum())
+    statistic = 2 * log_ratio * num_groups / len(probabilities)
+    return float(chi2.sf(statistic, probabilities.shape[1] - 1))
 
 
 def assumed_shares(probabilities: np.ndarray, shares: np.ndarray) -> np.ndarray:

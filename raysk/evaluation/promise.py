@@ -8,10 +8,20 @@ import numpy as np
 
 from raysk.evaluation.class_rates import class_rates
 from raysk.evaluation.metrics import parse_metric
-from raysk.evaluation.prior_shift import corrected, estimated_shares
+from raysk.evaluation.prior_shift import corrected, estimated_shares, shift_p_value
 from raysk.evaluation.resampling import bootstrap_interval
 from raysk.evaluation.row_scores import USUAL
 from raysk.records import Record
+
+# Shares are corrected if the hypothesis that they are those of training is refused at this level.
+_LEVEL = 0.05
+_SHIFTED = (
+    "The predictions say that the class shares differ from those of training (likelihood ratio test, p = {:.2g})."
+)
+_NOT_SHIFTED = (
+    "The predictions do not say that the class shares differ from those of training (likelihood ratio test, "
+    "p = {:.2g}), so nothing is corrected; their estimate means little."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +138,14 @@ def compare(
     shares = np.bincount(labels, minlength=len(trained)) / len(labels)
     # A classifier may assume other shares than those of its rows, on purpose. The estimate has to know them; the
     # correction is for the shift from training alone, so that without a shift nothing changes.
-    estimated = estimated_shares(probabilities, np.array(promise.assumed_shares))
+    assumed, num_groups = np.array(promise.assumed_shares), len(np.unique(groups))
+    estimated = estimated_shares(probabilities, assumed)
+    p_value = shift_p_value(probabilities, assumed, trained, estimated, num_groups)
+    has_shifted = p_value < _LEVEL
+    notes = [*notes, _SHIFTED.format(p_value) if has_shifted else _NOT_SHIFTED.format(p_value)]
     variants = {
         "here": probabilities,
-        "corrected": corrected(probabilities, trained, estimated),
+        "corrected": corrected(probabilities, trained, estimated) if has_shifted else probabilities,
         "best": corrected(probabilities, trained, shares),
     }
     absent = [name for name, share in zip(promise.class_names, shares, strict=True) if not share]
@@ -144,7 +158,7 @@ def compare(
         name=promise.name,
         data=data,
         num_images=len(labels),
-        num_groups=len(np.unique(groups)),
+        num_groups=num_groups,
         scores=tuple(
             _score_line(name, promise, variants, labels, groups) for name in dict.fromkeys((promise.metric, *USUAL))
         ),

@@ -49,9 +49,9 @@ def sentences(evaluation: Evaluation) -> list[str]:
         f"{evaluation.name} on {evaluation.num_images:,} images of {evaluation.data}, {grouped}.",
         *evaluation.notes,
         "Promised: on the locked test part of the study. Intervals of 95 % resample whole groups; those of a class are "
-        "Wilson's. Corrected: for the shift of the class shares since training, which the predictions show without any "
-        "label (Saerens et al. 2002); right only if nothing but the shares has changed. With the true shares: what a "
-        "perfect estimate of them would give. The correction serves accuracy; it can cost recall of rare classes.",
+        "Wilson's. Corrected: for the shift of the class shares since training, if the predictions show one, without "
+        "any label (Saerens et al. 2002); right only if nothing but the shares has changed. With the true shares: what "
+        "a perfect estimate of them would give. The correction serves accuracy; it can cost recall of rare classes.",
     ]
 
 

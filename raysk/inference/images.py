@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from raysk.data.store.decoding import Pixels, decode, decode_content, decode_picture
-from raysk.errors import DataError
+from raysk.errors import DataError, in_one_line
 
 # A path, the content of an image file, an opened image, or pixels (H, W, 3) or (H, W) in uint8.
 AnyImage: TypeAlias = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray]
@@ -33,7 +33,10 @@ def pixels_of(image: AnyImage, sizes: Sequence[int], bits: int | None = None) ->
         DataError: The image is of another type.
     """
     if isinstance(image, (str, os.PathLike)):
-        return decode(Path(image), sizes, bits)
+        try:
+            return decode(Path(image), sizes, bits)
+        except (DataError, ValueError) as error:  # reading is not permitted, or no file can have this name
+            return in_one_line(error)
     if isinstance(image, bytes):
         return decode_content(image, sizes, bits)
     if isinstance(image, Image.Image):

@@ -1,5 +1,6 @@
 """The images that a command names: files, folders and tables, in the order given."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,17 +48,17 @@ def list_images(sources: Sequence[str], column: str | None = None) -> list[Named
 
 
 def _is_table(source: str) -> bool:
-    return Path(source).suffix.lower() in TABLE_SUFFIXES and not Path(source).is_dir()
+    return Path(source).suffix.lower() in TABLE_SUFFIXES and not os.path.isdir(source)
 
 
 def _images_of(source: str, column: str | None) -> Iterator[NamedImage]:
     path = Path(source).expanduser()
     if _is_table(source):
         return _in_table(path, column)
-    if source and path.is_dir():
+    if source and os.path.isdir(path):
         return _in_folder(source, path)
     # A missing image is listed with the unreadable ones, but a name that no image has is a mistake.
-    if not source or not (path.exists() or is_image(path.name)):
+    if not source or not (os.path.exists(path) or is_image(path.name)):
         raise ConfigError(f"IMAGES must be image files, folders or tables, but got {source!r}: correct the path")
     return iter([NamedImage(source, str(path))])
 

@@ -112,7 +112,7 @@ def test_an_unreadable_image_is_refused_or_left_out(finished_run, bundle_file, t
         (["data=csv", "data.path=table.csv", "--row", "1"], "a row must be chosen when the bundle is made"),
         (["data=csv", "data.path=table.csv", "--device", "gpu"], "device must be one of this machine"),
         (["data=csv", "data.path=table.csv", "--output", "old"], "--output must be a new folder, but old has an"),
-        (["data=csv", "data.path=table.csv", "--output", "table.csv"], "table.csv"),
+        (["data=csv", "data.path=table.csv", "--output", "table.csv"], "but table.csv is a file"),
     ],
 )  # fmt: skip
 def test_wrong_requests_are_refused_in_one_line(

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
-from raysk.evaluation.prior_shift import assumed_shares, corrected, estimated_shares
+from raysk.evaluation.prior_shift import assumed_shares, corrected, estimated_shares, shift_p_value
 
 
 def drawn(num_rows, shares, seed):
@@ -84,6 +85,31 @@ def test_the_shares_that_a_classifier_assumes_are_found(assumed):
     result = assumed_shares(probabilities, shares)
     np.testing.assert_allclose(result, assumed, atol=0.03)
     np.testing.assert_allclose(corrected(probabilities, result, shares).mean(axis=0), shares, atol=1e-5)
+
+
+def test_the_test_of_a_shift_holds_its_level_and_finds_a_shift():
+    """Of 200 draws without a shift about 5 % are called one; all draws with one are."""
+
+    def p_value(shares, seed):
+        points, _, centres = drawn(300, shares, seed)
+        probabilities = posterior(points, centres, TRAINED)
+        return shift_p_value(probabilities, TRAINED, TRAINED, estimated_shares(probabilities, TRAINED), 300)
+
+    assert 0.01 <= np.mean([p_value(TRAINED, seed) < 0.05 for seed in range(200)]) <= 0.09
+    assert all(p_value([0.3, 0.3, 0.4], seed) < 0.05 for seed in range(10))
+
+
+def test_the_likelihood_ratio_is_that_of_the_paper_and_counts_groups():
+    points, _, centres = drawn(40, [0.2, 0.2, 0.6], 0)
+    probabilities = posterior(points, centres, TRAINED)
+    new = estimated_shares(probabilities, TRAINED)
+    log_likelihoods = [
+        sum(np.log(sum(probabilities[k, i] / TRAINED[i] * shares[i] for i in range(3))) for k in range(40))
+        for shares in (TRAINED, new)
+    ]
+    statistic = 2 * (log_likelihoods[1] - log_likelihoods[0])
+    assert shift_p_value(probabilities, TRAINED, TRAINED, new, 40) == pytest.approx(chi2.sf(statistic, 2))
+    assert shift_p_value(probabilities, TRAINED, TRAINED, new, 10) == pytest.approx(chi2.sf(statistic / 4, 2))
 
 
 @settings(max_examples=50, deadline=None)

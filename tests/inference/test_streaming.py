@@ -180,13 +180,14 @@ def test_unreadable_images_are_listed_with_the_reason(bundle_file, drawn, tmp_pa
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "table.csv").write_text("image\ngone.png\n")
     os.mkfifo(tmp_path / "pipe.png")
+    names = ["x" * 5000 + ".png", "a\0b.png"]
     sources = [tmp_path / name for name in ("broken.png", "text.jpg", "pipe.png", "table.csv")]
     output = tmp_path / "out.csv"
-    line = said(["predict", bundle_file, *sources, drawn, "--output", output], capfd)
-    assert f"{output}: 110 images by {GREEDY}; 4 cannot be read: {tmp_path / 'out-unreadable.csv'}" in line
+    line = said(["predict", bundle_file, *sources, *names, drawn, "--output", output], capfd)
+    assert f"{output}: 110 images by {GREEDY}; 6 cannot be read: {tmp_path / 'out-unreadable.csv'}" in line
     listed = pd.read_csv(tmp_path / "out-unreadable.csv")
-    assert listed["image"].tolist() == [*map(str, sources[:3]), "gone.png"]
-    assert listed["reason"].str.contains("Error").all()
+    assert listed["image"].tolist() == [*map(str, sources[:3]), "gone.png", *names]
+    assert listed["reason"].str.contains("Error|File name too long|null byte").all()
     assert len(pd.read_csv(output)) == 110
 
 
