@@ -168,19 +168,19 @@ def test_a_recipe_races_only_with_its_family(run, tmp_path):
     path = tmp_path / "two.yaml"
     path.write_text("about: Two families.\nfamilies: [focal, decouple]\n")
     searcher = StudySearcher(load_space(str(path)), run, 12, "broker", SearchProgress(lambda line: None), 100)
-    begun = {name: begin(searcher, name) for name in (f"trial{number}" for number in range(10))}
-    paper, same_family, other_family = (begun[name] for name in ("trial0", "trial6", "trial9"))
-    assert [(trial.point.family, trial.point.kind) for trial in (paper, same_family, other_family)] == [
-        ("focal", "start"), ("focal", "drawn"), ("decouple", "drawn"),
-    ]  # fmt: skip
+    begun = {name: begin(searcher, name) for name in (f"trial{number}" for number in range(12))}
+    origins = {name: (trial.point.family, trial.point.kind) for name, trial in begun.items()}
+    names = {origin: name for name, origin in reversed(origins.items())}  # the first of each
+    first, same, other = (names[origin] for origin in [("focal", "start"), ("focal", "drawn"), ("decouple", "drawn")])
+    paper, same_family, other_family = (begun[name] for name in (first, same, other))
     for fold in range(3):
         predict(run, paper.recipe.key, fold, 0.9)
         predict(run, same_family.recipe.key, fold, 0.1)
         predict(run, other_family.recipe.key, fold, 0.1)
-    finish_folds(searcher, "trial0", 0.9)
+    finish_folds(searcher, first, 0.9)
     racing = FoldRacing(searcher, run, lambda trial: None)
-    assert verdict(racing, "trial6", result(0.1)) == TrialScheduler.STOP
-    assert verdict(racing, "trial9", result(0.1)) == TrialScheduler.CONTINUE, "no recipe of decouple has a fold yet"
+    assert verdict(racing, same, result(0.1)) == TrialScheduler.STOP
+    assert verdict(racing, other, result(0.1)) == TrialScheduler.CONTINUE, "no recipe of decouple has a fold yet"
 
 
 def predictions(labels, accuracy, rng):

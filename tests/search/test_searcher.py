@@ -410,8 +410,8 @@ def test_families_have_equal_budgets_and_names_of_their_own(run, two_families):
     names = driver.rest()
     assert names == [
         "cross_entropy", "balanced_softmax", "logit_adjustment",
-        "decouple: crt", "focal: paper", "decouple: lws", "focal: no_weights", "decouple: tau_norm", "decouple: ncm",
-        "focal: trial 9", "focal: trial 10", "decouple: trial 11", "focal: trial 12",
+        "decouple: crt", "focal: paper", "decouple: lws", "focal: no_weights", "decouple: disalign",
+        "decouple: tau_norm", "decouple: ncm", "focal: trial 10", "focal: trial 11", "focal: trial 12",
     ]  # fmt: skip
     trials = by_point(run)
     families = Counter(TrialRecord.of(trial).family for trial in trials.values())
@@ -424,7 +424,7 @@ def test_families_have_equal_budgets_and_names_of_their_own(run, two_families):
 
 def test_a_killed_drivers_trial_keeps_its_family_its_name_and_its_values(run, two_families):
     first = Driver(run, 13, space=two_families)
-    for _ in range(9):
+    for _ in range(10):
         first.complete(first.suggest()[0])
     killed = first.suggest()
     second = Driver(run, 13, space=two_families)
@@ -438,7 +438,7 @@ def test_a_killed_drivers_trial_keeps_its_family_its_name_and_its_values(run, tw
 
 def test_a_draw_that_a_kill_cut_short_counts_for_its_family(run, two_families, tmp_path):
     first = Driver(run, 13, space=two_families)
-    for _ in range(9):
+    for _ in range(10):
         first.complete(first.suggest()[0])
     asked = first.searcher.study.ask()
     asked.set_user_attr("family", "focal")
