@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
-from raysk.evaluation.metrics import metrics
 from raysk.evaluation.promise import Evaluation, Promise, compare
 from raysk.evaluation.promise_tables import as_csv, as_markdown, tables
 
 NAMES = ("mel", "nv", "bcc")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, request):
-    """Leaves the AUC out, whose intervals of thousands of rows take long, where a test is not about it."""
-    if "auc" not in request.node.name:
-        kept = {name: metrics[name] for name in metrics if name != "macro_auc"}
-        monkeypatch.setattr("raysk.evaluation.promise.metrics", kept)
 
 
 TRAINED = (100, 600, 300)
@@ -38,8 +29,8 @@ def drawn(shares, num_rows=4000, seed=0):
 def promise(**changes):
     scores = {"test_macro_f1": 0.7, "test_macro_f1_low": 0.6, "test_macro_f1_high": 0.8, "test_recall_mel": 0.9}
     shares = tuple(count / sum(TRAINED) for count in TRAINED)
-    facts = {"name": "model", "class_names": NAMES, "scores": scores, "class_counts": TRAINED, "assumed_shares": shares}
-    return Promise(**facts | changes)
+    facts = {"name": "model", "class_names": NAMES, "metric": "macro_f1", "scores": scores}
+    return Promise(**facts | {"class_counts": TRAINED, "assumed_shares": shares} | changes)
 
 
 def line_of(evaluation, name):
@@ -64,12 +55,12 @@ def test_scores_are_those_of_scikit_learn_beside_the_promised_ones():
 
 
 def test_without_a_shift_the_correction_changes_little_and_with_the_true_shares_nothing():
-    probabilities, labels = drawn([0.1, 0.6, 0.3], 20_000)
-    evaluation = compare(promise(), probabilities, labels, np.arange(20_000), "clinic", [])
+    probabilities, labels = drawn([0.1, 0.6, 0.3], 6000)
+    evaluation = compare(promise(), probabilities, labels, np.arange(6000), "clinic", [])
     assert "do not say that the class shares differ" in evaluation.notes[0]
     line = line_of(evaluation, "accuracy")
     assert line.corrected == line.here
-    assert line.best.value == pytest.approx(line.here.value, abs=0.005)
+    assert line.best.value == pytest.approx(line.here.value, abs=0.01)
 
 
 def test_with_a_shift_the_shares_are_found_and_the_correction_helps():
