@@ -110,6 +110,7 @@ def mixed_stages() -> list[StageTwo]:
         stage_of(ema=0.8, optimizer=OPTIMIZERS[2]),
         stage_of(ema=0.5, passes=2),
         stage_of(passes=2),
+        stage_of(passes=2, sampler={"name": "class_balanced"}),
         stage_of(batch_size=1000, accumulate=4),
         stage_of(accumulate=2, head={"name": "mlp", "hidden": 5}),
         stage_of(sampler={"name": "square_root"}, epochs=5),
