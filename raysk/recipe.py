@@ -85,7 +85,10 @@ class Stage(Settings):
         epochs: Number of passes over the training rows.
         batch_size: Number of images in a global batch, over all workers.
         accumulate: Number of pieces in which a worker runs its share of a batch through the network; the loss still
-            sees the whole batch, so the result is the same as with one piece.
+            sees the whole batch, so the result is the same as with one piece, unless the network has batch norm, which
+            normalises each piece by itself.
+        sync_batch_norm: Whether batch norm takes its statistics from the batches of all workers, so that the result
+            does not depend on their number; false takes them from each worker's share.
         optimizer: The optimizer and its schedule.
         sampler: Chooses the rows of an epoch.
         ema: Decay of the exponential moving average of the weights; 0 keeps the last weights.
@@ -94,6 +97,7 @@ class Stage(Settings):
     epochs: Annotated[int, Between(1, 100_000)] = 10
     batch_size: Annotated[int, Between(2, 1_000_000)] = 64
     accumulate: Annotated[int, Between(1, 1_000_000)] = 1
+    sync_batch_norm: bool = True
     optimizer: Optimizer = field(default_factory=Optimizer)
     sampler: Annotated[Sampler, samplers] = field(default_factory=InstanceSampler)
     ema: Annotated[float, Between(0, 1, open_high=True)] = 0.0

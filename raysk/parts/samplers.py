@@ -165,8 +165,8 @@ class PerClassSampler(Sampler):
     def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
         """Returns positions in `labels`, int64 (length,): blocks of P x K, the last one cut short if necessary.
 
-        Within a block the classes alternate, so that each rank's share holds all of them: otherwise the batch norm of a
-        rank would see few classes, and its statistics would tell them apart.
+        Within a block the classes alternate, so that each rank's share and each piece of it holds all of them:
+        otherwise a batch norm of shares or pieces would see few classes, and its statistics would tell them apart.
         """
         random = np.random.default_rng((seed, epoch))
         present = np.unique(labels)

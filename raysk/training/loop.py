@@ -22,6 +22,7 @@ from raysk.parts.losses.base import ScheduledLoss
 from raysk.parts.mixing import Mixed
 from raysk.recipe import Stage
 from raysk.records import Health, StageRecord
+from raysk.training.batch_norm import GlobalBatchNorm
 from raysk.training.batches import Batches
 from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_weights, optimizer_tensors, pack, unpack
 from raysk.training.mixer import Mixer
@@ -104,7 +105,8 @@ class Trainer:
         self.average = averaged(self.model, self.stage.ema)
         self.network: nn.Module = self.model
         if self.world.size > 1:
-            self.network = DistributedDataParallel(self.model, [device] if device.type == "cuda" else None)
+            network = GlobalBatchNorm(self.model) if self.stage.sync_batch_norm else self.model
+            self.network = DistributedDataParallel(network, [device] if device.type == "cuda" else None)
 
     def fit(self, batches: Batches, name: str, report: Report, observe: Observe | None = None) -> StageProgress:
         """Trains all remaining epochs, and leaves the final weights in the model.
@@ -198,7 +200,8 @@ class Trainer:
         The loss of a batch is not the mean of the losses of its pieces: a contrastive loss compares all images, a
         weighted mean divides by the weights of all. So the outputs of all pieces are computed without gradient, the
         loss gives the gradient of each output, and every piece runs again to propagate it back (Gao et al. 2021,
-        "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3.2).
+        "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3.2). Batch norm alone sees
+        one piece at a time: each of its layers would need all pieces before the next layer could begin.
         """
         device = self.world.device
         states = []
