@@ -41,7 +41,7 @@ from raysk.data.sources import IMAGE_SUFFIXES
 from raysk.data.store.building import build_store
 from raysk.data.synthetic import make_synthetic
 from raysk.parts.backbones import check_backbone
-from raysk.recipe import Stage
+from raysk.stage import Stage
 from raysk.training.batches import ImageBatches, Plan
 from raysk.training.world import World
 

@@ -4,7 +4,9 @@ Stage one learns a representation; stage two fits a classifier, on the frozen en
 stage one is a one-stage recipe: the same stage two, trained end to end from the start.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,10 +20,11 @@ from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.losses.contrastive import SupCon
 from raysk.parts.mixing import Mixing, NoMixing, mixings
-from raysk.parts.samplers import InstanceSampler, Sampler, samplers
+from raysk.parts.samplers import samplers
 from raysk.records import RECIPE_SCHEMA, Part, job_id
 from raysk.registry import Registry
 from raysk.settings import Between, Settings
+from raysk.stage import Optimizer, Stage
 
 # The nodes of a recipe that name a part. Below them the settings depend on the part, which checks them.
 PART_NODES: dict[str, Registry[Any]] = {
@@ -57,60 +60,6 @@ class Model(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer(Settings):
-    """The optimizer of a stage, and its schedule.
-
-    Args:
-        name: "sgd" or "adamw".
-        lr: Peak learning rate.
-        momentum: Momentum of SGD; AdamW has none.
-        weight_decay: Weight decay; decoupled in AdamW, L2 in SGD.
-        schedule: "cosine" to zero, "step" (divided by ten after every third of the epochs) or "constant".
-        warmup: Share of all steps in which the rate rises linearly from zero.
-    """
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[float, Between(0, 100, open_low=True)] = 0.05
-    momentum: Annotated[float, Between(0, 1, open_high=True)] = 0.9
-    weight_decay: Annotated[float, Between(0, 10)] = 5e-5
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    warmup: Annotated[float, Between(0, 1, open_high=True)] = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage(Settings):
-    """The settings that both stages have.
-
-    Args:
-        epochs: Number of passes over the training rows.
-        batch_size: Number of images in a global batch, over all workers.
-        accumulate: Number of pieces in which a worker runs its share of a batch through the network; the loss still
-            sees the whole batch, so the result is the same as with one piece, unless the network has batch norm, which
-            normalises each piece by itself.
-        sync_batch_norm: Whether batch norm takes its statistics from the batches of all workers, so that the result
-            does not depend on their number; false takes them from each worker's share.
-        optimizer: The optimizer and its schedule.
-        sampler: Chooses the rows of an epoch.
-        ema: Decay of the exponential moving average of the weights; 0 keeps the last weights.
-    """
-
-    epochs: Annotated[int, Between(1, 100_000)] = 10
-    batch_size: Annotated[int, Between(2, 1_000_000)] = 64
-    accumulate: Annotated[int, Between(1, 1_000_000)] = 1
-    sync_batch_norm: bool = True
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    sampler: Annotated[Sampler, samplers] = field(default_factory=InstanceSampler)
-    ema: Annotated[float, Between(0, 1, open_high=True)] = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size % self.accumulate:
-            raise ConfigError(
-                f"accumulate must divide batch_size {self.batch_size}, but got {self.accumulate}: change one"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class StageOne(Stage):
     """Learns the representation: loss_weight L(g(f(x)), y) + CE(W f(x), y). Either term may be left out.
 
@@ -120,8 +69,8 @@ class StageOne(Stage):
     Args:
         loss: A loss on the embeddings g(f(x)); None for none.
         loss_weight: lambda, the weight of the loss on embeddings.
-        classifier_loss: A loss on the logits W f(x) + b of a linear classifier, which is trained and kept with the
-            encoder; None for none.
+        classifier_loss: A loss on the logits of a classifier, which is trained and kept with the encoder; None for
+            none. The classifier is linear, W f(x) + b, or the head that the loss requires.
         views: The training view of each copy of an image; SuperCon sees the plain image and an augmented one.
         projection: Width of the embedding that the loss sees; the projection head is dropped afterwards.
         patience: Epochs without a rise of the probe (see `training.health`) that end stage one; 0 trains all epochs.
@@ -138,12 +87,6 @@ class StageOne(Stage):
         super().__post_init__()
         if self.loss is None and self.classifier_loss is None:
             raise ConfigError("loss must be given if classifier_loss is null, but both are null: give one")
-        if self.classifier_loss is not None and self.classifier_loss.head is not None:
-            name = losses.name_of(type(self.classifier_loss))
-            raise ConfigError(
-                "classifier_loss must be a loss for a linear classifier, but "
-                f"{name} needs a {self.classifier_loss.head['name']} head: choose another"
-            )
         least_views = 1 if self.loss is None else self.loss.least_views
         if len(self.views) < least_views:
             name = losses.name_of(type(self.loss)) if self.loss else ""
@@ -190,6 +133,12 @@ class StageTwo(Stage):
             raise ConfigError(
                 f"head must be {name}{values} for the loss {loss}, but got {head}: set head.name={name}{remedy}"
             )
+        for name in ("head_factor", "layer_decay"):
+            if self.frozen and getattr(self.optimizer, name) != 1:
+                raise ConfigError(
+                    f"optimizer.{name} must be 1 with a frozen encoder, which leaves the head alone to train, but got "
+                    f"{getattr(self.optimizer, name):g}: set optimizer.lr, or frozen=false"
+                )
         if isinstance(self.head, FrozenHead) and not self.frozen:
             raise ConfigError(f"head must be trainable with frozen=false, but got {head}: choose linear or cosine")
         if not isinstance(self.mixing, NoMixing) and self.frozen:
@@ -245,19 +194,28 @@ class Recipe(Settings):
             class_counts: Number of training rows of each class in a fold, (C,).
 
         Raises:
-            ConfigError: A sampler cannot make its batches.
+            ConfigError: A sampler cannot make its batches, or a loss does not fit the classes.
         """
-        for name, stage in (("stage_one", self.stage_one), ("stage_two", self.stage_two)):
-            if stage is not None:
-                try:
-                    stage.sampler.check(class_counts, stage.batch_size)
-                except ConfigError as error:
-                    raise ConfigError(f"{name}.sampler.{error}") from error
+        one, two = self.stage_one, self.stage_two
+        if one is not None:
+            _check("stage_one.sampler", partial(one.sampler.check, class_counts, one.batch_size))
+            if one.classifier_loss is not None:
+                _check("stage_one.classifier_loss", partial(one.classifier_loss.check, class_counts))
+        _check("stage_two.sampler", partial(two.sampler.check, class_counts, two.batch_size))
+        _check("stage_two.loss", partial(two.loss.check, class_counts))
 
     @property
     def kind(self) -> Literal["two-stage", "one-stage"]:
         """Its kind in the leaderboard: "two-stage" or "one-stage"."""
         return "one-stage" if self.stage_one is None else "two-stage"
+
+
+def _check(node: str, check: Callable[[], None]) -> None:
+    """Runs a check of the settings of a node; its error begins with the path of the setting."""
+    try:
+        check()
+    except ConfigError as error:
+        raise ConfigError(f"{node}.{error}") from error
 
 
 @dataclass(frozen=True)

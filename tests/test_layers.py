@@ -35,6 +35,7 @@ ORDER = [
     "raysk.data",
     "raysk.evaluation",
     "raysk.parts",
+    "raysk.stage",
     "raysk.recipe",
     "raysk.config",
     "raysk.spaces",

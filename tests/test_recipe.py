@@ -18,7 +18,8 @@ from raysk.parts.heads import FrozenHead, heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.mixing import mixings
 from raysk.parts.samplers import samplers
-from raysk.recipe import PART_NODES, RECIPE_SCHEMA, Job, Optimizer, Recipe, StageOne, StageTwo
+from raysk.recipe import PART_NODES, RECIPE_SCHEMA, Job, Recipe, StageOne, StageTwo
+from raysk.stage import Optimizer
 
 LOGIT_LOSSES = [name for name in losses if issubclass(losses[name], LogitLoss)]
 EMBEDDING_LOSSES = [name for name in losses if issubclass(losses[name], EmbeddingLoss)]
@@ -155,6 +156,10 @@ CHANGES = {
     "test_views": "none",
 }
 ENCODER_CHANGES = {
+    "stage_one.defer_sampler": 0.5,
+    "stage_one.sync_batch_norm": False,
+    "stage_one.optimizer.head_factor": 10.0,
+    "stage_one.optimizer.layer_decay": 0.75,
     "model.backbone": "test_resnet",
     "model.pretrained": True,
     "model.checkpoint": "weights.safetensors",

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from raysk.data.store.image_store import ImageStore
 from raysk.errors import ConfigError
-from raysk.recipe import Stage
+from raysk.parts.samplers import InstanceSampler
+from raysk.stage import Stage
 from raysk.training.images import DrawnViews, Draws
 from raysk.training.world import World
 
@@ -69,9 +70,9 @@ class Plan:
     def shares(self, epoch: int) -> list[Draws]:
         """Returns, for each batch, this rank's draws (B/W,); their rows are positions among the training rows."""
         size = self.batch_size
-        order = self.stage.sampler.epoch_order(
-            self.labels, epoch, self.stage.epochs, self.seed, length=self.num_batches * size
-        )
+        is_deferred = epoch / self.stage.epochs < self.stage.defer_sampler
+        sampler = InstanceSampler() if is_deferred else self.stage.sampler
+        order = sampler.epoch_order(self.labels, epoch, self.stage.epochs, self.seed, self.num_batches * size)
         rows, draws = (self._share(numbers) for numbers in (order, occurrences(order)))
         return [Draws(*share) for share in zip(rows, draws, strict=True)]
 

@@ -20,13 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 from raysk.errors import TrainingError
 from raysk.parts.losses.base import ScheduledLoss
 from raysk.parts.mixing import Mixed
-from raysk.recipe import Stage
 from raysk.records import Health, StageRecord
+from raysk.stage import Stage
 from raysk.training.batch_norm import GlobalBatchNorm
 from raysk.training.batches import Batches
 from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_weights, optimizer_tensors, pack, unpack
 from raysk.training.mixer import Mixer
-from raysk.training.optimization import averaged, create_optimizer, learning_rate
+from raysk.training.optimization import averaged, create_optimizer, learning_rate, parameter_groups
 from raysk.training.precision import autocast, gradient_scaler
 from raysk.training.world import World
 
@@ -99,8 +99,8 @@ class Trainer:
         device = self.world.device
         self.model.to(device)
         self.loss.to(device)
-        parameters = [p for p in (*self.model.parameters(), *self.loss.parameters()) if p.requires_grad]
-        self.optimizer = create_optimizer(self.stage.optimizer, parameters)
+        groups = parameter_groups(self.stage.optimizer, self.model, self.loss)
+        self.optimizer = create_optimizer(self.stage.optimizer, groups)
         self.scaler = gradient_scaler(device)
         self.average = averaged(self.model, self.stage.ema)
         self.network: nn.Module = self.model
@@ -147,7 +147,7 @@ class Trainer:
         for number, (inputs, labels) in enumerate(batches.epoch(epoch)):
             rate = learning_rate(self.stage.optimizer, epoch * batches.num_batches + number, num_steps)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["scale"]
             if self.mixer is None:
                 criterion = self._criterion(labels)
             else:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from raysk.parts.backbones import create_backbone
-from raysk.parts.heads import Head, ProjectionHead
+from raysk.parts.backbones import Backbone, create_backbone
+from raysk.parts.heads import Head, LinearHead, ProjectionHead
 from raysk.parts.losses.base import at_least_single
 from raysk.recipe import Model
 
@@ -26,10 +26,16 @@ class Encoder(nn.Module):
         super().__init__()
         backbone = create_backbone(model.backbone, model.pretrained, model.checkpoint, image_size, model.pooling)
         # Channels last in memory, as in the images: convolutions are fastest on this layout.
-        self.backbone: nn.Module = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backbone: Backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_features = backbone.num_features
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
+
+    def depths(self) -> dict[nn.Parameter, int]:
+        """Returns the depth of each parameter's layer below the top of the encoder, from 0; see `Backbone.layers`."""
+        layers = self.backbone.layers()
+        last = max(layers.values())
+        return {weight: last - layers[name] for name, weight in self.backbone.named_parameters()}
 
     @classmethod
     def blank(cls, model: Model, image_size: int) -> "Encoder":
@@ -57,13 +63,20 @@ class StageOneNetwork(nn.Module):
         encoder: Kept after stage one.
         projection: Width E of the embedding; None without a loss on embeddings.
         num_classes: C of the classifier that is trained and kept with the encoder; None without one.
+        head: Settings of the classifier.
     """
 
-    def __init__(self, encoder: Encoder, projection: int | None, num_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        projection: int | None,
+        num_classes: int | None = None,
+        head: Head = LinearHead(),  # noqa: B008 - settings cannot be changed
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.projection = None if projection is None else ProjectionHead(encoder.num_features, out=projection)
-        self.classifier = None if num_classes is None else nn.Linear(encoder.num_features, num_classes)
+        self.classifier = None if num_classes is None else head.build(encoder.num_features, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeds and classifies several views of each image.

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raysk.parts.heads import heads
 from raysk.recipe import Job, StageOne
 from raysk.records import StageRecord
 from raysk.run import Run
@@ -93,7 +94,10 @@ def _record(path: Path, key: str, fold: int) -> StageRecord:
 
 def _network(stage: StageOne, encoder: Encoder, num_classes: int) -> StageOneNetwork:
     projection = None if stage.loss is None else stage.projection
-    return StageOneNetwork(encoder, projection, None if stage.classifier_loss is None else num_classes)
+    if stage.classifier_loss is None:
+        return StageOneNetwork(encoder, projection)
+    wanted = dict(stage.classifier_loss.head or {"name": "linear"})
+    return StageOneNetwork(encoder, projection, num_classes, heads[wanted.pop("name")].from_plain(wanted))
 
 
 def _loss(stage: StageOne, counts: Tensor) -> nn.Module:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raysk.data.views import TrainingView, view_seed
 from raysk.errors import ConfigError
 from raysk.parts.samplers import samplers
-from raysk.recipe import Stage
+from raysk.stage import Stage
 from raysk.training.batches import FeatureBatches, ImageBatches, Plan, occurrences
 from raysk.training.world import World
 
@@ -85,6 +85,20 @@ def test_a_batch_that_workers_cannot_share_evenly_is_refused(batch_size, workers
             _ = plan.num_batches
     else:
         assert plan.batch_size == batch_size
+
+
+@pytest.mark.parametrize(("defer", "first"), [(0.0, 0), (0.8, 4), (0.5, 3), (1.0, 5)])
+def test_a_deferred_sampler_starts_late(defer, first):
+    labels = np.repeat([0, 1], [36, 4])
+    common = {"epochs": 5, "batch_size": 8}
+    stages = {
+        is_late: Stage(**common, sampler={"name": "class_balanced" if is_late else "instance"})
+        for is_late in (False, True)
+    }
+    deferred = Stage(**common, sampler={"name": "class_balanced"}, defer_sampler=defer)
+    for epoch in range(5):
+        expected = joined(labels, stages[epoch >= first], 1, epoch)
+        assert np.array_equal(joined(labels, deferred, 2, epoch), expected)
 
 
 def test_features_take_the_passes_in_turn():

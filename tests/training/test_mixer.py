@@ -5,7 +5,7 @@ from torch import nn
 
 from raysk.parts.losses.classification import CrossEntropy
 from raysk.parts.mixing import CutMix, Mixup, Remix
-from raysk.recipe import Optimizer, Stage
+from raysk.stage import Optimizer, Stage
 from raysk.training.loop import Trainer
 from raysk.training.mixer import Mixer
 from raysk.training.world import World

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from raysk.recipe import Optimizer
+from raysk.stage import Optimizer
 from raysk.training.optimization import learning_rate
 
 # Defaults of torch's AdamW, which `create_optimizer` keeps.

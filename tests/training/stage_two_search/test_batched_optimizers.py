@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from raysk.recipe import Optimizer
+from raysk.stage import Optimizer
 from raysk.training.optimization import averaged, create_optimizer, learning_rate
 from raysk.training.stage_two_search.batched_optimizers import BatchedAverage, batched_optimizers, learning_rates
 
