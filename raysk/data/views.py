@@ -63,13 +63,13 @@ def medium(size: int) -> list[A.BasicTransform]:
 
 @training_views.register("supercon")
 def supercon(size: int) -> list[A.BasicTransform]:
-    """The augmented view of SuperCon (Chen, Zhuang, Chang 2022); it leaves the smallest crop open: 0.2 is ours."""
+    """The augmented view of SuperCon (Chen, Zhuang, Chang 2022), with the crops and blur of the released code."""
     return [
-        A.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
+        A.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
         A.ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.3),
         A.ToGray(p=0.2),
         A.HorizontalFlip(p=0.5),
-        A.GaussianBlur(blur_limit=(3, 3), p=0.2),
+        A.GaussianBlur(blur_limit=(3, 3), sigma_limit=(1.0, 2.0), p=0.2),
     ]
 
 

@@ -57,6 +57,15 @@ def test_light_views_keep_colours_and_supercon_views_change_their_share() -> Non
     assert 0.40 < changed < 0.48  # jitter .3 or grey .2: 1 - .7 × .8 = .44
 
 
+def test_supercon_views_have_the_settings_of_the_released_code() -> None:
+    crop, colour, grey, flip, blur = training_views["supercon"](48)
+    assert (crop.size, tuple(crop.scale), crop.p) == ((48, 48), (0.08, 1.0), 1.0)
+    limits = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
+    assert [tuple(np.round(limit, 6)) for limit in limits] == [(0.2, 1.8)] * 3 + [(-0.2, 0.2)]
+    assert (tuple(blur.blur_limit), tuple(blur.sigma_limit)) == ((3, 3), (1.0, 2.0))
+    assert [step.p for step in (colour, grey, flip, blur)] == [0.3, 0.2, 0.5, 0.2]
+
+
 def test_focal_views_cut_holes_but_keep_colours() -> None:
     plain = np.full((40, 40, 3), (200, 120, 90), np.uint8)
     view = TrainingView("focal", 40)
