@@ -8,7 +8,8 @@
                                             of several conditions in a list, all must hold
       KEY: [{sweep:, when:}, ...]           different values for different choices: the first whose condition holds; the
                                             last one may have none, for all other choices
-    starts: {NAME: [KEY=VALUE, ...]}        points of the space to try first; the first one is the paper's
+    starts: {NAME: [KEY=VALUE, ...]}        points of the space to try first; the first one is the paper's; a name may
+                                            hold ${KEY}
     controls: {NAME: [KEY=VALUE, ...]}      recipes outside the space, for comparison
     grid: {NAME: [KEY=VALUE, ...]}          instead of a search: fixed recipes, for a table in this order
     families: [NAME, ...]                   instead of a search: other spaces, which compete with equal budgets
@@ -26,7 +27,7 @@ import optuna
 from hydra.core.override_parser.types import Override
 
 from raysk.artifacts import digest_of
-from raysk.config import OF_THE_STUDY, Config, compose_plain, read_config
+from raysk.config import OF_THE_STUDY, Config, compose_plain, filled_in, read_config
 from raysk.errors import ConfigError
 from raysk.evaluation.goals import Goal
 from raysk.overrides import parse_overrides
@@ -44,7 +45,7 @@ class Point:
     """One recipe of a study, and its origin.
 
     Args:
-        name: "paper", the name of a control, or "trial 7".
+        name: "paper, 10 epochs", the name of a control, or "trial 7".
         kind: A start, a control, or drawn by the search.
         family: The name of its family; "" for a control.
         own: Overrides of the point. With the user's overrides, they set everything that the space leaves open.
@@ -216,7 +217,8 @@ class Space:
                     base[key] = start_values[key]
                 else:
                     values[parameter.name] = start_values[key]
-        return Point(self._named(family, name), "start", family.name, override_texts(settings), values, base)
+        name = self._named(family, filled_in(name, plain))
+        return Point(name, "start", family.name, override_texts(settings), values, base)
 
     def _control(self, name: str, texts: tuple[str, ...]) -> Point:
         # The control also records the searched settings that it leaves open, so that it is complete.

@@ -8,7 +8,7 @@ import optuna
 from raysk.artifacts import digest_of
 from raysk.evaluation.metrics import DEFAULT_METRIC
 from raysk.recipe import Recipe
-from raysk.spaces.sweeps import Parameter, assigned, values_of
+from raysk.spaces.sweeps import Parameter, as_value, assigned, values_of
 
 # Raise it when a search writes or chooses differently: searches of another version are repeated.
 _VERSION = 4
@@ -71,7 +71,7 @@ class StageTwoSearch:
         plain = self.recipe.to_plain()
         for parameter in self.parameters:
             if parameter.exists(plain):
-                plain = assigned(plain, parameter.key, parameter.draw(trial))
+                plain = assigned(plain, parameter.key, as_value(parameter.draw(trial)))
         return Recipe.from_plain(plain)
 
     def base(self) -> dict[str, Any]:

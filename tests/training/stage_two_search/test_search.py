@@ -5,16 +5,18 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from raysk.artifacts import write_json
 from raysk.errors import TrainingError
 from raysk.evaluation.comparison import cross_fitted_choice
+from raysk.overrides import parse_overrides
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.spaces.stage_two_search import StageTwoSearch
-from raysk.spaces.sweeps import Parameter
+from raysk.spaces.sweeps import Parameter, distribution
 from raysk.training.job import run_job
 from raysk.training.stage_two_search.search import NUM_KEPT, search_stage_two
 from raysk.training.work import do_work, work_from_plain
@@ -269,6 +271,14 @@ def test_a_round_without_a_valid_setting_does_no_harm(tmp_path, trained, make_jo
         search_stage_two(search, run, alone, diary())
         tried = len(run.search(search.id).tried)
     assert run.search(search.id).kept == (recipe.key,)
+
+
+def test_a_choice_may_be_a_list(recipe):
+    (item,) = parse_overrides(["stage_two.loss.weights=choice(none,[1,2.5,3])"])
+    parameter = Parameter("stage_two.loss.weights", distribution("test", item))
+    search = StageTwoSearch.from_plain(StageTwoSearch(recipe, (parameter,), 2).to_plain())
+    tried = {choice: search.draw(optuna.trial.FixedTrial({parameter.key: choice})) for choice in ("none", "[1,2.5,3]")}
+    assert [tried[choice].stage_two.loss.weights for choice in tried] == ["none", (1.0, 2.5, 3.0)]
 
 
 def test_the_base_holds_the_searchable_settings_of_the_recipe(recipe):
