@@ -33,11 +33,8 @@ from raysk.evaluation.goals import Goal
 from raysk.overrides import parse_overrides
 from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
-from raysk.spaces.stage_two_search import StageTwoSearch
+from raysk.spaces.stage_two_search import StageTwoSearch, is_inner
 from raysk.spaces.sweeps import Parameter, assigned, distribution, override_texts, read_parameters, values_of
-
-# These decide which features exist, or do not affect the result: searched with stage one, or not at all.
-_NEVER_INNER = ("stage_two.frozen", "stage_two.shift_batch_norm", "stage_two.search", "stage_two.accumulate")
 
 
 @dataclass(frozen=True)
@@ -173,7 +170,7 @@ class Space:
         for parameter in family.parameters:
             if not parameter.exists(plain):
                 continue
-            if _is_inner(parameter, plain):
+            if is_inner(parameter, plain):
                 if point is not None and parameter.key in point.base:
                     settings[parameter.key] = base[parameter.key] = point.base[parameter.key]
             else:
@@ -190,7 +187,7 @@ class Space:
         if family is None:
             return None
         plain = self._compose(family, *point.own)
-        parameters = tuple(parameter for parameter in family.parameters if _is_inner(parameter, plain))
+        parameters = tuple(parameter for parameter in family.parameters if is_inner(parameter, plain))
         if not parameters:
             return None
         config = self.config(point)
@@ -213,7 +210,7 @@ class Space:
             # A sweep of the command line may exclude the start's value; then the search draws one from the sweep.
             if parameter.exists(plain) and key in start_values and parameter.allows(start_values[key]):
                 settings[key] = start_values[key]
-                if _is_inner(parameter, plain):
+                if is_inner(parameter, plain):
                     base[key] = start_values[key]
                 else:
                     values[parameter.name] = start_values[key]
@@ -227,14 +224,6 @@ class Space:
         given = {item.key_or_group: text for item, text in zip(parse_overrides(texts), texts, strict=True)}
         remaining = {key: value for key, value in values.items() if key not in given}
         return Point(name, "control", "", (*given.values(), *override_texts(remaining)))
-
-
-def _is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:
-    """Returns whether a search of stage two on a frozen encoder tries this parameter, instead of the trial."""
-    stage_two = plain["stage_two"]
-    has_kept_features = plain["stage_one"] is not None and stage_two["frozen"] and not stage_two["shift_batch_norm"]
-    is_searched = bool(stage_two["search"] and has_kept_features)
-    return is_searched and parameter.key.startswith("stage_two.") and parameter.key not in _NEVER_INNER
 
 
 def load_space(name: str, command_line: Sequence[str] = ()) -> Space:

@@ -1,6 +1,6 @@
 """Losses whose rows have class weights, which may start late in training."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -84,7 +84,7 @@ class DeferredWeights(ScheduledLoss):
         return loss
 
 
-class WeightedMean(nn.Module):
+class WeightedMean(nn.Module, ABC):
     """sum_i w_{y_i} l_i / sum_i w_{y_i} of the losses l of rows, which a subclass computes.
 
     Args:
