@@ -3,8 +3,8 @@
 For every registered loss on embeddings, one process computes the loss of a batch and the gradients of a network and of
 the loss's own weights. Then spawned workers do the same, each with its share of the batch, as raysk trains: the network
 in `DistributedDataParallel`, embeddings and labels gathered by `World.gather`, the loss of the whole batch on every
-worker. The network is a real one, from pixels through its projection head, in float64, where rounding errors are far
-below the tolerance. It has no batch norm, whose statistics are by design those of a worker's share.
+worker. The network is a real one with batch norm, from pixels through its projection head, in float64, where rounding
+errors are far below the tolerance.
 
 The peer is the gather in most code: `torch.distributed.all_gather`, which gives no gradient, with the worker's own
 share put back in its place. Its loss is right and its gradients are wrong, which shows that the check can fail.
@@ -29,11 +29,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raysk.parts.losses import EmbeddingLoss, losses
 from raysk.recipe import Model
+from raysk.training.batch_norm import GlobalBatchNorm
 from raysk.training.networks import StageOneNetwork, new_encoder
 from raysk.training.world import World
 
 TOLERANCE = 1e-6
-BACKBONE = "test_convnext"
+BACKBONE = "test_resnet"
 IMAGE_SIZE = 32
 NUM_CLASSES = 3
 CPU = torch.device("cpu")
@@ -94,7 +95,7 @@ def one_step(name: str, batch_size: int, world: World, gather: Gather) -> dict[s
     torch.manual_seed(0)
     model = StageOneNetwork(new_encoder(Model(backbone=BACKBONE), IMAGE_SIZE), 16).double()
     loss = settings.build(labels.bincount(minlength=NUM_CLASSES), 16).double()
-    network: nn.Module = model if world.size == 1 else DistributedDataParallel(model)
+    network: nn.Module = model if world.size == 1 else DistributedDataParallel(GlobalBatchNorm(model))
     share = slice(world.rank * batch_size // world.size, (world.rank + 1) * batch_size // world.size)
     value = loss(gather(world, network(images[share])), world.gather(labels[share]))
     value.backward()

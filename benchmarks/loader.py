@@ -69,11 +69,11 @@ def transform_of(size: int, views: str) -> Transform:
     plain = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)])
     supercon = transforms.Compose(
         [
-            transforms.RandomResizedCrop(size, scale=(0.2, 1.0)),
+            transforms.RandomResizedCrop(size, scale=(0.08, 1.0)),
             transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.3),
             transforms.RandomGrayscale(0.2),
             transforms.RandomHorizontalFlip(0.5),
-            transforms.RandomApply([transforms.GaussianBlur(3)], 0.2),
+            transforms.RandomApply([transforms.GaussianBlur(3, (1.0, 2.0))], 0.2),
         ]
     )
     drawn = [plain] if views == "none" else [plain, supercon]

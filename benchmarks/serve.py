@@ -38,7 +38,7 @@ from raysk.inference.predictor import Predictor
 from raysk.parts.heads import LinearHead
 from raysk.recipe import Model
 from raysk.training.checkpoints import pack
-from raysk.training.networks import Encoder
+from raysk.training.networks import blank_encoder
 
 CLASSES = tuple("abcdefg")
 VIEWS = ("identity", "rot90", "rot180", "rot270", "hflip", "vflip", "transpose", "transverse")
@@ -56,7 +56,7 @@ def random_bundle(backbone: str, size: int, num_members: int, num_views: int) ->
     """A classifier of random weights."""
     tensors, encoders, heads = {}, [], []
     for place in range(num_members):
-        encoder = Encoder.blank(Model(backbone=backbone), size)
+        encoder = blank_encoder(Model(backbone=backbone), size)
         tensors |= pack(f"encoders/{place}", encoder.state_dict())
         tensors |= pack(f"heads/{place}", LinearHead().build(encoder.num_features, len(CLASSES)).state_dict())
         encoders.append(

@@ -115,6 +115,21 @@ def read_config(plain: dict[str, Any]) -> Config:
     )
 
 
+def filled_in(text: str, plain: dict[str, Any]) -> str:
+    """Returns a text with the values of a composed configuration in place of ${KEY}.
+
+    Raises:
+        ConfigError: The configuration has no such key.
+    """
+    if "${" not in text:
+        return text
+    try:
+        return str(OmegaConf.create({**plain, "text": text})["text"])
+    except OmegaConfBaseException as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{text} must hold keys of the configuration, but {reason}: correct it") from error
+
+
 def _loader(value: Any) -> Any:
     if isinstance(value, str) and value != "auto":
         raise ConfigError(f"loader must be auto or a number of processes, but got {value!r}: set loader=auto")

@@ -4,7 +4,9 @@ Stage one learns a representation; stage two fits a classifier, on the frozen en
 stage one is a one-stage recipe: the same stage two, trained end to end from the start.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -67,8 +69,8 @@ class StageOne(Stage):
     Args:
         loss: A loss on the embeddings g(f(x)); None for none.
         loss_weight: lambda, the weight of the loss on embeddings.
-        classifier_loss: A loss on the logits W f(x) + b of a linear classifier, which is trained and kept with the
-            encoder; None for none.
+        classifier_loss: A loss on the logits of a classifier, which is trained and kept with the encoder; None for
+            none. The classifier is linear, W f(x) + b, or the head that the loss requires.
         views: The training view of each copy of an image; SuperCon sees the plain image and an augmented one.
         projection: Width of the embedding that the loss sees; the projection head is dropped afterwards.
         mixing: How to mix the images of a batch; only without a loss on embeddings.
@@ -87,12 +89,6 @@ class StageOne(Stage):
         super().__post_init__()
         if self.loss is None and self.classifier_loss is None:
             raise ConfigError("loss must be given if classifier_loss is null, but both are null: give one")
-        if self.classifier_loss is not None and self.classifier_loss.head is not None:
-            name = losses.name_of(type(self.classifier_loss))
-            raise ConfigError(
-                "classifier_loss must be a loss for a linear classifier, but "
-                f"{name} needs a {self.classifier_loss.head['name']} head: choose another"
-            )
         least_views = 1 if self.loss is None else self.loss.least_views
         if len(self.views) < least_views:
             name = losses.name_of(type(self.loss)) if self.loss else ""
@@ -147,6 +143,12 @@ class StageTwo(Stage):
             raise ConfigError(
                 f"head must be {name}{values} for the loss {loss}, but got {head}: set head.name={name}{remedy}"
             )
+        for name in ("head_factor", "layer_decay"):
+            if self.frozen and getattr(self.optimizer, name) != 1:
+                raise ConfigError(
+                    f"optimizer.{name} must be 1 with a frozen encoder, which leaves the head alone to train, but got "
+                    f"{getattr(self.optimizer, name):g}: set optimizer.lr, or frozen=false"
+                )
         if isinstance(self.head, FrozenHead) and not self.frozen:
             raise ConfigError(f"head must be trainable with frozen=false, but got {head}: choose linear or cosine")
         if not isinstance(self.mixing, NoMixing) and self.uses_kept_features:
@@ -214,19 +216,28 @@ class Recipe(Settings):
             class_counts: Number of training rows of each class in a fold, (C,).
 
         Raises:
-            ConfigError: A sampler cannot make its batches.
+            ConfigError: A sampler cannot make its batches, or a loss does not fit the classes.
         """
-        for name, stage in (("stage_one", self.stage_one), ("stage_two", self.stage_two)):
-            if stage is not None:
-                try:
-                    stage.sampler.check(class_counts, stage.batch_size)
-                except ConfigError as error:
-                    raise ConfigError(f"{name}.sampler.{error}") from error
+        one, two = self.stage_one, self.stage_two
+        if one is not None:
+            _check("stage_one.sampler", partial(one.sampler.check, class_counts, one.batch_size))
+            if one.classifier_loss is not None:
+                _check("stage_one.classifier_loss", partial(one.classifier_loss.check, class_counts))
+        _check("stage_two.sampler", partial(two.sampler.check, class_counts, two.batch_size))
+        _check("stage_two.loss", partial(two.loss.check, class_counts))
 
     @property
     def kind(self) -> Literal["two-stage", "one-stage"]:
         """Its kind in the leaderboard: "two-stage" or "one-stage"."""
         return "one-stage" if self.stage_one is None else "two-stage"
+
+
+def _check(node: str, check: Callable[[], None]) -> None:
+    """Runs a check of the settings of a node; its error begins with the path of the setting."""
+    try:
+        check()
+    except ConfigError as error:
+        raise ConfigError(f"{node}.{error}") from error
 
 
 @dataclass(frozen=True)

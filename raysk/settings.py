@@ -54,6 +54,7 @@ class Settings:
         Annotated[Base, registry]           a registered part with its own settings; plain: {"name": ..., **settings}
         SomeSettings                        settings within settings; plain: a mapping
         tuple[X, ...], X | None             several of these, or none
+        X | tuple[Y, ...]                   one of these, or a list of those
 
     A whole number in a float field becomes a float, so that 2 and 2.0 are one recipe with one key.
 
@@ -139,10 +140,9 @@ def _checked(where: str, hint: Any, value: Any) -> Any:
         kind, rule = get_args(hint)
         return _checked_annotated(where, kind, rule, value)
     if get_origin(hint) in (Union, types.UnionType):
-        if value is None:
+        if value is None and type(None) in get_args(hint):
             return None
-        (hint,) = (option for option in get_args(hint) if option is not type(None))
-        return _checked(where, hint, value)
+        return _checked(where, _option(hint, value), value)
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise unknown_name(where, str(value), list(get_args(hint)))
@@ -154,6 +154,13 @@ def _checked(where: str, hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Settings):
         return value if isinstance(value, hint) else within(where, hint, value)
     return _checked_scalar(where, hint, value)
+
+
+def _option(hint: Any, value: Any) -> Any:
+    """Returns the annotation of a union that a value is meant for: a list's, or the first."""
+    first, *others = (option for option in get_args(hint) if option is not type(None))
+    lists = [option for option in others if get_origin(option) is tuple]
+    return lists[0] if lists and isinstance(value, list | tuple) else first
 
 
 def _checked_annotated(where: str, kind: Any, rule: Any, value: Any) -> Any:

@@ -157,6 +157,10 @@ CHANGES = {
     "test_views": "none",
 }
 ENCODER_CHANGES = {
+    "stage_one.defer_sampler": 0.5,
+    "stage_one.sync_batch_norm": False,
+    "stage_one.optimizer.head_factor": 10.0,
+    "stage_one.optimizer.layer_decay": 0.75,
     "model.backbone": "test_resnet",
     "model.pretrained": True,
     "model.checkpoint": "weights.safetensors",

@@ -25,7 +25,23 @@ REFUSALS = {
     "a loss that is no mapping": ({"stage_one": {"loss": "supcon"}}, r"stage_one\.loss must have a name"),
     "a setting of another loss": (
         {"stage_two": {"loss": {"name": "focal", "temperature": 1}}},
-        r"stage_two\.loss\.temperature must be a known setting of Focal, .*known here: gamma",
+        r"stage_two\.loss\.temperature must be a known setting of Focal, .*known here: .*gamma",
+    ),
+    "a rate of the head with a frozen encoder": (
+        {"stage_two": {"optimizer": {"head_factor": 10}}},
+        r"stage_two\.optimizer\.head_factor must be 1 with a frozen encoder, .* but got 10: set optimizer\.lr",
+    ),
+    "rates by layer with a frozen encoder": (
+        {"stage_two": {"optimizer": {"layer_decay": 0.5}}},
+        r"stage_two\.optimizer\.layer_decay must be 1 with a frozen encoder, .* but got 0.5: ",
+    ),
+    "an alpha of one": (
+        {"stage_two": {"loss": {"name": "focal", "alpha": 1}}},
+        r"stage_two\.loss\.alpha must be a number in",
+    ),
+    "a negative class weight": (
+        {"stage_one": {"classifier_loss": {"name": "balanced_softmax", "weights": [1, -1]}}},
+        r"stage_one\.classifier_loss\.weights must be a number in \(0, 1e\+09\], but got -1: ",
     ),
     "a temperature of zero": (
         {"stage_one": {"loss": {"name": "supcon", "temperature": 0}}},
@@ -202,6 +218,15 @@ def test_blocks_that_do_not_fill_batches_are_refused(stage):
 def test_blocks_with_more_classes_than_exist_are_refused():
     with pytest.raises(ConfigError, match=r"^stage_one\.sampler\.classes must be at most the 3 classes .*got 4 x 4: "):
         per_class("stage_one", 16, classes=4, images=4).check_rows(np.array([60, 30, 10]))
+
+
+@pytest.mark.parametrize("node", ["stage_one.classifier_loss", "stage_two.loss"])
+def test_class_weights_that_do_not_fit_the_classes_are_refused(node):
+    stage, name = node.split(".")
+    recipe = Recipe.from_plain({stage: {name: {"name": "cross_entropy", "weights": [1, 2]}}})
+    with pytest.raises(ConfigError, match=rf"^{node}\.weights must be .* each of the 3 classes, but got 2: "):
+        recipe.check_rows(np.array([60, 30, 10]))
+    recipe.check_rows(np.array([60, 30]))
 
 
 @pytest.mark.parametrize("sampler", list(samplers))

@@ -1,9 +1,11 @@
 """The parts that a recipe or a study can name, as Markdown: the idea, settings, defaults and ranges of each."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import fields
 from inspect import getdoc
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from raysk.data.sources import sources
 from raysk.data.sources.base import Source
@@ -97,11 +99,15 @@ def _settings(part: type[Settings]) -> Iterator[str]:
     hints = get_type_hints(part, include_extras=True)
     for field in fields(part):
         default = getattr(part(), field.name)
-        text = str(default).lower() if isinstance(default, bool) else str(default)
+        text = json.dumps(default) if default is None or isinstance(default, bool) else str(default)
         yield f"`{field.name}={text}` {_rule(hints[field.name])}"
 
 
 def _rule(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join("null" if option is NoneType else _rule(option) for option in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"a list, each {_rule(get_args(hint)[0])}"
     if get_origin(hint) is not Annotated:
         return "(true or false)"
     rule = get_args(hint)[1]

@@ -80,7 +80,8 @@ def _lines(plain: Mapping[str, Any], settings: Mapping[str, _Setting], depth: in
 def _with_part_settings(setting: _Setting | None, value: Any) -> Any:
     """Adds the defaults of its settings to a part, which the tree leaves out; returns other values unchanged."""
     hint = _without_none(setting.hint) if setting else None
-    if get_origin(hint) is Annotated and isinstance(get_args(hint)[1], Registry) and isinstance(value, Mapping):
+    is_part = get_origin(hint) is Annotated and isinstance(get_args(hint)[1], Registry)
+    if is_part and isinstance(value, Mapping) and "name" in value:
         given = {name: inner for name, inner in value.items() if name != "name"}
         return {**value, **within(str(value["name"]), get_args(hint)[1][value["name"]], given).to_plain()}
     return value
@@ -103,7 +104,8 @@ def _inside(setting: _Setting | None, value: Any) -> dict[str, _Setting]:
     kind = _without_none(setting.hint) if setting else None
     if get_origin(kind) is Annotated:
         registry = get_args(kind)[1]
-        part = registry[value["name"]] if isinstance(registry, Registry) and isinstance(value, Mapping) else None
+        is_part = isinstance(registry, Registry) and isinstance(value, Mapping) and "name" in value
+        part = registry[value["name"]] if is_part else None
         return {"name": _Setting(kind, "")} | (_settings_of(part) if part else {})
     if not (inspect.isclass(kind) and issubclass(kind, Settings)):
         return {}
@@ -125,7 +127,9 @@ def _without_none(hint: Any) -> Any:
 
 def _rule(hint: Any) -> str:
     """Returns the range or the choices of an annotation; empty if it allows any value."""
-    optional = ", or null" if _without_none(hint) is not hint else ""
+    optional = ", or null" if type(None) in get_args(hint) else ""
+    if get_origin(hint) in (Union, types.UnionType) and not optional:
+        return ", or ".join(_rule(option) for option in get_args(hint))
     hint = _without_none(hint)
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}{optional}"

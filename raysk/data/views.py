@@ -63,13 +63,13 @@ def medium(size: int) -> list[A.BasicTransform]:
 
 @training_views.register("supercon")
 def supercon(size: int) -> list[A.BasicTransform]:
-    """The augmented view of SuperCon (Chen, Zhuang, Chang 2022); it leaves the smallest crop open: 0.2 is ours."""
+    """The augmented view of SuperCon (Chen, Zhuang, Chang 2022), with the crops and blur of the released code."""
     return [
-        A.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
+        A.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
         A.ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.3),
         A.ToGray(p=0.2),
         A.HorizontalFlip(p=0.5),
-        A.GaussianBlur(blur_limit=(3, 3), p=0.2),
+        A.GaussianBlur(blur_limit=(3, 3), sigma_limit=(1.0, 2.0), p=0.2),
     ]
 
 
@@ -146,10 +146,18 @@ class TrainingView:
         return TrainingView, (self.name, self.size)
 
 
-def view_seed(seed: int, epoch: int, row: int, view: int) -> int:
-    """Returns the 64-bit seed of one view of one row in one epoch; neighbouring seeds are unrelated."""
+def view_seed(seed: int, epoch: int, row: int, view: int, occurrence: int = 0) -> int:
+    """Returns the 64-bit seed of one view of a row that an epoch draws; neighbouring seeds are unrelated.
+
+    Args:
+        seed: Seed of the recipe.
+        epoch: The epoch, from 0.
+        row: The row.
+        view: Number of the view among those of one draw, below 2^32.
+        occurrence: How often the epoch has drawn the row before.
+    """
     mixed = 0
-    for number in (seed, epoch, row, view):
+    for number in (seed, epoch, row, view | occurrence << 32):
         # One round of SplitMix64 (Steele, Lea, Flood 2014) for each number.
         mixed = ((mixed ^ number) + 0x9E3779B97F4A7C15) & MASK_64
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64

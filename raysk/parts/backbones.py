@@ -41,6 +41,21 @@ class Backbone(nn.Module):
         """Returns features (B, D), pooled or whole maps, of normalised images (B, 3, H, W)."""
         return self.network(images).flatten(1)
 
+    def layers(self) -> dict[str, int]:
+        """Returns the number of the layer of each parameter, counted from the pixels, as timm divides the network.
+
+        Raises:
+            ConfigError: timm does not divide it.
+        """
+        matcher = getattr(self.network, "group_matcher", None)
+        if matcher is None:
+            raise ConfigError(
+                f"optimizer.layer_decay must be 1 for {type(self.network).__name__}, which timm does not divide into "
+                "layers: set it to 1, or choose another backbone"
+            )
+        numbers = _load_timm().models.group_parameters(self.network, matcher(coarse=False), reverse=True)
+        return {f"network.{name}": number for name, number in numbers.items()}
+
 
 def check_backbone(name: str) -> None:
     """Refuses names that timm cannot build; builds nothing.

@@ -24,10 +24,16 @@ class Encoder(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         # Channels last in memory, as in the images: convolutions are fastest on this layout.
-        self.backbone: nn.Module = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backbone: Backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_features = backbone.num_features
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
+
+    def depths(self) -> dict[nn.Parameter, int]:
+        """Returns the depth of each parameter's layer below the top of the encoder, from 0; see `Backbone.layers`."""
+        layers = self.backbone.layers()
+        last = max(layers.values())
+        return {weight: last - layers[name] for name, weight in self.backbone.named_parameters()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Encodes uint8 images.

@@ -110,9 +110,10 @@ class ReversedSampler(PowerSampler):
 @samplers.register("progressive")
 @dataclass(frozen=True, kw_only=True)
 class ProgressiveSampler(Sampler):
-    """From instance to class-balanced sampling: (1 - t) n_k/N + t/C with t = epoch/epochs, Kang et al. 2020, eq. 2.
+    """From instance to class-balanced sampling: (1 - t) n_k/N + t/C with t from 0 to 1, Kang et al. 2020, equation 2.
 
-    As in the paper, t is 0 in the first epoch and stays below 1 in the last. Rows are drawn as in `PowerSampler`.
+    t grows evenly over the epochs, from 0 in the first to 1 in the last. The paper divides by the number of epochs, so
+    that its last epoch stays short of 1. Rows are drawn as in `PowerSampler`.
     """
 
     def probabilities(self, class_counts: np.ndarray, done: float) -> np.ndarray:
@@ -120,14 +121,63 @@ class ProgressiveSampler(Sampler):
 
         Args:
             class_counts: Rows of each class, (C,).
-            done: t, the share of the epochs that is done, in [0, 1].
+            done: t, in [0, 1].
         """
         return (1 - done) * _power_shares(class_counts, 1.0) + done * _power_shares(class_counts, 0.0)
 
     def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
         """Returns positions in `labels`, int64 (length,)."""
         random = np.random.default_rng((seed, epoch))
-        return _drawn_rows(labels, self.probabilities(np.bincount(labels), epoch / epochs), length, random)
+        done = epoch / (epochs - 1) if epochs > 1 else 1.0
+        return _drawn_rows(labels, self.probabilities(np.bincount(labels), done), length, random)
+
+
+@samplers.register("effective_number")
+@dataclass(frozen=True, kw_only=True)
+class EffectiveNumberSampler(Sampler):
+    """Draws a row with a probability proportional to (1 - beta) / (1 - beta^n_k): Cui et al. 2019, equation 2.
+
+    So p_k is proportional to n_k / E_k with the effective number E_k of the class. Cao et al. 2019 resample this way in
+    their released code. Rows are drawn as in `PowerSampler`.
+
+    Args:
+        beta: 0 is instance sampling; towards 1 it becomes class-balanced. Cao et al. publish 0.9999.
+    """
+
+    beta: Annotated[float, Between(0.0, 1.0, open_high=True)] = 0.9999
+
+    def probabilities(self, class_counts: np.ndarray) -> np.ndarray:
+        """Returns the probability of each class, (C,); 0 for a class without rows.
+
+        Args:
+            class_counts: Rows of each class, (C,).
+        """
+        counts = np.asarray(class_counts, dtype=np.float64)
+        powers = np.zeros_like(counts)
+        np.divide(counts, 1 - self.beta**counts, out=powers, where=counts > 0)
+        return powers / powers.sum()
+
+    def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
+        """Returns positions in `labels`, int64 (length,)."""
+        random = np.random.default_rng((seed, epoch))
+        return _drawn_rows(labels, self.probabilities(np.bincount(labels)), length, random)
+
+
+@samplers.register("under_sampling")
+@dataclass(frozen=True, kw_only=True)
+class UnderSampler(Sampler):
+    """Random under-sampling: each class keeps as many rows as the smallest has, drawn once for all epochs.
+
+    Ours: an epoch has as many steps as with all rows, and repeats the kept ones, so that recipes with one number of
+    epochs learn equally long. (Random over-sampling is `class_balanced`, which repeats the rows of rare classes.)
+    """
+
+    def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
+        """Returns positions in `labels`, int64 (length,)."""
+        choice = np.random.default_rng(seed)
+        classes, counts = np.unique(labels, return_counts=True)
+        kept = [choice.permutation(np.flatnonzero(labels == label))[: counts.min()] for label in classes.tolist()]
+        return _repeated_shuffles(np.concatenate(kept), length, np.random.default_rng((seed, epoch)))
 
 
 @samplers.register("per_class")
@@ -165,8 +215,8 @@ class PerClassSampler(Sampler):
     def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
         """Returns positions in `labels`, int64 (length,): blocks of P x K, the last one cut short if necessary.
 
-        Within a block the classes alternate, so that each rank's share holds all of them: otherwise the batch norm of a
-        rank would see few classes, and its statistics would tell them apart.
+        Within a block the classes alternate, so that each rank's share and each piece of it holds all of them:
+        otherwise a batch norm of shares or pieces would see few classes, and its statistics would tell them apart.
         """
         random = np.random.default_rng((seed, epoch))
         present = np.unique(labels)

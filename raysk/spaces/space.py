@@ -8,7 +8,8 @@
                                             of several conditions in a list, all must hold
       KEY: [{sweep:, when:}, ...]           different values for different choices: the first whose condition holds; the
                                             last one may have none, for all other choices
-    starts: {NAME: [KEY=VALUE, ...]}        points of the space to try first; the first one is the paper's
+    starts: {NAME: [KEY=VALUE, ...]}        points of the space to try first; the first one is the paper's; a name may
+                                            hold ${KEY}
     controls: {NAME: [KEY=VALUE, ...]}      recipes outside the space, for comparison
     grid: {NAME: [KEY=VALUE, ...]}          instead of a search: fixed recipes, for a table in this order
     families: [NAME, ...]                   instead of a search: other spaces, which compete with equal budgets
@@ -26,17 +27,14 @@ import optuna
 from hydra.core.override_parser.types import Override
 
 from raysk.artifacts import digest_of
-from raysk.config import OF_THE_STUDY, Config, compose_plain, read_config
+from raysk.config import OF_THE_STUDY, Config, compose_plain, filled_in, read_config
 from raysk.errors import ConfigError
 from raysk.evaluation.goals import Goal
 from raysk.overrides import parse_overrides
 from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
-from raysk.spaces.stage_two_search import StageTwoSearch
+from raysk.spaces.stage_two_search import StageTwoSearch, is_inner
 from raysk.spaces.sweeps import Parameter, assigned, distribution, override_texts, read_parameters, values_of
-
-# These decide which features exist, or do not affect the result: searched with stage one, or not at all.
-_NEVER_INNER = ("stage_two.frozen", "stage_two.shift_batch_norm", "stage_two.search", "stage_two.accumulate")
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Point:
     """One recipe of a study, and its origin.
 
     Args:
-        name: "paper", the name of a control, or "trial 7".
+        name: "paper, 10 epochs", the name of a control, or "trial 7".
         kind: A start, a control, or drawn by the search.
         family: The name of its family; "" for a control.
         own: Overrides of the point. With the user's overrides, they set everything that the space leaves open.
@@ -172,7 +170,7 @@ class Space:
         for parameter in family.parameters:
             if not parameter.exists(plain):
                 continue
-            if _is_inner(parameter, plain):
+            if is_inner(parameter, plain):
                 if point is not None and parameter.key in point.base:
                     settings[parameter.key] = base[parameter.key] = point.base[parameter.key]
             else:
@@ -189,7 +187,7 @@ class Space:
         if family is None:
             return None
         plain = self._compose(family, *point.own)
-        parameters = tuple(parameter for parameter in family.parameters if _is_inner(parameter, plain))
+        parameters = tuple(parameter for parameter in family.parameters if is_inner(parameter, plain))
         if not parameters:
             return None
         config = self.config(point)
@@ -212,11 +210,12 @@ class Space:
             # A sweep of the command line may exclude the start's value; then the search draws one from the sweep.
             if parameter.exists(plain) and key in start_values and parameter.allows(start_values[key]):
                 settings[key] = start_values[key]
-                if _is_inner(parameter, plain):
+                if is_inner(parameter, plain):
                     base[key] = start_values[key]
                 else:
                     values[parameter.name] = start_values[key]
-        return Point(self._named(family, name), "start", family.name, override_texts(settings), values, base)
+        name = self._named(family, filled_in(name, plain))
+        return Point(name, "start", family.name, override_texts(settings), values, base)
 
     def _control(self, name: str, texts: tuple[str, ...]) -> Point:
         # The control also records the searched settings that it leaves open, so that it is complete.
@@ -225,14 +224,6 @@ class Space:
         given = {item.key_or_group: text for item, text in zip(parse_overrides(texts), texts, strict=True)}
         remaining = {key: value for key, value in values.items() if key not in given}
         return Point(name, "control", "", (*given.values(), *override_texts(remaining)))
-
-
-def _is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:
-    """Returns whether a search of stage two on a frozen encoder tries this parameter, instead of the trial."""
-    stage_two = plain["stage_two"]
-    has_kept_features = plain["stage_one"] is not None and stage_two["frozen"] and not stage_two["shift_batch_norm"]
-    is_searched = bool(stage_two["search"] and has_kept_features)
-    return is_searched and parameter.key.startswith("stage_two.") and parameter.key not in _NEVER_INNER
 
 
 def load_space(name: str, command_line: Sequence[str] = ()) -> Space:

@@ -8,10 +8,13 @@ import optuna
 from raysk.artifacts import digest_of
 from raysk.evaluation.metrics import DEFAULT_METRIC
 from raysk.recipe import Recipe
-from raysk.spaces.sweeps import Parameter, assigned, values_of
+from raysk.spaces.sweeps import Parameter, as_value, assigned, values_of
 
 # Raise it when a search writes or chooses differently: searches of another version are repeated.
 _VERSION = 4
+
+# These decide which features exist, or do not affect the result: searched with stage one, or not at all.
+_NEVER_INNER = ("stage_two.frozen", "stage_two.shift_batch_norm", "stage_two.search", "stage_two.accumulate")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class StageTwoSearch:
         plain = self.recipe.to_plain()
         for parameter in self.parameters:
             if parameter.exists(plain):
-                plain = assigned(plain, parameter.key, parameter.draw(trial))
+                plain = assigned(plain, parameter.key, as_value(parameter.draw(trial)))
         return Recipe.from_plain(plain)
 
     def base(self) -> dict[str, Any]:
@@ -83,3 +86,11 @@ class StageTwoSearch:
             if parameter.key in values and parameter.allows(values[parameter.key]):
                 base[parameter.name] = values[parameter.key]
         return base
+
+
+def is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:
+    """Returns whether a search of stage two on a frozen encoder tries this parameter, instead of the trial."""
+    stage_two = plain["stage_two"]
+    has_kept_features = plain["stage_one"] is not None and stage_two["frozen"] and not stage_two["shift_batch_norm"]
+    is_searched = bool(stage_two["search"] and has_kept_features)
+    return is_searched and parameter.key.startswith("stage_two.") and parameter.key not in _NEVER_INNER

@@ -178,6 +178,14 @@ def as_choice(value: Any) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float) else str(value)
 
 
+def as_value(choice: Any) -> Any:
+    """Returns the value of which `as_choice` gave this form."""
+    if isinstance(choice, str) and choice.startswith("["):
+        (item,) = parse_overrides([f"list={choice}"])
+        return item.value()
+    return choice
+
+
 def override_texts(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns values as overrides."""
     return tuple(f"{key}={value}" for key, value in values.items())

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from raysk.data.store.image_store import ImageStore
 from raysk.errors import ConfigError
+from raysk.parts.samplers import InstanceSampler
 from raysk.stage import Stage
-from raysk.training.images import DrawnViews
+from raysk.training.images import DrawnViews, Draws
 from raysk.training.world import World
 
 
@@ -66,13 +67,26 @@ class Plan:
         """Number of batches in an epoch."""
         return max(1, len(self.labels) // self.batch_size)
 
-    def shares(self, epoch: int) -> list[np.ndarray]:
-        """Returns, for each batch, this rank's positions (B/W,) among the training rows."""
+    def shares(self, epoch: int) -> list[Draws]:
+        """Returns, for each batch, this rank's draws (B/W,); their rows are positions among the training rows."""
         size = self.batch_size
-        order = self.stage.sampler.epoch_order(
-            self.labels, epoch, self.stage.epochs, self.seed, length=self.num_batches * size
-        )
-        return [np.split(batch, self.world.size)[self.world.rank] for batch in np.split(order, self.num_batches)]
+        is_deferred = epoch / self.stage.epochs < self.stage.defer_sampler
+        sampler = InstanceSampler() if is_deferred else self.stage.sampler
+        order = sampler.epoch_order(self.labels, epoch, self.stage.epochs, self.seed, self.num_batches * size)
+        rows, draws = (self._share(numbers) for numbers in (order, occurrences(order)))
+        return [Draws(*share) for share in zip(rows, draws, strict=True)]
+
+    def _share(self, numbers: np.ndarray) -> list[np.ndarray]:
+        return [np.split(batch, self.world.size)[self.world.rank] for batch in np.split(numbers, self.num_batches)]
+
+
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """Returns how often the number at each place stands before it in `order`, int64 (N,)."""
+    places = np.argsort(order, kind="stable")
+    _, firsts, counts = np.unique(order[places], return_index=True, return_counts=True)
+    result = np.empty(len(order), dtype=np.int64)
+    result[places] = np.arange(len(order)) - np.repeat(firsts, counts)
+    return result
 
 
 class ImageBatches:
@@ -98,8 +112,9 @@ class ImageBatches:
         """Yields images (B/W, V, H, W, 3), uint8, and labels (B/W,)."""
         device = self.plan.world.device
         shares = self.plan.shares(epoch)
-        for images, share in zip(self._draw(epoch, [self.rows[share] for share in shares]), shares, strict=True):
-            labels = torch.from_numpy(self.plan.labels[share])
+        requests = [share._replace(rows=self.rows[share.rows]) for share in shares]
+        for images, share in zip(self._draw(epoch, requests), shares, strict=True):
+            labels = torch.from_numpy(self.plan.labels[share.rows])
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
@@ -107,7 +122,8 @@ class FeatureBatches:
     """Batches of the kept features of a frozen encoder.
 
     Args:
-        features: (P, N, D) features of each row and pass; epochs use the passes in turn.
+        features: (P, N, D) features of each row and pass; the draws of a row use the passes in turn: in epoch e the
+            o-th takes pass (e + o) mod P, from 0.
         plan: The rows of each batch.
     """
 
@@ -122,8 +138,8 @@ class FeatureBatches:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields features (B/W, D) and labels (B/W,)."""
-        features = self.features[epoch % len(self.features)]
+        rows, draws = (np.stack(numbers) for numbers in zip(*self.plan.shares(epoch), strict=True))
         # Moved in one copy: a copy per small batch would take longer than the step.
-        shares = torch.from_numpy(np.stack(self.plan.shares(epoch))).to(features.device)
-        for share in shares:
-            yield features[share], self._labels[share]
+        numbers = torch.from_numpy(np.stack([rows, (epoch + draws) % len(self.features)])).to(self.features.device)
+        for share, passes in numbers.unbind(1):
+            yield self.features[passes, share], self._labels[share]

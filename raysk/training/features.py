@@ -14,7 +14,7 @@ from raysk.recipe import Job
 from raysk.records import Part
 from raysk.run import Run
 from raysk.training.checkpoints import FeatureCheckpoint
-from raysk.training.images import DrawnViews, Images, plain_images, turned_images
+from raysk.training.images import DrawnViews, Draws, Images, plain_images, turned_images
 from raysk.training.precision import autocast
 from raysk.training.world import World
 
@@ -90,7 +90,10 @@ class FrozenFeatures:
         if view == "none":
             return plain_images(self._store)
         draw = DrawnViews(self._store, (view,), self.job.recipe.seed, self.world)
-        return lambda batches: (views[:, 0] for views in draw(number, batches))
+        # A pass is drawn as an epoch that draws each row once.
+        return lambda batches: (
+            views[:, 0] for views in draw(number, [Draws(rows, np.zeros_like(rows)) for rows in batches])
+        )
 
     @cached_property
     def _store(self) -> ImageStore:

@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from multiprocessing.context import ForkServerContext
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,18 @@ from raysk.training.world import World
 
 # Maps batches of rows, each (B,), to their images, each (B, ..., H, W, 3), uint8.
 Images = Callable[[Sequence[np.ndarray]], Iterable[Tensor]]
+
+
+class Draws(NamedTuple):
+    """The rows of a batch; a row that an epoch draws again shows another view.
+
+    Attributes:
+        rows: (B,).
+        occurrences: How often the epoch has drawn each row before, over all workers, (B,).
+    """
+
+    rows: np.ndarray
+    occurrences: np.ndarray
 
 
 def plain_images(store: ImageStore) -> Images:
@@ -35,19 +48,19 @@ class DrawnViews:
     Args:
         store: Pixels of all rows.
         views: The training view of each copy.
-        seed: Seed of the views; seed, epoch, row and copy determine a view in any process.
+        seed: Seed of the views; seed, epoch, row, occurrence and copy determine a view in any process.
         world: Sets the number of loader processes.
     """
 
     def __init__(self, store: ImageStore, views: tuple[str, ...], seed: int, world: World) -> None:
         self.dataset = _Views(store, views, seed)
         self.world = world
-        self._requests: list[tuple[int, np.ndarray]] = []
+        self._requests: list[tuple[int, Draws]] = []
         self._loader: DataLoader[Tensor] | None = None
 
-    def __call__(self, epoch: int, batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
-        """Yields the views (B, V, H, W, 3), uint8, of every batch of rows (B,)."""
-        self._requests[:] = [(epoch, rows) for rows in batches]
+    def __call__(self, epoch: int, batches: Sequence[Draws]) -> Iterator[Tensor]:
+        """Yields the views (B, V, H, W, 3), uint8, of every batch of draws."""
+        self._requests[:] = [(epoch, draws) for draws in batches]
         if self._loader is None:
             processes = min(self.world.loader_workers, len(batches))
             self._loader = DataLoader(
@@ -66,7 +79,7 @@ class DrawnViews:
 
 
 class _Views(Dataset[Tensor]):
-    """Draws the views of a batch, indexed by (epoch, rows), so that loader processes keep no state."""
+    """Draws the views of a batch, indexed by (epoch, draws), so that loader processes keep no state."""
 
     def __init__(self, store: ImageStore, views: tuple[str, ...], seed: int) -> None:
         self.store = store
@@ -75,13 +88,16 @@ class _Views(Dataset[Tensor]):
         self.views = [None if name == "none" else TrainingView(name, size) for name in views]
         self.seed = seed
 
-    def __getitem__(self, item: tuple[int, np.ndarray]) -> Tensor:
-        epoch, rows = item
+    def __getitem__(self, item: tuple[int, Draws]) -> Tensor:
+        epoch, (rows, occurrences) = item
         batch = np.empty((len(rows), len(self.views), *self.store.pixels.shape[1:]), np.uint8)
-        for place, row in enumerate(rows.tolist()):
+        for place, (row, occurrence) in enumerate(zip(rows.tolist(), occurrences.tolist(), strict=True)):
             image = self.store.pixels[row]
             for number, view in enumerate(self.views):
-                batch[place, number] = image if view is None else view(image, view_seed(self.seed, epoch, row, number))
+                if view is None:
+                    batch[place, number] = image
+                else:
+                    batch[place, number] = view(image, view_seed(self.seed, epoch, row, number, occurrence))
         return torch.from_numpy(batch)
 
 

@@ -18,13 +18,13 @@ _NAME = "linear-start"
 def linear_start(job: Job, run: Run, world: World) -> tuple[Tensor, Tensor]:
     """Returns weight (C, D) and bias (C,) of stage one's classifier, or of a classifier fitted to its features.
 
-    Kang et al. 2020 rescale the classifier of stage one. If stage one learnt none, our choice is a logistic regression
-    on the plain training rows, kept beside the features.
+    Kang et al. 2020 rescale the classifier of stage one. If stage one learnt no linear one, our choice is a logistic
+    regression on the plain training rows, kept beside the features.
     """
     key = str(job.recipe.encoder_key)
     encoder = EncoderCheckpoint.read(run.encoder_file(job), key, job.fold)
     learnt = unpack("classifier", encoder.tensors)
-    if learnt:
+    if "bias" in learnt:  # a cosine classifier has none
         return learnt["weight"], learnt["bias"]
     path = run.features_file(job, _NAME)
     if not world.agree(path.exists()):

@@ -22,10 +22,11 @@ from raysk.parts.losses.base import NoisyLoss, ScheduledLoss
 from raysk.parts.mixing import Mixed
 from raysk.records import Health, StageRecord
 from raysk.stage import Stage
+from raysk.training.batch_norm import GlobalBatchNorm
 from raysk.training.batches import Batches
 from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_weights, optimizer_tensors, pack, unpack
 from raysk.training.mixer import Mixer
-from raysk.training.optimization import averaged, create_optimizer, learning_rate
+from raysk.training.optimization import averaged, create_optimizer, learning_rate, parameter_groups
 from raysk.training.precision import autocast, gradient_scaler
 from raysk.training.world import World
 
@@ -98,13 +99,14 @@ class Trainer:
         device = self.world.device
         self.model.to(device)
         self.loss.to(device)
-        parameters = [p for p in (*self.model.parameters(), *self.loss.parameters()) if p.requires_grad]
-        self.optimizer = create_optimizer(self.stage.optimizer, parameters)
+        groups = parameter_groups(self.stage.optimizer, self.model, self.loss)
+        self.optimizer = create_optimizer(self.stage.optimizer, groups)
         self.scaler = gradient_scaler(device)
         self.average = averaged(self.model, self.stage.ema)
         self.network: nn.Module = self.model
         if self.world.size > 1:
-            self.network = DistributedDataParallel(self.model, [device] if device.type == "cuda" else None)
+            network = GlobalBatchNorm(self.model) if self.stage.sync_batch_norm else self.model
+            self.network = DistributedDataParallel(network, [device] if device.type == "cuda" else None)
 
     def fit(self, batches: Batches, name: str, report: Report, observe: Observe | None = None) -> StageProgress:
         """Trains all remaining epochs, and leaves the final weights in the model.
@@ -147,7 +149,7 @@ class Trainer:
         for number, (inputs, labels) in enumerate(batches.epoch(epoch)):
             rate = learning_rate(self.stage.optimizer, epoch * batches.num_batches + number, num_steps)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["scale"]
             if self.mixer is None:
                 criterion = self._criterion(labels)
             else:
@@ -200,7 +202,8 @@ class Trainer:
         The loss of a batch is not the mean of the losses of its pieces: a contrastive loss compares all images, a
         weighted mean divides by the weights of all. So the outputs of all pieces are computed without gradient, the
         loss gives the gradient of each output, and every piece runs again to propagate it back (Gao et al. 2021,
-        "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3.2).
+        "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3.2). Batch norm alone sees
+        one piece at a time: each of its layers would need all pieces before the next layer could begin.
         """
         device = self.world.device
         states = []

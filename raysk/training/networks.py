@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from raysk.parts.backbones import create_backbone
 from raysk.parts.encoder import Encoder
-from raysk.parts.heads import Head, ProjectionHead
+from raysk.parts.heads import Head, LinearHead, ProjectionHead
 from raysk.parts.losses.base import at_least_single
 from raysk.recipe import Model
 
@@ -34,13 +34,20 @@ class StageOneNetwork(nn.Module):
         encoder: Kept after stage one.
         projection: Width E of the embedding; None without a loss on embeddings.
         num_classes: C of the classifier that is trained and kept with the encoder; None without one.
+        head: Settings of the classifier.
     """
 
-    def __init__(self, encoder: Encoder, projection: int | None, num_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        projection: int | None,
+        num_classes: int | None = None,
+        head: Head = LinearHead(),  # noqa: B008 - settings cannot be changed
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.projection = None if projection is None else ProjectionHead(encoder.num_features, out=projection)
-        self.classifier = None if num_classes is None else nn.Linear(encoder.num_features, num_classes)
+        self.classifier = None if num_classes is None else head.build(encoder.num_features, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeds and classifies several views of each image.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from raysk.data.folds.assignment import WHOLE
 from raysk.parts.encoder import Encoder
+from raysk.parts.heads import heads
 from raysk.recipe import Job, StageOne
 from raysk.records import StageRecord
 from raysk.run import Run
@@ -118,7 +119,10 @@ def _until(epoch: int) -> Observe:
 
 def _network(stage: StageOne, encoder: Encoder, num_classes: int) -> StageOneNetwork:
     projection = None if stage.loss is None else stage.projection
-    return StageOneNetwork(encoder, projection, None if stage.classifier_loss is None else num_classes)
+    if stage.classifier_loss is None:
+        return StageOneNetwork(encoder, projection)
+    wanted = dict(stage.classifier_loss.head or {"name": "linear"})
+    return StageOneNetwork(encoder, projection, num_classes, heads[wanted.pop("name")].from_plain(wanted))
 
 
 def _loss(stage: StageOne, counts: Tensor) -> nn.Module:

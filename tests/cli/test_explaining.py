@@ -20,6 +20,12 @@ def test_every_line_describes_its_setting_and_its_range():
     assert re.search(r"frozen: true +# Whether .* \[true or false\]", "\n".join(lines))
 
 
+def test_a_setting_of_two_kinds_shows_both():
+    text = explain(compose_plain("stage_two.loss.weights=[1,2]"), "stage_two.loss")
+    assert re.search(r"weights: \[1, 2\] +# .* \[one of balanced, .*none, or a list; each in \(0, 1e\+09\]\]", text)
+    assert "a: 1" in explain(compose_plain("stage_two.loss.weights={a: 1}"), "stage_two.loss")
+
+
 def test_a_node_has_the_settings_of_its_named_part():
     text = explain(compose_plain("stage_two.head.name=cosine", "stage_two.head.scale=7"), "stage_two.head")
     assert [line.partition("#")[0].split() for line in text.splitlines()] == [["name:", "cosine"], ["scale:", "7"]]

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -34,23 +35,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("slip", slips, ids=ids)
 
 
-def _rules(member: type[Settings]) -> Iterator[tuple[str, Any]]:
-    """Yields each field with its Between or the list of its values."""
+def _rules(member: type[Settings]) -> Iterator[tuple[str, Any, Any]]:
+    """Yields each field with its annotation and its Between or the list of its values; of a union, the first."""
     hints = get_type_hints(member, include_extras=True)
     for field in fields(member):
-        hint = hints[field.name]
+        whole = hints[field.name]
+        hint = get_args(whole)[0] if get_origin(whole) in (Union, UnionType) else whole
         if get_origin(hint) is Annotated:
             rule = get_args(hint)[1]
-            yield field.name, list(rule) if isinstance(rule, Registry) else rule
+            yield field.name, whole, list(rule) if isinstance(rule, Registry) else rule
         else:
-            yield field.name, list(get_args(hint)) if get_origin(hint) is Literal else [True, False]
+            yield field.name, whole, list(get_args(hint)) if get_origin(hint) is Literal else [True, False]
 
 
 def _variants(member: type[Settings]) -> Iterator[Settings]:
     default = member()
     yield default
-    for field, rule in _rules(member):
-        values = _ends(rule, type(getattr(default, field))) if isinstance(rule, Between) else rule
+    for field, _, rule in _rules(member):
+        kind = int if isinstance(getattr(default, field), int) else float
+        values = _ends(rule, kind) if isinstance(rule, Between) else rule
         yield from (replace(default, **{field: value}) for value in values if value != getattr(default, field))
 
 
@@ -62,8 +65,9 @@ def _ends(rule: Between, kind: type) -> list[float]:
 
 
 def _slips(member: type[Settings]) -> Iterator[tuple[str, Any]]:
-    for field, rule in _rules(member):
-        yield field, None
+    for field, hint, rule in _rules(member):
+        if NoneType not in get_args(hint):
+            yield field, None
         yield field, "no such value"
         if isinstance(rule, Between):
             yield from ((field, value) for value in (rule.low - 1, rule.high + 1, float("nan"), float("inf"), True))

@@ -1,3 +1,4 @@
+import itertools
 import pickle
 import random
 
@@ -56,6 +57,15 @@ def test_light_views_keep_colours_and_supercon_views_change_their_share() -> Non
     assert 0.40 < changed < 0.48  # jitter .3 or grey .2: 1 - .7 × .8 = .44
 
 
+def test_supercon_views_have_the_settings_of_the_released_code() -> None:
+    crop, colour, grey, flip, blur = training_views["supercon"](48)
+    assert (crop.size, tuple(crop.scale), crop.p) == ((48, 48), (0.08, 1.0), 1.0)
+    limits = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
+    assert [tuple(np.round(limit, 6)) for limit in limits] == [(0.2, 1.8)] * 3 + [(-0.2, 0.2)]
+    assert (tuple(blur.blur_limit), tuple(blur.sigma_limit)) == ((3, 3), (1.0, 2.0))
+    assert [step.p for step in (colour, grey, flip, blur)] == [0.3, 0.2, 0.5, 0.2]
+
+
 def test_focal_views_cut_holes_but_keep_colours() -> None:
     plain = np.full((40, 40, 3), (200, 120, 90), np.uint8)
     view = TrainingView("focal", 40)
@@ -88,19 +98,21 @@ def test_unknown_names_are_refused() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(*[st.integers(0, 2**31)] * 4), min_size=2, max_size=20, unique=True))
-def test_seeds_have_64_bits_and_differ(numbers: list[tuple[int, int, int, int]]) -> None:
+@given(st.lists(st.tuples(*[st.integers(0, 2**31)] * 5), min_size=2, max_size=20, unique=True))
+def test_seeds_have_64_bits_and_differ(numbers: list[tuple[int, int, int, int, int]]) -> None:
     seeds = [view_seed(*key) for key in numbers]
     assert all(0 <= seed < 2**64 for seed in seeds)
     assert len(set(seeds)) == len(seeds)
 
 
 def test_neighbouring_seeds_are_unrelated() -> None:
-    numbers = [(0, epoch, row, view) for epoch in range(4) for row in range(50) for view in (0, 1)]
+    ranges = (range(1), range(4), range(50), range(2), range(2))
+    numbers = itertools.product(*ranges)
     seeds = np.array([view_seed(*key) for key in numbers], np.uint64)
     bits = np.unpackbits(seeds.view(np.uint8).reshape(-1, 8), axis=1)
     assert np.abs(bits.mean(axis=0) - 0.5).max() < 0.12
-    assert view_seed(1, 0, 0, 0) != view_seed(0, 1, 0, 0) != view_seed(0, 0, 1, 0) != view_seed(0, 0, 0, 1)
+    units = [view_seed(*(int(place == unit) for place in range(5))) for unit in range(5)]
+    assert len(set(units)) == 5
 
 
 def test_dihedral_views_are_the_eight_symmetries_of_the_square() -> None:

@@ -87,6 +87,20 @@ def test_boxes_have_the_drawn_area_and_centre():
     assert 20 < cut_off < 180
 
 
+def test_cutmix_leaves_a_share_of_the_batches_as_they_are():
+    mixed = mixings["cutmix"](probability=0.3)
+    shares = []
+    for seed in range(400):
+        pairs = batch(2)
+        result, always = mix(mixed, pairs, seed), mix(mixings["cutmix"](), pairs, seed)
+        if result.share == 1:
+            assert torch.equal(result.images, pairs.images)
+        else:
+            assert torch.equal(result.images, always.images) and result.share == always.share
+        shares.append(result.share)
+    assert 0.2 < np.mean(np.array(shares) < 1) < 0.35
+
+
 @pytest.mark.parametrize("kappa", [2.0, 3.0, 200.0])
 @pytest.mark.parametrize("tau", [0.0, 0.3, 0.5, 0.9, 1.0])
 def test_remix_gives_the_label_to_the_rare_class(kappa, tau):

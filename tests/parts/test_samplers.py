@@ -24,6 +24,50 @@ def test_progressive_probabilities_of_ham():
     assert sampler.probabilities(HAM, 1.0) == pytest.approx([1 / 7] * 7)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 7])
+def test_progressive_sampling_ends_class_balanced(epochs):
+    labels = np.repeat(np.arange(7), HAM)
+    last = samplers["progressive"]().epoch_order(labels, epochs - 1, epochs, 3, 500)
+    assert np.array_equal(last, samplers["class_balanced"]().epoch_order(labels, epochs - 1, epochs, 3, 500))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999])
+def test_effective_number_probabilities_are_those_of_weighted_rows(beta):
+    row_weights = [(1 - beta) / (1 - beta ** int(n)) for n in HAM]
+    totals = [n * weight for n, weight in zip(HAM, row_weights, strict=True)]
+    expected = [total / sum(totals) for total in totals]
+    assert samplers["effective_number"](beta=beta).probabilities(HAM) == pytest.approx(expected, rel=1e-9)
+
+
+def test_effective_number_sampling_lies_between_instance_and_class_balanced():
+    for beta, name in ((0.0, "instance"), (1 - 1e-7, "class_balanced")):
+        expected = samplers[name]().probabilities(HAM)
+        assert samplers["effective_number"](beta=beta).probabilities(HAM) == pytest.approx(expected, rel=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    seed=st.integers(0, 5),
+    epochs=st.integers(1, 4),
+)
+def test_under_sampling_keeps_the_same_rows_of_equal_classes(counts, seed, epochs):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    kept = len(counts) * min(counts)
+    orders = [samplers["under_sampling"]().epoch_order(labels, e, epochs, seed, 3 * kept) for e in range(epochs)]
+    for order in orders:
+        for shuffle in np.split(order, 3):
+            assert sorted(shuffle) == sorted(orders[0][:kept])
+            assert np.bincount(labels[shuffle], minlength=len(counts)).tolist() == [min(counts)] * len(counts)
+            assert len(set(shuffle)) == kept
+
+
+def test_another_seed_keeps_other_rows():
+    labels = np.repeat([0, 1], [50, 5])
+    kept = [set(samplers["under_sampling"]().epoch_order(labels, 0, 1, seed, 10)) for seed in (0, 1)]
+    assert kept[0] != kept[1]
+
+
 def test_reversed_probabilities_are_those_of_the_inverse_counts():
     expected = [(1 / n) / sum(1 / m for m in HAM) for n in HAM]
     assert samplers["reversed"]().probabilities(HAM) == pytest.approx(expected)
@@ -36,7 +80,7 @@ def test_instance_and_class_balanced_probabilities():
     assert samplers["class_balanced"]().probabilities(HAM) == pytest.approx([1 / 7] * 7)
 
 
-@pytest.mark.parametrize("name", ["instance", "square_root", "class_balanced", "reversed"])
+@pytest.mark.parametrize("name", ["instance", "square_root", "class_balanced", "reversed", "effective_number"])
 def test_a_class_without_rows_is_never_drawn(name):
     assert samplers[name]().probabilities(np.array([4, 0, 2]))[1] == 0
     order = samplers[name]().epoch_order(np.array([0, 0, 0, 0, 2, 2]), 0, 1, 0, 40)
@@ -58,7 +102,7 @@ def test_instance_sampling_repeats_a_row_only_after_all_rows(num_rows, length, s
         assert len(set(part)) == len(part)
 
 
-@pytest.mark.parametrize("name", ["square_root", "class_balanced", "reversed"])
+@pytest.mark.parametrize("name", ["square_root", "class_balanced", "reversed", "effective_number"])
 def test_class_frequencies_match_the_probabilities(name):
     sampler = samplers[name]()
     labels = np.repeat(np.arange(7), HAM)
@@ -69,7 +113,7 @@ def test_class_frequencies_match_the_probabilities(name):
     assert np.abs(deviations).max() < 4
 
 
-@pytest.mark.parametrize("name", ["square_root", "class_balanced", "reversed"])
+@pytest.mark.parametrize("name", ["square_root", "class_balanced", "reversed", "effective_number"])
 def test_a_class_repeats_a_row_only_after_all_its_rows(name):
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [50, 7, 1]))
     order = samplers[name]().epoch_order(labels, 0, 1, 0, 300)
@@ -97,8 +141,8 @@ def test_the_order_of_a_recipe_never_changes(name, expected):
 def test_progressive_sampling_moves_from_row_shares_to_equal_shares():
     labels = np.repeat(np.arange(7), HAM)
     length = 20_000
-    for epoch in (0, 5, 9):
-        drawn = np.bincount(labels[samplers["progressive"]().epoch_order(labels, epoch, 10, 0, length)], minlength=7)
+    for epoch in (0, 5, 10):
+        drawn = np.bincount(labels[samplers["progressive"]().epoch_order(labels, epoch, 11, 0, length)], minlength=7)
         expected = np.array([(1 - epoch / 10) * n / 10015 + epoch / 10 / 7 for n in HAM])
         deviations = (drawn - length * expected) / np.sqrt(length * expected * (1 - expected))
         assert np.abs(deviations).max() < 4

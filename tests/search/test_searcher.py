@@ -16,8 +16,9 @@ from raysk.spaces.stage_two_search import StageTwoSearch
 from raysk.training.work import work_from_plain
 
 USER = ["data.size=150", "image_size=32"]
-NAMED = ["paper", "cross_entropy", "balanced_softmax", "logit_adjustment", "weighted_cross_entropy", "focal",
-         "from_scratch"]  # fmt: skip
+PAPER = "paper, 10 epochs"
+NAMED = [PAPER, "cross_entropy", "balanced_softmax", "logit_adjustment", "weighted_cross_entropy", "focal",
+         "over_sampling", "under_sampling", "from_scratch"]  # fmt: skip
 TWO_FAMILIES = """
 about: Two methods that compete.
 include: [controls]
@@ -102,9 +103,9 @@ def by_point(run):
 
 
 def test_the_paper_comes_first_then_the_controls_then_the_search(run):
-    driver = Driver(run, 9)
-    assert driver.rest() == [*NAMED, "trial 7", "trial 8"]
-    assert (driver.progress.begun, driver.progress.complete) == (9, 9)
+    driver = Driver(run, 11)
+    assert driver.rest() == [*NAMED, "trial 9", "trial 10"]
+    assert (driver.progress.begun, driver.progress.complete) == (11, 11)
 
 
 def test_fewer_trials_than_named_points_begin_with_the_paper(run):
@@ -120,7 +121,7 @@ def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
     order = order_of(config)
     assert (order.broker, order.num_folds, order.num_lanes, order.is_raced) == ("broker", 3, 100, False)
     assert [step.request.priority for step in order.steps] == [(0, step) for step in range(4)]
-    assert [step.request.title for step in order.steps][2:] == ["paper, fold 3", "paper, stage two"]
+    assert [step.request.title for step in order.steps][2:] == [f"{PAPER}, fold 3", f"{PAPER}, stage two"]
     assert order.steps[3].request.needs == tuple(job.id for job in jobs)
     assert [step.record for step in order.steps] == [
         *(str(run.record_file(job)) for job in jobs),
@@ -161,10 +162,10 @@ def test_optuna_receives_the_best_score_of_the_stage_two_search(run):
     assert trial.intermediate_values == pytest.approx({1: 0.4, 2: 0.4, 3: 0.4, 4: 0.6})
     assert not any(key.startswith("stage_two") for key in trial.params), "it tried many settings, so Optuna learns none"
     assert driver.lines[2:] == [
-        "paper: fold 3 of 3, macro-F1 0.400",
-        "paper: best of 200 stage-two settings, macro-F1 0.600",
+        f"{PAPER}: fold 3 of 3, macro-F1 0.400",
+        f"{PAPER}: best of 200 stage-two settings, macro-F1 0.600",
     ]
-    assert driver.progress.best == ("paper", 0.6)
+    assert driver.progress.best == (PAPER, 0.6)
 
 
 def test_optuna_receives_the_end_of_every_trial(run):
@@ -190,7 +191,7 @@ def test_optuna_receives_the_end_of_every_trial(run):
 
 
 def test_a_trial_has_all_folds_before_its_search_is_done(run):
-    driver = Driver(run, 9)
+    driver = Driver(run, 11)
     named = driver.suggest()
     driver.folds(named[0], [0.3, 0.4])
     assert driver.searcher.standings.complete() == []
@@ -202,19 +203,19 @@ def test_a_trial_has_all_folds_before_its_search_is_done(run):
 
 
 def test_every_drawn_point_teaches_optuna_its_values(run):
-    driver = Driver(run, 9)
+    driver = Driver(run, 11)
     seen = {}
     while trial := driver.suggest():
         seen[trial[1]] = trial[2]
         driver.complete(trial[0])
     trials = by_point(run)
-    for name in ("paper", "from_scratch", "trial 7", "trial 8"):
+    for name in (PAPER, "from_scratch", "trial 9", "trial 10"):
         params, recipe = trials[name].params, seen[name]
         assert params["stage_one.loss.temperature"] == recipe.stage_one.loss.temperature
         assert params["stage_one.optimizer.lr"] == recipe.stage_one.optimizer.lr
         assert trials[name].user_attrs["recipe"] == recipe.key
     assert trials["cross_entropy"].params == {}
-    kinds = [trials[name].user_attrs["kind"] for name in ("paper", "focal", "trial 7")]
+    kinds = [trials[name].user_attrs["kind"] for name in (PAPER, "focal", "trial 9")]
     assert kinds == ["start", "control", "drawn"]
 
 
@@ -224,7 +225,7 @@ def test_a_start_outside_a_sweep_of_the_command_line_runs_with_drawn_values(run)
     )
     _, name, recipe = driver.suggest()
     (trial,) = driver.searcher.study.get_trials()
-    assert name == "paper"
+    assert name == PAPER
     assert 0.2 <= recipe.stage_one.loss.temperature <= 0.3
     assert recipe.stage_one.optimizer.lr == 0.003, "the rest of the paper's setting stays"
     assert trial.params["stage_one.loss.temperature"] == recipe.stage_one.loss.temperature
@@ -232,23 +233,23 @@ def test_a_start_outside_a_sweep_of_the_command_line_runs_with_drawn_values(run)
 
 
 def test_the_trials_of_a_killed_driver_are_proposed_again(run):
-    first = Driver(run, 9)
-    for _ in range(7):
+    first = Driver(run, 11)
+    for _ in range(9):
         name, *_ = first.suggest()
         first.complete(name)
     drawn = [first.suggest() for _ in range(2)]
     first.searcher.on_trial_result(drawn[0][0], first.folds(drawn[0][0], [0.3]))
     # Here the driver dies, without further reports.
-    second = Driver(run, 9)
+    second = Driver(run, 11)
     again = [second.suggest() for _ in range(2)]
     assert [trial[1:] for trial in again] == [trial[1:] for trial in drawn], "the same names and recipes"
     assert second.suggest() is None
     for name, *_ in again:
         second.complete(name)
     states = [trial.state for trial in second.searcher.study.get_trials()]
-    assert (states.count(TrialState.FAIL), states.count(TrialState.COMPLETE)) == (2, 9)
+    assert (states.count(TrialState.FAIL), states.count(TrialState.COMPLETE)) == (2, 11)
     assert states.count(TrialState.RUNNING) == 0
-    assert (second.progress.begun, second.progress.complete, second.progress.failed) == (9, 9, 0)
+    assert (second.progress.begun, second.progress.complete, second.progress.failed) == (11, 11, 0)
 
 
 def test_repeated_kills_lose_and_repeat_no_trial(run):
@@ -269,24 +270,24 @@ def test_a_start_that_a_kill_left_half_drawn_keeps_the_papers_values(run):
     asked = first.searcher.study.ask()
     asked.suggest_float("stage_one.loss.temperature", 0.03, 0.5, log=True)
     _, name, recipe = Driver(run, 1).suggest()
-    assert name == "paper"
+    assert name == PAPER
     assert recipe.stage_two.optimizer.lr == 0.0005
 
 
 def test_a_larger_number_of_trials_continues_the_study(run):
     assert Driver(run, 2).rest() == NAMED[:2]
     assert Driver(run, 2).rest() == []
-    more = Driver(run, 9)
-    assert more.rest() == [*NAMED[2:], "trial 7", "trial 8"], "the controls that the first driver did not come to"
+    more = Driver(run, 11)
+    assert more.rest() == [*NAMED[2:], "trial 9", "trial 10"], "the controls that the first driver did not come to"
     keys = [trial.user_attrs["recipe"] for trial in more.searcher.standings.complete()]
-    assert len(keys) == len(set(keys)) == 9
+    assert len(keys) == len(set(keys)) == 11
     assert Driver(run, 3).rest() == [], "a smaller one takes nothing away"
 
 
 def test_a_second_driver_draws_other_points_than_the_first(run):
-    first = Driver(run, 9)
+    first = Driver(run, 11)
     first.rest()
-    second = Driver(run, 11)
+    second = Driver(run, 13)
     second.rest()
     trials = second.searcher.standings.complete()
     values = [trial.params["stage_one.optimizer.lr"] for trial in trials if trial.user_attrs["kind"] == "drawn"]
@@ -295,17 +296,17 @@ def test_a_second_driver_draws_other_points_than_the_first(run):
 
 @pytest.mark.parametrize("lost", [1, 20])
 def test_an_unfinished_line_of_the_journal_loses_only_itself(run, lost):
-    first = Driver(run, 9)
-    for _ in range(8):
+    first = Driver(run, 11)
+    for _ in range(10):
         name, *_ = first.suggest()
         first.complete(name)
     path = run.folder / "study.journal"
     path.write_bytes(path.read_bytes()[:-lost])
-    second = Driver(run, 9)
+    second = Driver(run, 11)
     second.rest()
-    third = Driver(run, 9)
+    third = Driver(run, 11)
     assert third.rest() == []
-    assert (third.progress.begun, third.progress.complete) == (9, 9)
+    assert (third.progress.begun, third.progress.complete) == (11, 11)
 
 
 @pytest.mark.parametrize("how", ["its process died", "a file could not be written"])
@@ -341,31 +342,32 @@ def drawn_recipes(driver):
 
 
 def test_a_resumed_study_draws_like_an_uninterrupted_one(run, other_run):
-    whole = drawn_recipes(Driver(run, 11))
-    parts = [drawn_recipes(Driver(other_run, number)) for number in (8, 9, 11)]
+    whole = drawn_recipes(Driver(run, 13))
+    parts = [drawn_recipes(Driver(other_run, number)) for number in (10, 11, 13)]
     assert [len(part) for part in parts] == [1, 1, 2]
     assert [recipe.key for part in parts for recipe in part] == [recipe.key for recipe in whole]
 
 
 def test_encoders_are_the_same_with_and_without_a_search_of_stage_two(run, other_run):
-    searched = drawn_recipes(Driver(run, 10))
-    flat = drawn_recipes(Driver(other_run, 10, user=[*USER, "stage_two.search=0"]))
+    # Seven named points: Optuna draws the first ten trials at random, and learns from all parameters afterwards.
+    searched = drawn_recipes(Driver(run, 10, space="decouple"))
+    flat = drawn_recipes(Driver(other_run, 10, space="decouple", user=[*USER, "stage_two.search=0"]))
     assert len({recipe.encoder_key for recipe in searched}) == 3
     assert [recipe.encoder_key for recipe in flat] == [recipe.encoder_key for recipe in searched]
     assert {recipe.key for recipe in flat}.isdisjoint(recipe.key for recipe in searched)
 
 
 def test_an_interrupted_search_proposes_nothing_and_keeps_running_trials(run):
-    first = Driver(run, 8)
+    first = Driver(run, 10)
     name, point, recipe = first.suggest()
     first.searcher.close()
     assert first.suggest() is None
     first.searcher.on_trial_complete(name, ending(Outcome.CANCELLED, folds=1))
     assert open_study(run.folder / "study.journal").get_trials()[0].state is TrialState.RUNNING
-    second = Driver(run, 8)
-    queued = [second.suggest()[1:] for _ in range(7)]
+    second = Driver(run, 10)
+    queued = [second.suggest()[1:] for _ in range(9)]
     assert (point, recipe) in queued
-    assert len({name for name, _ in queued}) == 7
+    assert len({name for name, _ in queued}) == 9
 
 
 def test_a_trial_that_completes_after_the_search_was_closed_counts(run):
@@ -373,7 +375,7 @@ def test_a_trial_that_completes_after_the_search_was_closed_counts(run):
     name, *_ = driver.suggest()
     driver.searcher.close()
     driver.complete(name, 0.7)
-    assert driver.progress.best == ("paper", pytest.approx(0.7))
+    assert driver.progress.best == (PAPER, pytest.approx(0.7))
 
 
 def test_incompatible_settings_fail_only_their_trial(run, tmp_path):

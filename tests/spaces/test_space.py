@@ -21,7 +21,7 @@ search:
   stage_two.loss.name: choice(cross_entropy, focal, logit_adjustment)
   stage_two.loss.gamma: {sweep: "interval(0.5, 5.0)", when: stage_two.loss.name=focal}
 starts:
-  paper:
+  "paper, ${stage_one.epochs} epochs":
     - stage_one.loss.temperature=0.07
     - stage_two.epochs=5
   other:
@@ -95,7 +95,7 @@ def test_the_papers_setting_is_first_then_the_controls_then_the_other_starts(spa
     space = load_space(space_file)
     points = space.named_points()
     assert [(point.name, point.kind) for point in points] == [
-        ("paper", "start"), ("plain", "control"), ("heavy", "control"), ("other", "start"),
+        ("paper, 3 epochs", "start"), ("plain", "control"), ("heavy", "control"), ("other", "start"),
     ]  # fmt: skip
     paper, plain, heavy, other = (space.config(point).recipe for point in points)
     assert paper.stage_one.loss.temperature == 0.07
@@ -104,6 +104,15 @@ def test_the_papers_setting_is_first_then_the_controls_then_the_other_starts(spa
     assert plain.stage_one is None
     assert (plain.kind, heavy.kind) == ("one-stage", "one-stage")
     assert (plain.stage_two.loss.weights, heavy.stage_two.loss.weights) == ("none", "balanced")
+
+
+def test_a_start_is_named_by_the_settings_that_it_has(space_file, tmp_path):
+    assert load_space(space_file, ["stage_one.epochs=40"]).named_points()[0].name == "paper, 40 epochs"
+    path = tmp_path / "wrong.yaml"
+    path.write_text(SPACE.replace("${stage_one.epochs}", "${stage_one.epoch}"))
+    rule = r"^paper, \$\{stage_one\.epoch\} epochs must hold keys .*'stage_one\.epoch' not found: correct it"
+    with pytest.raises(ConfigError, match=rule):
+        load_space(str(path)).named_points()
 
 
 def test_the_command_line_fixes_a_searched_setting(space_file):

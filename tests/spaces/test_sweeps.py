@@ -166,8 +166,8 @@ def test_an_exchanged_part_drops_settings_that_the_new_part_lacks():
     changed = assigned(plain, "stage_two.loss.name", "cross_entropy")
     assert changed == {"stage_two": {"loss": {"name": "cross_entropy", "weights": "balanced"}}}
     assert plain["stage_two"]["loss"]["gamma"] == 3.0  # the argument is unchanged
-    again = assigned(changed, "stage_two.loss.name", "balanced_softmax")
-    assert again == {"stage_two": {"loss": {"name": "balanced_softmax"}}}
+    again = assigned(changed, "stage_two.loss.name", "class_balanced")
+    assert again == {"stage_two": {"loss": {"name": "class_balanced"}}}
 
 
 def test_an_exchanged_part_takes_its_own_defaults():

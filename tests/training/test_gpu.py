@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from raysk.evaluation.predictions import Predictions
 from raysk.parts.losses import losses
 from raysk.parts.losses.base import LogitLoss
 from raysk.recipe import Job, Recipe, StageTwo
+from raysk.training.batch_norm import GlobalBatchNorm
 from raysk.training.features import FrozenFeatures
 from raysk.training.job import run_job
 from raysk.training.stage_one import load_encoder
@@ -63,3 +66,18 @@ def test_many_heads_equal_those_of_a_cpu():
     on_gpu, on_cpu = (fit_heads(stages, features.to(device), labels, 3, 0, 0) for device in ("cuda", "cpu"))
     logits = many_logits(on_gpu, features.cuda()).cpu()
     torch.testing.assert_close(logits, many_logits(on_cpu, features), atol=1e-4, rtol=1e-4)
+
+
+def test_batch_norm_of_the_global_batch_is_torchs_in_a_group_of_one_worker():
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    outputs = []
+    for wrap in (GlobalBatchNorm, nn.Sequential):
+        torch.manual_seed(0)
+        layer = nn.BatchNorm2d(4).cuda()
+        inputs = torch.randn(8, 4, 5, 5, device="cuda", requires_grad=True)
+        values = wrap(layer)(inputs)
+        values.pow(3).sum().backward()
+        outputs.append((values, inputs.grad, layer.weight.grad, layer.running_mean, layer.running_var))
+    dist.destroy_process_group()
+    for actual, expected in zip(*outputs, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)

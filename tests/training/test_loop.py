@@ -167,6 +167,19 @@ def test_training_equals_the_plain_loop(optimizer, ema, accumulate, tmp_path, al
         torch.testing.assert_close(tensor, average[name], rtol=1e-9, atol=1e-12)
 
 
+def test_trunk_and_head_have_their_own_rates(tmp_path, alone):
+    """A step of AdamW moves every weight by its rate."""
+    model = network("cross_entropy", "test_convnext")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = Optimizer(name="adamw", lr=1e-3, weight_decay=0, schedule="constant", head_factor=5, layer_decay=0.5)
+    stage = Stage(epochs=1, batch_size=12, optimizer=optimizer)
+    new_trainer(tmp_path, alone, stage, model, loss_of("cross_entropy")).fit(ImagesOnce(1), "stage two", no_report)
+    moved = {name: (tensor - before[name]).abs().max().item() for name, tensor in model.state_dict().items()}
+    assert moved["head.3.weight"] == pytest.approx(5e-3, rel=1e-3)
+    assert moved["encoder.backbone.network.head.norm.weight"] == pytest.approx(5e-4, rel=1e-3)
+    assert moved["encoder.backbone.network.stem.0.weight"] < 1e-4
+
+
 class ImagesOnce:
     """One batch of images per epoch."""
 

@@ -6,8 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from raysk.errors import ConfigError
+from raysk.parts.heads import LinearHead
+from raysk.recipe import Model
 from raysk.stage import Optimizer
-from raysk.training.optimization import averaged, create_optimizer, learning_rate
+from raysk.training.networks import Classifier, StageOneNetwork, new_encoder
+from raysk.training.optimization import averaged, create_optimizer, learning_rate, parameter_groups
 
 
 def rates(num_steps: int, **values: object) -> list[float]:
@@ -90,3 +94,54 @@ def test_the_average_equals_a_plain_loop_over_weights_and_statistics():
 
 def test_no_average_without_a_decay():
     assert averaged(nn.Linear(2, 2), 0.0) is None
+
+
+# Rates of encoder and head.
+
+
+def scales(settings: Optimizer, model: nn.Module, loss: nn.Module) -> dict[str, float]:
+    names = {weight: name for part in (model, loss) for name, weight in part.named_parameters()}
+    groups = parameter_groups(settings, model, loss)
+    assert sum(len(group["params"]) for group in groups) == len(names)
+    return {names[weight]: group["scale"] for group in groups for weight in group["params"]}
+
+
+def test_by_default_all_parameters_share_one_rate_in_their_order():
+    model = Classifier(new_encoder(Model(), 32), LinearHead(), 3)
+    (group,) = parameter_groups(Optimizer(), model, nn.Linear(2, 2))
+    assert group["scale"] == 1
+    assert [id(weight) for weight in group["params"][:-2]] == [id(weight) for weight in model.parameters()]
+
+
+def test_the_head_and_the_loss_have_their_factor():
+    loss = nn.Linear(2, 2)
+    classifier = Classifier(new_encoder(Model(), 32), LinearHead(), 3)
+    for model in (classifier, StageOneNetwork(new_encoder(Model(), 32), 8, 3)):
+        found = scales(Optimizer(head_factor=10), model, loss)
+        assert {scale for name, scale in found.items() if name.startswith("encoder.")} == {1.0}
+        others = [scale for name, scale in found.items() if not name.startswith("encoder.")]
+        assert len(others) >= 4 and set(others) == {10.0}
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext", "test_vit"])
+def test_the_rate_falls_with_every_layer_towards_the_pixels(backbone):
+    model = Classifier(new_encoder(Model(backbone=backbone), 32), LinearHead(), 3)
+    found = scales(Optimizer(layer_decay=0.5, head_factor=3), model, nn.Identity())
+    assert found["head.weight"] == found["head.bias"] == 3.0
+    encoder = [scale for name, scale in found.items() if name.startswith("encoder.")]
+    levels = sorted(set(encoder), reverse=True)
+    assert levels == [0.5 ** (depth + 1) for depth in range(len(levels))] and len(levels) > 3
+    assert encoder[0] == levels[-1]  # the stem
+
+
+def test_a_frozen_weight_is_in_no_group():
+    model = nn.Linear(2, 2)
+    model.weight.requires_grad_(False)
+    assert [len(group["params"]) for group in parameter_groups(Optimizer(), model)] == [1]
+
+
+def test_a_backbone_without_layers_is_refused():
+    encoder = new_encoder(Model(), 32)
+    encoder.backbone.network.group_matcher = None
+    with pytest.raises(ConfigError, match=r"^optimizer\.layer_decay must be 1 for ResNet, which timm does not divide"):
+        parameter_groups(Optimizer(layer_decay=0.5), encoder)

@@ -13,6 +13,8 @@ from raysk.training.checkpoints import EncoderCheckpoint, ProgressCheckpoint, un
 from raysk.training.features import encode
 from raysk.training.health import measure
 from raysk.training.images import plain_images
+from raysk.training.job import run_job
+from raysk.training.linear_start import linear_start
 from raysk.training.loop import Trainer, hash_seed
 from raysk.training.networks import StageOneLoss, StageOneNetwork
 from raysk.training.stage_one import fresh_encoder, load_encoder, train_stage_one
@@ -138,6 +140,18 @@ def test_losses_with_a_state_resume_bit_for_bit(loss, run, tmp_path, new_run, ma
     )
     assert {"classifier/weight", "classifier/bias"} < expected.keys()
     assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_loss_in_stage_one_gets_the_head_that_it_requires(run, make_job, alone, diary):
+    """LDAM-DRW learns the representation with a cosine classifier; LWS then starts from a logistic regression."""
+    loss = {"name": "ldam", "scale": 12, "defer": 0.5}
+    job = make_job({"stage_one.loss": None, "stage_one.classifier_loss": loss, "stage_two.head": {"name": "lws"}})
+    run_job(job, run, alone, diary())
+    encoder = EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).tensors
+    assert [name for name in encoder if name.startswith("classifier/")] == ["classifier/weight"]
+    weight, bias = linear_start(job, run, alone)
+    assert weight.shape == encoder["classifier/weight"].shape and bias.abs().max() > 0
+    assert not torch.allclose(weight, encoder["classifier/weight"])
 
 
 def test_the_parameters_of_a_loss_are_trained_and_not_kept(run, make_job, alone, diary):
@@ -281,8 +295,8 @@ def test_the_first_mixed_loss_is_that_of_its_formula(run, make_job, alone, diary
     (loss,) = train_stage_one(job, run, alone, diary()).losses
     stage = job.recipe.stage_one
     plan = Plan(run.manifest.labels[run.folds.train_rows(0)], stage, job.recipe.seed, alone)
-    ((order,),) = [plan.shares(0)]
-    rows = run.folds.train_rows(0)[order]
+    (draws,) = plan.shares(0)
+    rows = run.folds.train_rows(0)[draws.rows]
     images = next(iter(plain_images(run.store(job.recipe.image_size))([rows]))).float()
     labels = torch.from_numpy(run.manifest.labels[rows])
     random = np.random.default_rng((hash_seed(job.recipe.seed, 4), 0, 0))

@@ -192,7 +192,7 @@ def test_shifted_statistics_are_the_moving_means_of_the_batches(finished, frozen
     plan = Plan(labels, job.recipe.stage_two, job.recipe.seed, alone)
     rows = finished.folds.train_rows(0)
     images = plain_images(finished.store(job.recipe.image_size))
-    for batch in images([rows[share] for share in plan.shares(0)]):
+    for batch in images([rows[share.rows] for share in plan.shares(0)]):
         encoder.train()(batch)
         mean = 0.9 * mean + 0.1 * inputs[-1].mean(dim=(0, 2, 3))
     name = next(name for name, module in encoder.named_modules() if module is first)

@@ -41,6 +41,11 @@ TASKS = {
         "stage_one.mixing": {"name": "mixup"}, "stage_two.shift_batch_norm": True, "stage_two.head": {"name": "lws"},
         "stage_two.loss": {"name": "label_aware_smoothing"}, "stage_two.accumulate": 2,
     },
+    "batch norm": {
+        "model.backbone": "test_resnet", "stage_one.optimizer": {"lr": 0.0003},
+        "stage_one.loss": {"name": "supcon", "temperature": 0.5},
+        "stage_two": {"frozen": False, "epochs": 2, "batch_size": 16, "optimizer": {"name": "sgd", "lr": 0.0003}},
+    },
     "combined": {
         "stage_one.loss": {"name": "paco"}, "stage_one.classifier_loss": {"name": "balanced_softmax"},
         "stage_one.epochs": 2, "stage_one.optimizer": {"lr": 0.01}, "stage_two.head": {"name": "lws"},
@@ -130,6 +135,18 @@ def test_a_loss_on_embeddings_and_its_gradient_are_those_of_one_worker(name, pai
         actual = load_file(pair / f"gradients{rank}.safetensors")
         for what in ("loss", "weight", "bias"):
             torch.testing.assert_close(actual[f"{name}/{what}"], expected[f"{name}/{what}"], rtol=1e-9, atol=1e-12)
+
+
+def test_batch_norm_uses_the_statistics_of_the_global_batch(pair, alone):
+    expected = runpy.run_path(str(SCRIPT))["batch_norm_gradients"](alone)
+    assert sum(name.endswith("running_var") for name in expected) > 5
+    for rank in range(2):
+        actual = load_file(pair / f"batch_norm{rank}.safetensors")
+        assert actual.keys() == expected.keys()
+        # Statistics of shares are far off: the test can fail.
+        assert abs(actual.pop("resnet/loss of shares") - expected["resnet/loss"]) > 0.01
+        for name, tensor in actual.items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-8, atol=1e-11, msg=name)
 
 
 @pytest.mark.parametrize("name", TASKS)

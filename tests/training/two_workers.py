@@ -15,10 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raysk.parts.heads import unit_length
 from raysk.parts.losses import EmbeddingLoss, losses
-from raysk.recipe import Job
+from raysk.parts.losses.contrastive import SupCon
+from raysk.recipe import Job, Model
 from raysk.run import Run
+from raysk.training.batch_norm import GlobalBatchNorm
 from raysk.training.job import run_job
 from raysk.training.loop import StageProgress
+from raysk.training.networks import StageOneNetwork, new_encoder
 from raysk.training.world import World, is_lost_contact
 
 
@@ -48,6 +51,44 @@ def embedding_gradients(world: World) -> dict[str, Tensor]:
                 f"{name}/bias": layer.bias.grad,
             }
     return results
+
+
+def batch_norm_gradients(world: World) -> dict[str, Tensor]:
+    """Returns SupCon's value, gradients and running statistics with layers that normalise, in double precision."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (8, 2, 32, 32, 3), generator=random, dtype=torch.uint8)
+    torch.manual_seed(1)
+    networks: dict[str, nn.Module] = {
+        "resnet": StageOneNetwork(new_encoder(Model(backbone="test_resnet"), 32), 5),
+        "rows": nn.Sequential(nn.Flatten(2), _EachView(nn.Linear(3072, 6), nn.BatchNorm1d(6, affine=False))),
+    }
+    results = {}
+    for name, network in networks.items():
+        network.double()
+        results |= {f"{name}/{key}": tensor for key, tensor in supcon_step(network, images, world).items()}
+    shares = supcon_step(networks["resnet"], images, world, are_shared=False)
+    return results | {"resnet/loss of shares": shares["loss"]}
+
+
+class _EachView(nn.Sequential):
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = super().forward(inputs.double().flatten(0, 1))
+        return unit_length(outputs.unflatten(0, inputs.shape[:2]))
+
+
+def supcon_step(network: nn.Module, images: Tensor, world: World, are_shared: bool = True) -> dict[str, Tensor]:
+    """Returns the loss of a global batch, the gradients of the network, and its buffers."""
+    labels = torch.tensor([0, 0, 1, 2, 0, 1, 3, 0])
+    network.zero_grad()
+    whole = network
+    if world.size > 1:
+        whole = DistributedDataParallel(GlobalBatchNorm(network) if are_shared else network)
+    share, targets = (tensor.chunk(world.size)[world.rank] for tensor in (images, labels))
+    loss = SupCon().build(labels.bincount(), 5)(world.gather(whole(share)), world.gather(targets))
+    loss.backward()
+    tensors = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+    tensors |= {"loss": loss.detach()} | dict(network.named_buffers())
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
 def do_jobs(tasks: list[dict[str, Any]], world: World) -> None:
@@ -86,6 +127,7 @@ def main(folder: Path, rank: int) -> None:
     }
     (folder / f"answers{rank}.json").write_text(json.dumps(answers), encoding="utf-8")
     save_file(embedding_gradients(world), folder / f"gradients{rank}.safetensors")
+    save_file(batch_norm_gradients(world), folder / f"batch_norm{rank}.safetensors")
     do_jobs(json.loads((folder / "tasks.json").read_text(encoding="utf-8")), world)
     if rank == 1:
         os._exit(0)  # as a worker on a lost node

@@ -25,9 +25,9 @@ class Loss(Settings, ABC):
 class LogitLoss(Loss):
     """A loss on the output of a head: forward(logits (B, C), labels (B,)) returns a scalar.
 
-    Hundreds of heads with different settings are fitted at once. So two modules of one class may differ only in the
-    values of their buffers, and forward must not branch on a value: `torch.vmap` runs over both. A module that draws
-    random numbers is a `NoisyLoss`.
+    Hundreds of heads with different settings are fitted at once. So two modules of one class may differ only in their
+    parts and the values of their buffers, and forward must not branch on a value: `torch.vmap` runs over modules with
+    the same parts. A module that draws random numbers is a `NoisyLoss`.
     """
 
     reads: ClassVar[Literal["logits", "embeddings"]] = "logits"
@@ -36,6 +36,16 @@ class LogitLoss(Loss):
     def head(self) -> Mapping[str, Any] | None:
         """The head that the loss requires, as a recipe names it; None if any head fits."""
         return None
+
+    def check(self, class_counts: np.ndarray) -> None:
+        """Refuses settings that do not fit the training rows.
+
+        Args:
+            class_counts: Training rows of the fold in each class of the manifest, (C,).
+
+        Raises:
+            ConfigError: A setting does not fit; the message begins with the setting.
+        """
 
     def build(self, class_counts: Tensor) -> nn.Module:
         """Returns the loss for one training fold.

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from raysk.parts.losses.base import LogitLoss, at_least_single, losses
-from raysk.parts.losses.weights import EffectiveBeta, WeightName, class_weights, power_weights
+from raysk.parts.losses.weighted import Defer, WeightedLoss, WeightedMean
+from raysk.parts.losses.weights import EffectiveBeta, power_weights
 from raysk.settings import Between
 
 Smoothing = Annotated[float, Between(0.0, 1.0, open_high=True)]
@@ -16,7 +17,7 @@ Smoothing = Annotated[float, Between(0.0, 1.0, open_high=True)]
 
 @losses.register("cross_entropy")
 @dataclass(frozen=True, kw_only=True)
-class CrossEntropy(LogitLoss):
+class CrossEntropy(WeightedLoss):
     """Cross entropy: sum_i w_{y_i} (-log p_{i, y_i}) / sum_i w_{y_i}.
 
     As in torch, the weighted mean divides by the weights of the batch, so a batch of one class has the loss of
@@ -24,18 +25,14 @@ class CrossEntropy(LogitLoss):
     label_smoothing / C for every class k, and the term of class k is weighted by w_k.
 
     Args:
-        weights: Name of the class weights.
-        beta: Parameter of the weights "effective" only.
         label_smoothing: Share of the target that is spread evenly over all classes.
     """
 
-    weights: WeightName = "none"
-    beta: EffectiveBeta = 0.999
     label_smoothing: Smoothing = 0.0
 
-    def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module for class counts (C,)."""
-        return _WeightedCrossEntropy(class_weights[self.weights](counts, self.beta), self.label_smoothing)
+    def weighted(self, counts: Tensor, weights: Tensor) -> nn.Module:
+        """Returns the module for weights (C,)."""
+        return _WeightedCrossEntropy(weights, self.label_smoothing)
 
 
 @losses.register("class_balanced")
@@ -47,13 +44,15 @@ class ClassBalanced(LogitLoss):
 
     Args:
         beta: 0 weights all classes equally; towards 1 the weights approach 1 / n_k. Published: 0.9 to 0.9999.
+        defer: Share of the epochs before the weights apply; 0 applies them from the start.
     """
 
     beta: EffectiveBeta = 0.999
+    defer: Defer = 0.0
 
     def module(self, counts: Tensor) -> nn.Module:
         """Returns the module for class counts (C,)."""
-        return _WeightedCrossEntropy(class_weights["effective"](counts, self.beta), 0.0)
+        return CrossEntropy(weights="effective", beta=self.beta, defer=self.defer).module(counts)
 
 
 @losses.register("generalized_reweight")
@@ -78,40 +77,41 @@ class GeneralizedReweight(LogitLoss):
 
 @losses.register("focal")
 @dataclass(frozen=True, kw_only=True)
-class Focal(LogitLoss):
+class Focal(WeightedLoss):
     """Focal loss in its softmax form: (1/B) sum_i w_{y_i} (1 - p_{i, y_i})^gamma (-log p_{i, y_i}).
 
     Lin et al. 2017, equation 5; with class weights as in Le et al. 2020. The mean divides by B, not by the weights, as
     published. With gamma 0 it is cross entropy. The default gamma is our choice; Le et al. do not give one.
 
     Args:
-        gamma: How strongly rows that are already classified well are discounted.
-        weights: Name of the class weights.
-        beta: Parameter of the weights "effective" only.
+        gamma: How strongly rows that are already classified well are discounted. Chen et al. 2022 publish 5.
+        alpha: Multiplies the weight of the largest class by alpha, and those of all others by 1 - alpha; null leaves
+            them. Chen et al. 2022 publish 0.25 for benign images and 0.75 for the others.
     """
 
     gamma: Annotated[float, Between(0.0, 20.0)] = 2.0
-    weights: WeightName = "none"
-    beta: EffectiveBeta = 0.999
+    alpha: Annotated[float, Between(0.0, 1.0, open_low=True, open_high=True)] | None = None
 
-    def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module for class counts (C,)."""
-        return _FocalLoss(class_weights[self.weights](counts, self.beta), self.gamma)
+    def weighted(self, counts: Tensor, weights: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,) and weights (C,)."""
+        if self.alpha is not None:
+            weights = weights * torch.where(counts == counts.max(), self.alpha, 1 - self.alpha)
+        return _FocalLoss(weights, self.gamma)
 
 
 @losses.register("balanced_softmax")
 @dataclass(frozen=True, kw_only=True)
-class BalancedSoftmax(LogitLoss):
+class BalancedSoftmax(WeightedLoss):
     """Cross entropy of z + log n_k: Ren et al. 2020, equation 4. Predictions use z alone."""
 
-    def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module for class counts (C,)."""
-        return _ShiftedCrossEntropy(counts.log())
+    def weighted(self, counts: Tensor, weights: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,) and weights (C,)."""
+        return _ShiftedCrossEntropy(weights, counts.log())
 
 
 @losses.register("logit_adjustment")
 @dataclass(frozen=True, kw_only=True)
-class LogitAdjustment(LogitLoss):
+class LogitAdjustment(WeightedLoss):
     """Cross entropy of z + tau log(n_k / N): Menon et al. 2021, equation 10. tau 1 is balanced softmax.
 
     Args:
@@ -120,14 +120,14 @@ class LogitAdjustment(LogitLoss):
 
     tau: Annotated[float, Between(0.0, 10.0)] = 1.0
 
-    def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module for class counts (C,)."""
-        return _ShiftedCrossEntropy(self.tau * (counts / counts.sum()).log())
+    def weighted(self, counts: Tensor, weights: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,) and weights (C,)."""
+        return _ShiftedCrossEntropy(weights, self.tau * (counts / counts.sum()).log())
 
 
 @losses.register("label_aware_smoothing")
 @dataclass(frozen=True, kw_only=True)
-class LabelAwareSmoothing(LogitLoss):
+class LabelAwareSmoothing(WeightedLoss):
     """Cross entropy whose target is 1 - eps_y for the label y and eps_y / (C - 1) for each other class.
 
     Zhong et al. 2021, in the concave form: eps grows with the size of the class, against a classifier's
@@ -141,9 +141,9 @@ class LabelAwareSmoothing(LogitLoss):
     head_smoothing: Smoothing = 0.3
     tail_smoothing: Smoothing = 0.0
 
-    def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module for class counts (C,)."""
-        return _SmoothedCrossEntropy(class_smoothing(counts, self.head_smoothing, self.tail_smoothing))
+    def weighted(self, counts: Tensor, weights: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,) and weights (C,)."""
+        return _SmoothedCrossEntropy(weights, class_smoothing(counts, self.head_smoothing, self.tail_smoothing))
 
 
 def class_smoothing(counts: Tensor, head: float, tail: float) -> Tensor:
@@ -218,29 +218,29 @@ class _FocalLoss(nn.Module):
         return (self.weights.to(entropy)[labels] * miss ** self.gamma.to(entropy) * entropy).mean()
 
 
-class _ShiftedCrossEntropy(nn.Module):
+class _ShiftedCrossEntropy(WeightedMean):
     shift: Tensor
 
-    def __init__(self, shift: Tensor) -> None:
-        super().__init__()
+    def __init__(self, weights: Tensor, shift: Tensor) -> None:
+        super().__init__(weights)
         self.register_buffer("shift", shift, persistent=False)  # (C,)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = at_least_single(logits)
-        return label_entropy(logits + self.shift.to(logits), labels).mean()
+        return label_entropy(logits + self.shift.to(logits), labels)
 
 
-class _SmoothedCrossEntropy(nn.Module):
+class _SmoothedCrossEntropy(WeightedMean):
     smoothing: Tensor
 
-    def __init__(self, smoothing: Tensor) -> None:
-        super().__init__()
+    def __init__(self, weights: Tensor, smoothing: Tensor) -> None:
+        super().__init__(weights)
         self.register_buffer("smoothing", smoothing, persistent=False)  # (C,)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         shifted, log_total = centred(logits)
         num_classes = logits.shape[1]
         label_terms = log_total - shifted.gather(1, labels[:, None]).squeeze(1)  # (B,)
         class_sums = num_classes * log_total - shifted.sum(dim=1)  # (B,)
         other_target = self.smoothing.to(log_total)[labels] / (num_classes - 1)  # (B,), of each other class
-        return ((1 - num_classes * other_target) * label_terms + other_target * class_sums).mean()
+        return (1 - num_classes * other_target) * label_terms + other_target * class_sums

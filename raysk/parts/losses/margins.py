@@ -7,47 +7,47 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from raysk.parts.losses.base import LogitLoss, NoisyLoss, ScheduledLoss, at_least_single, losses
+from raysk.parts.losses.base import NoisyLoss, at_least_single, losses
 from raysk.parts.losses.classification import label_entropy
-from raysk.parts.losses.weights import EffectiveBeta, class_weights
+from raysk.parts.losses.weighted import Defer, WeightedLoss, WeightedMean
+from raysk.parts.losses.weights import ClassWeights, EffectiveBeta
 from raysk.settings import Between
 
 
 @losses.register("ldam")
 @dataclass(frozen=True, kw_only=True)
-class LDAM(LogitLoss):
+class LDAM(WeightedLoss):
     """LDAM-DRW: cross entropy of z - s m_y 1_y, with class-balanced weights late in training.
 
     Cao et al. 2019, algorithm 1. The logits z are those of a cosine head of the same scale, z = s cos, so that the
-    margins m are in units of the cosine: use the head "cosine" with scale s. The late weights are those of Cui et al.
-    2019; as in `CrossEntropy`, the mean divides by the weights of the batch.
+    margins m are in units of the cosine: use the head "cosine" with scale s. The published weights are those of Cui et
+    al. 2019; as in `CrossEntropy`, the mean divides by the weights of the batch.
 
     Args:
         max_margin: Margin of the smallest class.
         scale: s, of the cosine head.
-        beta: Parameter of the class-balanced weights.
         defer: Share of the epochs before the weights apply; 1 never applies them. Published: 160 of 200 epochs.
     """
 
     max_margin: Annotated[float, Between(0.0, 10.0, open_low=True)] = 0.5
     scale: Annotated[float, Between(0.0, 1000.0, open_low=True)] = 30.0
+    weights: ClassWeights = "effective"
     beta: EffectiveBeta = 0.9999
-    defer: Annotated[float, Between(0.0, 1.0)] = 0.8
+    defer: Defer = 0.8
 
     @property
     def head(self) -> Mapping[str, Any] | None:
         """A cosine head of the same scale."""
         return {"name": "cosine", "scale": self.scale}
 
-    def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module for class counts (C,)."""
-        margins = self.scale * class_margins(counts, self.max_margin)
-        return _MarginCrossEntropy(margins, class_weights["effective"](counts, self.beta), self.defer)
+    def weighted(self, counts: Tensor, weights: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,) and weights (C,)."""
+        return _MarginCrossEntropy(weights, self.scale * class_margins(counts, self.max_margin))
 
 
 @losses.register("vs")
 @dataclass(frozen=True, kw_only=True)
-class VS(LogitLoss):
+class VS(WeightedLoss):
     """Vector scaling, cross entropy of D_k z_k + tau log(n_k / N) with D_k = (n_k / max n)^gamma: Kini et al. 2021.
 
     The shift acts early in training; the factors still act when the network separates the training rows, where a shift
@@ -61,15 +61,15 @@ class VS(LogitLoss):
     gamma: Annotated[float, Between(0.0, 2.0)] = 0.3
     tau: Annotated[float, Between(0.0, 10.0)] = 1.0
 
-    def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module for class counts (C,)."""
+    def weighted(self, counts: Tensor, weights: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,) and weights (C,)."""
         factors = (counts / counts.max()) ** self.gamma
-        return _ScaledCrossEntropy(factors, self.tau * (counts / counts.sum()).log())
+        return _ScaledCrossEntropy(weights, factors, self.tau * (counts / counts.sum()).log())
 
 
 @losses.register("gcl")
 @dataclass(frozen=True, kw_only=True)
-class GCL(LogitLoss):
+class GCL(WeightedLoss):
     """Gaussian clouded logits, cross entropy of s (cos_k - noise |e_k| d_k / max d - margin 1[k = y]): Li et al. 2022.
 
     d_k = log max n - log n_k, and e is drawn for each row and class: normal with deviation 1/3, clipped to [-1, 1].
@@ -92,9 +92,9 @@ class GCL(LogitLoss):
         """A cosine head of the same scale."""
         return {"name": "cosine", "scale": self.scale}
 
-    def module(self, counts: Tensor) -> nn.Module:
-        """Returns the module for class counts (C,)."""
-        return _CloudedCrossEntropy(self.scale * self.noise * cloud_sizes(counts), self.scale * self.margin)
+    def weighted(self, counts: Tensor, weights: Tensor) -> nn.Module:
+        """Returns the module for class counts (C,) and weights (C,)."""
+        return _CloudedCrossEntropy(weights, self.scale * self.noise * cloud_sizes(counts), self.scale * self.margin)
 
 
 def class_margins(counts: Tensor, max_margin: float) -> Tensor:
@@ -118,58 +118,45 @@ def cloud_sizes(counts: Tensor) -> Tensor:
     return differences / differences.max().clamp_min(torch.finfo(counts.dtype).eps)
 
 
-class _MarginCrossEntropy(ScheduledLoss):
+class _MarginCrossEntropy(WeightedMean):
     margins: Tensor
-    late_weights: Tensor
-    weights: Tensor
-    defer: Tensor
 
-    def __init__(self, margins: Tensor, late_weights: Tensor, defer: float) -> None:
-        super().__init__()
+    def __init__(self, weights: Tensor, margins: Tensor) -> None:
+        super().__init__(weights)
         self.register_buffer("margins", margins, persistent=False)  # (C,), in units of the logits
-        self.register_buffer("late_weights", late_weights, persistent=False)  # (C,)
-        self.register_buffer("weights", torch.ones_like(late_weights), persistent=False)  # (C,)
-        self.register_buffer("defer", margins.new_tensor(defer), persistent=False)  # ()
-        self.begin_epoch(0.0)
 
-    def begin_epoch(self, done: float) -> None:
-        """Sets the weights of the next epoch in place; `done` is the share of the epochs that is done, in [0, 1)."""
-        self.weights.copy_(torch.where(self.defer <= done, self.late_weights, 1.0))
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = at_least_single(logits)
         margins = self.margins.to(logits)[labels, None]  # (B, 1)
-        entropy = label_entropy(logits.scatter_add(1, labels[:, None], -margins), labels)  # (B,)
-        row_weights = self.weights.to(logits)[labels]  # (B,)
-        return (row_weights * entropy).sum() / row_weights.sum()
+        return label_entropy(logits.scatter_add(1, labels[:, None], -margins), labels)
 
 
-class _ScaledCrossEntropy(nn.Module):
+class _ScaledCrossEntropy(WeightedMean):
     factors: Tensor
     shift: Tensor
 
-    def __init__(self, factors: Tensor, shift: Tensor) -> None:
-        super().__init__()
+    def __init__(self, weights: Tensor, factors: Tensor, shift: Tensor) -> None:
+        super().__init__(weights)
         self.register_buffer("factors", factors, persistent=False)  # (C,)
         self.register_buffer("shift", shift, persistent=False)  # (C,)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = at_least_single(logits)
-        return label_entropy(self.factors.to(logits) * logits + self.shift.to(logits), labels).mean()
+        return label_entropy(self.factors.to(logits) * logits + self.shift.to(logits), labels)
 
 
-class _CloudedCrossEntropy(NoisyLoss):
+class _CloudedCrossEntropy(WeightedMean, NoisyLoss):
     sizes: Tensor
     margin: Tensor
 
-    def __init__(self, sizes: Tensor, margin: float) -> None:
-        super().__init__()
+    def __init__(self, weights: Tensor, sizes: Tensor, margin: float) -> None:
+        super().__init__(weights)
         self.register_buffer("sizes", sizes, persistent=False)  # (C,), in units of the logits
         self.register_buffer("margin", sizes.new_tensor(margin), persistent=False)  # ()
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = at_least_single(logits)
         if self.training:
             logits = logits - self.sizes.to(logits) * (self.normal_like(logits) / 3).clamp(-1, 1).abs()
         margin = self.margin.to(logits).expand(len(labels), 1)
-        return label_entropy(logits.scatter_add(1, labels[:, None], -margin), labels).mean()
+        return label_entropy(logits.scatter_add(1, labels[:, None], -margin), labels)

@@ -11,7 +11,7 @@ from raysk.settings import Between
 
 class_weights: Registry[Callable[[Tensor, float], Tensor]] = Registry("class weights")
 
-WeightName = Annotated[str, class_weights]
+ClassWeights = Annotated[str, class_weights] | tuple[Annotated[float, Between(0.0, 1e9, open_low=True)], ...]
 EffectiveBeta = Annotated[float, Between(0.0, 1.0, open_high=True)]
 
 # "balanced", "max", "inverse" and "median" are all proportional to 1/n_k and differ in scale only. The scale cancels

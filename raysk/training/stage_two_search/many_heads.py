@@ -114,7 +114,7 @@ class _Fit:
         self.num_weights = sum(weight.numel() for weight in head.parameters())
         # Settings of equal pace step together with the same arithmetic; settings of equal stream see the same batches.
         self.pace = (stage.batch_size, stage.accumulate, stage.epochs, structure(head))
-        self.stream = (stage.sampler, stage.passes)
+        self.stream = (stage.sampler, stage.defer_sampler, stage.passes)
         self.draws = any(isinstance(part, _DropoutNd) and part.p > 0 for part in head.modules())
         self.loss_structure = structure(loss)
 

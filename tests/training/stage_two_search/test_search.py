@@ -5,16 +5,18 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from raysk.artifacts import write_json
+from raysk.artifacts import read_json, write_json
 from raysk.errors import TrainingError
 from raysk.evaluation.comparison import cross_fitted_choice
+from raysk.overrides import parse_overrides
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.spaces.stage_two_search import StageTwoSearch
-from raysk.spaces.sweeps import Parameter
+from raysk.spaces.sweeps import Parameter, distribution
 from raysk.training.job import run_job
 from raysk.training.stage_two_search.search import NUM_KEPT, search_stage_two
 from raysk.training.work import do_work, work_from_plain
@@ -129,7 +131,8 @@ def with_goal(run: Run, folder, metric: str, *requirements: str) -> Run:
     """Returns a copy of a run whose study has another goal."""
     changed = copy(run, folder)
     shutil.rmtree(folder / "jobs")  # its records have scores by the other metric
-    write_json(folder / "run.json", run.facts | {"metric": metric, "requirements": list(requirements)})
+    goal = {"metric": metric, "requirements": list(requirements)}
+    write_json(folder / "run.json", read_json(folder / "run.json") | goal)
     return changed
 
 
@@ -179,7 +182,7 @@ def test_a_finished_search_does_not_run_again(searched, search, alone, diary):
     assert {path: path.stat().st_mtime_ns for path in searched.folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("leave_after", [("stage-two search", 6), ("best settings", 7)])
+@pytest.mark.parametrize("leave_after", [("stage-two search", 6), ("best settings", 9)])
 def test_an_interrupted_search_ends_the_same(leave_after, tmp_path, trained, search, record, alone, diary):
     run = copy(trained, tmp_path / "run")
     with pytest.raises(diary.Leave):
@@ -269,6 +272,14 @@ def test_a_round_without_a_valid_setting_does_no_harm(tmp_path, trained, make_jo
         search_stage_two(search, run, alone, diary())
         tried = len(run.search(search.id).tried)
     assert run.search(search.id).kept == (recipe.key,)
+
+
+def test_a_choice_may_be_a_list(recipe):
+    (item,) = parse_overrides(["stage_two.loss.weights=choice(none,[1,2.5,3])"])
+    parameter = Parameter("stage_two.loss.weights", distribution("test", item))
+    search = StageTwoSearch.from_plain(StageTwoSearch(recipe, (parameter,), 2).to_plain())
+    tried = {choice: search.draw(optuna.trial.FixedTrial({parameter.key: choice})) for choice in ("none", "[1,2.5,3]")}
+    assert [tried[choice].stage_two.loss.weights for choice in tried] == ["none", (1.0, 2.5, 3.0)]
 
 
 def test_the_base_holds_the_searchable_settings_of_the_recipe(recipe):
