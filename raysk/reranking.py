@@ -6,7 +6,8 @@ from raysk.evaluation.goals import Goal
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.metrics import Metric
 from raysk.evaluation.summary import BEST_SINGLE, cross_fitted_fact
-from raysk.run import Run, check_goal
+from raysk.run import Run
+from raysk.run_checks import check_goal
 from raysk.scoring import all_scores, probabilities_on_test, read_held_out
 
 # The table of published scores, which no metric changes.

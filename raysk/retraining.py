@@ -27,7 +27,8 @@ from raysk.evaluation.summary import show_summary
 from raysk.loading import read_data
 from raysk.recipe import Job, Recipe
 from raysk.records import RunFacts
-from raysk.run import Run, check_goal, check_recipe, data_digest, store_key
+from raysk.run import Run, data_digest, store_key
+from raysk.run_checks import check_goal, check_recipe
 from raysk.scoring import (
     NOTHING,
     TEST_PART,

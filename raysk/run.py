@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import raysk
 from raysk.artifacts import digest_of, locked, read_json, write_json
 from raysk.data.folds.assignment import Folds
 from raysk.data.manifest import Manifest
@@ -29,27 +28,12 @@ from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import Predictions
-from raysk.records import RECIPE_SCHEMA, JobRecord, Part, RunFacts, SearchRecord, job_id
+from raysk.records import JobRecord, Part, RunFacts, SearchRecord, job_id
+from raysk.run_checks import check_recipe, training_counts
+from raysk.run_facts import check_same_facts, read_facts, write_facts
 
 if TYPE_CHECKING:  # torch, which only `Run.recipe` needs
     from raysk.recipe import Job, Recipe
-
-# Schema of a run's files. Raise the second number when a record changes.
-_SCHEMA = f"{RECIPE_SCHEMA}.3"
-
-# The facts that must not change when a run is resumed.
-_SAME = (
-    "manifest",
-    "pixels",
-    "folds",
-    "metric",
-    "requirements",
-    "recipe",
-    "space",
-    "overrides",
-    "content_of_the_space",
-    "initial_weights",
-)
 
 GREEDY = "ensemble: greedy"
 AVERAGE = "ensemble: plain average"
@@ -92,7 +76,7 @@ class Run:
             )
         manifest.write(folder / "manifest.parquet")
         folds.write(folder / "folds.parquet")
-        _write_facts(folder, facts)
+        write_facts(folder, facts)
         return cls(folder, Path(facts.cache), facts.stores)
 
     @classmethod
@@ -102,7 +86,7 @@ class Run:
         Raises:
             ArtifactError: The folder has no study, or its study has another schema.
         """
-        facts = _read_facts(folder)
+        facts = read_facts(folder)
         return cls(folder, Path(facts.cache), facts.stores)
 
     def moved(self, facts: RunFacts) -> "Run":
@@ -120,7 +104,7 @@ class Run:
             images=facts.images,
         )
         if here != self.facts:
-            _write_facts(self.folder, here)
+            write_facts(self.folder, here)
         return Run.open(self.folder)
 
     @staticmethod
@@ -139,21 +123,12 @@ class Run:
         Raises:
             ArtifactError: One of them differs.
         """
-        for name in _SAME:
-            before, value = getattr(self.facts, name), getattr(now, name)
-            if before != value:
-                remedy = "repeat the first command, or choose another --run"
-                if name == "metric":
-                    remedy = f"raysk leaderboard {self.folder} --metric {value} ranks a finished study anew"
-                raise ArtifactError(
-                    f"--resume must find the {name.replace('_', ' ')} that {self.folder} was started with, "
-                    f"{_text(before)}, but got {_text(value)}: {remedy}"
-                )
+        check_same_facts(self.facts, now, self.folder)
 
     @cached_property
     def facts(self) -> RunFacts:
         """What the run was made from."""
-        return _read_facts(self.folder)
+        return read_facts(self.folder)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -260,46 +235,6 @@ class Run:
         return Recipe.from_plain(read_json(self.folder / "recipes" / f"{key}.json"))
 
 
-def _text(value: str | tuple[str, ...] | None) -> str:
-    """Returns a fact for an error."""
-    return (value if isinstance(value, str) else ", ".join(value or ())) or "none"
-
-
-def training_counts(manifest: Manifest, folds: Folds, fold: int) -> np.ndarray:
-    """Counts the training rows of each class in a fold, (C,)."""
-    return np.bincount(manifest.labels[folds.train_rows(fold)], minlength=len(manifest.class_names))
-
-
-def check_recipe(recipe: "Recipe", manifest: Manifest, folds: Folds) -> None:
-    """Refuses a recipe that cannot train on every fold.
-
-    Raises:
-        ConfigError: See `Recipe.check_rows`.
-    """
-    for fold in range(len(folds)):
-        recipe.check_rows(training_counts(manifest, folds, fold))
-
-
-def check_goal(goal: Goal, manifest: Manifest, folds: Folds) -> None:
-    """Refuses a metric, or a requirement, that has no score on some part of the rows.
-
-    Raises:
-        ConfigError: A fold or the test part lacks a class that the metric is about, or has no other class.
-    """
-    parts = {f"fold {fold}": folds.held_out_rows(fold) for fold in range(len(folds))}
-    parts |= {"the test part": folds.test_rows} if len(folds.test_rows) else {}
-    certain = np.eye(len(manifest.class_names))
-    for metric in goal.metrics:
-        for name, rows in parts.items():
-            labels = manifest.labels[rows]
-            if np.isnan(metric(certain[labels], labels)):
-                present = ", ".join(manifest.class_names[label] for label in np.unique(labels))
-                raise ConfigError(
-                    f"{metric.name} must be defined on each part of the rows, but {name} has only {present}: "
-                    "choose another metric, or other folds"
-                )
-
-
 def data_digest(manifest: Manifest, store: ImageStore) -> str:
     """Returns a name made from the rows and their pixels."""
     return digest_of({"manifest": manifest.digest, "pixels": store.digest})
@@ -308,27 +243,3 @@ def data_digest(manifest: Manifest, store: ImageStore) -> str:
 def store_key(store: ImageStore) -> dict[str, str]:
     """Returns the key by which every machine finds the decoded images, under their size."""
     return {str(store.pixels.shape[1]): store.key}
-
-
-def _write_facts(folder: Path, facts: RunFacts) -> None:
-    write_json(folder / "run.json", facts.to_plain() | {"schema": _SCHEMA, "version": raysk.__version__})
-
-
-def _read_facts(folder: Path) -> RunFacts:
-    """Reads `run.json`.
-
-    Raises:
-        ArtifactError: It is missing, of another schema, or no `RunFacts`.
-    """
-    path = folder / "run.json"
-    facts = read_json(path)
-    if not isinstance(facts, dict):
-        raise ArtifactError(f"{path} must hold named facts, but got {facts!r:.40}: restore it")
-    # The defaults are those of the last version that did not record them.
-    schema, version = facts.pop("schema", 2), facts.pop("version", "0.1.0")
-    if schema != _SCHEMA:
-        raise ArtifactError(
-            f"{folder} must be a run of schema {_SCHEMA}, but raysk {version} made it with schema {schema}: "
-            f"read it with that version (pip install raysk=={version})"
-        )
-    return RunFacts.from_plain(facts, path)

@@ -40,6 +40,8 @@ ORDER = [
     "raysk.recipe",
     "raysk.config",
     "raysk.spaces",
+    "raysk.run_facts",
+    "raysk.run_checks",
     "raysk.run",
     "raysk.loading",
     "raysk.scoring",

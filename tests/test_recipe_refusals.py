@@ -6,7 +6,7 @@ import pytest
 from raysk.errors import ConfigError
 from raysk.parts.samplers import samplers
 from raysk.recipe import Recipe
-from raysk.run import check_recipe
+from raysk.run_checks import check_recipe
 
 REFUSALS = {
     "a loss on logits in stage one": (

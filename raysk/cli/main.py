@@ -15,6 +15,7 @@ from pathlib import Path
 
 import raysk
 from raysk.cli.audit import add_audit
+from raysk.cli.completions import format_names, metric_names, row_names, space_names
 from raysk.cli.data import add_data_commands
 from raysk.cli.deploying import add_deploying
 from raysk.cli.evaluating import add_evaluate
@@ -111,16 +112,16 @@ def _parser() -> Parser:
     recipe = commands.add_parser("recipe", help="print the recipe of a leaderboard row")
     recipe.add_argument("run", metavar="RUN", help="the run directory")
     row = recipe.add_argument("row", metavar="ROW", help="place, name or key of the row")
-    row.completer = _row_names  # type: ignore[attr-defined]
+    row.completer = row_names  # type: ignore[attr-defined]
     recipe.set_defaults(run_command=_recipe)
     config = commands.add_parser("config", help="print the configuration and explain each setting")
     config.add_argument("overrides", nargs="*", metavar="PART|KEY=VALUE", help="stage_two prints only that part")
     of_space = config.add_argument("--space", help="print the configuration of this search space")
-    of_space.completer = _space_names  # type: ignore[attr-defined]
+    of_space.completer = space_names  # type: ignore[attr-defined]
     config.set_defaults(run_command=_config)
     spaces = commands.add_parser("spaces", help="list the search spaces, or show one")
     shown = spaces.add_argument("space", nargs="?", metavar="SPACE", help="show what it searches and where it starts")
-    shown.completer = _space_names  # type: ignore[attr-defined]
+    shown.completer = space_names  # type: ignore[attr-defined]
     spaces.set_defaults(run_command=_spaces)
     data = commands.add_parser("data", help="inspect, audit or prepare a collection")
     data_commands = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -134,9 +135,9 @@ def _parser() -> Parser:
     form = leaderboard.add_argument(
         "--format", default="md", metavar="FORMAT", help="md, csv, tex, html, json, parquet (md)"
     )
-    form.completer = _format_names  # type: ignore[attr-defined]
+    form.completer = format_names  # type: ignore[attr-defined]
     ranked_by = leaderboard.add_argument("--metric", help="rank a finished study anew, such as by auc@CLASS")
-    ranked_by.completer = _metric_names  # type: ignore[attr-defined]
+    ranked_by.completer = metric_names  # type: ignore[attr-defined]
     leaderboard.set_defaults(run_command=_leaderboard)
     add_model_commands(commands)
     add_predict(commands)
@@ -148,7 +149,7 @@ def _parser() -> Parser:
 def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data=csv data.path=..., stage_one.epochs=50")
     space = tune.add_argument("--space", required=True, help="name of a search space, or a file")
-    space.completer = _space_names  # type: ignore[attr-defined]
+    space.completer = space_names  # type: ignore[attr-defined]
     tune.add_argument(
         "--run", metavar="DIR", help="run directory (runs/SPACE-DATE), or s3://BUCKET/PREFIX to copy it to"
     )
@@ -168,40 +169,6 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
         help="GPUs of each worker; 0 trains on CPUs (1 if any)",
     )
     tune.set_defaults(run_command=_tune)
-
-
-def _space_names(prefix: str, **_: object) -> list[str]:
-    """Returns the completions of a search space: names, or the files of a path."""
-    from argcomplete.completers import FilesCompleter
-
-    from raysk.spaces.files import list_spaces
-
-    return [name for name, _ in list_spaces() if name.startswith(prefix)] or FilesCompleter(("yaml", "yml"))(prefix)
-
-
-def _format_names(**_: object) -> list[str]:
-    """Returns the completions of a leaderboard format."""
-    from raysk.evaluation.formats import formats
-
-    return list(formats)
-
-
-def _row_names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
-    """Returns the completions of a row: the names of the single recipes of the run."""
-    from raysk.evaluation.leaderboard import Leaderboard
-
-    try:
-        rows = Leaderboard.read(Path(parsed_args.run) / "leaderboard.json").rows
-    except RayskError:  # no run: nothing to complete
-        return []
-    return [row.name for row in rows if row.kind != "ensemble"]
-
-
-def _metric_names(**_: object) -> list[str]:
-    """Returns the completions of a metric."""
-    from raysk.evaluation.metrics import metrics
-
-    return list(metrics)
 
 
 def _tune(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,8 @@ from raysk.evaluation.goals import Goal
 from raysk.loading import read_data
 from raysk.parts.backbones import create_backbone
 from raysk.records import RunFacts
-from raysk.run import Run, check_goal, check_recipe, data_digest, store_key
+from raysk.run import Run, data_digest, store_key
+from raysk.run_checks import check_goal, check_recipe
 from raysk.search.cluster import connected
 from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest

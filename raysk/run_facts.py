@@ -1,0 +1,78 @@
+"""The file `run.json` of a run, and what must not change when the run is resumed."""
+
+from pathlib import Path
+
+import raysk
+from raysk.artifacts import read_json, write_json
+from raysk.errors import ArtifactError
+from raysk.records import RECIPE_SCHEMA, RunFacts
+
+# Schema of a run's files. Raise the second number when a record changes.
+_SCHEMA = f"{RECIPE_SCHEMA}.3"
+
+# The facts that must not change when a run is resumed.
+_SAME = (
+    "manifest",
+    "pixels",
+    "folds",
+    "metric",
+    "requirements",
+    "recipe",
+    "space",
+    "overrides",
+    "content_of_the_space",
+    "initial_weights",
+)
+
+
+def check_same_facts(before: RunFacts, now: RunFacts, folder: Path) -> None:
+    """Refuses to continue a run with other rows, pixels, folds or settings.
+
+    Args:
+        before: The facts of the run.
+        now: The facts of the command that continues it.
+        folder: The run directory, for the error.
+
+    Raises:
+        ArtifactError: One of them differs.
+    """
+    for name in _SAME:
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new:
+            remedy = "repeat the first command, or choose another --run"
+            if name == "metric":
+                remedy = f"raysk leaderboard {folder} --metric {new} ranks a finished study anew"
+            raise ArtifactError(
+                f"--resume must find the {name.replace('_', ' ')} that {folder} was started with, {_text(old)}, "
+                f"but got {_text(new)}: {remedy}"
+            )
+
+
+def _text(value: str | tuple[str, ...] | None) -> str:
+    """Returns a fact for an error."""
+    return (value if isinstance(value, str) else ", ".join(value or ())) or "none"
+
+
+def write_facts(folder: Path, facts: RunFacts) -> None:
+    """Writes `run.json`."""
+    write_json(folder / "run.json", facts.to_plain() | {"schema": _SCHEMA, "version": raysk.__version__})
+
+
+def read_facts(folder: Path) -> RunFacts:
+    """Reads `run.json`.
+
+    Raises:
+        ArtifactError: It is missing, of another schema, or no `RunFacts`.
+    """
+    path = folder / "run.json"
+    facts = read_json(path)
+    if not isinstance(facts, dict):
+        raise ArtifactError(f"{path} must hold named facts, but got {facts!r:.40}: restore it")
+    # The defaults are those of the last version that did not record them.
+    schema, version = facts.pop("schema", 2), facts.pop("version", "0.1.0")
+    if schema != _SCHEMA:
+        raise ArtifactError(
+            f"{folder} must be a run of schema {_SCHEMA}, but raysk {version} made it with schema {schema}: "
+            f"read it with that version (pip install raysk=={version})"
+        )
+    return RunFacts.from_plain(facts, path)
