@@ -69,11 +69,18 @@ def random_bundle(backbone: str, size: int, num_members: int, num_views: int) ->
         )
     provenance = Provenance(
         name="random", key="", kind="ensemble", settings="", chosen_on="", scored_on="", scores={}, refitted=False,
-        class_counts=(1,) * len(CLASSES), num_groups=0, num_locked=0, data={}, folds={}, manifest="", command="",
+        class_counts=(1,) * len(CLASSES), num_groups=0, test_counts=(1,) * len(CLASSES), metric="macro_f1",
+        assumed_shares=(1 / len(CLASSES),) * len(CLASSES), data={}, folds={}, manifest="", command="",
         commit="", created="", versions={}, weights_licence="", data_licence="",
     )  # fmt: skip
     facts = BundleFacts(
-        schema_version=SCHEMA, class_names=CLASSES, encoders=tuple(encoders), heads=tuple(heads), provenance=provenance
+        schema_version=SCHEMA,
+        class_names=CLASSES,
+        bits=None,
+        operating_points=(),
+        encoders=tuple(encoders),
+        heads=tuple(heads),
+        provenance=provenance,
     )
     return Bundle(facts, tensors, "")
 
