@@ -59,7 +59,7 @@ def test_every_line_on_exported_files_and_on_the_service_runs(here, capfd):
         for service in services:
             service.kill()
             service.communicate()
-    expected = load("lesions.raysk", "cpu").predict_proba(["photographs/a.png"])[0]
+    expected = load("lesions.raysk", device="cpu").predict_proba(["photographs/a.png"])[0]
     assert list(seen["by_class"].values()) == pytest.approx(expected, abs=1e-4)
     assert seen["same"][0].tolist() == pytest.approx(expected, abs=1e-4)
     assert list(seen["image"]["probabilities"].values()) == pytest.approx(expected, abs=1e-6)

@@ -8,7 +8,6 @@ import torch
 from rich.console import Console
 
 import raysk
-from raysk.artifacts import write_json
 from raysk.cli.main import main
 from raysk.data.folds.assignment import WHOLE
 from raysk.errors import ArtifactError, CutOffError
@@ -152,10 +151,6 @@ def test_a_head_without_training_and_logit_adjustment_are_refitted_too(run, smal
         for fold in range(len(run.folds)):
             for job in (Job(recipe, fold), Job(recipe, fold).for_test()):
                 run_job(job, run, ALONE, lambda progress: None)
-    write_json(
-        run.folder / "run.json", run.facts | {"repeating command": "x", "command": "x", "data": {}, "divide": {}}
-    )
-    run = Run.open(run.folder)
     entries = read_entries(run, [Candidate(recipe, name, "", (), NOTHING) for name, recipe in recipes.items()])
     ensemble, crossed = select_ensemble(run, [entry.held_out for entry in entries])
     write_results(run, result_rows(run, entries, ensemble, crossed), {})

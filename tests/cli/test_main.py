@@ -290,7 +290,7 @@ def test_a_study_that_is_resumed_by_another_metric_says_how_to_rank_it_anew(prep
     assert line.endswith(f"but got kappa: raysk leaderboard {tune.run} --metric kappa ranks a finished study anew")
     line = tune.refused("--resume", "--require", "kappa>=0.5", **where)
     assert "--resume must find the requirements that" in line
-    assert "but got ['kappa>=0.5']" in line
+    assert "but got kappa>=0.5" in line
 
 
 def test_an_address_without_a_cluster_is_refused(prepared, tune, photographs):

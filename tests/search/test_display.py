@@ -174,7 +174,7 @@ def test_a_lane_at_work_has_one_line_with_what_fits(width, line):
 
 def test_facts_are_not_broken_in_the_middle():
     panel = panel_of(WORKING)
-    panel.progress = SearchProgress(say=print, complete=2, stopped=1, best=("cross_entropy", 0.368))
+    panel.progress = SearchProgress(say=print, complete=2, stopped=1, metric="macro-F1", best=("cross_entropy", 0.368))
     assert [line.rstrip() for line in rendered(panel, 80).splitlines()[:2]] == [
         "recipes 2 complete, 1 stopped, 0 failed of 8 · jobs done 5",
         "best macro-F1 0.368 (cross_entropy)",
