@@ -254,6 +254,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     from raysk.evaluation.leaderboard import Leaderboard
 
     name, folder = arguments.format, _folder(arguments.run)
+    write = formats[name]
     if arguments.metric is None:
         board = Leaderboard.read(folder / "leaderboard.json")
     else:
@@ -261,7 +262,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         from raysk.run import Run
 
         board = rerank(Run.open(folder), arguments.metric)
-    content = formats[name](board)
+    content = write(board)
     if isinstance(content, bytes):
         if b"\0" in content and sys.stdout.isatty():
             raise ConfigError(f"--format {name} must go to a file, but got a terminal: add > leaderboard.{name}")
