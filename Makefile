@@ -44,9 +44,10 @@ lint: install-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Two processes with one thread each: the networks of the tests are too small for threads of their own.
+# One process for the tests that start Ray, which mostly wait, and two for the others; one thread each, since the
+# networks of the tests are too small for more.
 test: install-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not soak' --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not soak' --numprocesses 3
 
 check: lint test
 

@@ -239,7 +239,7 @@ def find_row(leaderboard: Leaderboard, wanted: str) -> Row:
     if wanted.isdecimal() and 1 <= int(wanted) <= len(rows):
         return rows[int(wanted) - 1]
     # A short number is a missing place, not the start of a key that happens to be all digits.
-    is_place = wanted.isdecimal() and not wanted.startswith("0") and len(wanted) < _LEAST_DIGITS_OF_A_KEY
+    is_place = wanted.isdecimal() and str(int(wanted)) == wanted and len(wanted) < _LEAST_DIGITS_OF_A_KEY
     by_key = [] if is_place else [row for row in rows if row.key.startswith(wanted)]
     matches = [row for row in rows if row.name == wanted] or by_key
     if len(matches) != 1:

@@ -359,8 +359,8 @@ def test_a_recipe_that_diverges_fails_alone_and_the_leaderboard_says_why(trouble
 
 def test_the_metric_and_the_requirement_are_those_of_the_study_to_its_end(troubled):
     run, board = Run.open(troubled.run), troubled.board
-    assert (run.facts["metric"], run.facts["requirements"]) == ("log_loss", ["sensitivity@mel>=0.95"])
-    assert "metric=log_loss --require 'sensitivity@mel>=0.95'" in run.facts["repeating command"]
+    assert (run.facts.metric, run.facts.requirements) == ("log_loss", ("sensitivity@mel>=0.95",))
+    assert "metric=log_loss --require 'sensitivity@mel>=0.95'" in run.facts.repeating_command
     assert board.metric == "log_loss"
     losses = [row.scores["test_log_loss"] for row in board.rows]
     assert losses == sorted(losses)
