@@ -44,10 +44,10 @@ lint: install-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# One process for the tests that start Ray, which mostly wait, and two for the others; one thread each, since the
-# networks of the tests are too small for more.
+# One process for the tests that start Ray, and one for the others; one thread each, since the networks of the tests
+# are too small for more.
 test: install-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not soak' --numprocesses 3
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not soak' --numprocesses 2
 
 check: lint test
 
