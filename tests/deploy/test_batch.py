@@ -15,6 +15,7 @@ def words(bundle_file, cache, tmp_path):
     return ["predict", str(bundle_file), str(cache / "drawn" / "images"), str(tmp_path / "broken.png"), "gone.png"]
 
 
+@pytest.mark.soak
 def test_ray_data_gives_what_one_process_gives_and_goes_on_with_its_parts(words, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(predictor, "_MOST_IMAGES", 40)
     assert main([*words, "--output", str(tmp_path / "alone.csv")]) == 0
