@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -193,8 +194,10 @@ def test_clients_that_leave_are_forgotten(client, address):
     ):
         with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as connection:
             connection.sendall(sent)
-    while client.get("/health").json()["requests"]:
-        pass
+    deadline = time.monotonic() + 30
+    while (left := client.get("/health").json()["requests"]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert left == 0
 
 
 def test_an_error_of_the_classifier_is_an_error_of_its_request_only(predictor):
