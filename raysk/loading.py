@@ -1,18 +1,25 @@
 """Loads the rows and images that the settings name, and shows progress."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from raysk.config import Config
+from raysk.data.folds.assignment import Folds
+from raysk.data.folds.dividing import make_folds
 from raysk.data.manifest import Manifest
 from raysk.data.sources import load_manifest
 from raysk.data.store.building import build_stores
 from raysk.data.store.chunks import Spread, in_threads
 from raysk.data.store.image_store import ImageStore
 from raysk.evaluation.goals import Goal
+from raysk.recipe import Recipe
+from raysk.records import RunFacts
+from raysk.run import data_digest, store_key
+from raysk.run_checks import check_goal, check_recipe
 
 
 def read_data(
@@ -44,6 +51,46 @@ def read_data(
     classes = ", ".join(f"{name} {count}" for name, count in counts)
     console.print(f"{len(manifest)} images: {classes}", markup=False, highlight=False)
     return manifest, stores
+
+
+def prepare_rows(
+    config: Config, recipes: Iterable[Recipe], console: Console, spread: Spread = in_threads, **of_command: Any
+) -> tuple[Manifest, Folds, RunFacts]:
+    """Reads and divides the rows, decodes their images, and checks that they suit the recipes and the goal.
+
+    Args:
+        config: The rows, the folds, the goal and the folders of the stores.
+        recipes: The recipes that are known before the start.
+        console: Shows progress.
+        spread: Distributes the decoding.
+        of_command: The facts of the run that do not follow from the rows.
+
+    Returns:
+        The rows, the folds, and the facts of a run of them.
+
+    Raises:
+        ConfigError: A recipe cannot train on some fold, or the goal has no score on some part.
+    """
+    manifest, (store,) = read_data(config, console, spread=spread)
+    folds = make_folds(manifest, config.folds)
+    for recipe in recipes:
+        check_recipe(recipe, manifest, folds)
+    goal = Goal.parse(config.metric, config.require, manifest.class_names)
+    check_goal(goal, manifest, folds)
+    facts = RunFacts(
+        manifest=manifest.digest,
+        pixels=data_digest(manifest, store),
+        folds=folds.digest,
+        metric=goal.metric.name,
+        requirements=goal.required,
+        data=config.data.to_plain(),
+        divide=config.folds.to_plain(),
+        cache=str(config.cache_folder),
+        stores=config.stores,
+        images=store_key(store),
+        **of_command,
+    )
+    return manifest, folds, facts
 
 
 @contextmanager

@@ -15,20 +15,17 @@ import yaml
 from rich.console import Console
 
 from raysk.config import Config
-from raysk.data.folds.dividing import FoldSettings, make_folds
+from raysk.data.folds.dividing import FoldSettings
 from raysk.data.sources import DataSettings
 from raysk.errors import ArtifactError, ConfigError, in_one_line
 from raysk.evaluation.formats import write_leaderboard
-from raysk.evaluation.goals import Goal
 from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
 from raysk.evaluation.metrics import DEFAULT_METRIC
 from raysk.evaluation.requirement_checks import requirement_facts
 from raysk.evaluation.summary import show_summary
-from raysk.loading import read_data
+from raysk.loading import prepare_rows
 from raysk.recipe import Job, Recipe
-from raysk.records import RunFacts
-from raysk.run import Run, data_digest, store_key
-from raysk.run_checks import check_goal, check_recipe
+from raysk.run import Run
 from raysk.scoring import (
     NOTHING,
     TEST_PART,
@@ -189,24 +186,7 @@ def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, w
             name: getattr(file, name) for name in ("data", "folds", "recipe", "metric", "require", "cache", "stores")
         }
         config = Config(**shared)
-        manifest, (store,) = read_data(config, console)
-        folds = make_folds(manifest, file.folds)
-        check_recipe(file.recipe, manifest, folds)
-        goal = Goal.parse(file.metric, file.require, manifest.class_names)
-        check_goal(goal, manifest, folds)
-        facts = RunFacts(
-            manifest=manifest.digest,
-            pixels=data_digest(manifest, store),
-            folds=folds.digest,
-            metric=goal.metric.name,
-            requirements=goal.required,
-            recipe=file.recipe.key,
-            data=file.data.to_plain(),
-            divide=file.folds.to_plain(),
-            cache=str(config.cache_folder),
-            stores=config.stores,
-            images=store_key(store),
-        )
+        manifest, folds, facts = prepare_rows(config, [file.recipe], console, recipe=file.recipe.key)
         if exists:
             Run.open(folder).check_same(facts)
         else:

@@ -11,16 +11,13 @@ from rich.console import Console
 
 from raysk.config import Config
 from raysk.data.folds.assignment import Folds
-from raysk.data.folds.dividing import make_folds
 from raysk.data.manifest import Manifest
 from raysk.data.store.chunks import Chunk, Spread, decode_chunk, in_threads
 from raysk.errors import ArtifactError
-from raysk.evaluation.goals import Goal
-from raysk.loading import read_data
+from raysk.loading import prepare_rows
 from raysk.parts.backbones import create_backbone
 from raysk.records import RunFacts
-from raysk.run import Run, data_digest, store_key
-from raysk.run_checks import check_goal, check_recipe
+from raysk.run import Run
 from raysk.search.cluster import connected
 from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
@@ -81,28 +78,15 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         create_backbone(model.backbone, model.pretrained, model.checkpoint, config.recipe.image_size, model.pooling)
     on_all = request.address is not None and config.stores is not None
     spread = on_cluster(request.address) if on_all else in_threads
-    manifest, (store,) = read_data(config, console, spread=spread)
-    settings = config.folds
-    folds = make_folds(manifest, settings)
-    for recipe in named:
-        check_recipe(recipe, manifest, folds)
-    goal = Goal.parse(config.metric, config.require, manifest.class_names)
-    check_goal(goal, manifest, folds)
-    facts = RunFacts(
-        manifest=manifest.digest,
-        pixels=data_digest(manifest, store),
-        folds=folds.digest,
-        metric=goal.metric.name,
-        requirements=goal.required,
+    manifest, folds, facts = prepare_rows(
+        config,
+        named,
+        console,
+        spread,
         space=request.space,
         overrides=tuple(text for text in request.overrides if not text.startswith((*_OF_THE_MACHINE, *_OF_THE_GOAL))),
         content_of_the_space=space.digest,
         initial_weights=_digest_of_file(model.checkpoint),
-        data=config.data.to_plain(),
-        divide=settings.to_plain(),
-        cache=str(config.cache_folder),
-        stores=config.stores,
-        images=store_key(store),
         command=request.command,
         repeating_command=request.repeating_command,
         begun=f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}",
