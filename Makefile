@@ -13,7 +13,7 @@ help:
 	@echo 'make tune      install, then run raysk tune --space supcon on drawn lesions'
 	@echo 'make test      install the test extra, then run the test suite'
 	@echo 'make check     run ruff, mypy and the test suite'
-	@echo 'make soak      run the long tests'
+	@echo 'make soak      run the long tests, or those that SOAK names'
 	@echo 'make wheel     build the wheel in dist/'
 
 $(VENV)/pyvenv.cfg:
@@ -52,7 +52,7 @@ test: install-test
 check: lint test
 
 soak: install-test
-	$(BIN)/python -m pytest -m soak --timeout 3600
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --timeout 3600 $(SOAK)
 
 wheel: install-test
 	$(BIN)/python -m build --wheel --no-isolation

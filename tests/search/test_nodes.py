@@ -157,6 +157,7 @@ def driver_of(command):
     return pid
 
 
+@pytest.mark.soak
 def test_the_broker_and_a_node_are_killed_and_a_second_driver_is_refused(tmp_path, study):
     words, run = study
     with ray_nodes(NODE) as cluster, raysk(tmp_path, *words(cluster)) as command:
