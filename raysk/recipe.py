@@ -249,11 +249,13 @@ class Job:
         fold: The held-out fold.
         part: "held_out" trains the recipe and predicts the held-out rows of the fold; "test" predicts the locked test
             part with the trained classifier.
+        has_references: Whether it fits the reference heads as well, since a search of stage two follows its recipe.
     """
 
     recipe: Recipe
     fold: int
     part: Part = "held_out"
+    has_references: bool = False
 
     @property
     def id(self) -> str:
@@ -268,13 +270,19 @@ class Job:
 
     def for_test(self) -> "Job":
         """Returns the job that predicts the locked test part."""
-        return replace(self, part="test")
+        return replace(self, part="test", has_references=False)
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the JSON form."""
-        return {"kind": "job", "recipe": self.recipe.to_plain(), "fold": self.fold, "part": self.part}
+        return {
+            "kind": "job",
+            "recipe": self.recipe.to_plain(),
+            "fold": self.fold,
+            "part": self.part,
+            "has_references": self.has_references,
+        }
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Job":
         """Reads the JSON form."""
-        return cls(Recipe.from_plain(plain["recipe"]), plain["fold"], plain["part"])
+        return cls(Recipe.from_plain(plain["recipe"]), plain["fold"], plain["part"], plain["has_references"])

@@ -155,6 +155,27 @@ class JobRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReferenceRecord(Record):
+    """The scores of the reference heads on one fold, by which an encoder races before its stage two is searched.
+
+    Args:
+        recipe: Key of the recipe of the encoder.
+        fold: The held-out fold.
+        seconds: Duration.
+        heads: Names of the H reference heads, the same for all recipes.
+        scores: Of each head, the score by the study's metric, and those by the metrics of its requirements, (H, S).
+        merits: Of each head, its merit by the goal of the study; larger is better.
+    """
+
+    recipe: str
+    fold: int
+    seconds: float
+    heads: tuple[str, ...]
+    scores: tuple[tuple[float, ...], ...]
+    merits: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFacts(Record):
     """What a run was made from; `run.json` has it beside the schema and the version that made the run.
 

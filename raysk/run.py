@@ -5,6 +5,7 @@ manifest.parquet    the rows          folds.parquet   the fold of each row
 study.journal       Optuna's trials   recipes/        one JSON file per recipe
 encoders/           stage one         features/       features of the rows from frozen encoders
 classifiers/        stage two         searches/       the stage-two settings tried on each encoder
+references/         scores of the reference heads, by which a race judges an encoder
 predictions/        held-out and test rows with their images, per recipe and fold
 jobs/               the ledger: one JSON file per finished job, with its cost and its loss curves
 logs/               Ray's output and one log per lane
@@ -28,7 +29,8 @@ from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import Predictions
-from raysk.records import JobRecord, Part, RunFacts, SearchRecord, job_id
+from raysk.evaluation.reference_choice import chosen_scores
+from raysk.records import JobRecord, Part, ReferenceRecord, RunFacts, SearchRecord, job_id
 from raysk.run_checks import check_recipe, training_counts
 from raysk.run_facts import check_same_facts, read_facts, write_facts
 
@@ -198,9 +200,17 @@ class Run:
         """Reads the record of a finished stage-two search."""
         return SearchRecord.read(self.search_file(search_id))
 
+    def references_file(self, job: "Job") -> Path:
+        """Returns the file of the scores of this job's reference heads."""
+        return self.folder / "references" / job.recipe.key / f"fold{job.fold}.json"
+
+    def last_file(self, job: "Job") -> Path:
+        """Returns the file that a job writes last."""
+        return self.references_file(job) if job.has_references else self.record_file(job)
+
     def is_done(self, job: "Job") -> bool:
         """Returns whether this or an earlier driver finished the job."""
-        return self.record_file(job).exists()
+        return self.last_file(job).exists()
 
     def record(self, job: "Job") -> JobRecord:
         """Reads the record of a finished job: cost and loss curves."""
@@ -223,6 +233,17 @@ class Run:
         files = [self.folder / "jobs" / f"{job_id(recipe_key, fold, 'held_out')}.json" for fold in folds]
         records = [JobRecord.read(path) for path in files]
         return np.array([[record.score, *record.required] for record in records], dtype=float).T
+
+    def raced_scores(self, recipe_key: str, num_folds: int | None = None) -> np.ndarray:
+        """Reads the scores by which a recipe races: those of its reference heads, or its own without any, (S, F).
+
+        Arguments as in `fold_scores`.
+        """
+        folds = range(len(self.folds) if num_folds is None else num_folds)
+        files = [self.folder / "references" / recipe_key / f"fold{fold}.json" for fold in folds]
+        if not all(path.exists() for path in files):
+            return self.fold_scores(recipe_key, num_folds)
+        return chosen_scores([ReferenceRecord.read(path) for path in files], self.folds.k).T
 
     def keep_recipe(self, recipe: "Recipe") -> None:
         """Writes a recipe to its file."""

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from raysk.errors import ArtifactError
-from raysk.records import Health, JobRecord, SearchRecord, StageRecord, TriedSetting
+from raysk.records import Health, JobRecord, ReferenceRecord, SearchRecord, StageRecord, TriedSetting
 from raysk.search.jobs import JobEnd, JobProgress, JobRequest, LaneStatus, Outcome, QueueStatus
 from raysk.search.trial_records import Step, TrialOrder, TrialRecord, TrialReport
 
@@ -44,6 +44,9 @@ RECORDS = [
             ),
         ),
     ),
+    ReferenceRecord(
+        recipe="k", fold=1, seconds=0.5, heads=("a", "b"), scores=((0.5, 0.9), (0.4, 0.8)), merits=(0.5, 0.4)
+    ),
     REQUEST,
     JobEnd(outcome=Outcome.BROKEN, reason="no space"),
     LANE,
@@ -51,9 +54,11 @@ RECORDS = [
     TrialOrder(
         broker="b",
         number=4,
-        num_folds=3,
+        num_folds=6,
+        folds_of_division=3,
         num_lanes=2,
         is_raced=True,
+        has_references=True,
         larger_is_better=True,
         steps=(Step(request=REQUEST, record="/x.json"),),
     ),

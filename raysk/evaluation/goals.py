@@ -8,7 +8,6 @@ import numpy as np
 from raysk.errors import ConfigError
 from raysk.evaluation.metrics import Metric, parse_metric
 from raysk.evaluation.metrics.base import Values
-from raysk.evaluation.resampling import resampled_scores
 
 _OPERATORS = {True: ">=", False: "<="}
 # A score that misses a bound by less meets it: the mean of 0.7, 0.7 and 0.7 is a little less than 0.7.
@@ -127,11 +126,6 @@ class Goal:
     def merits(self, scores: np.ndarray) -> np.ndarray:
         """Returns the merits, (...), from scores by all `metrics`, (..., S)."""
         return self.merits_of(scores[..., 0], self.shortfalls(scores))
-
-    def resampled_merits(self, probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        """Returns the merit on each resample of whole groups, (S,); see `resampled_scores`."""
-        scores = [resampled_scores(metric, probabilities, labels, groups) for metric in self.metrics]
-        return self.merits(np.stack(scores, axis=-1))
 
     def merits_of(self, scores: np.ndarray, shortfalls: np.ndarray) -> np.ndarray:
         """Returns merits from scores and sums of shortfalls, NaN where a shortfall is not defined."""

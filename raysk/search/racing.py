@@ -1,52 +1,32 @@
-"""Fold racing: stops a recipe as soon as a score shows that it has no chance left against another."""
+"""Fold racing: stops a recipe as soon as it has no chance left to become the best of its family."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from raysk.evaluation.goals import Goal
-from raysk.evaluation.predictions import Predictions
+from raysk.evaluation.fold_model import chances
 from raysk.run import Run
 from raysk.search.searcher import StudySearcher, Trial
-from raysk.search.trial_records import TrialReport
+from raysk.search.trial_records import TrialRecord, TrialReport
 
-# A recipe is stopped when fewer than this share of the resampled comparisons favour it.
-LEAST_CHANCE = 0.05
+# A recipe with a smaller chance is stopped. Of the values in benchmarks/racing.py, the largest that costs no score.
+LEAST_CHANCE = 0.02
 
-
-def may_still_win(
-    candidate: np.ndarray, incumbent: np.ndarray, labels: np.ndarray, groups: np.ndarray, goal: Goal
-) -> bool:
-    """Returns whether a recipe may still be the better one, so that another fold is worth its price.
-
-    Uses a paired bootstrap of merits over whole groups. Both recipes are compared on the same lesions, so what makes a
-    fold hard or easy cancels out, and photographs of one lesion do not count as independent. On a resample, a recipe
-    that meets the requirements is better than any that does not. Resamples without a score are left out.
-
-    Args:
-        candidate: Probabilities (N, C) of the recipe.
-        incumbent: Probabilities (N, C) of the best recipe so far, on the same rows.
-        labels: (N,).
-        groups: (N,).
-        goal: The goal of the study.
-    """
-    candidate_merits, incumbent_merits = (
-        goal.resampled_merits(recipe, labels, groups) for recipe in (candidate, incumbent)
-    )
-    defined = ~np.isnan(candidate_merits + incumbent_merits)
-    wins = (candidate_merits >= incumbent_merits)[defined]
-    return not len(wins) or bool(wins.mean() >= LEAST_CHANCE)
+# Failed trials have no folds to learn from, and those of a driver that died are repeated.
+_WITH_FOLDS = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 class FoldRacing(FIFOScheduler):
     """Races drawn recipes.
 
-    A recipe races with the best of its family, so every family keeps its budget.
+    A recipe races within its family, so every family keeps its budget. All recipes of the study tell how large the
+    noise of a fold is, stopped ones and controls too.
 
     Args:
-        searcher: Knows the trials and their rivals.
+        searcher: Knows the trials.
         run: The run directory.
         cancel: Cancels a trial's jobs.
     """
@@ -54,7 +34,7 @@ class FoldRacing(FIFOScheduler):
     def __init__(self, searcher: StudySearcher, run: Run, cancel: Callable[[Trial], None]) -> None:
         super().__init__()
         self.searcher, self.run, self.cancel = searcher, run, cancel
-        self._survived: set[tuple[str, str, int]] = set()
+        self._merits: dict[tuple[str, int], np.ndarray] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decides after each fold which trials go on: a score can also end the race of another trial."""
@@ -64,31 +44,29 @@ class FoldRacing(FIFOScheduler):
             return str(TrialScheduler.CONTINUE)
         # Before Tune does, since the other trials are compared with this score.
         self.searcher.on_trial_result(trial.trial_id, result)
+        hopeless = self._hopeless()
         for racer in list(self.searcher.trials.values()):
-            racer.is_beaten = racer.is_beaten or self._is_beaten(racer)
+            # The paper's setting and the controls run all folds, since a comparison needs them.
+            racer.is_beaten = racer.is_beaten or (racer.point.kind == "drawn" and racer.asked.number in hopeless)
             if racer.is_beaten and racer is not scored:
                 # Repeated with each score, since the trial may have queued jobs after the last cancellation.
                 self.cancel(racer)
         return str(TrialScheduler.STOP if scored.is_beaten else TrialScheduler.CONTINUE)
 
-    def _is_beaten(self, trial: Trial) -> bool:
-        # The paper's setting and the controls have no rival, since a comparison needs them.
-        if trial.point.kind != "drawn":
-            return False
-        rival = self.searcher.standings.rival(trial.asked.number, trial.point.family)
-        if rival is None or (trial.recipe.key, *rival) in self._survived:
-            return False
-        key, num_folds = rival
-        candidate, incumbent = (
-            [self.run.predictions(recipe, fold) for fold in range(num_folds)] for recipe in (trial.recipe.key, key)
-        )
-        rows = np.concatenate([predictions.rows for predictions in candidate])
-        labels, groups = self.run.manifest.labels[rows], self.run.manifest.groups[rows]
-        survives = may_still_win(_stacked(candidate), _stacked(incumbent), labels, groups, self.run.goal)
-        if survives:
-            self._survived.add((trial.recipe.key, *rival))
-        return not survives
+    def _hopeless(self) -> set[int]:
+        """Returns the numbers of the trials with too small a chance to become the best of their family."""
+        trials = self.searcher.study.get_trials(deepcopy=False, states=_WITH_FOLDS)
+        trials = [trial for trial in trials if trial.intermediate_values]
+        families = np.array([TrialRecord.of(trial).family for trial in trials])
+        chance = chances(np.array([self._merits_of(trial) for trial in trials]), families)
+        return {trial.number for trial, value in zip(trials, chance, strict=True) if value < LEAST_CHANCE}
 
-
-def _stacked(predictions: Sequence[Predictions]) -> np.ndarray:
-    return np.concatenate([fold_predictions.mean() for fold_predictions in predictions])
+    def _merits_of(self, trial: FrozenTrial) -> np.ndarray:
+        """Returns the merit of a trial on each fold, (F,), NaN for a fold that it does not have."""
+        num_folds = len(self.run.folds)
+        key, have = TrialRecord.of(trial).recipe, min(num_folds, max(trial.intermediate_values))
+        if (key, have) not in self._merits:
+            merits = np.full(num_folds, np.nan)
+            merits[:have] = self.run.goal.merits(self.run.raced_scores(key, have).T)
+            self._merits[key, have] = merits
+        return self._merits[key, have]

@@ -72,7 +72,7 @@ class Trial:
 
     def work(self, num_folds: int) -> list[Job | StageTwoSearch]:
         """Returns its jobs, in order."""
-        jobs = [Job(self.recipe, fold) for fold in range(num_folds)]
+        jobs = [Job(self.recipe, fold, has_references=self.search is not None) for fold in range(num_folds)]
         return [*jobs, self.search] if self.search else [*jobs]
 
 
@@ -223,8 +223,10 @@ class StudySearcher(Searcher):
             broker=self.broker,
             number=trial.asked.number,
             num_folds=len(self.run.folds),
+            folds_of_division=self.run.folds.k,
             num_lanes=self.num_lanes,
             is_raced=trial.point.kind == "drawn",
+            has_references=trial.search is not None,
             larger_is_better=self.run.goal.metric.larger_is_better,
             steps=tuple(self._steps(trial)),
         )
@@ -237,7 +239,7 @@ class StudySearcher(Searcher):
         for place, piece in enumerate(work):
             if isinstance(piece, Job):
                 request = JobRequest.of(piece, number, place, title=f"{name}, fold {place + 1}")
-                record = self.run.record_file(piece)
+                record = self.run.last_file(piece)
             else:
                 request = JobRequest.of(piece, number, place, title=f"{name}, stage two", needs=folds)
                 record = self.run.search_file(piece.id)

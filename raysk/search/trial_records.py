@@ -17,7 +17,8 @@ class Step(Record):
 
     Args:
         request: The job.
-        record: The file that exists once the job is done.
+        record: The file that exists once the job is done: the record of the job, the scores of its reference heads, or
+            the record of the search.
     """
 
     request: JobRequest
@@ -32,8 +33,10 @@ class TrialOrder(Record):
         broker: Name of the broker.
         number: Number of the trial.
         num_folds: Number of steps that are folds; a step after them is the search of stage two.
+        folds_of_division: Number of folds of a division of the rows.
         num_lanes: Number of lanes.
         is_raced: Whether the trial can be stopped between folds.
+        has_references: Whether the scores of reference heads judge its folds, since a search of stage two follows.
         larger_is_better: Whether a larger score is the better one.
         steps: Its steps, in order.
     """
@@ -41,8 +44,10 @@ class TrialOrder(Record):
     broker: str
     number: int
     num_folds: int
+    folds_of_division: int
     num_lanes: int
     is_raced: bool
+    has_references: bool
     larger_is_better: bool
     steps: tuple[Step, ...]
 
@@ -56,7 +61,8 @@ class TrialReport(Record):
         folds: Number of finished folds.
         is_searched: Whether the search of stage two is done.
         is_complete: Whether all steps are done.
-        score: Mean score of the folds, or that of the search's best setting; None if the step failed.
+        score: Mean score of the folds, or that of the search's best setting; None if the step failed. Folds before a
+            search are scored by the reference heads.
         reason: Why the step failed.
     """
 

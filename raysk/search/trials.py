@@ -13,7 +13,8 @@ from typing import Any
 import ray
 from ray.tune import Trainable
 
-from raysk.records import JobRecord, SearchRecord
+from raysk.evaluation.reference_choice import chosen_scores
+from raysk.records import JobRecord, ReferenceRecord, SearchRecord
 from raysk.search.broker import find_broker
 from raysk.search.jobs import JobEnd, JobRequest, Outcome, Priority
 from raysk.search.trial_records import TrialOrder, TrialReport
@@ -33,7 +34,7 @@ class RecipeTrial(Trainable):
         """Finds the broker, and queues the jobs without a record."""
         self._order = TrialOrder.from_plain(json.loads(config["order"]), "the order of a trial")
         self._broker = find_broker(self._order.broker)
-        self._scores: list[float] = []
+        self._scores: Sequence[float] = ()
         self._done = 0
         self._submit()
 
@@ -59,11 +60,16 @@ class RecipeTrial(Trainable):
     def _score(self, path: Path) -> float:
         if self._done > self._order.num_folds:
             return SearchRecord.read(path).score
-        record = JobRecord.read(path)
-        if record.score is None:
-            raise ValueError("the record of a fold must have a score")
-        self._scores.append(record.score)
+        self._scores = self._fold_scores([Path(step.record) for step in self._order.steps[: self._done]])
         return sum(self._scores) / len(self._scores)
+
+    def _fold_scores(self, files: Sequence[Path]) -> list[float]:
+        """Returns the scores of the finished folds by the study's metric, from their records."""
+        if self._order.has_references:
+            records = [ReferenceRecord.read(path) for path in files]
+            scores: list[float] = chosen_scores(records, self._order.folds_of_division)[:, 0].tolist()
+            return scores
+        return [score for path in files if (score := JobRecord.read(path).score) is not None]
 
     def _submit(self) -> list[JobRequest]:
         """Queues the remaining jobs with their present priorities, and returns them."""

@@ -12,6 +12,7 @@ from raysk.training.precision import sum_in_one_order
 from raysk.training.predict import predict
 from raysk.training.stage_one import train_stage_one
 from raysk.training.stage_two import train_stage_two
+from raysk.training.stage_two_search.references import score_references
 from raysk.training.world import World
 
 
@@ -27,9 +28,14 @@ def run_job(job: Job, run: Run, world: World, report: Report) -> None:
     Raises:
         TrainingError: The training cannot continue.
     """
-    if world.agree(run.is_done(job)):
-        return
     sum_in_one_order()
+    if not world.agree(run.record_file(job).exists()):
+        _train_and_predict(job, run, world, report)
+    if job.has_references and not world.agree(run.references_file(job).exists()):
+        score_references(job, run, world)
+
+
+def _train_and_predict(job: Job, run: Run, world: World, report: Report) -> None:
     began = perf_counter()
     stage_one = stage_two = score = None
     required: list[float] = []

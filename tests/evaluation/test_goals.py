@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from raysk.errors import ConfigError
 from raysk.evaluation.goals import Goal, parse_requirement
 from raysk.evaluation.metrics import parse_metric
-from raysk.evaluation.resampling import resampled_scores
 from tests.evaluation.metrics.tasks import make_task
 
 NAMES = ("mel", "nv", "a>=b")
@@ -100,12 +99,3 @@ def test_without_requirements_a_merit_is_the_oriented_score():
         assert goal.merits(goal.scores(probabilities, labels)) == goal.metric.oriented(
             float(goal.metric(probabilities, labels))
         )
-
-
-def test_merits_on_resamples_pair_the_metric_with_the_requirements():
-    probabilities, labels = make_task(40, 3, seed=2)
-    groups = np.arange(40) // 2
-    goal = Goal.parse("macro_f1", (MEL,), NAMES)
-    scores, sensitivities = (resampled_scores(metric, probabilities, labels, groups) for metric in goal.metrics)
-    expected = np.where(np.isnan(sensitivities), np.nan, np.where(sensitivities < 0.9, sensitivities - 0.9, scores))
-    np.testing.assert_allclose(goal.resampled_merits(probabilities, labels, groups), expected, atol=1e-8)

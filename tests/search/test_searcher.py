@@ -116,7 +116,7 @@ def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
     config = Driver(run, 1).searcher.suggest("tune0")
     *jobs, search = work_of(config)
     recipe = jobs[0].recipe
-    assert jobs == [Job(recipe, fold) for fold in range(3)]
+    assert jobs == [Job(recipe, fold, has_references=True) for fold in range(3)]
     assert run.recipe(recipe.key) == recipe
     order = order_of(config)
     assert (order.broker, order.num_folds, order.num_lanes, order.is_raced) == ("broker", 3, 100, False)

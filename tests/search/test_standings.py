@@ -51,9 +51,6 @@ class Study:
     def order(self):
         return [trial.value for trial in self.searcher.standings.complete()]
 
-    def rival(self, trial):
-        return self.searcher.standings.rival(trial.asked.number, trial.point.family)
-
 
 def write_record(run, job, score, required):
     JobRecord(
@@ -83,16 +80,6 @@ def test_a_study_by_a_loss_minimises_it(by_loss):
     assert by_loss.trial(0).constraints == {}
 
 
-def test_the_rival_by_a_loss_has_the_smallest(by_loss):
-    by_loss.named()
-    worse, middle, better = (by_loss.begin(name) for name in ("worse", "middle", "better"))
-    for name, loss in (("worse", 0.9), ("middle", 0.6), ("better", 0.4)):
-        by_loss.score(name, loss)
-    assert by_loss.rival(worse) == (better.recipe.key, 1)
-    assert by_loss.rival(middle) == (better.recipe.key, 1)
-    assert by_loss.rival(better) is None
-
-
 def test_optuna_is_told_how_far_each_trial_is_from_each_requirement(strict):
     strict.named()
     strict.score("named0", 0.9, 0.9, 0.9, required=(0.4, 0.2))
@@ -114,15 +101,6 @@ def test_trials_that_meet_the_requirements_come_first_then_the_closest(strict):
     strict.score("named3", 0.4, 0.4, 0.4, required=(0.6, 0.1))
     assert strict.order() == pytest.approx([0.4, 0.3, 0.9, 0.8])
     assert strict.progress.best[1] == pytest.approx(0.4)
-
-
-def test_a_recipe_that_meets_the_requirements_has_no_rival_that_does_not(strict):
-    strict.named()
-    fit, strong = strict.begin("fit"), strict.begin("strong")
-    strict.score("fit", 0.3, required=(0.5, 0.1))
-    strict.score("strong", 0.9, required=(0.4, 0.1))
-    assert strict.rival(fit) is None
-    assert strict.rival(strong) == (fit.recipe.key, 1)
 
 
 def test_a_searched_trial_counts_as_the_best_recipe_that_its_search_kept(tmp_path, new_run):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from raysk.parts.heads import FrozenHead
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.training.features import FrozenFeatures
@@ -35,7 +36,8 @@ def head_scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) ->
     labels = run.manifest.labels[run.folds.train_rows(fold)]
     held_out_labels = run.manifest.labels[run.folds.held_out_rows(fold)]
     num_classes = len(run.manifest.class_names)
-    start = linear_start(job, run, alone)
+    needs_start = any(isinstance(recipe.stage_two.head, FrozenHead) for recipe in recipes)
+    start = linear_start(job, run, alone) if needs_start else None
     held_out = frozen.part("held_out")
     shares = log_shares(run.class_counts(fold)).to(held_out.device)
     scores = np.empty((len(recipes), len(run.goal.metrics)))
