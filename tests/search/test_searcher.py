@@ -124,7 +124,7 @@ def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
     assert [step.request.title for step in order.steps][2:] == [f"{PAPER}, fold 3", f"{PAPER}, stage two"]
     assert order.steps[3].request.needs == tuple(job.id for job in jobs)
     assert [step.record for step in order.steps] == [
-        *(str(run.record_file(job)) for job in jobs),
+        *(str(run.references_file(job)) for job in jobs),
         str(run.search_file(search.id)),
     ]
     assert isinstance(search, StageTwoSearch)
