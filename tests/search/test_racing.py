@@ -13,12 +13,14 @@ from raysk.spaces.space import load_space
 
 GOAL = Goal.parse("macro_f1", (), ())
 MACRO_F1 = GOAL.metric
-NUM_NAMED = len(load_space("supcon").named_points())
+NUM_NAMED = len(load_space("supcon", ["controls=all"]).named_points())
 
 
 @pytest.fixture
 def searcher(run):
-    return StudySearcher(load_space("supcon"), run, NUM_NAMED + 3, "broker", SearchProgress(lambda line: None), 100)
+    return StudySearcher(
+        load_space("supcon", ["controls=all"]), run, NUM_NAMED + 3, "broker", SearchProgress(lambda line: None), 100
+    )
 
 
 def rival(searcher, trial):
