@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -24,7 +24,7 @@ from raysk.settings import Between, Settings, within
 _TREE = Path(__file__).parent.resolve() / "conf"
 _DATA_SETTINGS = frozenset(setting.name for setting in fields(DataSettings))
 # The nodes of the tree that are the same for all recipes of a study.
-OF_THE_STUDY = ("data", "folds", "metric", "require", "cache", "stores", "loader")
+OF_THE_STUDY = ("data", "folds", "metric", "require", "search", "controls", "cache", "stores", "loader")
 # Only interpolations of other nodes use these.
 _SHORTHANDS = ("epochs", "batch_size")
 
@@ -41,6 +41,18 @@ class StageTwoBudget(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchSettings(Settings):
+    """How a study draws recipes.
+
+    Args:
+        sampler: Draws them: "tpe" (tree-structured Parzen estimator), "gp" (Gaussian process), "random", or "sobol"
+            (scrambled Sobol points).
+    """
+
+    sampler: Literal["tpe", "gp", "random", "sobol"] = "tpe"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(Settings):
     """The configuration of a study.
 
@@ -50,6 +62,9 @@ class Config(Settings):
         recipe: The recipe that the trials vary.
         metric: What the study searches for and ranks by; CLASS is the name of a class.
         require: Bounds on metrics that come before it, as `--require` gives them.
+        search: How the study draws recipes.
+        controls: "all" runs them before any recipe is drawn; "quarter" runs the first, and more while they have at most
+            a quarter of what follows the starts.
         cache: Folder on each machine that keeps decoded images and drawn datasets between runs.
         stores: A folder or an address such as s3://bucket/prefix that all machines see, for decoded images.
         loader: Number of processes per worker that draw views; None chooses by the machine.
@@ -61,6 +76,8 @@ class Config(Settings):
     recipe: Recipe = field(default_factory=Recipe)
     metric: str = DEFAULT_METRIC
     require: tuple[str, ...] = ()
+    search: SearchSettings = field(default_factory=SearchSettings)
+    controls: Literal["quarter", "all"] = "quarter"
     cache: str = "~/.cache/raysk"
     stores: str | None = None
     loader: Annotated[int, Between(0, 1024)] | None = None
@@ -108,6 +125,8 @@ def read_config(plain: dict[str, Any]) -> Config:
         recipe=Recipe.from_plain(recipe | {"stage_two": stage_two}),
         metric=plain["metric"],
         require=plain["require"],
+        search=within("search", SearchSettings, plain["search"]),
+        controls=plain["controls"],
         cache=plain["cache"],
         stores=plain["stores"],
         loader=_loader(plain["loader"]),
@@ -147,7 +166,10 @@ def _defaults() -> dict[str, Any]:
     recipe = names_of_parts(config.recipe.to_plain())
     recipe["stage_two"] |= config.stage_two.to_plain()
     loader = "auto" if config.loader is None else config.loader
-    others = {name: config.to_plain()[name] for name in ("folds", "metric", "require", "cache", "stores")}
+    others = {
+        name: config.to_plain()[name]
+        for name in ("folds", "metric", "require", "search", "controls", "cache", "stores")
+    }
     return recipe | others | {"loader": loader}
 
 

@@ -7,7 +7,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysk.search.job_queue import JobQueue
-from raysk.search.jobs import JobEnd, JobProgress, JobRequest, Order, QueueStatus
+from raysk.search.jobs import JobEnd, JobProgress, JobRequest, Order, Outcome, QueueStatus
 
 NAMESPACE = "raysk"
 # Interval of the lanes' heartbeats.
@@ -36,10 +36,10 @@ class Broker:
             self.queue.submit(job)
         await self._notify()
 
-    async def cancel(self, job_ids: list[str]) -> None:
-        """Cancels jobs; running jobs end after their present epoch."""
+    async def cancel(self, job_ids: list[str], trial: int | None = None) -> None:
+        """Withdraws a trial's claim to jobs; running jobs that no other trial claims end after their present epoch."""
         for job_id in job_ids:
-            self.queue.cancel(job_id)
+            self.queue.cancel(job_id, trial)
         await self._notify()
 
     async def cancel_all(self) -> None:
@@ -53,13 +53,16 @@ class Broker:
         await self._notify()
 
     async def outcome(self, jobs: list[JobRequest]) -> JobEnd:
-        """Queues jobs, waits until the first of them ends, and returns its end."""
+        """Queues a trial's jobs, waits until the first of them ends, and returns its end.
+
+        If the trial withdraws its claim and another trial goes on with the job, the job is cancelled for this trial.
+        """
         await self.submit(jobs)
-        job = self.queue.jobs[jobs[0].id]
+        job, trial = self.queue.jobs[jobs[0].id], jobs[0].trial
         async with self._changed:
-            while job.outcome is None:
+            while job.outcome is None and (job.is_stopping or trial in job.claims):
                 await self._changed.wait()
-        return JobEnd(outcome=job.outcome, reason=job.reason)
+        return JobEnd(outcome=job.outcome or Outcome.CANCELLED, reason=job.reason)
 
     async def take(self, lane: int, incarnation: int) -> tuple[Order, JobRequest | None]:
         """Returns a lane's next order: work (with the job), wait (ask again), or leave."""

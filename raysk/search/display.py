@@ -108,12 +108,12 @@ class StudyDisplay:
         if self.panel.awaited is not None:
             self.panel.awaited.done = done
 
-    def follow(self, progress: SearchProgress, num_trials: int) -> None:
+    def follow(self, progress: SearchProgress, num_trials: int | None) -> None:
         """Shows a search from now on.
 
         Args:
             progress: The state of the search; read at every update.
-            num_trials: Number of recipes.
+            num_trials: Number of recipes; None if only the time ends the search.
         """
         self.panel.progress, self.panel.num_trials = progress, num_trials
 

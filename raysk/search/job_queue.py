@@ -1,6 +1,7 @@
 """The job queue and its leases: which lane does which job, without any Ray.
 
-A job is queued once, leased to one lane at a time, and ends as done, failed, cancelled or broken. Each worker group of
+A job is queued once, leased to one lane at a time, and ends as done, failed, cancelled or broken. Trials that share a
+recipe claim the same jobs; a job is cancelled once no trial claims it. Each worker group of
 a lane has an incarnation number, and only the highest counts: requests and reports of earlier groups are void, and
 their jobs return to the queue. So a request that a killed worker left behind can never swallow a job.
 
@@ -54,31 +55,34 @@ class JobQueue:
     def submit(self, request: JobRequest) -> None:
         """Queues a job, unless it is queued, at work or ended; a cancelled job is queued again.
 
-        A job that is submitted several times has the best of its priorities.
+        A job that is submitted several times has the best of its priorities, and every trial that submits it claims it.
         """
         queued = self.jobs.get(request.id)
         if queued is not None and queued.outcome is not Outcome.CANCELLED:
-            queued.priority = min(queued.priority, request.priority)
+            queued.claim(request)
             return
-        job = self.jobs[request.id] = QueuedJob(request, request.priority)
+        job = self.jobs[request.id] = _claimed(request)
         if self.is_closed:
             self._end(job, Outcome.CANCELLED)
         else:
             self.waiting.append(job)
 
-    def cancel(self, job_id: str) -> None:
-        """Removes a job from the queue, or makes its lane stop after the present epoch."""
+    def cancel(self, job_id: str, trial: int | None = None) -> None:
+        """Withdraws a trial's claim to a job.
+
+        A job that no other trial claims leaves the queue, or its lane stops it after the present epoch.
+        """
         job = self.jobs.get(job_id)
-        if job is None or job.outcome is not None:
-            return
-        job.is_stopping = True
-        if job in self.waiting:
-            self._end(job, Outcome.CANCELLED)
+        if job is not None and job.outcome is None:
+            job.claims.pop(trial, None)
+            self._drop_unclaimed(job)
 
     def cancel_all(self) -> None:
-        """Cancels every job that has not ended."""
-        for job_id in list(self.jobs):
-            self.cancel(job_id)
+        """Cancels every job that has not ended, whoever claims it."""
+        for job in self.jobs.values():
+            if job.outcome is None:
+                job.claims.clear()
+                self._drop_unclaimed(job)
 
     def close(self) -> None:
         """Cancels every job and makes the lanes leave."""
@@ -117,7 +121,12 @@ class JobQueue:
         state = self._current_group(lane, incarnation, job)
         if state is None or state.job is None or state.job.id != job.id:
             return
-        self._end(self._release(state), outcome, reason)
+        held = self._release(state)
+        if outcome is Outcome.CANCELLED and held.claims:
+            # Another trial has claimed it after its lane was told to stop.
+            self.waiting.append(held)
+        else:
+            self._end(held, outcome, reason)
         self._last_end = self.clock()
 
     def crash(self, lane: int, incarnation: int, job: JobRequest, reason: str) -> None:
@@ -181,7 +190,7 @@ class JobQueue:
         if state is None or incarnation > state.incarnation:
             state = self._replace(lane, incarnation)
             if job is not None and (job.id not in self.jobs or self.jobs[job.id] in self.waiting):
-                self._lease(state, self.jobs.setdefault(job.id, QueuedJob(job, job.priority)))
+                self._lease(state, self.jobs.setdefault(job.id, _claimed(job)))
         elif incarnation < state.incarnation or state.is_lost:
             return None
         state.last_heard = self.clock()
@@ -236,6 +245,10 @@ class JobQueue:
                 self._release(state), Outcome.FAILED, f"given up after its workers died {job.stuck} times at {point}"
             )
 
+    def _drop_unclaimed(self, job: QueuedJob) -> None:
+        if job.is_stopping and job in self.waiting:
+            self._end(job, Outcome.CANCELLED)
+
     def _release(self, state: LaneState) -> QueuedJob:
         job = state.job
         if job is None:
@@ -248,3 +261,7 @@ class JobQueue:
         if job in self.waiting:
             self.waiting.remove(job)
         job.outcome, job.reason = outcome, reason
+
+
+def _claimed(request: JobRequest) -> QueuedJob:
+    return QueuedJob(request, {request.trial: request.priority})

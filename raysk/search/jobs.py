@@ -59,6 +59,7 @@ class JobRequest(Record):
         encoder: Name of the encoder that it trains; two lanes never train the same one at once.
         title: Display name.
         needs: Names of the jobs that must be done first; a job unknown to the queue was done earlier.
+        trial: Number of the trial that wants it done; None for the study itself.
     """
 
     id: str
@@ -67,9 +68,12 @@ class JobRequest(Record):
     encoder: str | None = None
     title: str = ""
     needs: tuple[str, ...] = ()
+    trial: int | None = None
 
     @classmethod
-    def of(cls, work: "Work", *priority: float, title: str = "", needs: tuple[str, ...] = ()) -> "JobRequest":
+    def of(
+        cls, work: "Work", *priority: float, title: str = "", needs: tuple[str, ...] = (), trial: int | None = None
+    ) -> "JobRequest":
         """Returns the request of a job, or of a search of stage two."""
         return cls(
             id=work.id,
@@ -78,6 +82,7 @@ class JobRequest(Record):
             encoder=work.trained_encoder,
             title=title or work.id,
             needs=needs,
+            trial=trial,
         )
 
 

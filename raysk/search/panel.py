@@ -77,7 +77,7 @@ class Panel:
     Args:
         awaited: What the study waits for beside its lanes, if anything.
         progress: The state of the search; None before there is one.
-        num_trials: Number of recipes.
+        num_trials: Number of recipes; None if only the time ends the search.
         status: Jobs and lanes, as the broker reports them; None before there is a broker.
         pool: The lanes.
         pace: The pace of the search.
@@ -85,7 +85,7 @@ class Panel:
 
     awaited: Awaited | None = None
     progress: SearchProgress | None = None
-    num_trials: int = 0
+    num_trials: int | None = 0
     status: QueueStatus | None = None
     pool: LanePool | None = None
     pace: Pace = field(default_factory=Pace)
@@ -130,7 +130,8 @@ class Panel:
             f"best {progress.metric} {progress.best[1]:.3f} ({progress.best[0]})" if progress.best else "no score yet"
         )
         done = self.status.ended[Outcome.DONE] if self.status else 0
-        return [f"{recipes} of {self.num_trials}", f"jobs done {done}", best]
+        of_all = "" if self.num_trials is None else f" of {self.num_trials}"
+        return [f"{recipes}{of_all}", f"jobs done {done}", best]
 
     def _pace(self, status: QueueStatus, num_lanes: int) -> list[str]:
         """Returns how fast the lanes are."""

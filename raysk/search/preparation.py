@@ -25,6 +25,8 @@ from raysk.spaces.space import Space
 
 # Settings that do not affect results: another machine may need others.
 _OF_THE_MACHINE = ("cache=", "stores=", "loader=")
+# Settings of how far a study goes, which a resumed study may change, as it may change --trials.
+_OF_THE_BUDGET = ("controls=",)
 # Settings with facts of their own, in one form however they are typed.
 _OF_THE_GOAL = ("metric=", "require=")
 
@@ -84,7 +86,11 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         console,
         spread,
         space=request.space,
-        overrides=tuple(text for text in request.overrides if not text.startswith((*_OF_THE_MACHINE, *_OF_THE_GOAL))),
+        overrides=tuple(
+            text
+            for text in request.overrides
+            if not text.startswith((*_OF_THE_MACHINE, *_OF_THE_BUDGET, *_OF_THE_GOAL))
+        ),
         content_of_the_space=space.digest,
         initial_weights=_digest_of_file(model.checkpoint),
         command=request.command,

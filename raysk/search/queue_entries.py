@@ -10,22 +10,20 @@ class QueuedJob:
     """A job and its state; it never leaves the queue.
 
     Args:
-        request: The request.
-        priority: The best priority of all its requests.
+        request: Its first request.
+        claims: The trials that want it done, and the best priority that each has given it; empty once it must stop.
         errors: Number of its own errors; lost lanes do not count.
         stuck: Number of successive deaths of its workers at the same point, on nodes that live on.
         point: That point.
-        is_stopping: Whether its lane must stop it.
         outcome: How it ended; None until then.
         reason: Why it is not done.
     """
 
     request: JobRequest
-    priority: tuple[float, ...]
+    claims: dict[int | None, tuple[float, ...]] = field(default_factory=dict)
     errors: int = 0
     stuck: int = 0
     point: str = ""
-    is_stopping: bool = False
     outcome: Outcome | None = None
     reason: str = ""
 
@@ -33,6 +31,20 @@ class QueuedJob:
     def id(self) -> str:
         """Name of the job."""
         return self.request.id
+
+    @property
+    def priority(self) -> tuple[float, ...]:
+        """The best priority of all its claims."""
+        return min(self.claims.values(), default=self.request.priority)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether its lane must stop it, since no trial wants it done."""
+        return not self.claims
+
+    def claim(self, request: JobRequest) -> None:
+        """Adds the claim of the trial that requests it."""
+        self.claims[request.trial] = min(self.claims.get(request.trial, request.priority), request.priority)
 
 
 @dataclass

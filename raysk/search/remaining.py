@@ -25,23 +25,25 @@ class WorkLeft:
         self._most = most_work_left(searcher)
         self._counted_at = time.monotonic()
 
-    def most(self) -> int:
-        """Returns the most folds and searches of stage two that are still to do."""
+    def most(self) -> int | None:
+        """Returns the most folds and searches of stage two that are still to do; None if only the time ends it."""
         if time.monotonic() - self._counted_at > _COUNT_S:
             self._most, self._counted_at = most_work_left(self.searcher), time.monotonic()
         return self._most
 
 
-def most_work_left(searcher: StudySearcher) -> int:
-    """Returns the most folds and searches of stage two that are still to do.
+def most_work_left(searcher: StudySearcher) -> int | None:
+    """Returns the most folds and searches of stage two that are still to do; None if only the time ends the study.
 
     What has a record is done, whichever driver did it. The test part is not counted.
     """
+    if searcher.budget.num_trials is None:
+        return None
     run, progress, running = searcher.run, searcher.progress, list(searcher.trials.values())
     num_folds = len(run.folds)
     left = sum(not _has_record(run, work.id) for trial in running for work in trial.work(num_folds))
     ended = progress.complete + progress.stopped + progress.failed
-    new = max(0, searcher.num_trials - ended - len(running))
+    new = max(0, searcher.budget.num_trials - ended - len(running))
     each = num_folds + (1 if searcher.has_searches else 0)
     # Trials that an earlier driver left unfinished have some of their folds.
     queued = searcher.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))

@@ -7,23 +7,26 @@ finished jobs are found and not repeated.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from raysk.errors import ConfigError
+from raysk.errors import ArtifactError, ConfigError
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
+from raysk.search.budget import Budget, training_seconds
 from raysk.search.jobs import JobRequest, Outcome
+from raysk.search.proposals import Proposals
+from raysk.search.samplers import Sampler
 from raysk.search.standings import Standings
-from raysk.search.storage import create_sampler, open_study
-from raysk.search.trial_records import Step, TrialOrder, TrialRecord, TrialReport, latest, origin
-from raysk.spaces.space import Family, Point, Space
+from raysk.search.storage import open_study
+from raysk.search.trial_records import Step, TrialOrder, TrialRecord, TrialReport, latest, origin, valid_trials
+from raysk.spaces.space import Point, Space
 from raysk.spaces.stage_two_search import StageTwoSearch
 
 
@@ -86,14 +89,23 @@ class StudySearcher(Searcher):
         broker: Name of the broker, for the trials.
         progress: The progress of the search; kept up to date.
         num_lanes: Number of lanes; it changes with the cluster.
+        is_timed: Whether the study has a time budget.
 
     Attributes:
+        budget: Decides what is tried next.
         has_searches: Whether a named point is followed by a search of stage two.
         broken: Why the study cannot continue, once a file could not be read or written: its trials stay RUNNING.
     """
 
     def __init__(
-        self, space: Space, run: Run, num_trials: int | None, broker: str, progress: SearchProgress, num_lanes: int
+        self,
+        space: Space,
+        run: Run,
+        num_trials: int | None,
+        broker: str,
+        progress: SearchProgress,
+        num_lanes: int,
+        is_timed: bool = False,
     ) -> None:
         super().__init__(metric="score", mode="max" if run.goal.metric.larger_is_better else "min")
         self.space, self.run, self.broker, self.progress = space, run, broker, progress
@@ -101,22 +113,21 @@ class StudySearcher(Searcher):
         self.study = open_study(run.folder / "study.journal", run.goal.metric.direction)
         self.standings = Standings(self.study, run)
         progress.metric = run.goal.metric.title
-        self.seed = space.config().recipe.seed
+        config = space.config()
+        sampler = Sampler(config.search.sampler, config.recipe.seed, run.goal.metric.direction)
+        self.budget = Budget(space, num_trials, partial(training_seconds, run) if is_timed else None)
+        self.proposals = Proposals(space, sampler, self.budget, progress.say)
         self.named = {point.name: point for point in space.named_points()}
         self.has_searches = any(space.stage_two_search(point) for point in self.named.values())
         self.trials: dict[str, Trial] = {}
         self.is_closed = False
         self.broken: str | None = None
-        proposed = {TrialRecord.of(trial).point for trial in self.study.get_trials(deepcopy=False)}
-        self.num_trials = space.num_trials(num_trials)
-        # Includes points that an earlier driver, with fewer trials or a short life, did not reach.
-        for point in space.named_points(self.num_trials):
-            if point.name not in proposed:
-                self.study.enqueue_trial(point.values, TrialRecord(point=point.name).attributes)
+        queued = {origin(trial) for trial in self.study.get_trials(states=(TrialState.WAITING,))}
         for unfinished in self.study.get_trials(states=(TrialState.RUNNING,)):
-            values = unfinished.system_attrs.get("fixed_params", {}) | unfinished.params
-            record = replace(TrialRecord.of(unfinished), origin=origin(unfinished))
-            self.study.enqueue_trial(values, record.attributes)
+            if origin(unfinished) not in queued:  # else the driver died at this very line
+                values = unfinished.system_attrs.get("fixed_params", {}) | unfinished.params
+                record = replace(TrialRecord.of(unfinished), origin=origin(unfinished))
+                self.study.enqueue_trial(values, record.attributes)
             self.study.tell(unfinished.number, state=TrialState.FAIL)
         self._count()
 
@@ -125,12 +136,7 @@ class StudySearcher(Searcher):
         # One trial more than there are lanes, so that no lane waits for a trial to begin.
         if len(self.trials) > self.num_lanes and not self.is_closed:
             return None
-        while not self.is_closed:
-            queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if not queued and self.progress.begun >= self.num_trials:
-                break
-            number = origin(queued[0]) if queued else self.progress.begun
-            self.study.sampler = create_sampler(self.seed, number)
+        while not self.is_closed and self._queue_next():
             asked = self.study.ask()
             try:
                 trial = self._begin(asked)
@@ -178,6 +184,11 @@ class StudySearcher(Searcher):
         """Ends the proposals."""
         self.is_closed = True
 
+    def left_out_controls(self) -> str:
+        """Returns the names of the controls that the study has not begun, and how to run them; "" if there are none."""
+        names = ", ".join(self.budget.left_out(valid_trials(self.study)))
+        return f"{names} (controls=all runs them)" if names else ""
+
     def save(self, checkpoint_path: str) -> None:
         """Does nothing: Optuna's journal in the run directory is the state."""
 
@@ -188,34 +199,38 @@ class StudySearcher(Searcher):
         """Returns an empty state: Tune pickles its tuner to restore it, but raysk resumes from the run directory."""
         return {}
 
+    def _queue_next(self) -> bool:
+        """Returns whether the journal has a trial to begin, after it has queued the next one with all its values."""
+        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return True
+        if (proposal := self.proposals.next(valid_trials(self.study))) is None:
+            return False
+        record, values = proposal
+        self.study.enqueue_trial(values, record.attributes)
+        return True
+
     def _begin(self, asked: optuna.Trial) -> Trial:
         """Finds the point of a trial, and keeps its recipe in the run directory."""
         record = TrialRecord.of(asked)
         point = self.named.get(record.point)
-        if point is None or point.kind == "start":
-            # A start was queued with its values, so Optuna draws exactly these and learns from them.
-            family = self.space.family(point.family if point else record.family) or self._next_family(asked)
-            # Before the draw, so that a trial that ends halfway still counts for its family.
-            record = replace(record, family=family.name)
-            record.keep(asked)
+        family = self.space.family(record.family)
+        if family is not None:
+            # The trial was queued with its values, so that Optuna draws exactly these and the journal has them.
             drawn = self.space.draw(asked, family, point)
             # A trial that an earlier driver left unfinished keeps its name.
             point = replace(drawn, name=record.point or drawn.name)
             record = replace(record, point=point.name)
             record.keep(asked)
+        if point is None:
+            raise ArtifactError(
+                f"trial {asked.number} of study.journal must be of a family or a named point: remove it"
+            )
         recipe = self.space.config(point).recipe
         self.run.check(recipe)
         replace(record, recipe=recipe.key, kind=point.kind, family=point.family, overrides=point.own).keep(asked)
         self.run.keep_recipe(recipe)
         self._count()
         return Trial(asked, point, recipe, self.space.stage_two_search(point))
-
-    def _next_family(self, asked: optuna.Trial) -> Family:
-        """Returns the family with the fewest trials, so that all families have the same budget."""
-        others = [other for other in self.study.get_trials(deepcopy=False) if other.number != asked.number]
-        records = [TrialRecord.of(other) for other in others]
-        num_trials = Counter(record.family for record in records if record.origin is None)
-        return min(self.space.families, key=lambda family: num_trials[family.name])
 
     def _order(self, trial: Trial) -> TrialOrder:
         """Returns the work of a trial."""
@@ -238,10 +253,10 @@ class StudySearcher(Searcher):
         folds = tuple(job.id for job in work if isinstance(job, Job))
         for place, piece in enumerate(work):
             if isinstance(piece, Job):
-                request = JobRequest.of(piece, number, place, title=f"{name}, fold {place + 1}")
+                request = JobRequest.of(piece, number, place, title=f"{name}, fold {place + 1}", trial=number)
                 record = self.run.last_file(piece)
             else:
-                request = JobRequest.of(piece, number, place, title=f"{name}, stage two", needs=folds)
+                request = JobRequest.of(piece, number, place, title=f"{name}, stage two", needs=folds, trial=number)
                 record = self.run.search_file(piece.id)
             yield Step(request=request, record=str(record.resolve()))
 

@@ -1,11 +1,9 @@
-"""Optuna's side of a study: its journal in the run directory, and the sampler of each proposal."""
+"""Optuna's journal in the run directory."""
 
 import os
-import warnings
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -16,7 +14,11 @@ def open_study(path: Path, direction: Literal["maximize", "minimize"] = "maximiz
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     _cut_torn_line(path)
     storage = JournalStorage(JournalFileBackend(str(path)))
-    return optuna.create_study(study_name="raysk", storage=storage, direction=direction, load_if_exists=True)
+    # Trials are queued with all their values, so this sampler draws none.
+    sampler = optuna.samplers.RandomSampler()
+    return optuna.create_study(
+        study_name="raysk", storage=storage, sampler=sampler, direction=direction, load_if_exists=True
+    )
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -26,17 +28,3 @@ def _cut_torn_line(path: Path) -> None:
     content = path.read_bytes()
     if not content.endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
-
-
-def create_sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
-    """Returns the sampler of one proposal, seeded with the study's seed and the proposal's number.
-
-    So a resumed study draws the same recipes as an uninterrupted one, and the same encoders whether or not stage two
-    has a search of its own.
-    """
-    mixed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-    with warnings.catch_warnings():
-        # Grouped, multivariate TPE with a constant liar is marked experimental; conditional spaces with several trials
-        # at work need it.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=mixed)

@@ -96,7 +96,7 @@ def _conduct(
                 cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
                 requested = request.gpus_per_worker
                 plan = plan_lanes(cpus, gpus, request.workers, float(gpus >= 1) if requested is None else requested)
-                return _Study(request.trials, space, prepared.run(), plan, interrupt, display).conduct()
+                return _Study(request, space, prepared.run(), plan, interrupt, display).conduct()
         except RayskError:
             raise
         except Exception as error:
@@ -109,7 +109,7 @@ class _Study:
 
     def __init__(
         self,
-        num_trials: int | None,
+        request: StudyRequest,
         space: Space,
         run: Run,
         plan: LanePlan,
@@ -120,7 +120,8 @@ class _Study:
         name = f"broker-{run.folder.name}-{os.getpid()}"
         self.broker = start_broker(name)
         self.progress = SearchProgress(display.say)
-        self.searcher = StudySearcher(space, run, num_trials, name, self.progress, plan.lanes)
+        is_timed = request.time_budget is not None
+        self.searcher = StudySearcher(space, run, request.trials, name, self.progress, plan.lanes, is_timed)
         self.pool = LanePool(run, name, plan, display.say, loader=space.config().loader)
         self._status: QueueStatus = ray.get(self.broker.status.remote())
         self._next_notice = _FIRST_NOTICE_S
@@ -130,7 +131,7 @@ class _Study:
     def conduct(self) -> Leaderboard | None:
         """Searches the space, then scores the results."""
         display, num_lanes = self.display, self.plan.lanes
-        display.follow(self.progress, self.searcher.num_trials)
+        display.follow(self.progress, self.searcher.budget.num_trials)
         display.say(f"starting {num_lanes} lane{'s' * (num_lanes > 1)}: {self.plan.sum}")
         display.wait("")
         try:
@@ -232,6 +233,9 @@ class _Study:
         entries = read_entries(run, candidates)
         rows = result_rows(run, entries, ensemble, crossed)
         best = best_single(run, rows)
+        left_out = self.searcher.left_out_controls()
+        if left_out:
+            self.display.say(f"controls left out: {left_out}")
         repeats = f", {len(run.folds.divisions)} times" if len(run.folds.divisions) > 1 else ""
         notes = {
             "space": run.facts.space,
@@ -239,6 +243,7 @@ class _Study:
             "folds": f"{run.folds.k}{repeats}, and {len(run.folds.test_rows)} images locked away as the test part",
             BEST_SINGLE: best.name,
             cross_fitted_fact(run.goal.metric): f"{cross_fitted_best(run, trials):.3f}",
+            **({"controls left out": left_out} if left_out else {}),
             **requirement_facts(run.goal.requirements, {row.name: row.requirements for row in rows}),
             "command": run.facts.command,
         }
@@ -288,4 +293,4 @@ def make_tuner(searcher: StudySearcher, run: Run) -> Tuner:
 
 def _cancel(run: Run, broker: str, trial: Trial) -> None:
     """Cancels a trial's jobs."""
-    ray.get(find_broker(broker).cancel.remote([work.id for work in trial.work(len(run.folds))]))
+    ray.get(find_broker(broker).cancel.remote([work.id for work in trial.work(len(run.folds))], trial.asked.number))

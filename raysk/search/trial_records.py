@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from raysk.records import PointKind, Record
 from raysk.search.jobs import JobRequest, Outcome
@@ -138,6 +138,13 @@ def origin(trial: FrozenTrial) -> int:
     """Returns the number under which a trial was first proposed; a later driver repeats unfinished trials."""
     first = TrialRecord.of(trial).origin
     return trial.number if first is None else first
+
+
+def valid_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials of a study in the order in which they were first proposed; of repeated ones, the last."""
+    trials = study.get_trials(deepcopy=False)
+    valid = [t for t in trials if t.state is not TrialState.FAIL or TrialRecord.of(t).reason is not None]
+    return sorted(valid, key=origin)
 
 
 def latest(trial: FrozenTrial) -> float:

@@ -86,7 +86,7 @@ class RecipeTrial(Trainable):
 
     def cleanup(self) -> None:
         """Cancels the jobs of a stopped trial."""
-        ray.get(self._broker.cancel.remote([step.request.id for step in self._order.steps]))
+        ray.get(self._broker.cancel.remote([step.request.id for step in self._order.steps], self._order.number))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Switches to the next trial without a new process."""

@@ -33,7 +33,7 @@ from raysk.evaluation.goals import Goal
 from raysk.overrides import parse_overrides
 from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
-from raysk.spaces.stage_two_search import StageTwoSearch, is_inner
+from raysk.spaces.stage_two_search import NEVER_INNER, StageTwoSearch, is_inner
 from raysk.spaces.sweeps import Parameter, assigned, distribution, override_texts, read_parameters, values_of
 
 
@@ -119,42 +119,21 @@ class Space:
         """Returns a family by its name; None for the empty name of a control's family."""
         return next((family for family in self.families if family.name == name), None)
 
-    def named_points(self, num_trials: int | None = None) -> list[Point]:
-        """Returns the starts and controls, in the order in which the study tries them.
-
-        The order is the first start, the controls, the other starts. If families compete, it is the controls, then the
-        starts of all families in turn.
-
-        Args:
-            num_trials: Number of trials of the study; points beyond it are left out.
-        """
-        controls = [self._control(name, texts) for name, texts in self.controls.items()]
+    def starts(self) -> list[Point]:
+        """Returns the starts, in the order in which the study tries them: families take turns."""
         starts = [[self._start(f, name, texts) for name, texts in f.starts.items()] for f in self.families]
-        if len(starts) == 1:
-            return [*starts[0][:1], *controls, *starts[0][1:]][:num_trials]
-        longest = max((len(points) for points in starts), default=0)
-        if num_trials is not None and starts:
-            # A family with many starts must not get more trials than the others.
-            longest = min(longest, (num_trials - len(controls)) // len(starts))
-        turns = [points[turn] for turn in range(longest) for points in starts if turn < len(points)]
-        return [*controls, *turns][:num_trials]
+        longest = max(map(len, starts), default=0)
+        return [points[turn] for turn in range(longest) for points in starts if turn < len(points)]
 
-    def num_trials(self, asked: int | None) -> int:
-        """Returns the number of recipes that the study tries.
+    def control_points(self) -> list[Point]:
+        """Returns the controls, in the order in which the study tries them."""
+        return [self._control(name, texts) for name, texts in self.controls.items()]
 
-        The default is all named points, and one drawn recipe if the space has a search. Families that compete get equal
-        numbers, by default two each; a remainder of the division is not tried.
-        """
-        named, families = len(self.named_points()), len(self.families)
-        if families <= 1:
-            searched = any(family.parameters for family in self.families)
-            if not searched:
-                return named if asked is None else min(asked, named)
-            return named + 1 if asked is None else asked
-        each = 2 if asked is None else max(1, (asked - len(self.controls)) // families)
-        return len(self.controls) + each * families
+    def named_points(self) -> list[Point]:
+        """Returns the starts and the controls."""
+        return [*self.starts(), *self.control_points()]
 
-    def draw(self, trial: optuna.Trial, family: Family, point: Point | None = None) -> Point:
+    def draw(self, trial: optuna.trial.BaseTrial, family: Family, point: Point | None = None) -> Point:
         """Draws a point: one value for each parameter that exists.
 
         Parameters that a search of stage two will try on the frozen encoder are not drawn.
@@ -180,6 +159,13 @@ class Space:
         name = point.name if point else self._named(family, f"trial {trial.number}")
         kind: PointKind = point.kind if point else "drawn"
         return Point(name, kind, family.name, override_texts(settings), values, base)
+
+    def drawn_parameters(self, family: Family) -> tuple[Parameter, ...]:
+        """Returns the parameters that a draw may have, without those that only a search of stage two tries."""
+        plain = self._compose(family)
+        if any(parameter.key in NEVER_INNER for parameter in family.parameters):
+            return family.parameters  # Draws decide whether there is a search of stage two.
+        return tuple(parameter for parameter in family.parameters if not is_inner(parameter, plain))
 
     def stage_two_search(self, point: Point) -> StageTwoSearch | None:
         """Returns the search of stage two on the encoders of a point; None if it has nothing to search."""

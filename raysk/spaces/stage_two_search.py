@@ -14,7 +14,7 @@ from raysk.spaces.sweeps import Parameter, as_value, assigned, values_of
 _VERSION = 4
 
 # These decide which features exist, or do not affect the result: searched with stage one, or not at all.
-_NEVER_INNER = ("stage_two.frozen", "stage_two.shift_batch_norm", "stage_two.search", "stage_two.accumulate")
+NEVER_INNER = ("stage_two.frozen", "stage_two.shift_batch_norm", "stage_two.search", "stage_two.accumulate")
 
 
 @dataclass(frozen=True)
@@ -93,4 +93,4 @@ def is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:
     stage_two = plain["stage_two"]
     has_kept_features = plain["stage_one"] is not None and stage_two["frozen"] and not stage_two["shift_batch_norm"]
     is_searched = bool(stage_two["search"] and has_kept_features)
-    return is_searched and parameter.key.startswith("stage_two.") and parameter.key not in _NEVER_INNER
+    return is_searched and parameter.key.startswith("stage_two.") and parameter.key not in NEVER_INNER

@@ -1,5 +1,6 @@
 """Sweeps: searched settings in Hydra's grammar, and the values that Optuna draws from them."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -61,7 +62,7 @@ class Parameter:
                 return isinstance(value, int | float) and low <= value <= high
         return False
 
-    def draw(self, trial: optuna.Trial) -> Any:
+    def draw(self, trial: optuna.trial.BaseTrial) -> Any:
         """Draws a value for a trial."""
         match self.distribution:
             case FloatDistribution(low=low, high=high, log=log):
@@ -70,6 +71,27 @@ class Parameter:
                 return trial.suggest_int(self.name, low, high, log=log)
             case CategoricalDistribution(choices=choices):
                 return trial.suggest_categorical(self.name, choices)
+        raise TypeError(f"cannot draw from {self.distribution}")
+
+    def at(self, share: float) -> Any:
+        """Returns the value below which a share of the range lies, by which a point of the unit cube becomes a draw.
+
+        Args:
+            share: In [0, 1).
+        """
+        match self.distribution:
+            case FloatDistribution(low=low, high=high, log=log):
+                value = math.exp(_between(math.log(low), math.log(high), share)) if log else _between(low, high, share)
+                return min(max(value, low), high)
+            case IntDistribution(low=low, high=high, log=log):
+                # Every number has the width of the values that round to it.
+                first, last = low - 0.5, high + 0.5
+                value = _between(first, last, share)
+                if log:
+                    value = math.exp(_between(math.log(first), math.log(last), share))
+                return min(max(round(value), low), high)
+            case CategoricalDistribution(choices=choices):
+                return choices[int(share * len(choices))]
         raise TypeError(f"cannot draw from {self.distribution}")
 
     def to_plain(self) -> dict[str, Any]:
@@ -88,6 +110,10 @@ class Parameter:
         unless = tuple(_conditions_from_plain(earlier) for earlier in plain["unless"])
         when = _conditions_from_plain(plain["when"])
         return cls(plain["key"], json_to_distribution(plain["distribution"]), when, unless, plain["name"])
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return low + share * (high - low)
 
 
 def _hold(conditions: Conditions, plain: Mapping[str, Any]) -> bool:

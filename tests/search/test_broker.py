@@ -37,8 +37,8 @@ def broker():
     ray.kill(actor)
 
 
-def queued(job):
-    return JobRequest.of(job, job.fold, 0)
+def queued(job, trial=None):
+    return JobRequest.of(job, job.fold, 0, trial=trial)
 
 
 def submit(broker, *jobs):
@@ -126,6 +126,18 @@ def the_client(broker):
     client = BrokerClient(broker, 0, 1, World(0, 1, torch.device("cpu")))
     assert client.next_order() == (Order.WORK, JOBS[0])
     return client
+
+
+def test_a_trial_that_gives_up_a_shared_job_waits_no_longer_and_the_other_trial_has_it_done(broker):
+    start, double = (queued(JOBS[0], trial=trial) for trial in (1, 9))
+    waits = [broker.outcome.remote([request]) for request in (start, double)]
+    ray.get(broker.status.remote())
+    order, job = ray.get(broker.take.remote(0, 1))
+    ray.get(broker.cancel.remote([JOBS[0].id], 9))
+    assert ray.get(waits[1], timeout=10).outcome is Outcome.CANCELLED
+    assert ray.get(broker.report.remote(0, 1, job, JobProgress())) is Order.GO_ON
+    ray.get(broker.finish.remote(0, 1, job, JobEnd(outcome=Outcome.DONE)))
+    assert (order, ray.get(waits[0], timeout=10).outcome) == (Order.WORK, Outcome.DONE)
 
 
 def test_a_cancelled_job_stops_at_its_next_report(broker):

@@ -36,8 +36,10 @@ def queue(clock):
     return JobQueue(max_errors=3, lease_seconds=10.0, clock=clock)
 
 
-def a_job(name, *priority, encoder=None, needs=()):
-    return JobRequest(id=name, work={"name": name}, priority=priority or (0,), encoder=encoder, needs=needs)
+def a_job(name, *priority, encoder=None, needs=(), trial=None):
+    return JobRequest(
+        id=name, work={"name": name}, priority=priority or (0,), encoder=encoder, needs=needs, trial=trial
+    )
 
 
 def taken(queue, lane, incarnation):
@@ -111,6 +113,8 @@ def test_a_job_is_not_handed_out_if_a_job_that_it_needs_was_not_done(queue, outc
     queue.submit(a_job("fold", 1))
     queue.submit(search)
     assert taken(queue, 0, FIRST) == "fold"
+    if outcome is Outcome.CANCELLED:
+        queue.cancel("fold")
     call(queue, "finish", 0, FIRST, "fold", outcome)
     assert queue.take(0, FIRST) == (Order.WAIT, None)
 
@@ -325,6 +329,51 @@ def test_a_cancelled_job_whose_lane_dies_is_not_tried_again(queue):
     assert queue.jobs["one"].outcome is Outcome.CANCELLED
 
 
+def test_a_trial_cancels_no_job_that_another_trial_claims(queue):
+    start, double = 1, 9
+    for name in ("at work", "waiting"):
+        queue.submit(a_job(name, Priority.FIXED, trial=start))
+        queue.submit(a_job(name, Priority.NEW, trial=double))
+    taken(queue, 0, FIRST)
+    for name in ("at work", "waiting"):
+        queue.cancel(name, double)
+        queue.cancel(name, double)
+        assert queue.jobs[name].outcome is None
+    assert call(queue, "report", 0, FIRST, "at work", JobProgress()) is Order.GO_ON
+    for name in ("at work", "waiting"):
+        queue.cancel(name, start)
+    assert queue.jobs["waiting"].outcome is Outcome.CANCELLED
+    assert call(queue, "report", 0, FIRST, "at work", JobProgress()) is Order.STOP
+
+
+def test_a_job_has_the_priority_of_the_trials_that_still_claim_it(queue):
+    for job in (a_job("shared", 0, trial=1), a_job("shared", 2, trial=9), a_job("other", 1)):
+        queue.submit(job)
+    queue.cancel("shared", 1)
+    assert taken(queue, 0, FIRST) == "other"
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_stopping_job_that_another_trial_claims_is_done(queue, is_told):
+    queue.submit(a_job("one", trial=1))
+    taken(queue, 0, FIRST)
+    queue.cancel("one", 1)
+    if is_told:
+        assert call(queue, "report", 0, FIRST, "one", JobProgress()) is Order.STOP
+    queue.submit(a_job("one", trial=2))
+    if is_told:
+        call(queue, "finish", 0, FIRST, "one", Outcome.CANCELLED)
+        assert taken(queue, 0, FIRST) == "one", "its lane was told to stop, and another one begins it again"
+    assert call(queue, "report", 0, FIRST, "one", JobProgress()) is Order.GO_ON
+
+
+def test_all_jobs_are_cancelled_whoever_claims_them(queue):
+    for trial in (1, 2):
+        queue.submit(a_job("shared", trial=trial))
+    queue.cancel_all()
+    assert queue.jobs["shared"].outcome is Outcome.CANCELLED
+
+
 def test_cancelling_an_ended_or_unknown_job_changes_nothing(queue):
     queue.submit(a_job("one"))
     taken(queue, 0, FIRST)
@@ -386,10 +435,11 @@ class Lanes(RuleBasedStateMachine):
             self.queue.take(lane, FIRST)
         self.done = Counter()
 
-    @rule(number=st.integers(0, 5), urgency=st.integers(0, 3))
-    def submit(self, number, urgency):
+    @rule(number=st.integers(0, 5), urgency=st.integers(0, 3), trial=st.integers(0, 1))
+    def submit(self, number, urgency, trial):
         if not self.done[f"job{number}"]:  # a trial finds its record
-            self.queue.submit(a_job(f"job{number}", urgency, encoder=f"e{number % 3}" if number < 4 else None))
+            encoder = f"e{number % 3}" if number < 4 else None
+            self.queue.submit(a_job(f"job{number}", urgency, encoder=encoder, trial=trial))
 
     @rule(lane=LANES, late=st.integers(0, 1))
     def take(self, lane, late):
@@ -410,7 +460,8 @@ class Lanes(RuleBasedStateMachine):
         call(self.queue, "finish", lane, self.incarnations[lane] - late, name, outcome)
         if counts:
             self.done[name] += outcome is Outcome.DONE
-            assert self.queue.jobs[name].outcome is outcome
+            is_claimed = outcome is Outcome.CANCELLED and not held.is_stopping
+            assert self.queue.jobs[name].outcome is (None if is_claimed else outcome)
         elif name in self.queue.jobs:
             assert self.queue.jobs[name].outcome is before
 
@@ -444,9 +495,12 @@ class Lanes(RuleBasedStateMachine):
         order = call(self.queue, "report", lane, self.incarnations[lane], held.id if held else "job0", JobProgress())
         assert order is (Order.GO_ON if held is not None and not held.is_stopping else Order.STOP)
 
-    @rule(name=NAMES)
-    def cancel(self, name):
-        self.queue.cancel(name)
+    @rule(name=NAMES, trial=st.integers(0, 1))
+    def cancel(self, name, trial):
+        before = self.queue.jobs.get(name)
+        is_shared = before is not None and before.outcome is None and bool(before.claims.keys() - {trial})
+        self.queue.cancel(name, trial)
+        assert not is_shared or self.queue.jobs[name].outcome is None
 
     @precondition(lambda self: self.queue.waiting)
     @rule()

@@ -12,14 +12,16 @@ from raysk.search.searcher import SearchProgress, StudySearcher
 from raysk.search.trial_records import TrialReport
 from raysk.spaces.space import load_space
 
-NUM_NAMED = len(load_space("supcon").named_points())
+NUM_NAMED = len(load_space("supcon", ["controls=all"]).named_points())
 # Two named recipes have these scores on the three folds, so that the noise of a fold is about 0.03.
 GOOD, FAIR = (0.86, 0.9, 0.94), (0.84, 0.8, 0.76)
 
 
 @pytest.fixture
 def searcher(run):
-    return StudySearcher(load_space("supcon"), run, NUM_NAMED + 3, "broker", SearchProgress(lambda line: None), 100)
+    return StudySearcher(
+        load_space("supcon", ["controls=all"]), run, NUM_NAMED + 3, "broker", SearchProgress(lambda line: None), 100
+    )
 
 
 def begin(searcher, name):
@@ -151,7 +153,9 @@ def test_a_recipe_races_only_with_its_family(run, tmp_path):
 
 def test_the_only_recipe_that_meets_a_requirement_is_not_stopped_for_a_better_score(tmp_path, new_run):
     run = new_run(tmp_path / "strict", requirements=["accuracy>=0.5"])
-    searcher = StudySearcher(load_space("supcon"), run, NUM_NAMED + 3, "broker", SearchProgress(lambda line: None), 100)
+    searcher = StudySearcher(
+        load_space("supcon", ["controls=all"]), run, NUM_NAMED + 3, "broker", SearchProgress(lambda line: None), 100
+    )
     racing = FoldRacing(searcher, run, lambda trial: None)
     for number in range(NUM_NAMED):
         begin(searcher, f"named{number}")
@@ -162,7 +166,9 @@ def test_the_only_recipe_that_meets_a_requirement_is_not_stopped_for_a_better_sc
 
 def test_less_of_a_loss_wins(tmp_path, new_run):
     run = new_run(tmp_path / "by_loss", metric="log_loss")
-    searcher = StudySearcher(load_space("supcon"), run, NUM_NAMED + 3, "broker", SearchProgress(lambda line: None), 100)
+    searcher = StudySearcher(
+        load_space("supcon", ["controls=all"]), run, NUM_NAMED + 3, "broker", SearchProgress(lambda line: None), 100
+    )
     racing = FoldRacing(searcher, run, lambda trial: None)
     for number in range(NUM_NAMED):
         begin(searcher, f"named{number}")

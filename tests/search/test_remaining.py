@@ -46,12 +46,11 @@ def test_a_finished_fold_or_search_is_not_left(search, other_run):
 
 
 def test_an_ended_recipe_leaves_nothing_whatever_it_skipped(search):
-    searcher = search(num_trials=2)
+    searcher = search("stage_two.search=0", num_trials=2)
     searcher.suggest("t0")
     searcher.suggest("t1")
     failed = TrialReport(outcome=Outcome.FAILED, reason="no", folds=0).to_result()
     searcher.on_trial_complete("t0", failed)
-    # A control has no search.
     assert most_work_left(searcher) == NUM_FOLDS
     searcher.on_trial_complete("t1", failed)
     assert most_work_left(searcher) == 0

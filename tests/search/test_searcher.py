@@ -15,10 +15,10 @@ from raysk.spaces.space import load_space
 from raysk.spaces.stage_two_search import StageTwoSearch
 from raysk.training.work import work_from_plain
 
-USER = ["data.size=150", "image_size=32"]
+USER = ["data.size=150", "image_size=32", "controls=all"]
 PAPER = "paper, 10 epochs"
-NAMED = [PAPER, "cross_entropy", "balanced_softmax", "logit_adjustment", "weighted_cross_entropy", "focal",
-         "over_sampling", "under_sampling", "from_scratch"]  # fmt: skip
+NAMED = [PAPER, "from_scratch", "cross_entropy", "balanced_softmax", "logit_adjustment", "weighted_cross_entropy",
+         "focal", "over_sampling", "under_sampling"]  # fmt: skip
 TWO_FAMILIES = """
 about: Two methods that compete.
 include: [controls]
@@ -102,7 +102,7 @@ def by_point(run):
     }
 
 
-def test_the_paper_comes_first_then_the_controls_then_the_search(run):
+def test_the_starts_come_first_then_all_controls_if_asked_for_then_the_search(run):
     driver = Driver(run, 11)
     assert driver.rest() == [*NAMED, "trial 9", "trial 10"]
     assert (driver.progress.begun, driver.progress.complete) == (11, 11)
@@ -139,7 +139,8 @@ def test_drawn_recipes_are_raced_and_named_ones_are_not(run):
 
 
 def test_a_trial_without_a_frozen_encoder_has_folds_only(run):
-    driver = Driver(run, 2)
+    driver = Driver(run, 3)
+    driver.suggest()
     driver.suggest()
     assert [type(work) for work in work_of(driver.searcher.suggest("control"))] == [Job] * 3
     assert driver.searcher.trials["control"].point.name == "cross_entropy"
@@ -267,6 +268,7 @@ def test_repeated_kills_lose_and_repeat_no_trial(run):
 
 def test_a_start_that_a_kill_left_half_drawn_keeps_the_papers_values(run):
     first = Driver(run, 1)
+    assert first.searcher._queue_next()
     asked = first.searcher.study.ask()
     asked.suggest_float("stage_one.loss.temperature", 0.03, 0.5, log=True)
     _, name, recipe = Driver(run, 1).suggest()
@@ -349,9 +351,9 @@ def test_a_resumed_study_draws_like_an_uninterrupted_one(run, other_run):
 
 
 def test_encoders_are_the_same_with_and_without_a_search_of_stage_two(run, other_run):
-    # Eight named points: Optuna draws the first ten trials at random, and learns from all parameters afterwards.
-    searched = drawn_recipes(Driver(run, 10, space="decouple"))
-    flat = drawn_recipes(Driver(other_run, 10, space="decouple", user=[*USER, "stage_two.search=0"]))
+    # Two starts: the first draws are at random; later ones learn from all parameters.
+    searched = drawn_recipes(Driver(run, 11))
+    flat = drawn_recipes(Driver(other_run, 11, user=[*USER, "stage_two.search=0"]))
     assert len({recipe.encoder_key for recipe in searched}) == 2
     assert [recipe.encoder_key for recipe in flat] == [recipe.encoder_key for recipe in searched]
     assert {recipe.key for recipe in flat}.isdisjoint(recipe.key for recipe in searched)
@@ -380,24 +382,29 @@ def test_a_trial_that_completes_after_the_search_was_closed_counts(run):
 
 def test_incompatible_settings_fail_only_their_trial(run, tmp_path):
     path = tmp_path / "awkward.yaml"
-    path.write_text("about: Half of it cannot be.\nsearch:\n  stage_two.accumulate: choice(1, 3)\n")
-    driver = Driver(run, 12, space=str(path))
+    path.write_text("about: Half of it cannot be.\nsearch:\n  stage_two.accumulate: choice(1, 3, 2, 5)\n")
+    driver = Driver(run, 4, space=str(path))
     names = driver.rest()
     failed = [t for t in driver.searcher.study.get_trials() if "reason" in t.user_attrs]
-    assert len(names) + len(failed) == 12
-    assert names, "one in two is right"
-    assert failed, "and one in two is not"
+    assert (len(names), len(failed)) == (2, 2)
+    failed.sort(key=lambda trial: trial.params["stage_two.accumulate"])
     assert "accumulate must divide batch_size 256, but got 3" in failed[0].user_attrs["reason"]
 
 
-def test_the_study_opens_with_optunas_own_tools(run):
-    Driver(run, 7).rest()
+@pytest.mark.parametrize("name", ["tpe", "gp", "random", "sobol"])
+def test_the_study_opens_with_optunas_own_tools(name, run):
+    Driver(run, 6, user=[*USER[:2], f"search.sampler={name}"]).rest()
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(run.folder / "study.journal"))
     )
     study = optuna.load_study(study_name="raysk", storage=storage)
     assert study.direction is optuna.study.StudyDirection.MAXIMIZE
     assert study.best_value == 0.5
+    for trial in study.get_trials():
+        assert trial.params.keys() == trial.distributions.keys()
+        assert bool(trial.params) is (trial.user_attrs["kind"] != "control"), "each draw with its values"
+        steps = 4 if trial.params else 3
+        assert (trial.value, trial.intermediate_values) == (0.5, dict.fromkeys(range(1, steps + 1), 0.5))
 
 
 @pytest.fixture
@@ -411,9 +418,9 @@ def test_families_have_equal_budgets_and_names_of_their_own(run, two_families):
     driver = Driver(run, 14, space=two_families)
     names = driver.rest()
     assert names == [
-        "cross_entropy", "balanced_softmax", "logit_adjustment",
         "decouple: crt", "focal: paper", "decouple: lws", "focal: no_weights", "decouple: disalign",
-        "decouple: tau_norm", "decouple: ncm", "focal: trial 10", "focal: trial 11", "focal: trial 12",
+        "cross_entropy", "balanced_softmax", "logit_adjustment", "focal: trial 8", "decouple: tau_norm",
+        "focal: trial 10", "decouple: ncm", "focal: trial 12",
     ]  # fmt: skip
     trials = by_point(run)
     families = Counter(TrialRecord.of(trial).family for trial in trials.values())
@@ -442,8 +449,9 @@ def test_a_draw_that_a_kill_cut_short_counts_for_its_family(run, two_families, t
     first = Driver(run, 13, space=two_families)
     for _ in range(10):
         first.complete(first.suggest()[0])
+    assert first.searcher._queue_next()
     asked = first.searcher.study.ask()
-    asked.set_user_attr("family", "focal")
+    assert asked.user_attrs["family"] == "focal"
     asked.suggest_categorical("focal: stage_two.loss.gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
     second = Driver(run, 13, space=two_families)
     second.rest()
@@ -453,13 +461,84 @@ def test_a_draw_that_a_kill_cut_short_counts_for_its_family(run, two_families, t
 
 def test_a_family_pays_for_its_own_failures(run, tmp_path):
     """Otherwise a family whose settings are often incompatible would use the budget of the others."""
-    (tmp_path / "good.yaml").write_text("about: Good.\nsearch: {stage_one.epochs: 'choice(1, 2, 3)'}\n")
-    (tmp_path / "bad.yaml").write_text("about: Bad.\nsearch: {stage_two.accumulate: 'choice(3, 5)'}\n")
+    (tmp_path / "good.yaml").write_text("about: Good.\nsearch: {stage_one.epochs: 'choice(1, 2, 3, 4)'}\n")
+    (tmp_path / "bad.yaml").write_text("about: Bad.\nsearch: {stage_two.accumulate: 'choice(3, 5, 6, 7)'}\n")
     space = tmp_path / "two.yaml"
     space.write_text(f"about: Both.\nfamilies: ['{tmp_path}/bad.yaml', '{tmp_path}/good.yaml']\n")
     driver = Driver(run, 8, space=str(space))
     assert len(driver.rest()) == 4
     assert driver.progress.failed == 4
+
+
+def test_controls_and_other_families_change_no_draw_of_a_family(run, other_run, tmp_path):
+    """Scores differ: controls are good, and the other family is better still."""
+    alone = Driver(run, 11, space="focal", user=USER[:2])
+    drawn = {}
+    for driver, folder in ((alone, "alone"), (Driver(other_run, 27, space=in_competition(tmp_path)), "competing")):
+        recipes = drawn[folder] = []
+        while trial := driver.suggest():
+            point = driver.searcher.trials[trial[0]].point
+            if point.family == "focal" and point.kind == "drawn":
+                recipes.append(trial[2].key)
+            scores = {"": 0.7, "focal": 0.3 + 0.02 * len(recipes), "decouple": 0.9}
+            driver.complete(trial[0], scores[point.family])
+    assert len(drawn["alone"]) >= 7, "it has begun to learn"
+    num_shared = min(map(len, drawn.values()))
+    assert num_shared >= 7
+    assert drawn["alone"][:num_shared] == drawn["competing"][:num_shared]
+
+
+def in_competition(folder):
+    path = folder / "two.yaml"
+    path.write_text(TWO_FAMILIES)
+    return str(path)
+
+
+FEW = """
+about: A space of four recipes.
+search:
+  stage_one.epochs: choice(1, 2)
+  seed: choice(0, 1)
+starts:
+  first: [stage_one.epochs=1, seed=0]
+"""
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "sobol"])
+def test_a_recipe_is_tried_once_and_an_exhausted_space_ends_the_study(sampler, run, tmp_path):
+    path = tmp_path / "few.yaml"
+    path.write_text(FEW)
+    driver = Driver(run, 9, space=str(path), user=[f"search.sampler={sampler}"])
+    recipes = []
+    while trial := driver.suggest():
+        recipes.append((trial[2].stage_one.epochs, trial[2].seed))
+        driver.complete(trial[0])
+    assert sorted(recipes) == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert driver.lines[-1] == "few: all that it can draw has been tried"
+    assert Driver(run, 9, space=str(path), user=[f"search.sampler={sampler}"]).rest() == []
+
+
+def test_starts_that_an_override_makes_equal_are_tried_once(run):
+    same = ["stage_two.head.name=linear", "stage_two.loss.name=cross_entropy", "stage_two.sampler.name=instance"]
+    driver = Driver(run, 3, space="decouple", user=[*USER, *same])
+    assert driver.rest() == ["crt", "cross_entropy", "balanced_softmax"]
+    assert "lws: its recipe has been tried" in driver.lines
+
+
+def test_a_family_that_starts_like_another_family_has_a_trial_of_its_own(run, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(FEW)
+    space = tmp_path / "both.yaml"
+    space.write_text(f"about: Both.\nfamilies: ['{tmp_path}/one.yaml', '{tmp_path}/two.yaml']\n")
+    driver = Driver(run, 4, space=str(space))
+    first, second = driver.suggest(), driver.suggest()
+    assert first[2] == second[2]
+    numbers = [driver.searcher.trials[name].asked.number for name, *_ in (first, second)]
+    orders = [driver.searcher._order(driver.searcher.trials[name]) for name, *_ in (first, second)]
+    assert [{step.request.trial for step in order.steps} for order in orders] == [{number} for number in numbers]
+    driver.complete(first[0]), driver.complete(second[0])
+    third, fourth = driver.suggest(), driver.suggest()
+    assert third[2] != fourth[2], "a draw is new to the whole study"
 
 
 def test_an_ablation_proposes_only_its_rows(run):

@@ -11,7 +11,7 @@ from raysk.search.trial_records import TrialReport
 from raysk.spaces.space import load_space
 from raysk.spaces.stage_two_search import StageTwoSearch
 
-USER = ["data.size=150", "image_size=32", "stage_two.search=0"]
+USER = ["data.size=150", "image_size=32", "stage_two.search=0", "controls=all"]
 NUM_NAMED = len(load_space("supcon", USER).named_points())
 STRICT = ["accuracy>=0.5", "kappa>=0"]
 

@@ -1,7 +1,5 @@
 """The shipped search spaces: every point is a valid recipe, on many classes and on two, however unbalanced."""
 
-from collections import Counter
-
 import numpy as np
 import optuna
 import pytest
@@ -108,24 +106,11 @@ def test_every_family_of_the_tournament_is_its_space_with_prefixed_names(spaces)
     assert len(set(names)) == len(names), "Optuna knows a parameter by its name alone"
 
 
-@pytest.mark.parametrize(("asked", "each"), [(None, 2), (23, 2), (24, 3), (31, 4), (66, 9), (3, 1)])
-def test_the_families_of_the_tournament_get_equal_numbers_of_trials(asked, each, spaces):
-    tournament = spaces["tournament"]
-    number = tournament.num_trials(asked)
-    assert number == 3 + 7 * each
-    starts = Counter(point.family for point in tournament.named_points(number))
-    assert starts.pop("") == len(tournament.controls) == 3
-    every = {family.name: len(family.starts) for family in tournament.families}
-    assert starts == {name: min(each, count) for name, count in every.items()}
-
-
 def test_points_of_the_tournament_are_named_by_their_family_and_take_turns(spaces):
     names = [point.name for point in spaces["tournament"].named_points()]
-    assert names[:6] == [
-        "cross_entropy", "balanced_softmax", "logit_adjustment", "supcon: paper, 10 epochs", "metric: batch_hard",
-        "focal: paper",
-    ]  # fmt: skip
-    assert names[10:12] == ["supcon: from_scratch", "metric: centre_triplet"]
+    assert names[:3] == ["supcon: paper, 10 epochs", "metric: batch_hard", "focal: paper"]
+    assert names[7:9] == ["supcon: from_scratch", "metric: centre_triplet"]
+    assert names[-3:] == ["cross_entropy", "balanced_softmax", "logit_adjustment"]
 
 
 def test_the_ablation_tries_only_its_rows_in_the_order_of_the_paper(spaces):
@@ -133,8 +118,6 @@ def test_the_ablation_tries_only_its_rows_in_the_order_of_the_paper(spaces):
     names = ["no dropout", "no augmentation", "no class weights", "no fully connected layers",
              "no global average pooling", "full"]  # fmt: skip
     assert list(space.grid) == names == [point.name for point in space.named_points()]
-    assert space.num_trials(None) == space.num_trials(20) == 6
-    assert space.num_trials(2) == 2
     recipes = {point.name: space.config(point).recipe for point in space.named_points()}
     full = recipes.pop("full").to_plain()
     for name, recipe in recipes.items():

@@ -91,13 +91,13 @@ def test_a_conditional_parameter_exists_for_its_choice_only(space_file):
     assert len(seen) == 3
 
 
-def test_the_papers_setting_is_first_then_the_controls_then_the_other_starts(space_file):
+def test_the_papers_setting_is_first_then_the_other_starts_then_the_controls(space_file):
     space = load_space(space_file)
     points = space.named_points()
     assert [(point.name, point.kind) for point in points] == [
-        ("paper, 3 epochs", "start"), ("plain", "control"), ("heavy", "control"), ("other", "start"),
+        ("paper, 3 epochs", "start"), ("other", "start"), ("plain", "control"), ("heavy", "control"),
     ]  # fmt: skip
-    paper, plain, heavy, other = (space.config(point).recipe for point in points)
+    paper, other, plain, heavy = (space.config(point).recipe for point in points)
     assert paper.stage_one.loss.temperature == 0.07
     assert (paper.stage_two.epochs, paper.stage_one.epochs, paper.image_size) == (5, 3, 32)
     assert other.stage_two.loss.gamma == 3.0
@@ -122,7 +122,7 @@ def test_the_command_line_fixes_a_searched_setting(space_file):
         point = draw(space, trial)
         assert "stage_two.loss.gamma" in point.values, "the command line makes its condition hold"
         assert space.config(point).recipe.stage_one.loss.temperature == 0.2
-    paper, plain, _, other = space.named_points()
+    paper, other, plain, _ = space.named_points()
     assert space.config(paper).recipe.stage_one.loss.temperature == 0.2, "the command line overrides the start"
     assert space.config(other).recipe.stage_two.loss.gamma == 3.0
     assert type(space.config(plain).recipe.stage_two.loss).__name__ == "CrossEntropy", "a control does not change"
