@@ -15,6 +15,10 @@ _USUAL = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy")
 # The per-class scores in the tables, each with the score that is their mean.
 CLASS_SCORES = {"f1": "macro_f1", "recall": "balanced_accuracy", "precision": "macro_precision"}
 
+_INTERVAL_NOTE = (
+    "In brackets: 95% interval for new lesions and these trained weights, from whole groups; another training seed "
+    "would give another score."
+)
 _SPREAD_NOTE = "After ±: standard deviation over the folds."
 _COST_NOTE = (
     "Time: training over all folds, with the search of stage two. Images: images trained on, counted once per view, "
@@ -100,7 +104,7 @@ def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
         ]
     else:
         grids = [_grid(leaderboard, style, "Scores out of fold", "scores", out_of_fold)]
-    plain = replace(style, interval=Template(""), spread=Template(""))
+    plain = replace(style, spread=Template(""))
     for score, mean in CLASS_SCORES.items():
         classes = {f"{part}_{score}_{name}": style.escape(name) for name in leaderboard.class_names}
         title = f"{score.capitalize()} of each class {where}"
@@ -221,7 +225,7 @@ def _note(leaderboard: Leaderboard, style: Style, shown: list[str]) -> str:
     """Explains the marks that occur in the cells."""
     notes = ["Bold: best of the column."] if len(leaderboard.rows) > 1 else []
     if style.interval.template and any(f"{column}_low" in leaderboard.score_columns for column in shown):
-        notes.append("In brackets: 95% interval from resamples of whole groups.")
+        notes.append(_INTERVAL_NOTE)
     if style.spread.template and any(f"{column}_sd" in leaderboard.score_columns for column in shown):
         notes.append(_SPREAD_NOTE)
     if f"oof_{leaderboard.metric}_crossfit" in shown:
