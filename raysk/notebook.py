@@ -11,12 +11,12 @@ import pandas as pd
 
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.class_columns import class_columns
-from raysk.evaluation.ensemble import Ensemble, member_probabilities
+from raysk.evaluation.ensemble import GREEDY, Ensemble, member_probabilities
 from raysk.evaluation.leaderboard import Leaderboard, find_row
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
 from raysk.records import StageRecord
 from raysk.reranking import rerank
-from raysk.run import GREEDY, Run
+from raysk.run import Run
 from raysk.scoring import read_held_out, read_test
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ def rerank(run: Run, metric: str) -> Leaderboard:
         meta[BEST_SINGLE] = max(singles, key=lambda row: ranked_by.oriented(row.scores[f"oof_{ranked_by.name}"])).name
     meta["ranked anew"] = f"by {ranked_by.title}; the study searched by {board.ranked_by.title}"
     tables = tuple(table for table in board.tables if table.label == _ABLATION)
-    return Leaderboard(rows, board.class_names, meta, tables, ranked_by.name)
+    return Leaderboard(rows, board.class_names, meta, tables, ranked_by.name, board.chosen)
 
 
 def _scores(run: Run, row: Row, metric: Metric) -> dict[str, float]:

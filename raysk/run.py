@@ -27,6 +27,7 @@ from raysk.data.manifest import Manifest
 from raysk.data.store.building import build_store
 from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
+from raysk.evaluation.ensemble import AVERAGE, GREEDY
 from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import Predictions
 from raysk.evaluation.reference_choice import chosen_scores
@@ -37,8 +38,6 @@ from raysk.run_facts import check_same_facts, read_facts, write_facts
 if TYPE_CHECKING:  # torch, which only `Run.recipe` needs
     from raysk.recipe import Job, Recipe
 
-GREEDY = "ensemble: greedy"
-AVERAGE = "ensemble: plain average"
 _ENSEMBLES = {GREEDY: "ensemble.json", AVERAGE: "ensemble_average.json"}
 
 

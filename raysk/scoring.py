@@ -1,12 +1,14 @@
 """The scores of rows, from the predictions in a run; without torch."""
 
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import raysk
+from raysk.artifacts import read_json, write_json
 from raysk.errors import ArtifactError
 from raysk.evaluation.ensemble import Ensemble, member_probabilities
 from raysk.evaluation.leaderboard import Row
@@ -139,6 +141,32 @@ def chosen_on(recipe: "Recipe", earlier: str = NOTHING) -> str:
     if earlier != NOTHING:
         return earlier
     return HELD_OUT if recipe.stage_one is not None and recipe.stage_one.patience > 0 else NOTHING
+
+
+def strictest(chosen_on: Iterable[str]) -> str:
+    """Returns what an average of rows was chosen on, from what each of them was: nothing only if all were."""
+    return next((rows for rows in chosen_on if rows != NOTHING), NOTHING)
+
+
+def count_opening(run: Run, recipe_keys: Sequence[str]) -> int:
+    """Records that a study looks at the test part, and returns how often it has; the same recipes again count once.
+
+    Args:
+        run: The run directory; `test_openings.json` in it lists the recipes of each opening.
+        recipe_keys: The recipes that are scored there.
+
+    Raises:
+        ArtifactError: The file holds something else.
+    """
+    path, keys = run.folder / "test_openings.json", sorted(recipe_keys)
+    # A run of an older version has a leaderboard, but did not count.
+    openings = read_json(path) if path.exists() else [[]] * (run.folder / "leaderboard.json").exists()
+    if not isinstance(openings, list):
+        raise ArtifactError(f"{path} must be a list of openings, but got {openings!r:.40}: restore it")
+    if not openings or openings[-1] != keys:
+        openings = [*openings, keys]
+        write_json(path, openings)
+    return len(openings)
 
 
 def training_cost(run: Run, recipe_key: str) -> tuple[float, int]:

@@ -15,7 +15,8 @@ from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import Manifest
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.synthetic import make_synthetic
-from raysk.run import GREEDY, Run
+from raysk.evaluation.ensemble import GREEDY
+from raysk.run import Run
 from tests.run_facts import run_facts
 
 # What a test file that starts Ray says. They all run in one process: two instances on one machine disturb each other.

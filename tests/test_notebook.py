@@ -17,13 +17,13 @@ from raysk.artifacts import read_json, write_json
 from raysk.cli.main import main
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
-from raysk.evaluation.ensemble import Ensemble, Member
+from raysk.evaluation.ensemble import AVERAGE, GREEDY, Ensemble, Member
 from raysk.evaluation.leaderboard import Leaderboard
 from raysk.evaluation.metrics import parse_metric
 from raysk.evaluation.predictions import Predictions
 from raysk.notebook import RunResults
 from raysk.recipe import Job, Recipe
-from raysk.run import AVERAGE, GREEDY, Run
+from raysk.run import Run
 from raysk.scoring import NOTHING, read_held_out
 from raysk.search.candidates import Candidate
 from raysk.search.results import read_entries, result_rows, select_ensemble, write_results

@@ -11,12 +11,13 @@ import raysk
 from raysk.cli.main import main
 from raysk.data.folds.assignment import WHOLE
 from raysk.errors import ArtifactError, CutOffError
+from raysk.evaluation.ensemble import GREEDY
 from raysk.evaluation.leaderboard import Leaderboard
 from raysk.inference.bundle import Bundle
 from raysk.inference.opening import open_bundle
 from raysk.recipe import Job, Recipe
 from raysk.refitting import refit
-from raysk.run import GREEDY, Run
+from raysk.run import Run
 from raysk.scoring import NOTHING
 from raysk.search.candidates import Candidate
 from raysk.search.results import read_entries, result_rows, select_ensemble, write_results

@@ -57,8 +57,9 @@ def _bundle(arguments: argparse.Namespace) -> int:
     if output.suffix != SUFFIX:
         raise ConfigError(f"--output must end in {SUFFIX}, but got {output}: name it {output.stem}{SUFFIX}")
     refuse_existing(output)
+    from raysk.evaluation.ensemble import GREEDY
     from raysk.inference.packing import pack_row
-    from raysk.run import GREEDY, Run
+    from raysk.run import Run
 
     bundle = pack_row(
         Run.open(Path(arguments.run)),
@@ -85,8 +86,9 @@ def _refit(arguments: argparse.Namespace) -> int:
 
     console = Console(soft_wrap=True, highlight=False)
     with console.status("loading torch"):
+        from raysk.evaluation.ensemble import GREEDY
         from raysk.refitting import refit
-        from raysk.run import GREEDY, Run
+        from raysk.run import Run
 
     run, wanted = Path(arguments.run), arguments.row
     name = refit(Run.open(run), GREEDY if wanted is None else wanted, console, arguments.gpus_per_worker > 0)

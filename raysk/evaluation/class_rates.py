@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# The 97.5 % point of the normal distribution, for intervals of 95 %.
-_POINT = 1.959963984540054
+from raysk.evaluation.intervals import wilson_interval
 
 
 def class_rates(
@@ -13,9 +12,8 @@ def class_rates(
 ) -> dict[str, float]:
     """Returns recall and precision of each class, with the ends of their 95 % intervals.
 
-    The interval is Wilson's (1927, "Probable Inference, the Law of Succession, and Statistical Inference"). Its number
-    of trials is the number of groups among the rows, as if all rows of a group were one: that is the cautious end.
-    The bootstrap, which other scores use, would give two right images of two the interval [1, 1].
+    The interval is `wilson_interval`. Its number of trials is the number of groups among the rows, as if all rows of a
+    group were one: that is the cautious end.
 
     Args:
         probabilities: (N, C).
@@ -37,11 +35,3 @@ def class_rates(
                 key = f"{name}_{class_name}"
                 rates |= {key: rate, f"{key}_low": low, f"{key}_high": high}
     return rates
-
-
-def wilson_interval(rate: float, num_trials: int) -> tuple[float, float]:
-    """Returns the 95 % score interval of a rate of independent trials."""
-    squared = _POINT**2 / num_trials
-    centre = (rate + squared / 2) / (1 + squared)
-    half = _POINT * (rate * (1 - rate) / num_trials + squared / (4 * num_trials)) ** 0.5 / (1 + squared)
-    return max(0.0, centre - half), min(1.0, centre + half)

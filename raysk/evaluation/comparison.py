@@ -7,8 +7,9 @@ from itertools import combinations
 import numpy as np
 
 from raysk.errors import ConfigError, DataError
+from raysk.evaluation.intervals import groups_of_each_class, student_quantile
 from raysk.evaluation.metrics import Metric
-from raysk.evaluation.resampling import resampled_scores
+from raysk.evaluation.resampling import resampled_scores, spread_of, swapped_differences
 from raysk.evaluation.selection import TIE
 
 # The most significant differences that the sentence lists.
@@ -23,7 +24,7 @@ class Difference:
         first: Name of the first contestant.
         second: Name of the second contestant.
         difference: The first score minus the second.
-        low: The lower end of this difference's percentile interval, uncorrected; NaN if no resample has a score.
+        low: The lower end of this difference's interval, uncorrected.
         high: The upper end.
         p: The probability of a difference this large by chance, two-sided.
         p_holm: The p-value after correction for all comparisons made together.
@@ -43,17 +44,20 @@ def compare(
     labels: np.ndarray,
     groups: np.ndarray,
     metric: Metric,
-    num_samples: int = 10_000,
+    num_samples: int = 4000,
     seed: int = 0,
     level: float = 0.95,
 ) -> list[Difference]:
-    """Compares each pair of contestants by a paired bootstrap of whole groups (Efron and Tibshirani 1993, chapter 16).
+    """Compares each pair of contestants by a permutation test that swaps the two within whole groups.
 
-    Each resample scores both contestants on the same rows, so rows that are hard for both cancel out. The p-value needs
-    the spread of the difference under the null hypothesis. The resamples are centred on the observed difference d, so
-    d* - d varies as under the null: p = (1 + #{|d* - d| >= |d|}) / (S + 1). Centring on d rather than 0 keeps the
-    test's power (Hall and Wilson 1991), and the 1 counts the sample itself, so p is never 0. Scores such as a
-    mean F1 are biased on resamples; the bias cancels out in d* as far as it is the same for both contestants.
+    If two contestants are equally good, their predictions of a group can change places. So each sample swaps them in
+    about half of the groups, and p = (1 + #{|d*| >= |d|}) / (S + 1) for the difference d and those of the samples,
+    d* (Good 2005, "Permutation, Parametric, and Bootstrap Tests of Hypotheses", chapter 3). This is exact whatever the
+    metric, also for classes of few groups. The 1 counts the observation itself, so p is never 0.
+
+    The interval is d plus and minus the spread of the difference on resamples of whole groups, which score both
+    contestants on the same rows, times Student's quantile; see `student_quantile`. It is not exact and can contain 0
+    where p is small, or the reverse.
 
     p_holm is Holm's step-down correction (1979): with a probability of at least `level`, no pair without a true
     difference gets a p_holm of 1 - level or less, however the pairs depend on one another. Power falls with the number
@@ -64,15 +68,15 @@ def compare(
         labels: (N,) classes from 0 to C - 1.
         groups: (N,) the group of each row, as integers or names.
         metric: The metric to compare by.
-        num_samples: S.
-        seed: Seed of the resamples.
+        num_samples: S, of swaps and of resamples.
+        seed: Seed of both.
         level: Confidence level of the intervals and of significance.
 
     Returns:
         One difference per pair, in the order of the contestants.
 
     Raises:
-        ConfigError: The level is no probability, or the resamples are too few for a p_holm of 1 - level.
+        ConfigError: The level is no probability, or the samples are too few for a p_holm of 1 - level.
         DataError: There are fewer than two contestants, or the score of one is undefined on these rows.
     """
     if not 0 < level < 1:
@@ -83,7 +87,7 @@ def compare(
     fewest = int(np.ceil(len(pairs) / (1 - level)))
     if num_samples < fewest:
         raise ConfigError(
-            f"{len(pairs)} comparisons at the {level:.0%} level need at least {fewest} resamples, "
+            f"{len(pairs)} comparisons at the {level:.0%} level need at least {fewest} samples, "
             f"but got {num_samples}: compare fewer contestants or draw more"
         )
     observed, resampled = {}, {}
@@ -95,13 +99,19 @@ def compare(
                 "choose another metric"
             )
         resampled[name] = resampled_scores(metric, probabilities, labels, groups, num_samples, seed)
+    quantile = student_quantile(groups_of_each_class(metric, labels, groups), level)
     differences = [observed[first] - observed[second] for first, second in pairs]
-    spreads = [_defined(resampled[first] - resampled[second]) for first, second in pairs]
-    p_values = [_p_value(d, spread) for d, spread in zip(differences, spreads, strict=True)]
+    halves = [quantile * spread_of(resampled[first] - resampled[second]) for first, second in pairs]
+    p_values = [
+        _p_value(
+            d, swapped_differences(metric, contestants[first], contestants[second], labels, groups, num_samples, seed)
+        )
+        for d, (first, second) in zip(differences, pairs, strict=True)
+    ]
     corrected = holm(np.array(p_values))
     return [
-        Difference(*pair, float(d), *_interval(spread, level), p, float(p_holm))
-        for pair, d, spread, p, p_holm in zip(pairs, differences, spreads, p_values, corrected, strict=True)
+        Difference(*pair, d, d - half, d + half, p, float(p_holm))
+        for pair, d, half, p, p_holm in zip(pairs, differences, halves, p_values, corrected, strict=True)
     ]
 
 
@@ -150,21 +160,10 @@ def _in_words(difference: Difference, metric: Metric) -> str:
     return f"{names[0]} {over} {names[1]} by {abs(difference.difference):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
 
 
-def _p_value(difference: float, spread: np.ndarray) -> float:
+def _p_value(difference: float, swapped: np.ndarray) -> float:
     # Differences of counts often tie exactly, and rounding must not break the ties.
-    as_large = np.abs(spread - difference) >= abs(difference) - TIE
-    return float((1 + as_large.sum()) / (1 + len(spread)))
-
-
-def _interval(spread: np.ndarray, level: float) -> tuple[float, float]:
-    if not len(spread):
-        return float("nan"), float("nan")
-    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _defined(values: np.ndarray) -> np.ndarray:
-    return values[~np.isnan(values)]
+    as_large = np.abs(swapped) >= abs(difference) - TIE
+    return float((1 + as_large.sum()) / (1 + len(swapped)))
 
 
 def expected_best(scores: np.ndarray, k: int) -> float:

@@ -134,7 +134,8 @@ def significance_table(
     note = (
         f"{sentence(differences, metric, level)} The difference is the first score minus the second on the same rows; "
         f"low and high are the ends of its {100 * level:g}% interval from resamples of whole groups; p is two-sided, "
-        "from the same resamples; p corrected is p after Holm's correction for all lines of the table."
+        "from swapping the two in random groups; p corrected is p after Holm's correction for all lines of the table. "
+        "Both are about these trained weights, not about other training seeds."
     )
     headings = ("first", "second", "difference", "low", "high", "p", "p corrected")
     return ComparisonTable(f"Differences in {metric.title} on {part}", "significance", headings, 2, cells, note)

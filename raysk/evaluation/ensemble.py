@@ -13,6 +13,10 @@ from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
 from raysk.evaluation.selection import cross_fitted_predictions, greedy_selection, weighted_mean
 
+# The names of a study's ensembles.
+GREEDY = "ensemble: greedy"
+AVERAGE = "ensemble: plain average"
+
 
 class Member(NamedTuple):
     """A member of an ensemble: one recipe in one test-time view."""

@@ -15,6 +15,10 @@ _USUAL = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy")
 # The per-class scores in the tables, each with the score that is their mean.
 CLASS_SCORES = {"f1": "macro_f1", "recall": "balanced_accuracy", "precision": "macro_precision"}
 
+_INTERVAL_NOTE = (
+    "In brackets: 95% interval for new lesions and these trained weights, from whole groups; another training seed "
+    "would give another score."
+)
 _SPREAD_NOTE = "After ±: standard deviation over the folds."
 _COST_NOTE = (
     "Time: training over all folds, with the search of stage two. Images: images trained on, counted once per view, "
@@ -39,7 +43,7 @@ class Style:
 
     Attributes:
         escape: Escapes text, and puts it on one line.
-        bold: Marks $x, the best value of a column.
+        bold: Marks $x: the best score of a column out of fold, or the chosen row.
         interval: Formats $low and $high, after the value.
         spread: Formats $sd, after the value.
         missing: Stands for a score that a row does not have.
@@ -85,22 +89,25 @@ def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
 
     Until a row has a score on the test part, all tables are out of fold. Columns without any score are left out.
     """
+    leaderboard = leaderboard.for_tables
     part = headline_part(leaderboard)
     where = "on the test part" if part == "test" else "out of fold"
     titles = {metric.name: style.escape(metric.title) for metric in headline_metrics(leaderboard)}
-    # The cross-fitted score of a choice follows the score of the chosen recipe.
     name, title = next(iter(titles.items()))
-    out_of_fold = {f"oof_{name}": title, f"oof_{name}_crossfit": f"{title}, cross-fitted"}
+    # The score of the choice of all folds stands apart from the honest scores.
+    out_of_fold = {f"oof_{name}": title, f"oof_{name}_chosen": f"{title}, as chosen"}
     out_of_fold |= {f"oof_{name}": title for name, title in titles.items()}
     if part == "test":
-        headline = {f"test_{name}": title for name, title in titles.items()}
+        # The score that orders the rows comes first.
+        headline = {f"oof_{name}": f"{title} out of fold"}
+        headline |= {f"test_{name}": title for name, title in titles.items()}
         grids = [
             _grid(leaderboard, style, "Scores on the test part", "scores", headline),
             _grid(leaderboard, style, "Scores out of fold", "folds", out_of_fold),
         ]
     else:
         grids = [_grid(leaderboard, style, "Scores out of fold", "scores", out_of_fold)]
-    plain = replace(style, interval=Template(""), spread=Template(""))
+    plain = replace(style, spread=Template(""))
     for score, mean in CLASS_SCORES.items():
         classes = {f"{part}_{score}_{name}": style.escape(name) for name in leaderboard.class_names}
         title = f"{score.capitalize()} of each class {where}"
@@ -117,20 +124,13 @@ def headline_part(leaderboard: Leaderboard) -> str:
 
 
 def with_cost(grid: Grid, leaderboard: Leaderboard, style: Style) -> Grid:
-    """Adds the cost of each row, and its score out of fold if the grid shows the test part."""
-    headings, columns = ["time", "images"], []
-    metric = leaderboard.ranked_by
-    if headline_part(leaderboard) == "test" and f"oof_{metric.name}" in leaderboard.score_columns:
-        headings, columns = [f"{style.escape(metric.title)} out of fold", *headings], [f"oof_{metric.name}"]
-    lines = []
-    for line, row in zip(grid.cells, leaderboard.rows, strict=True):
-        scores = [score_cell(leaderboard, row, column, style) for column in columns]
-        lines.append([*line, *scores, _duration(row.seconds), f"{row.images:,}"])
-    spread = (
-        style.escape(_SPREAD_NOTE) if any(f"{column}_sd" in leaderboard.score_columns for column in columns) else ""
-    )
-    note = " ".join(filter(None, (grid.note, spread, style.escape(_COST_NOTE))))
-    return replace(grid, headings=[*grid.headings, *headings], cells=lines, note=note)
+    """Adds the cost of each row."""
+    lines = [
+        [*line, _duration(row.seconds), f"{row.images:,}"]
+        for line, row in zip(grid.cells, leaderboard.rows, strict=True)
+    ]
+    note = " ".join(filter(None, (grid.note, style.escape(_COST_NOTE))))
+    return replace(grid, headings=[*grid.headings, "time", "images"], cells=lines, note=note)
 
 
 def _table_grid(table: ComparisonTable, style: Style) -> Grid:
@@ -153,7 +153,7 @@ def _grid(leaderboard: Leaderboard, style: Style, title: str, label: str, column
     text = ["", "name", "kind"] if label == "scores" else ["", "name"]
     cells = []
     for place, row in enumerate(leaderboard.rows, start=1):
-        words = [str(place), style.escape(row.name), row.kind][: len(text)]
+        words = [str(place), row_name(leaderboard, row, style), row.kind][: len(text)]
         cells.append(words + [score_cell(leaderboard, row, column, style) for column in shown])
     headings = text + [columns[column] for column in shown]
     return Grid(title, label, headings, len(text), cells, _note(leaderboard, style, shown))
@@ -193,13 +193,22 @@ def _check_cell(check: RequirementCheck) -> str:
     return f"{_number(check.score)} ({_number(check.bound)}) {'met' if check.is_met else 'not met'}"
 
 
+def row_name(leaderboard: Leaderboard, row: Row, style: Style) -> str:
+    """Returns the name of a row: bold if it was chosen before the test part was opened."""
+    name = style.escape(row.name)
+    return style.bold.substitute(x=name) if row.key == leaderboard.chosen else name
+
+
 def score_cell(leaderboard: Leaderboard, row: Row, column: str, style: Style) -> str:
-    """Returns the cell of a score: bold if it is the best of its column, with its interval or spread if it has one."""
+    """Returns the cell of a score, with its interval or spread if it has one.
+
+    It is bold if it is the best of its column; on the test part no score is, since that invites choosing by it.
+    """
     if column not in row.scores:
         return style.missing
     value = _number(row.scores[column])
     # Compared as printed, so that numbers that look the same are marked the same.
-    is_best = value == _number(_best(leaderboard, column))
+    is_best = not column.startswith("test_") and value == _number(_best(leaderboard, column))
     cell = style.bold.substitute(x=value) if is_best and len(leaderboard.rows) > 1 else value
     if f"{column}_low" in row.scores:
         ends = {"low": _number(row.scores[f"{column}_low"]), "high": _number(row.scores[f"{column}_high"])}
@@ -219,16 +228,26 @@ def _best(leaderboard: Leaderboard, column: str) -> float:
 
 def _note(leaderboard: Leaderboard, style: Style, shown: list[str]) -> str:
     """Explains the marks that occur in the cells."""
-    notes = ["Bold: best of the column."] if len(leaderboard.rows) > 1 else []
+    notes = []
+    if leaderboard.chosen:
+        notes.append("Bold name: the single recipe that the held-out folds chose before the test part was opened.")
+    if len(leaderboard.rows) > 1 and any(column.startswith("oof_") for column in shown):
+        notes.append("Bold score: best of the column out of fold.")
     if style.interval.template and any(f"{column}_low" in leaderboard.score_columns for column in shown):
-        notes.append("In brackets: 95% interval from resamples of whole groups.")
+        notes.append(_INTERVAL_NOTE)
     if style.spread.template and any(f"{column}_sd" in leaderboard.score_columns for column in shown):
         notes.append(_SPREAD_NOTE)
-    if f"oof_{leaderboard.metric}_crossfit" in shown:
+    chosen = f"oof_{leaderboard.metric}_chosen"
+    if chosen in leaderboard.score_columns and any(column.startswith("oof_") for column in shown):
         notes.append(
-            "Cross-fitted: each fold is scored with the choice of the other folds, which is an honest score of the "
-            f"choice; the {leaderboard.ranked_by.title} beside it is that of the choice of all folds together, and "
-            f"tends to be too {'high' if leaderboard.ranked_by.larger_is_better else 'low'}."
+            "Out of fold, a row that the folds chose among others has its cross-fitted score: each fold is scored with "
+            "the choice of the other folds."
+        )
+    if chosen in shown:
+        notes.append(
+            "As chosen: the score of the choice of all folds together, which tends to be too "
+            f"{'high' if leaderboard.ranked_by.larger_is_better else 'low'}; so are the other scores of such a row, "
+            "which are in leaderboard.csv only."
         )
     return style.escape(" ".join(notes))
 

@@ -1,7 +1,7 @@
 """The leaderboard: the scores and costs of all recipes and ensembles, and the commands that repeat them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from math import isfinite
@@ -21,9 +21,9 @@ from raysk.evaluation.row_scores import USUAL
 Kind = Literal["two-stage", "one-stage", "ensemble"]
 KINDS = ("two-stage", "one-stage", "ensemble")
 
-# Suffixes of a headline score: the ends of its interval, its spread over folds, and its cross-fitted value, for which
-# each fold is scored with the choice of the other folds.
-SUFFIXES = ("", "_low", "_high", "_sd", "_crossfit")
+# Suffixes of a headline score: the ends of its interval, its spread over folds, its cross-fitted value, for which each
+# fold is scored with the choice of the other folds, and in tables for people its value for the choice of all folds.
+SUFFIXES = ("", "_low", "_high", "_sd", "_crossfit", "_chosen")
 
 # The rates at an operating point, as columns.
 OPERATING_RATES = ("sensitivity", "specificity", "test_sensitivity", "test_specificity")
@@ -77,6 +77,22 @@ class Row:
         points = tuple(OperatingPoint.from_plain(point, where) for point in plain.get("operating_points", ()))
         return cls(**{**plain, "requirements": checks, "operating_points": points})
 
+    def honest_score(self, metric: str) -> float | None:
+        """Returns the score out of fold that no choice flatters: the cross-fitted one if there is one."""
+        return self.scores.get(f"oof_{metric}_crossfit", self.scores.get(f"oof_{metric}"))
+
+    def with_honest_scores(self, metric: str) -> "Row":
+        """Returns the row for tables, in which a column of scores out of fold holds honest scores only.
+
+        Of a row that the folds chose among others, other scores out of fold are as flattered as the metric's, and are
+        left out; the flattered one has a name of its own.
+        """
+        if f"oof_{metric}_crossfit" not in self.scores:
+            return self
+        honest = {name: score for name, score in self.scores.items() if not name.startswith("oof_")}
+        honest |= {f"oof_{metric}": self.scores[f"oof_{metric}_crossfit"]}
+        return replace(self, scores=honest | {f"oof_{metric}_chosen": self.scores[f"oof_{metric}"]})
+
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ArtifactError(f"a row must be of kind {', '.join(KINDS)}, but got {self.kind!r}: name one of these")
@@ -90,14 +106,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All rows of a study, the best first: by the metric on the test part, then out of fold, then by key.
+    """All rows of a study, the best first: by the honest score out of fold, then on the test part, then by key.
+
+    The test part decides among rows without a score out of fold only, so that the order is no choice by it.
 
     Attributes:
-        rows: The rows, given in any order and sorted by score. Rows without a test score follow those with one.
+        rows: The rows, given in any order and sorted by score.
         class_names: The classes, in the manifest's order.
         meta: Facts about all rows, such as the dataset or the date, as pairs to print.
         tables: Further tables, in print order.
         metric: Name of the metric by which the rows are ordered.
+        chosen: Key of the single recipe that the folds chose before the test part was opened; "" if none was.
 
     Raises:
         ArtifactError: Two rows have the same key, two tables the same label, or two rows different requirements.
@@ -108,6 +127,7 @@ class Leaderboard:
     meta: Mapping[str, str] = field(default_factory=dict)
     tables: tuple[ComparisonTable, ...] = ()
     metric: str = DEFAULT_METRIC
+    chosen: str = ""
 
     def __post_init__(self) -> None:
         seen: dict[str, Row] = {}
@@ -135,6 +155,11 @@ class Leaderboard:
     def ranked_by(self) -> Metric:
         """The metric by which the rows are ordered."""
         return parse_metric(self.metric, self.class_names)
+
+    @property
+    def for_tables(self) -> "Leaderboard":
+        """The leaderboard whose columns hold one kind of score each; see `Row.with_honest_scores`."""
+        return replace(self, rows=tuple(row.with_honest_scores(self.metric) for row in self.rows))
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -189,6 +214,7 @@ class Leaderboard:
             "meta": dict(self.meta),
             "tables": [asdict(table) for table in self.tables],
             "metric": self.metric,
+            "chosen": self.chosen,
         }
 
     @classmethod
@@ -201,10 +227,11 @@ class Leaderboard:
         content = read_json(path)
         try:
             rows = tuple(Row.from_json(row, path) for row in content["rows"])
-            # A leaderboard of an older version has no tables, and one metric.
+            # A leaderboard of an older version has no tables, one metric and no chosen row.
             tables = tuple(ComparisonTable.from_json(table) for table in content.get("tables", []))
             class_names = tuple(content["class_names"])
-            return cls(rows, class_names, content["meta"], tables, content.get("metric", DEFAULT_METRIC))
+            metric, chosen = content.get("metric", DEFAULT_METRIC), content.get("chosen", "")
+            return cls(rows, class_names, content["meta"], tables, metric, chosen)
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"{path} must hold a leaderboard, but its content is wrong ({error}): write it again from its run"
@@ -212,11 +239,11 @@ class Leaderboard:
 
     def _rank(self, row: Row) -> tuple[float, float, str]:
         metric = self.ranked_by
-        test, out_of_fold = (row.scores.get(f"{part}_{metric.name}") for part in ("test", "oof"))
+        test, out_of_fold = row.scores.get(f"test_{metric.name}"), row.honest_score(metric.name)
         last = float("inf")
         return (
-            last if test is None else -metric.oriented(test),
             last if out_of_fold is None else -metric.oriented(out_of_fold),
+            last if test is None else -metric.oriented(test),
             row.key,
         )
 

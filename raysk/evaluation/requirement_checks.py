@@ -37,8 +37,8 @@ def check_requirement(
 ) -> RequirementCheck:
     """Checks a requirement.
 
-    Where a share of rows is 1, no resample has a smaller one, so that resampling sees no doubt. The bound is then also
-    at most that of as many successes as there are groups: 0.05^(1/n) (Clopper and Pearson 1934).
+    Where a share of rows is 1, the bound is also at most that of as many successes as there are groups: 0.05^(1/n)
+    (Clopper and Pearson 1934), which is the more cautious of the two.
 
     Args:
         requirement: The requirement.
@@ -48,7 +48,7 @@ def check_requirement(
     """
     metric = requirement.metric
     score = float(metric(probabilities, labels))
-    # The ends of the middle 90 % have 5 % of the resamples beyond each of them.
+    # The interval of 90 % misses on each side with 5 %.
     low, high = bootstrap_interval(metric, probabilities, labels, groups, level=2 * LEVEL - 1)
     bound = low if metric.larger_is_better else high
     if metric.share_of is not None and score == 1:

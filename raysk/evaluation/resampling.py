@@ -1,7 +1,10 @@
 """The bootstrap over whole groups: photographs of one lesion are alike, so resampling rows would be too sure."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
+from raysk.evaluation.intervals import groups_of_each_class, score_interval
 from raysk.evaluation.metrics import Metric
 from raysk.evaluation.metrics.base import check_match
 
@@ -33,18 +36,8 @@ def resampled_scores(
     Raises:
         DataError: The labels do not match the probabilities.
     """
-    check_match(probabilities, labels)
-    names, codes = np.unique(groups, return_inverse=True)
-    num_groups, random = len(names), np.random.default_rng(seed)
-    score = metric.resampler(probabilities, labels, codes)
-    size = max(1, BLOCK_DRAWS // num_groups)
-    blocks = []
-    for start in range(0, num_samples, size):
-        # A block draws the same numbers as its samples would one after another.
-        drawn = random.integers(num_groups, size=(min(size, num_samples - start), num_groups))
-        bins = drawn + num_groups * np.arange(len(drawn))[:, np.newaxis]
-        blocks.append(score(np.bincount(bins.ravel(), minlength=drawn.size).reshape(drawn.shape)))
-    return np.concatenate(blocks)
+    scores: np.ndarray = _resampled([metric], probabilities, labels, groups, num_samples, seed)[0]
+    return scores
 
 
 def bootstrap_interval(
@@ -56,14 +49,105 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval of a score: the ends of the middle `level` of `resampled_scores`.
+    """Returns the interval of one score; see `bootstrap_intervals`."""
+    return bootstrap_intervals([metric], probabilities, labels, groups, num_samples, seed, level)[0]
 
-    Resamples in which the score is undefined are left out; both ends are NaN if it is undefined in all. Arguments as
-    in `resampled_scores`.
+
+def bootstrap_intervals(
+    metrics: Sequence[Metric],
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    num_samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[tuple[float, float]]:
+    """Returns the interval of each score, by `score_interval` with the spread of `resampled_scores`.
+
+    Resamples in which a score is undefined are left out; both ends are NaN if the score itself is undefined. Other
+    arguments as in `resampled_scores`.
+
+    Args:
+        level: Confidence level.
     """
-    values = resampled_scores(metric, probabilities, labels, groups, num_samples, seed)
+    resampled = _resampled(metrics, probabilities, labels, groups, num_samples, seed)
+    intervals = []
+    for metric, values in zip(metrics, resampled, strict=True):
+        score = float(metric(probabilities, labels))
+        if np.isnan(score):
+            intervals.append((float("nan"), float("nan")))
+            continue
+        class_groups = groups_of_each_class(metric, labels, groups)
+        intervals.append(score_interval(score, spread_of(values), class_groups, metric.range, level))
+    return intervals
+
+
+def swapped_differences(
+    metric: Metric,
+    first: np.ndarray,
+    second: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    num_samples: int,
+    seed: int = 0,
+) -> np.ndarray:
+    """Returns the differences of two recipes' scores after swapping them in random groups, (S,).
+
+    Each group is swapped with a probability of one half. Undefined differences are left out. The swaps depend only on
+    the groups and the seed.
+
+    Args:
+        metric: Any metric.
+        first: (N, C) probabilities of one recipe.
+        second: (N, C) those of the other.
+        labels: (N,) classes from 0 to C - 1.
+        groups: (N,) the group of each row, as integers or names.
+        num_samples: S.
+        seed: Seed of the swaps.
+    """
+    names, codes = np.unique(groups, return_inverse=True)
+    num_groups, random = len(names), np.random.default_rng(seed)
+    # Both recipes' rows side by side, in groups of their own: a sample takes each group from one of the two.
+    score = metric.resampler(
+        np.concatenate([first, second]), np.tile(labels, 2), np.concatenate([codes, num_groups + codes])
+    )
+    size = max(1, BLOCK_DRAWS // num_groups)
+    blocks = []
+    for start in range(0, num_samples, size):
+        kept = random.integers(2, size=(min(size, num_samples - start), num_groups))
+        blocks.append(score(np.hstack([kept, 1 - kept])) - score(np.hstack([1 - kept, kept])))
+    differences = np.concatenate(blocks)
+    return differences[~np.isnan(differences)]
+
+
+def spread_of(values: np.ndarray) -> float:
+    """Returns the standard deviation of the defined ones of resampled values; 0 if there are none."""
     defined = values[~np.isnan(values)]
-    if not len(defined):
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return float(defined.std()) if len(defined) else 0.0
+
+
+def _resampled(
+    metrics: Sequence[Metric],
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    num_samples: int,
+    seed: int,
+) -> np.ndarray:
+    """Returns the score by each metric on each resample, (M, S)."""
+    check_match(probabilities, labels)
+    names, codes = np.unique(groups, return_inverse=True)
+    resamplers = [metric.resampler(probabilities, labels, codes) for metric in metrics]
+    blocks = [[score(times) for score in resamplers] for times in _draws(len(names), num_samples, seed)]
+    return np.concatenate(blocks, axis=1)
+
+
+def _draws(num_groups: int, num_samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields how often each of some resamples has each group, (block, G), until all S are drawn."""
+    random = np.random.default_rng(seed)
+    size = max(1, BLOCK_DRAWS // num_groups)
+    for start in range(0, num_samples, size):
+        # A block draws the same numbers as its samples would one after another.
+        drawn = random.integers(num_groups, size=(min(size, num_samples - start), num_groups))
+        bins = drawn + num_groups * np.arange(len(drawn))[:, np.newaxis]
+        yield np.bincount(bins.ravel(), minlength=drawn.size).reshape(drawn.shape)

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from raysk.evaluation.class_rates import class_rates
 from raysk.evaluation.metrics import Metric, parse_metric
 from raysk.evaluation.metrics.class_counts import count_classes
-from raysk.evaluation.resampling import bootstrap_interval
+from raysk.evaluation.resampling import bootstrap_intervals
 
 # The scores of every leaderboard, whatever the study's metric is: published tables have them.
 USUAL = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy", "macro_precision")
-# Those with an interval on the test part.
-_WITH_INTERVAL = ("macro_f1", "balanced_accuracy")
 
 
 def scores(
@@ -65,7 +64,7 @@ def scores_out_of_fold(
 def scores_on_test(
     probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, class_names: Sequence[str], metric: Metric
 ) -> dict[str, float]:
-    """Returns the test scores of a row, with 95 % intervals over whole groups for the study's metric and two others.
+    """Returns the test scores of a row, each with its 95 % interval over whole groups.
 
     Args:
         probabilities: (N, C).
@@ -75,15 +74,22 @@ def scores_on_test(
         metric: The study's metric.
 
     Returns:
-        "test_<score>"; and "test_<metric>_low" and "test_<metric>_high" for the study's metric, macro-F1 and the
-        balanced accuracy.
+        "test_<score>", "test_<score>_low" and "test_<score>_high". The intervals of recall and precision are those of
+        `class_rates`, all others those of `bootstrap_intervals`.
     """
     by_name = scores(probabilities, labels, class_names, metric)
+    bootstrapped = {shown.name: shown for shown in _shown(metric, USUAL)}
+    bootstrapped |= {f"f1_{name}": parse_metric(f"f1@{name}", class_names) for name in class_names}
+    intervals = bootstrap_intervals(list(bootstrapped.values()), probabilities, labels, groups)
+    ends = class_rates(probabilities, labels, groups, class_names)
+    for name, (low, high) in zip(bootstrapped, intervals, strict=True):
+        ends |= {f"{name}_low": low, f"{name}_high": high}
     test_scores = {f"test_{name}": value for name, value in by_name.items()}
-    for shown in _shown(metric, _WITH_INTERVAL):
-        if shown.name in by_name:
-            low, high = bootstrap_interval(shown, probabilities, labels, groups)
-            test_scores |= {f"test_{shown.name}_low": low, f"test_{shown.name}_high": high}
+    for name in by_name:
+        both = {f"{name}_low", f"{name}_high"}
+        # A class can have the name of another one with an end: "mel" and "mel_low".
+        if both <= ends.keys() and both.isdisjoint(by_name):
+            test_scores |= {f"test_{end}": ends[end] for end in sorted(both)}
     return test_scores
 
 

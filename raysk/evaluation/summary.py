@@ -11,14 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from raysk.evaluation.ensemble import GREEDY
 from raysk.evaluation.formats import formats
-from raysk.evaluation.grids import Style, headline_part, score_cell
+from raysk.evaluation.grids import Style, headline_part, row_name, score_cell
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.metrics import Metric
 from raysk.evaluation.requirement_checks import REQUIREMENT, RequirementCheck
 
-# A fact of a study that the verdict quotes.
+# Facts of a study that the end of a command quotes.
 BEST_SINGLE = "best single recipe on the held-out folds"
+TEST_OPENED = "test part"
 
 # The most rows of the table; the files have all rows.
 MOST_ROWS = 10
@@ -62,13 +64,17 @@ def show_summary(leaderboard: Leaderboard, where: str, console: Console) -> None
     rows, num_rows = leaderboard.rows[:MOST_ROWS], len(leaderboard.rows)
     plural = f"{num_rows} row{'s' * (num_rows != 1)}"
     which = f"the {len(rows)} best of {plural}" if len(rows) < num_rows else plural
-    part = "the locked test part" if headline_part(leaderboard) == "test" else "the held-out folds"
     console.print()
-    console.print(Text(f"Leaderboard: {which}, by {leaderboard.ranked_by.title} on {part}"), soft_wrap=False)
+    console.print(Text(f"Leaderboard: {which}, by {leaderboard.ranked_by.title} out of fold"), soft_wrap=False)
     if rows:
-        console.print(_table(leaderboard, rows, console.width), soft_wrap=False)
+        tables = leaderboard.for_tables
+        console.print(_table(tables, tables.rows[:MOST_ROWS], console.width), soft_wrap=False)
     console.print()
-    facts = [f"{name}: {_one_line(fact)}." for name, fact in leaderboard.meta.items() if name.startswith(REQUIREMENT)]
+    facts = [
+        f"{name}: {_one_line(fact)}."
+        for name, fact in leaderboard.meta.items()
+        if name.startswith(REQUIREMENT) or name == TEST_OPENED
+    ]
     for sentence in [*_verdict(leaderboard), *facts]:
         console.print(Text(sentence), soft_wrap=False)
     others = ", ".join(f".{name}" for name in formats if name != "md")
@@ -96,7 +102,7 @@ def _fitting(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> list[
         return _Column(heading, [score_cell(leaderboard, row, column, style) for row in rows])
 
     place = _Column("", [str(place) for place in range(1, len(rows) + 1)])
-    name = _Column("name", [STYLE.escape(row.name) for row in rows], is_number=False)
+    name = _Column("name", [row_name(leaderboard, row, STYLE) for row in rows], is_number=False)
     kind = _Column("kind", [row.kind for row in rows], is_number=False)
     metric = leaderboard.ranked_by
     title = "\n".join(map(STYLE.escape, wrap(metric.title, MOST_HEADING, break_long_words=False)))
@@ -108,12 +114,12 @@ def _fitting(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> list[
         _Column(f"{STYLE.escape(text)}\nout of fold", [_checked(row.requirements[number]) for row in rows])
         for number, text in enumerate(leaderboard.requirements)
     ]
-    with_required = [[place, name, kind, whole, *others, *folds, *required], [place, name, whole, *folds, *required]]
+    with_required = [[place, name, kind, *folds, whole, *others, *required], [place, name, *folds, whole, *required]]
     choices = [
         *(with_required if required else []),
-        [place, name, kind, whole, *others, *folds],
-        [place, name, kind, whole, *folds],
-        [place, name, whole, *folds],
+        [place, name, kind, *folds, whole, *others],
+        [place, name, kind, *folds, whole],
+        [place, name, *folds, whole],
         [place, name, whole],
         [place, name, bare],
     ]
@@ -151,12 +157,10 @@ def _verdict(leaderboard: Leaderboard) -> Iterator[str]:
     out_of_fold = f"{fact} out of fold, cross-fitted over that choice" if fact else _out_of_fold(best, metric)
     name = _one_line(best.name)
     yield f"Best single recipe, chosen on the held-out folds: {name}. {title} {out_of_fold}{_on_test(best, metric)}."
-    chosen = [row for row in leaderboard.rows if row.kind == "ensemble" and row.chosen_on != "nothing"]
-    for row in chosen:
-        out_of_fold = _out_of_fold(row, metric, "with cross-fitted weights")
-        yield f"{_one_line(row.name)}, chosen on the {row.chosen_on}. {title} {out_of_fold}{_on_test(row, metric)}."
-    if leaderboard.rows[0] not in [best, *chosen]:
-        yield "The rows are in the order of the test scores, which chose none of them."
+    greedy = rows.get(GREEDY)
+    if greedy is not None:
+        out_of_fold = _out_of_fold(greedy, metric, "with cross-fitted weights")
+        yield f"{GREEDY}, chosen on the {greedy.chosen_on}. {title} {out_of_fold}{_on_test(greedy, metric)}."
 
 
 def _out_of_fold(row: Row, metric: Metric, how: str = "mean of the folds") -> str:

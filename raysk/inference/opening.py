@@ -20,8 +20,9 @@ def open_bundle(path: str | Path, row: str | None = None, *, refitted: bool = Fa
     path = Path(path).expanduser()
     if path.is_dir():
         # A file needs none of the packages with which a run is read.
+        from raysk.evaluation.ensemble import GREEDY
         from raysk.inference.packing import pack_row
-        from raysk.run import GREEDY, Run
+        from raysk.run import Run
 
         return pack_row(Run.open(path), GREEDY if row is None else row, refitted=refitted)
     refuse_row(path, row, refitted)

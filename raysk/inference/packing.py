@@ -13,14 +13,14 @@ from raysk.data.manifest import Manifest
 from raysk.data.views import view_names
 from raysk.errors import ArtifactError
 from raysk.evaluation.class_rates import class_rates
-from raysk.evaluation.ensemble import Ensemble
+from raysk.evaluation.ensemble import GREEDY, Ensemble
 from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
 from raysk.evaluation.prior_shift import assumed_shares
 from raysk.inference.bundle import SCHEMA, Bundle, BundleFacts, EncoderFacts, HeadFacts, Provenance
 from raysk.inference.card import card_of
 from raysk.parts.encoder import Encoder
 from raysk.recipe import Job, Recipe
-from raysk.run import GREEDY, Run
+from raysk.run import Run
 from raysk.scoring import probabilities_on_test, read_held_out
 from raysk.training.checkpoints import pack
 from raysk.training.predict import load_classifier, log_shares

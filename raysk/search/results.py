@@ -9,14 +9,15 @@ from optuna.trial import FrozenTrial
 
 from raysk.artifacts import digest_of
 from raysk.evaluation.comparison_tables import ComparisonTable
-from raysk.evaluation.ensemble import Ensemble, member_probabilities
+from raysk.evaluation.ensemble import AVERAGE, GREEDY, Ensemble, member_probabilities
 from raysk.evaluation.formats import write_leaderboard
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
-from raysk.run import AVERAGE, GREEDY, Run
+from raysk.evaluation.requirement_checks import requirement_facts
+from raysk.evaluation.summary import BEST_SINGLE, TEST_OPENED, cross_fitted_fact
+from raysk.run import Run
 from raysk.scoring import (
     HELD_OUT,
-    NOTHING,
     TEST_PART,
     all_scores,
     combined_test,
@@ -25,11 +26,15 @@ from raysk.scoring import (
     read_test,
     requirement_checks,
     row_operating_points,
+    strictest,
     training_cost,
     write_held_out,
 )
 from raysk.search.candidates import Candidate
 from raysk.search.trial_records import TrialRecord
+
+# A class with fewer groups in the test part is named beside the leaderboard.
+FEW_GROUPS = 15
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,11 @@ def result_rows(run: Run, entries: Sequence[Entry], ensemble: Ensemble, crossed:
     held_out = member_probabilities([entry.held_out for entry in entries])
     average = Ensemble(tuple(held_out), (1,) * len(held_out), (), 0.0, run.folds.digest)
     average.write(run.ensemble_file(AVERAGE))
-    where = entries[0].held_out
+    where, members = entries[0].held_out, strictest(entry.candidate.chosen_on for entry in entries)
     return [
         *rows,
-        _ensemble_row(run, where, GREEDY, ensemble, crossed),
-        _ensemble_row(run, where, AVERAGE, average, average.combine(held_out)),
+        _ensemble_row(run, where, GREEDY, ensemble, crossed, HELD_OUT),
+        _ensemble_row(run, where, AVERAGE, average, average.combine(held_out), members),
     ]
 
 
@@ -92,11 +97,50 @@ def best_single(run: Run, rows: Sequence[Row]) -> Row:
     return max((row for row in rows if row.kind != "ensemble"), key=merit)
 
 
+def study_facts(run: Run, rows: Sequence[Row], best: Row, cross_fitted: float, num_openings: int) -> dict[str, str]:
+    """Returns what the leaderboard says about all its rows.
+
+    Args:
+        run: The run directory.
+        rows: All rows.
+        best: The best single recipe on the held-out folds.
+        cross_fitted: The score of that choice, cross-fitted.
+        num_openings: How often the study has looked at the test part.
+    """
+    repeats = f", {len(run.folds.divisions)} times" if len(run.folds.divisions) > 1 else ""
+    opened = "opened once, after the held-out folds had chosen"
+    if num_openings > 1:
+        opened = f"opened {num_openings} times: what was chosen after the first time may follow from its scores"
+    return {
+        "space": run.facts.space,
+        "rows": f"{len(run.manifest)} images in {len(set(run.manifest.groups.tolist()))} groups",
+        "folds": f"{run.folds.k}{repeats}, and {len(run.folds.test_rows)} images locked away as the test part",
+        BEST_SINGLE: best.name,
+        cross_fitted_fact(run.goal.metric): f"{cross_fitted:.3f}",
+        TEST_OPENED: opened,
+        GREEDY: "its weights are cross-fitted, but all rows of the folds ranked the recipes that it could pick from, "
+        "which flatters its score out of fold a little",
+        **_rare_classes(run),
+        **requirement_facts(run.goal.requirements, {row.name: row.requirements for row in rows}),
+        "command": run.facts.command,
+    }
+
+
+def _rare_classes(run: Run) -> dict[str, str]:
+    """Returns a warning that names the classes with few groups in the test part, if there are any."""
+    labels, groups = run.manifest.labels[run.folds.test_rows], run.manifest.groups[run.folds.test_rows]
+    names = run.manifest.class_names
+    num_groups = {name: len(np.unique(groups[labels == label])) for label, name in enumerate(names)}
+    few = [f"{name} ({number})" for name, number in num_groups.items() if number < FEW_GROUPS]
+    return {"few groups in the test part": f"{', '.join(few)}: scores of these classes say little"} if few else {}
+
+
 def write_results(
-    run: Run, rows: Sequence[Row], notes: Mapping[str, str], tables: Sequence[ComparisonTable] = ()
+    run: Run, rows: Sequence[Row], notes: Mapping[str, str], tables: Sequence[ComparisonTable] = (), chosen: str = ""
 ) -> Leaderboard:
-    """Writes the leaderboard in every format."""
-    leaderboard = Leaderboard(tuple(rows), run.manifest.class_names, notes, tuple(tables), run.goal.metric.name)
+    """Writes the leaderboard in every format; `chosen` is the key of the best single recipe on the held-out folds."""
+    names, metric = run.manifest.class_names, run.goal.metric.name
+    leaderboard = Leaderboard(tuple(rows), names, notes, tuple(tables), metric, chosen)
     write_leaderboard(leaderboard, run.folder)
     return leaderboard
 
@@ -128,11 +172,11 @@ def _ensemble_row(
     name: str,
     ensemble: Ensemble,
     held_out: np.ndarray,
+    chosen_on: str,
 ) -> Row:
     used = {member.recipe_key for member in ensemble.members}
     costs = [training_cost(run, key) for key in used]
     members = [[*member, weight] for member, weight in zip(ensemble.members, ensemble.weights, strict=True)]
-    was_selected = bool(ensemble.scores)
     key, test = digest_of([name, members]), combined_test(run, ensemble)
     write_held_out(run, key, where, held_out)
     return Row(
@@ -140,7 +184,7 @@ def _ensemble_row(
         name=name,
         kind="ensemble",
         scores=all_scores(run, where, held_out, test, run.goal.metric),
-        chosen_on=HELD_OUT if was_selected else NOTHING,
+        chosen_on=chosen_on,
         scored_on=TEST_PART,
         seconds=sum(seconds for seconds, _ in costs),
         images=sum(images for _, images in costs),
@@ -152,9 +196,15 @@ def _ensemble_row(
     )
 
 
-def loose_ends(run: Run, trials: Sequence[FrozenTrial]) -> dict[str, str]:
-    """Returns notes on the recipes that have no row, or not the row that they should have."""
-    notes = {}
+def loose_ends(run: Run, trials: Sequence[FrozenTrial], left_out: str = "") -> dict[str, str]:
+    """Returns notes on the recipes that have no row, or not the row that they should have.
+
+    Args:
+        run: The run directory.
+        trials: All trials of the study.
+        left_out: The controls that it did not begin; "" if it began all.
+    """
+    notes = {"controls left out": left_out} if left_out else {}
     for trial in trials:
         record = TrialRecord.of(trial)
         name = record.point

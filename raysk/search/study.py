@@ -18,11 +18,10 @@ from rich.console import Console
 
 from raysk.errors import ArtifactError, CutOffError, RayskError, TrainingError, in_one_line
 from raysk.evaluation.leaderboard import Leaderboard
-from raysk.evaluation.requirement_checks import requirement_facts
-from raysk.evaluation.summary import BEST_SINGLE, cross_fitted_fact, show_summary
+from raysk.evaluation.summary import show_summary
 from raysk.recipe import Job
 from raysk.run import Run
-from raysk.scoring import read_held_out
+from raysk.scoring import count_opening, read_held_out
 from raysk.search.broker import find_broker, start_broker
 from raysk.search.candidates import read_candidates
 from raysk.search.cluster import connected, trial_resources
@@ -36,7 +35,15 @@ from raysk.search.racing import FoldRacing
 from raysk.search.remaining import WorkLeft
 from raysk.search.request import Interrupt, StudyRequest
 from raysk.search.resources import LanePlan, plan_lanes
-from raysk.search.results import best_single, loose_ends, read_entries, result_rows, select_ensemble, write_results
+from raysk.search.results import (
+    best_single,
+    loose_ends,
+    read_entries,
+    result_rows,
+    select_ensemble,
+    study_facts,
+    write_results,
+)
 from raysk.search.searcher import SearchProgress, StudySearcher, Trial
 from raysk.search.trial_records import TrialRecord
 from raysk.search.trials import RecipeTrial
@@ -228,28 +235,18 @@ class _Study:
         ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe.key) for candidate in candidates])
         shown = {candidate.recipe.key for candidate in candidates if candidate.has_row}
         keys = sorted(shown | {member.recipe_key for member in ensemble.members})
+        num_openings = count_opening(run, keys)
         self._predict_test([Job(run.recipe(key), fold).for_test() for key in keys for fold in range(len(run.folds))])
         self.display.wait("writing the leaderboard")
         entries = read_entries(run, candidates)
         rows = result_rows(run, entries, ensemble, crossed)
-        best = best_single(run, rows)
+        best, cross_fitted = best_single(run, rows), cross_fitted_best(run, trials)
         left_out = self.searcher.left_out_controls()
         if left_out:
             self.display.say(f"controls left out: {left_out}")
-        repeats = f", {len(run.folds.divisions)} times" if len(run.folds.divisions) > 1 else ""
-        notes = {
-            "space": run.facts.space,
-            "rows": f"{len(run.manifest)} images in {len(set(run.manifest.groups.tolist()))} groups",
-            "folds": f"{run.folds.k}{repeats}, and {len(run.folds.test_rows)} images locked away as the test part",
-            BEST_SINGLE: best.name,
-            cross_fitted_fact(run.goal.metric): f"{cross_fitted_best(run, trials):.3f}",
-            **({"controls left out": left_out} if left_out else {}),
-            **requirement_facts(run.goal.requirements, {row.name: row.requirements for row in rows}),
-            "command": run.facts.command,
-        }
         trials = self.searcher.study.get_trials(deepcopy=False)
-        tables = study_tables(run, self.space, trials, entries, rows)
-        return write_results(run, rows, notes | loose_ends(run, trials), tables)
+        facts = study_facts(run, rows, best, cross_fitted, num_openings) | loose_ends(run, trials, left_out)
+        return write_results(run, rows, facts, study_tables(run, self.space, trials, entries, rows), best.key)
 
     def _predict_test(self, jobs: list[Job]) -> None:
         remaining = [job for job in jobs if not self.run.is_done(job)]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from raysk.cli.main import main
-from raysk.run import GREEDY
+from raysk.evaluation.ensemble import GREEDY
 
 
 def said(words, capfd):

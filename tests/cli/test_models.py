@@ -5,8 +5,8 @@ import re
 import pytest
 
 from raysk.cli.main import main
+from raysk.evaluation.ensemble import AVERAGE, GREEDY
 from raysk.inference.bundle import Bundle
-from raysk.run import AVERAGE, GREEDY
 
 
 def said(words, capfd):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t as student
 
 from raysk.errors import ConfigError, DataError
 from raysk.evaluation.comparison import (
@@ -20,6 +21,7 @@ from raysk.evaluation.comparison import (
     sentence,
 )
 from raysk.evaluation.metrics import parse_metric
+from raysk.evaluation.resampling import resampled_scores
 
 MACRO_F1, MACRO_AUC, ACCURACY = (parse_metric(name) for name in ("macro_f1", "macro_auc", "accuracy"))
 
@@ -44,21 +46,37 @@ def difference(first: str, second: str, value: float, p_holm: float) -> Differen
     return Difference(first, second, value, value - 0.01, value + 0.02, p_holm, p_holm)
 
 
-def test_a_comparison_agrees_with_resampling_rows_by_hand() -> None:
+def test_a_p_value_agrees_with_swapping_groups_by_hand() -> None:
     contestants, labels, groups = make_task(3, (0.5, 0.3))
     names, random = np.unique(groups), np.random.default_rng(5)
     observed = MACRO_F1(contestants["a"], labels) - MACRO_F1(contestants["b"], labels)
-    resampled = []
+    as_large = 0
     for _ in range(200):
-        drawn = names[random.integers(len(names), size=len(names))]
-        rows = np.concatenate([np.flatnonzero(groups == name) for name in drawn])
-        first, second = (MACRO_F1(contestants[name][rows], labels[rows]) for name in "ab")
-        resampled.append(first - second)
-    as_large = sum(abs(value - observed) >= abs(observed) - 1e-12 for value in resampled)
-    (result,) = compare(contestants, labels, groups, MACRO_F1, num_samples=200, seed=5, level=0.8)
+        is_kept = random.integers(2, size=len(names)).astype(bool)
+        rows = np.isin(groups, names[is_kept])[:, np.newaxis]
+        first = np.where(rows, contestants["a"], contestants["b"])
+        second = np.where(rows, contestants["b"], contestants["a"])
+        as_large += abs(MACRO_F1(first, labels) - MACRO_F1(second, labels)) >= abs(observed) - 1e-12
+    (result,) = compare(contestants, labels, groups, MACRO_F1, num_samples=200, seed=5)
     assert result.difference == pytest.approx(observed)
-    np.testing.assert_allclose((result.low, result.high), np.quantile(resampled, [0.1, 0.9]))
     assert result.p == result.p_holm == (1 + as_large) / 201
+
+
+def test_the_interval_of_a_difference_is_that_of_student_with_the_spread_of_paired_resamples() -> None:
+    contestants, labels, groups = make_task(3, (0.5, 0.3))
+    first, second = (resampled_scores(MACRO_F1, contestants[name], labels, groups, 20, seed=5) for name in "ab")
+    class_groups = [len(np.unique(groups[labels == label])) for label in range(3)]
+    freedom = sum(1 / n for n in class_groups) ** 2 / sum(1 / (n**2 * (n - 1)) for n in class_groups)
+    half = student.ppf(0.9, freedom) * np.std(first - second)
+    (result,) = compare(contestants, labels, groups, MACRO_F1, num_samples=20, seed=5, level=0.8)
+    np.testing.assert_allclose((result.low, result.high), (result.difference - half, result.difference + half))
+
+
+def test_with_few_groups_the_p_value_is_that_of_all_swaps() -> None:
+    labels, groups = np.array([0, 1, 0, 1]), np.arange(4)
+    right, wrong = np.eye(2)[labels], np.eye(2)[1 - labels]
+    (result,) = compare({"right": right, "wrong": wrong}, labels, groups, ACCURACY)
+    assert result.p == pytest.approx(2 / 2**4, abs=0.015)
 
 
 @settings(max_examples=25, deadline=None)
@@ -135,18 +153,19 @@ def test_any_score_can_be_compared() -> None:
     assert result.p == 1 / 41
 
 
-def test_resamples_without_a_score_are_left_out() -> None:
+def test_two_groups_prove_no_difference() -> None:
     probabilities, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])
     both = {"right": probabilities, "wrong": probabilities[::-1]}
     (result,) = compare(both, labels, np.arange(2), MACRO_AUC, num_samples=50)
-    assert (result.low, result.high) == (1, 1)
+    assert result.difference == 1
+    assert result.p > 0.4
     with pytest.raises(DataError, match="'right' is not defined"):
         compare(both, np.zeros(2, dtype=int), np.arange(2), MACRO_AUC)
 
 
 def test_too_few_resamples_or_contestants_are_refused() -> None:
     contestants, labels, groups = make_task(0, (0.0, 0.0, 0.0))
-    with pytest.raises(ConfigError, match="3 comparisons at the 95% level need at least 60 resamples, but got 59"):
+    with pytest.raises(ConfigError, match="3 comparisons at the 95% level need at least 60 samples, but got 59"):
         compare(contestants, labels, groups, MACRO_F1, num_samples=59)
     compare(contestants, labels, groups, ACCURACY, num_samples=60)
     with pytest.raises(DataError, match="two contestants, but got 1"):

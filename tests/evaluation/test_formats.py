@@ -106,9 +106,9 @@ def test_tex_shows_further_tables_whole() -> None:
 def test_md_summary_shows_scores_and_cost() -> None:
     lines = [line.replace("\u00a0", " ") for line in text("md").splitlines()]
     heading = next(line for line in lines if "macro-F1" in line)
-    assert split_md(heading) == ["", "name", "kind", "macro-F1", "macro-F1 out of fold", "time", "images"]
+    assert split_md(heading) == ["", "name", "kind", "macro-F1 out of fold", "macro-F1", "time", "images"]
     last = split_md(lines[lines.index(heading) + 4])
-    assert last == ["3", "plain", "two-stage", "0.880 [0.300, 0.950]", "**0.500** ± 0.012", "1.0 h", "1,234,567"]
+    assert last == ["3", "plain", "two-stage", "**0.500** ± 0.012", "0.880 [0.300, 0.950]", "1.0 h", "1,234,567"]
 
 
 def test_md_has_the_origin_and_the_command_of_each_row() -> None:

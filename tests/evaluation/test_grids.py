@@ -22,22 +22,30 @@ def make_row(key: str, **scores: float) -> Row:
     )  # fmt: skip
 
 
-def test_a_cell_has_its_value_its_interval_and_the_mark_of_the_best() -> None:
-    first = make_row("a", test_macro_f1=0.61, test_macro_f1_low=0.5, test_macro_f1_high=0.71234, test_accuracy=0.5)
-    second = make_row("b", test_macro_f1=0.60, test_accuracy=0.7)
-    third = make_row("c", test_accuracy=0.70004, oof_macro_f1=0.2, oof_macro_f1_sd=0.01)
-    summary, folds, means = leaderboard_grids(Leaderboard((first, second, third), ("x",)), STYLE)
-    assert summary.headings == ["", "name", "kind", "MACRO-F1", "ACCURACY"]
+def test_the_best_score_out_of_fold_is_marked_and_no_score_on_the_test_part() -> None:
+    first = make_row("a", oof_macro_f1=0.61, test_macro_f1=0.3, test_macro_f1_low=0.2, test_macro_f1_high=0.41234)
+    second = make_row("b", oof_macro_f1=0.60, oof_macro_f1_sd=0.01, test_macro_f1=0.9, test_accuracy=0.7)
+    third = make_row("c", oof_macro_f1=0.2)
+    board = Leaderboard((first, second, third), ("x",), chosen="b")
+    summary, folds, means = leaderboard_grids(board, STYLE)
+    assert summary.headings == ["", "name", "kind", "MACRO-F1 out of fold", "MACRO-F1", "ACCURACY"]
     assert summary.cells == [
-        ["1", "A", "one-stage", "<0.610> 0.500..0.712", "0.500"],
-        ["2", "B", "one-stage", "0.600", "<0.700>"],
-        ["3", "C", "one-stage", "none", "<0.700>"],
+        ["1", "A", "one-stage", "<0.610>", "0.300 0.200..0.412", "none"],
+        ["2", "<B>", "one-stage", "0.600 +- 0.010", "0.900", "0.700"],
+        ["3", "C", "one-stage", "0.200", "none", "none"],
     ]
     assert "IN BRACKETS" in summary.note
-    assert "AFTER ±" not in summary.note
-    assert [line[2] for line in folds.cells] == ["none", "none", "<0.200> +- 0.010"]
+    assert "BOLD NAME" in summary.note
+    assert [line[1:3] for line in folds.cells] == [["A", "<0.610>"], ["<B>", "0.600 +- 0.010"], ["C", "0.200"]]
     assert "AFTER ±" in folds.note
-    assert [line[2] for line in means.cells] == ["<0.610>", "0.600", "none"]
+    assert "IN BRACKETS" not in folds.note
+    assert [line[2] for line in means.cells] == ["0.300 0.200..0.412", "0.900", "none"]
+    assert "BOLD SCORE" not in means.note
+
+
+def test_scores_that_look_the_same_are_marked_the_same() -> None:
+    rows = (make_row("a", oof_macro_f1=0.70004), make_row("b", oof_macro_f1=0.7))
+    assert [line[3] for line in leaderboard_grids(Leaderboard(rows, ()), STYLE)[0].cells] == ["<0.700>"] * 2
 
 
 def test_classes_keep_their_order_and_have_their_mean() -> None:
@@ -60,18 +68,24 @@ def test_without_test_scores_all_tables_are_out_of_fold() -> None:
     assert classes.cells == [["1", "R", "0.300", "0.500"]]
 
 
-def test_the_cross_fitted_score_has_a_column_after_the_score_and_a_note() -> None:
-    chosen = make_row("a", oof_macro_f1=0.61, oof_macro_f1_sd=0.1, oof_macro_f1_crossfit=0.55, oof_accuracy=0.5)
-    plain = make_row("b", oof_macro_f1=0.5)
+def test_no_column_holds_chosen_and_cross_fitted_scores() -> None:
+    chosen = make_row("a", oof_macro_f1=0.61, oof_macro_f1_sd=0.1, oof_macro_f1_crossfit=0.55, oof_accuracy=0.9)
+    plain = make_row("b", oof_macro_f1=0.6, oof_accuracy=0.5)
     summary = leaderboard_grids(Leaderboard((chosen, plain), ()), STYLE)[0]
-    assert summary.headings == ["", "name", "kind", "MACRO-F1", "MACRO-F1, cross-fitted", "ACCURACY"]
-    assert [line[3:5] for line in summary.cells] == [["<0.610> +- 0.100", "<0.550>"], ["0.500", "none"]]
-    assert "CROSS-FITTED: EACH FOLD" in summary.note
+    assert summary.headings == ["", "name", "kind", "MACRO-F1", "MACRO-F1, as chosen", "ACCURACY"]
+    assert [line[1:2] + line[3:] for line in summary.cells] == [
+        ["B", "<0.600>", "none", "<0.500>"],
+        ["A", "0.550", "<0.610>", "none"],
+    ]
+    assert "CROSS-FITTED SCORE: EACH FOLD" in summary.note
+    assert "TOO HIGH" in summary.note
     tested = replace(plain, scores=plain.scores | {"test_macro_f1": 0.4})
     summary, folds = leaderboard_grids(Leaderboard((chosen, tested), ()), STYLE)[:2]
-    assert "CROSS-FITTED" not in summary.note
-    assert folds.headings[2:4] == ["MACRO-F1", "MACRO-F1, cross-fitted"]
-    assert "CROSS-FITTED" in folds.note
+    assert [line[3] for line in summary.cells] == ["<0.600>", "0.550"]
+    assert "CROSS-FITTED SCORE" in summary.note
+    assert "AS CHOSEN" not in summary.note
+    assert folds.headings[2:4] == ["MACRO-F1", "MACRO-F1, as chosen"]
+    assert "AS CHOSEN" in folds.note
 
 
 def test_further_tables_follow_in_order_and_in_the_style() -> None:
@@ -89,15 +103,15 @@ def test_the_cost_follows_the_scores() -> None:
     row = replace(make_row("r", test_macro_f1=0.5, oof_macro_f1=0.4), seconds=3700, images=12_345)
     board = Leaderboard((row,), ())
     grid = with_cost(leaderboard_grids(board, STYLE)[0], board, STYLE)
-    assert grid.headings[3:] == ["MACRO-F1", "MACRO-F1 out of fold", "time", "images"]
-    assert grid.cells[0][3:] == ["0.500", "0.400", "1.0\u00a0h", "12,345"]
+    assert grid.headings[3:] == ["MACRO-F1 out of fold", "MACRO-F1", "time", "images"]
+    assert grid.cells[0][3:] == ["0.400", "0.500", "1.0\u00a0h", "12,345"]
     assert grid.note.startswith("TIME: ")
 
 
 def test_the_spread_of_the_score_out_of_fold_beside_the_test_score_is_explained() -> None:
     board = Leaderboard((make_row("r", test_macro_f1=0.5, oof_macro_f1=0.4, oof_macro_f1_sd=0.1),), ())
     grid = with_cost(leaderboard_grids(board, STYLE)[0], board, STYLE)
-    assert grid.cells[0][4] == "0.400 +- 0.100"
+    assert grid.cells[0][3] == "0.400 +- 0.100"
     assert grid.note.startswith("AFTER ±: STANDARD DEVIATION OVER THE FOLDS. TIME: ")
 
 
@@ -107,7 +121,7 @@ def test_the_spread_of_the_score_out_of_fold_beside_the_test_score_is_explained(
 def test_the_metric_of_the_board_comes_first_and_its_best_is_marked(
     metric: str, values: tuple[float, float], best: str
 ) -> None:
-    rows = tuple(make_row(f"r{value}", **{f"test_{metric}": value, "test_macro_f1": value}) for value in values)
+    rows = tuple(make_row(f"r{value}", **{f"oof_{metric}": value, "oof_macro_f1": value}) for value in values)
     scores = leaderboard_grids(Leaderboard(rows, ("x",), metric=metric), STYLE)[0]
     assert scores.headings[3:] == [parse_metric(metric, ("x",)).title.upper(), "MACRO-F1"]
     assert scores.cells[0][3] == best

@@ -26,25 +26,26 @@ def make_row(key: str, **scores: float) -> Row:
     )  # fmt: skip
 
 
-def test_rows_are_sorted_by_test_score_then_out_of_fold_then_key() -> None:
+def test_rows_are_sorted_by_score_out_of_fold_then_test_score_then_key() -> None:
     rows = [
-        make_row("untested", oof_macro_f1=0.99),
-        make_row("d", test_macro_f1=0.5, oof_macro_f1=0.4),
+        make_row("no folds", test_macro_f1=0.99),
+        make_row("e", test_macro_f1=0.7, oof_macro_f1=0.1),
         make_row("failed"),
-        make_row("c", test_macro_f1=0.5, oof_macro_f1=0.4),
-        make_row("b", test_macro_f1=0.5, oof_macro_f1=0.6),
-        make_row("a", test_macro_f1=0.7, oof_macro_f1=0.1),
+        make_row("d", test_macro_f1=0.4, oof_macro_f1=0.4),
+        make_row("c", test_macro_f1=0.4, oof_macro_f1=0.4),
+        make_row("b", test_macro_f1=0.5, oof_macro_f1=0.4),
+        make_row("a", test_macro_f1=0.1, oof_macro_f1=0.6),
     ]
     keys = [row.key for row in Leaderboard(tuple(rows), NAMES).rows]
-    assert keys == ["a", "b", "c", "d", "untested", "failed"]
+    assert keys == ["a", "b", "c", "d", "e", "no folds", "failed"]
 
 
 def test_rows_are_sorted_by_the_metric_of_the_board_and_its_columns_come_first() -> None:
     rows = [
-        make_row("a", test_log_loss=0.9, oof_log_loss=0.1, test_macro_f1=0.9),
+        make_row("a", test_log_loss=0.9, oof_log_loss=0.4, test_macro_f1=0.9),
         make_row("b", test_log_loss=0.4, oof_log_loss=0.3, test_macro_f1=0.5),
         make_row("c", test_log_loss=0.4, oof_log_loss=0.2, test_macro_f1=0.6),
-        make_row("d", oof_log_loss=0.2),
+        make_row("d", test_log_loss=0.2),
     ]
     board = Leaderboard(tuple(rows), NAMES, metric="log_loss")
     assert [row.key for row in board.rows] == ["c", "b", "a", "d"]
@@ -53,8 +54,8 @@ def test_rows_are_sorted_by_the_metric_of_the_board_and_its_columns_come_first()
     assert board.headline[:2] == ("auc@mel", "macro_f1")
 
 
-def test_the_metric_survives_the_file(tmp_path: Path) -> None:
-    board = Leaderboard((make_row("a"),), NAMES, metric="pauc@mel:0.8")
+def test_the_metric_and_the_chosen_row_survive_the_file(tmp_path: Path) -> None:
+    board = Leaderboard((make_row("a"),), NAMES, metric="pauc@mel:0.8", chosen="a")
     write_json(tmp_path / "leaderboard.json", board.to_json())
     assert Leaderboard.read(tmp_path / "leaderboard.json") == board
 
@@ -131,17 +132,28 @@ def test_the_table_has_a_column_per_score_and_null_for_missing_scores() -> None:
         "oof_accuracy", "oof_f1_nv",
         "chosen_on", "scored_on", "seconds", "images", "commit", "command",
     ]  # fmt: skip
-    assert table.column("key").to_pylist() == ["a", "b"]
-    assert table.column("test_macro_f1").to_pylist() == [0.6, None]
-    assert table.column("oof_macro_f1").to_pylist() == [None, 0.4]
+    assert table.column("key").to_pylist() == ["b", "a"]
+    assert table.column("test_macro_f1").to_pylist() == [None, 0.6]
+    assert table.column("oof_macro_f1").to_pylist() == [0.4, None]
     assert table.column("images").to_pylist() == [300, 300]
 
 
-def test_the_cross_fitted_score_follows_the_score_and_does_not_affect_the_order() -> None:
+def test_the_cross_fitted_score_of_a_choice_decides_its_place_not_the_flattered_one() -> None:
     first = make_row("a", oof_macro_f1=0.6, oof_macro_f1_sd=0.1, oof_macro_f1_crossfit=0.2, oof_accuracy=0.5)
-    board = Leaderboard((make_row("b", oof_macro_f1=0.5, oof_macro_f1_crossfit=0.5), first), NAMES)
-    assert [row.key for row in board.rows] == ["a", "b"]
+    board = Leaderboard((first, make_row("b", oof_macro_f1=0.5, oof_macro_f1_crossfit=0.5)), NAMES)
+    assert [row.key for row in board.rows] == ["b", "a"]
     assert board.score_columns == ("oof_macro_f1", "oof_macro_f1_sd", "oof_macro_f1_crossfit", "oof_accuracy")
+
+
+def test_in_tables_flattered_scores_stand_apart_from_honest_ones() -> None:
+    chosen = make_row("a", oof_macro_f1=0.6, oof_macro_f1_sd=0.1, oof_macro_f1_crossfit=0.2, oof_accuracy=0.5,
+                      test_accuracy=0.4)  # fmt: skip
+    plain = make_row("b", oof_macro_f1=0.5, oof_macro_f1_sd=0.1, oof_accuracy=0.7)
+    tables = Leaderboard((chosen, plain), NAMES).for_tables
+    assert [row.key for row in tables.rows] == ["b", "a"]
+    assert tables.rows[0] == plain
+    assert tables.rows[1].scores == {"oof_macro_f1": 0.2, "oof_macro_f1_chosen": 0.6, "test_accuracy": 0.4}
+    assert tables.for_tables == tables
 
 
 def test_tables_keep_their_order(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from raysk.errors import DataError
+from raysk.evaluation.intervals import wilson_interval
 from raysk.evaluation.metrics import Metric, parse_metric
-from raysk.evaluation.resampling import BLOCK_DRAWS, bootstrap_interval, resampled_scores
+from raysk.evaluation.resampling import BLOCK_DRAWS, bootstrap_interval, bootstrap_intervals, resampled_scores
 from tests.evaluation.metrics.tasks import make_task
 
 MACRO_F1, ACCURACY, MACRO_AUC = (parse_metric(name) for name in ("macro_f1", "accuracy", "macro_auc"))
@@ -57,12 +58,42 @@ def test_a_metric_without_a_fast_form_is_scored_on_repeated_rows() -> None:
     np.testing.assert_array_equal(in_blocks, slowly)
 
 
-def test_bootstrap_leaves_out_resamples_without_a_score() -> None:
-    # Half of the resamples of two groups hold one class only, for which there is no AUC.
+def test_two_groups_leave_a_perfect_score_in_doubt() -> None:
+    # Half of the resamples of two groups hold one class only, for which there is no AUC; the others have an AUC of 1.
     probabilities, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])
-    assert bootstrap_interval(MACRO_AUC, probabilities, labels, np.arange(2), num_samples=20) == (1, 1)
+    ends = bootstrap_interval(MACRO_AUC, probabilities, labels, np.arange(2), num_samples=20)
+    assert ends == pytest.approx(wilson_interval(1, 2))
     never = bootstrap_interval(MACRO_AUC, probabilities, np.zeros(2, dtype=int), np.arange(2), num_samples=5)
     assert np.isnan(never).all()
+
+
+def test_a_share_of_independent_rows_has_nearly_the_interval_of_wilson() -> None:
+    labels, predicted = np.zeros(400, dtype=int), (np.arange(400) < 100).astype(int)
+    ends = bootstrap_interval(ACCURACY, np.eye(2)[predicted], labels, np.arange(400))
+    assert ends == pytest.approx(wilson_interval(0.75, 400), abs=0.003)
+
+
+def test_intervals_of_several_metrics_are_those_of_each() -> None:
+    probabilities, labels = make_task(80, 3, seed=2)
+    metrics = [MACRO_F1, MACRO_AUC, parse_metric("log_loss")]
+    together = bootstrap_intervals(metrics, probabilities, labels, np.arange(80) // 2, num_samples=100)
+    assert together == [
+        bootstrap_interval(metric, probabilities, labels, np.arange(80) // 2, num_samples=100) for metric in metrics
+    ]
+
+
+def test_the_interval_covers_the_macro_f1_of_a_population_with_a_rare_class() -> None:
+    """Five groups of the rare class; benchmarks/coverage.py has the figures of many populations."""
+    random, labels = np.random.default_rng(0), np.repeat([0, 1, 2], [60, 20, 5])
+    table = np.array([[0.85, 0.1, 0.05], [0.25, 0.7, 0.05], [0.3, 0.1, 0.6]])
+    shares = np.bincount(labels)[:, np.newaxis] * table
+    truth = np.mean(2 * np.diag(shares) / (shares.sum(axis=0) + shares.sum(axis=1)))
+    covered = 0
+    for seed in range(200):
+        predicted = [random.choice(3, p=table[label]) for label in labels]
+        low, high = bootstrap_interval(MACRO_F1, np.eye(3)[predicted], labels, np.arange(85), 200, seed)
+        covered += low <= truth <= high
+    assert 0.9 <= covered / 200 <= 0.99
 
 
 def test_labels_of_other_rows_are_refused() -> None:

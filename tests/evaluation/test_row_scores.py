@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from raysk.evaluation.class_rates import class_rates
 from raysk.evaluation.metrics import Metric, parse_metric
 from raysk.evaluation.resampling import bootstrap_interval
 from raysk.evaluation.row_scores import USUAL, scores, scores_on_test, scores_out_of_fold
@@ -57,11 +58,25 @@ def test_one_fold_has_no_spread() -> None:
 
 
 @every_metric
-def test_test_scores_have_intervals_over_groups(metric: Metric) -> None:
+def test_every_test_score_has_an_interval_over_groups(metric: Metric) -> None:
     probabilities, labels, _ = make_task()
     groups = np.arange(90) // 3
     test_scores = scores_on_test(probabilities, labels, groups, NAMES, metric)
-    for shown in (metric, MACRO_F1, parse_metric("balanced_accuracy")):
-        ends = test_scores[f"test_{shown.name}_low"], test_scores[f"test_{shown.name}_high"]
+    for shown in (metric, *map(parse_metric, USUAL), parse_metric("f1@nv", NAMES)):
+        name = shown.name.replace("@nv", "_nv") if shown.name == "f1@nv" else shown.name
+        ends = test_scores[f"test_{name}_low"], test_scores[f"test_{name}_high"]
         assert ends == bootstrap_interval(shown, probabilities, labels, groups)
-        assert ends[0] < test_scores[f"test_{shown.name}"] < ends[1]
+    for name, value in test_scores.items():
+        if not name.endswith(("_low", "_high")):
+            assert test_scores[f"{name}_low"] < value < test_scores[f"{name}_high"]
+    rates = class_rates(probabilities, labels, groups, NAMES)
+    assert {f"test_{name}": value for name, value in rates.items()}.items() <= test_scores.items()
+
+
+def test_a_class_that_is_named_as_the_end_of_another_keeps_its_score() -> None:
+    probabilities, labels, _ = make_task()
+    test_scores = scores_on_test(probabilities, labels, np.arange(90), ("mel", "mel_low"), MACRO_F1)
+    expected = scores(probabilities, labels, NAMES, MACRO_F1)
+    assert test_scores["test_recall_mel_low"] == expected["recall_nv"]
+    assert "test_recall_mel_high" not in test_scores
+    assert test_scores["test_recall_mel_low_low"] < expected["recall_nv"]

@@ -9,7 +9,7 @@ from rich.console import Console
 from raysk.evaluation.leaderboard import Kind, Leaderboard, Row
 from raysk.evaluation.metrics import parse_metric
 from raysk.evaluation.requirement_checks import RequirementCheck
-from raysk.evaluation.summary import BEST_SINGLE, MOST_ROWS, cross_fitted_fact, show_summary
+from raysk.evaluation.summary import BEST_SINGLE, MOST_ROWS, TEST_OPENED, cross_fitted_fact, show_summary
 
 NASTY = "[bold]x[/bold] \\ with_a_name_that_never_ends_" + "and_on" * 12
 
@@ -18,7 +18,7 @@ def make_row(place: int, name: str, kind: Kind = "two-stage", chosen_on: str = "
     test = 0.7 - place / 100
     scores = {
         "test_macro_f1": test, "test_macro_f1_low": test - 0.1, "test_macro_f1_high": test + 0.1,
-        "test_balanced_accuracy": 0.61, "oof_macro_f1": 0.65, "oof_macro_f1_sd": 0.02,
+        "test_balanced_accuracy": 0.61, "oof_macro_f1": 0.65 - place / 1000, "oof_macro_f1_sd": 0.02,
     }  # fmt: skip
     return Row(
         key=f"key{place}", name=name, kind=kind, scores=scores | more, chosen_on=chosen_on,
@@ -50,10 +50,10 @@ def shown(leaderboard: Leaderboard, width: int = 120, is_terminal: bool = False)
 
 def test_the_table_has_the_ten_best_rows_with_their_scores() -> None:
     lines = shown(STUDY)
-    assert lines[:2] == ["", "Leaderboard: the 10 best of 14 rows, by macro-F1 on the locked test part"]
+    assert lines[:2] == ["", "Leaderboard: the 10 best of 14 rows, by macro-F1 out of fold"]
     assert sum("0.610" in line for line in lines) == MOST_ROWS
     (greedy,) = [line for line in lines if "greedy" in line and "[0.590, 0.790]" in line and "Macro" not in line]
-    assert greedy.split() == ["2", "ensemble:", "greedy", "ensemble", "0.690", "[0.590,", "0.790]", "0.610", "0.650"]
+    assert greedy.split() == ["2", "ensemble:", "greedy", "ensemble", "0.649", "0.690", "[0.590,", "0.790]", "0.610"]
 
 
 def test_the_verdict_names_what_was_chosen_on_the_held_out_folds() -> None:
@@ -63,10 +63,15 @@ def test_the_verdict_names_what_was_chosen_on_the_held_out_folds() -> None:
         "choice; 0.680 [0.580, 0.780] on the locked test part."
     ) in text
     assert (
-        "ensemble: greedy, chosen on the held-out folds. Macro-F1 0.650 out of fold, with cross-fitted weights; "
+        "ensemble: greedy, chosen on the held-out folds. Macro-F1 0.649 out of fold, with cross-fitted weights; "
         "0.690 [0.590, 0.790] on the locked test part."
     ) in text
-    assert "The rows are in the order of the test scores, which chose none of them." in text
+    assert "plain average, chosen" not in text
+
+
+def test_a_test_part_that_was_opened_again_is_said() -> None:
+    text = " ".join(" ".join(shown(replace(STUDY, meta=FACTS | {TEST_OPENED: "opened 2 times"}))).split())
+    assert "test part: opened 2 times." in text
 
 
 def test_the_last_line_says_where_the_files_are() -> None:
@@ -101,7 +106,7 @@ def test_a_long_metric_is_wrapped_and_requirements_are_shown_where_they_fit(widt
     lines = shown(STRICT, width, is_terminal=True)
     assert max(map(len, lines[:-1])) <= width
     text = " ".join(" ".join(lines).split())
-    assert f"by {LONG} on the locked" in text
+    assert f"by {LONG} out of fold" in text
     assert ("sensitivity@a>=0.9 out of fold" in text or "0.950 not met" in text) == (width >= 90)
     assert "Requirement sensitivity@a>=0.9: no row meets it, the closest is best with 0.950." in text
     assert "Partial AUC of a (above sensitivity 0.8) 0.120 out of fold" in text
@@ -116,7 +121,7 @@ def test_a_single_row_has_its_scores_in_a_sentence() -> None:
     scores = "macro-F1 0.650 out of fold, mean of the folds; 0.700 [0.600, 0.800] on the locked test part."
     for chosen_on, name in (("nothing", "mine"), ("held-out folds", "mine, chosen on the held-out folds")):
         lines = shown(Leaderboard((make_row(0, "mine", chosen_on=chosen_on),), ()), width=200)
-        assert lines[1] == "Leaderboard: 1 row, by macro-F1 on the locked test part"
+        assert lines[1] == "Leaderboard: 1 row, by macro-F1 out of fold"
         assert lines[-2] == f"{name}: {scores}"
 
 
@@ -127,5 +132,5 @@ def test_scores_that_are_missing_are_no_error() -> None:
     )  # fmt: skip
     for leaderboard in (Leaderboard((bare,), (), {BEST_SINGLE: "bare"}), Leaderboard((), ()), Leaderboard((bare,), ())):
         lines = shown(leaderboard)
-        assert lines[1].endswith("by macro-F1 on the held-out folds")
+        assert lines[1].endswith("by macro-F1 out of fold")
         assert lines[-1].startswith("Files: ")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from raysk.errors import ArtifactError
+from raysk.evaluation.ensemble import GREEDY
 from raysk.inference.opening import open_bundle
-from raysk.run import GREEDY
 
 
 def test_a_run_and_its_file_hold_the_same_classifier(finished_run, bundle_file):

@@ -5,10 +5,10 @@ import pytest
 
 import raysk
 from raysk.errors import ArtifactError
+from raysk.evaluation.ensemble import AVERAGE, GREEDY
 from raysk.inference.bundle import Bundle
 from raysk.inference.packing import pack_row
 from raysk.inference.predictor import Predictor
-from raysk.run import AVERAGE, GREEDY
 
 
 @pytest.mark.parametrize("row", ["linear", "cosine, shifted", "end to end", GREEDY, AVERAGE])

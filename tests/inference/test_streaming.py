@@ -13,10 +13,10 @@ from PIL import Image
 
 import raysk
 from raysk.cli.main import main
+from raysk.evaluation.ensemble import GREEDY
 from raysk.inference import predictor, streaming
 from raysk.inference.images import read_ahead
 from raysk.inference.parts import Parts
-from raysk.run import GREEDY
 
 ROOT = Path(__file__).parents[2]
 

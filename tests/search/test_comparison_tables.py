@@ -10,7 +10,7 @@ from raysk.recipe import Job
 from raysk.scoring import read_held_out
 from raysk.search.candidates import read_candidates
 from raysk.search.comparison_tables import cross_fitted_best, study_tables
-from raysk.search.results import best_single, read_entries, result_rows, select_ensemble
+from raysk.search.results import best_single, read_entries, result_rows, select_ensemble, study_facts
 from raysk.search.trial_records import TrialRecord
 
 
@@ -45,6 +45,25 @@ def test_every_row_has_its_scores_its_cost_and_its_command(finished_search, ende
     assert best.scores["oof_macro_f1_crossfit"] == search.crossfit
     assert "oof_macro_f1_crossfit" not in alone.scores
     assert best.command.startswith(f"raysk recipe {finished_search.run.folder} {best.key} > ")
+
+
+def test_an_average_was_chosen_on_what_chose_its_members(finished_search, ended):
+    entries, rows = ended
+    by_name = {row.name: row.chosen_on for row in rows}
+    assert by_name["ensemble: greedy"] == "held-out folds"
+    assert by_name["ensemble: plain average"] in {entry.candidate.chosen_on for entry in entries} - {"nothing"}
+
+
+def test_the_facts_name_rare_classes_and_count_the_openings_of_the_test_part(finished_search, ended):
+    run, rows = finished_search.run, ended[1]
+    best = best_single(run, rows)
+    facts, again = (study_facts(run, rows, best, 0.5, num_openings) for num_openings in (1, 3))
+    assert facts["test part"].startswith("opened once")
+    assert again["test part"].startswith("opened 3 times")
+    test = run.folds.test_rows
+    for label, name in enumerate(run.manifest.class_names):
+        num_groups = len(set(run.manifest.groups[test][run.manifest.labels[test] == label]))
+        assert (f"{name} ({num_groups})" in facts.get("few groups in the test part", "")) == (num_groups < 15)
 
 
 def test_the_budget_table_counts_every_trial_including_stopped_ones(finished_search, tables):

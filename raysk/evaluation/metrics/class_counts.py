@@ -93,11 +93,18 @@ class CountMetric(Metric):
         """Counts each group once: the counts of a resample are sums over its groups."""
         predicted = probabilities.argmax(axis=1)
         hit = predicted == labels
-        by_group = np.zeros((3, int(groups.max()) + 1, probabilities.shape[1]))
-        np.add.at(by_group[0], (groups[hit], labels[hit]), 1)
-        np.add.at(by_group[1], (groups, labels), 1)
-        np.add.at(by_group[2], (groups, predicted), 1)
-        return lambda times: self.of_counts(ClassCounts(*(times.astype(float) @ by_group)))
+        num_groups, num_classes = int(groups.max()) + 1, probabilities.shape[1]
+        by_group = np.zeros((num_groups, 3, num_classes))
+        np.add.at(by_group[:, 0], (groups[hit], labels[hit]), 1)
+        np.add.at(by_group[:, 1], (groups, labels), 1)
+        np.add.at(by_group[:, 2], (groups, predicted), 1)
+        flat = by_group.reshape(num_groups, -1)
+
+        def resampled(times: np.ndarray) -> np.ndarray:
+            counts = (np.asarray(times, dtype=float) @ flat).reshape(len(times), 3, num_classes)
+            return self.of_counts(ClassCounts(*counts.transpose(1, 0, 2)))
+
+        return resampled
 
 
 @metrics.register("macro_f1")
@@ -187,3 +194,14 @@ class Specificity(CountMetric):
     def of_counts(self, counts: ClassCounts) -> np.ndarray:
         """Takes the specificity of the class."""
         return counts.specificity()[..., self.label]
+
+
+@metrics.register("f1@CLASS")
+class ClassF1(CountMetric):
+    """The F1 of a class: the harmonic mean of its recall and its precision."""
+
+    wording = "F1 of {class_name}"
+
+    def of_counts(self, counts: ClassCounts) -> np.ndarray:
+        """Takes the F1 of the class."""
+        return counts.f1()[..., self.label]

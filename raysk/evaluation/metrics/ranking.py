@@ -115,6 +115,22 @@ def _ends_of_ties(descending: np.ndarray) -> np.ndarray:
     return ends
 
 
+def _corners(ends: np.ndarray, is_positive: np.ndarray) -> np.ndarray:
+    """Returns the ends of ties that decide the metrics of this file; without a rare class's rows, nearly none does.
+
+    Between two rows of the class a threshold only lets more rows of other classes pass. The ROC curve is flat there,
+    and no rate gets better, so that the first and the last of these thresholds suffice.
+
+    Args:
+        ends: (T,) places of the last row of each tie, in ascending order.
+        is_positive: (N,) whether each row, the most probable first, is of the class.
+    """
+    num_hits = is_positive.cumsum()[ends]
+    rises = np.diff(num_hits, prepend=0) > 0
+    rises_next = np.append(rises[1:], True)
+    return ends[rises | rises_next]
+
+
 class RankingMetric(Metric):
     """A metric that follows from counts above thresholds: of one class, or the mean over all."""
 
@@ -135,8 +151,9 @@ class RankingMetric(Metric):
         sorted_rows = []
         for label in self._classes(probabilities):
             order = np.argsort(-probabilities[:, label])
-            ends = np.unique(_ends_of_ties(probabilities[order, label]))
-            sorted_rows.append((groups[order], labels[order] == label, ends))
+            is_positive = labels[order] == label
+            ends = _corners(np.unique(_ends_of_ties(probabilities[order, label])), is_positive)
+            sorted_rows.append((groups[order], is_positive, ends))
 
         def resampled(times: np.ndarray) -> np.ndarray:
             by_class = []
@@ -144,9 +161,10 @@ class RankingMetric(Metric):
             of_group = np.ascontiguousarray(times.T, dtype=float)
             for sorted_groups, is_positive, ends in sorted_rows:
                 weights = of_group[sorted_groups]
-                passed = weights.cumsum(axis=0)[ends]
+                starts = np.concatenate([[0], ends[:-1] + 1])
+                passed = np.add.reduceat(weights, starts).cumsum(axis=0)
                 weights[~is_positive] = 0
-                hits = weights.cumsum(axis=0)[ends]
+                hits = np.add.reduceat(weights, starts).cumsum(axis=0)
                 by_class.append(self.of_thresholds(ThresholdCounts(hits.T, (passed - hits).T)))
             return mean_of_defined(np.stack(by_class, axis=-1))
 
