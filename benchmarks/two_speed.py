@@ -125,7 +125,7 @@ def fit_at_once(stages: Sequence[StageTwo], features: Tensor, labels: np.ndarray
     num_classes = int(labels.max()) + 1
     predicted = np.empty((len(stages), len(labels)), np.int64)
     for number, (train, held_out) in enumerate(folds):
-        heads = fit_heads(stages, features[None, train], labels[train], num_classes, 0, number)
+        heads = fit_heads(stages, {"none": features[None, train]}, labels[train], num_classes, 0, number)
         for first in range(0, len(heads), 128):
             logits = many_logits(heads[first : first + 128], features[None, held_out])
             predicted[first : first + 128, held_out] = logits[:, 0].argmax(dim=-1).numpy()

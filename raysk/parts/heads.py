@@ -99,10 +99,12 @@ class CosineHead(Head):
 
     def build(self, in_features: int, num_classes: int) -> nn.Module:
         """Returns a module from features (B, in_features) to logits (B, num_classes)."""
-        return _CosineClassifier(in_features, num_classes, self.scale)
+        return CosineClassifier(in_features, num_classes, self.scale)
 
 
-class _CosineClassifier(nn.Module):
+class CosineClassifier(nn.Module):
+    """The module of "cosine"."""
+
     def __init__(self, in_features: int, num_classes: int, scale: float) -> None:
         super().__init__()
         # Only directions count, and a normal distribution has uniform directions.
@@ -110,6 +112,7 @@ class _CosineClassifier(nn.Module):
         self.scale = scale
 
     def forward(self, features: Tensor) -> Tensor:
+        """Returns logits (B, C) of features (B, D)."""
         return self.scale * F.linear(unit_length(features), unit_length(self.weight))
 
 
@@ -120,10 +123,12 @@ class ScaledHead(FrozenHead):
 
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
         """Returns a module from features (B, in_features) to logits (B, num_classes), before its start."""
-        return _ScaledClassifier(in_features, num_classes)
+        return ScaledClassifier(in_features, num_classes)
 
 
-class _ScaledClassifier(FrozenClassifier):
+class ScaledClassifier(FrozenClassifier):
+    """The module of "lws"."""
+
     weight: Tensor
     bias: Tensor
 
@@ -134,10 +139,12 @@ class _ScaledClassifier(FrozenClassifier):
         self.scale = nn.Parameter(torch.ones(num_classes))
 
     def start_from(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Copies the linear classifier; see `FrozenClassifier.start_from`."""
         self.weight.copy_(weight.detach())
         self.bias.copy_(bias.detach())
 
     def forward(self, features: Tensor) -> Tensor:
+        """Returns logits (B, C) of features (B, D)."""
         return F.linear(features, self.weight, self.bias) * self.scale
 
 
@@ -153,10 +160,12 @@ class DisAlignHead(FrozenHead):
 
     def build(self, in_features: int, num_classes: int) -> FrozenClassifier:
         """Returns a module from features (B, in_features) to logits (B, num_classes), before its start."""
-        return _AlignedClassifier(in_features, num_classes)
+        return AlignedClassifier(in_features, num_classes)
 
 
-class _AlignedClassifier(FrozenClassifier):
+class AlignedClassifier(FrozenClassifier):
+    """The module of "disalign"."""
+
     weight: Tensor
     bias: Tensor
 
@@ -169,10 +178,12 @@ class _AlignedClassifier(FrozenClassifier):
         self.confidence = nn.Linear(in_features, 1)
 
     def start_from(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Copies the linear classifier; see `FrozenClassifier.start_from`."""
         self.weight.copy_(weight.detach())
         self.bias.copy_(bias.detach())
 
     def forward(self, features: Tensor) -> Tensor:
+        """Returns logits (B, C) of features (B, D)."""
         logits = F.linear(features, self.weight, self.bias)
         calibrated = self.magnitude * logits + self.margin
         return logits + self.confidence(features).sigmoid() * (calibrated - logits)

@@ -63,7 +63,7 @@ def test_many_heads_equal_those_of_a_cpu():
     plain = {"epochs": 3, "batch_size": 16, "passes": 2}
     names = [name for name in losses if issubclass(losses[name], LogitLoss)]
     stages = [StageTwo.from_plain(plain | {"loss": {"name": name}}) for name in names]
-    on_gpu, on_cpu = (fit_heads(stages, features.to(device), labels, 3, 0, 0) for device in ("cuda", "cpu"))
+    on_gpu, on_cpu = (fit_heads(stages, {"none": features.to(device)}, labels, 3, 0, 0) for device in ("cuda", "cpu"))
     logits = many_logits(on_gpu, features.cuda()).cpu()
     torch.testing.assert_close(logits, many_logits(on_cpu, features), atol=1e-4, rtol=1e-4)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raysk.parts.losses.base import LogitLoss, at_least_single, losses
+from raysk.parts.losses.softmax_form import SoftmaxForm, SoftmaxLoss
 from raysk.parts.losses.weighted import Defer, WeightedLoss, WeightedMean
 from raysk.parts.losses.weights import EffectiveBeta, power_weights
 from raysk.settings import Between
@@ -182,7 +183,7 @@ def label_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 # follow from the settings and the class counts, so a checkpoint need not hold them.
 
 
-class _WeightedCrossEntropy(nn.Module):
+class _WeightedCrossEntropy(SoftmaxLoss):
     weights: Tensor
     smoothing: Tensor
 
@@ -200,8 +201,12 @@ class _WeightedCrossEntropy(nn.Module):
         class_sum = weights.sum() * log_total.sum() - (weights * shifted.sum(dim=0)).sum()
         return ((1 - smoothing) * label_sum + smoothing / len(weights) * class_sum) / row_weights.sum()
 
+    def form(self) -> SoftmaxForm:
+        label, every = (1 - self.smoothing) * self.weights, self.smoothing / len(self.weights) * self.weights
+        return SoftmaxForm.of(self.weights, total=label + every.sum(), label=label, every=every)
 
-class _FocalLoss(nn.Module):
+
+class _FocalLoss(SoftmaxLoss):
     weights: Tensor
     gamma: Tensor
 
@@ -217,8 +222,11 @@ class _FocalLoss(nn.Module):
         miss = (-torch.expm1(-entropy)).clamp_min(torch.finfo(entropy.dtype).tiny)  # 1 - p, (B,)
         return (self.weights.to(entropy)[labels] * miss ** self.gamma.to(entropy) * entropy).mean()
 
+    def form(self) -> SoftmaxForm:
+        return SoftmaxForm.of(self.weights, gamma=self.gamma, norm=torch.ones_like(self.weights))
 
-class _ShiftedCrossEntropy(WeightedMean):
+
+class _ShiftedCrossEntropy(WeightedMean, SoftmaxLoss):
     shift: Tensor
 
     def __init__(self, weights: Tensor, shift: Tensor) -> None:
@@ -229,8 +237,11 @@ class _ShiftedCrossEntropy(WeightedMean):
         logits = at_least_single(logits)
         return label_entropy(logits + self.shift.to(logits), labels)
 
+    def form(self) -> SoftmaxForm:
+        return SoftmaxForm.of(self.weights, shift=self.shift)
 
-class _SmoothedCrossEntropy(WeightedMean):
+
+class _SmoothedCrossEntropy(WeightedMean, SoftmaxLoss):
     smoothing: Tensor
 
     def __init__(self, weights: Tensor, smoothing: Tensor) -> None:
@@ -244,3 +255,7 @@ class _SmoothedCrossEntropy(WeightedMean):
         class_sums = num_classes * log_total - shifted.sum(dim=1)  # (B,)
         other_target = self.smoothing.to(log_total)[labels] / (num_classes - 1)  # (B,), of each other class
         return (1 - num_classes * other_target) * label_terms + other_target * class_sums
+
+    def form(self) -> SoftmaxForm:
+        other = self.weights * self.smoothing / (len(self.weights) - 1)
+        return SoftmaxForm.of(self.weights, label=self.weights - len(self.weights) * other, other=other)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from raysk.parts.losses.base import NoisyLoss, at_least_single, losses
 from raysk.parts.losses.classification import label_entropy
+from raysk.parts.losses.softmax_form import SoftmaxForm, SoftmaxLoss
 from raysk.parts.losses.weighted import Defer, WeightedLoss, WeightedMean
 from raysk.parts.losses.weights import ClassWeights, EffectiveBeta
 from raysk.settings import Between
@@ -118,7 +119,7 @@ def cloud_sizes(counts: Tensor) -> Tensor:
     return differences / differences.max().clamp_min(torch.finfo(counts.dtype).eps)
 
 
-class _MarginCrossEntropy(WeightedMean):
+class _MarginCrossEntropy(WeightedMean, SoftmaxLoss):
     margins: Tensor
 
     def __init__(self, weights: Tensor, margins: Tensor) -> None:
@@ -130,8 +131,11 @@ class _MarginCrossEntropy(WeightedMean):
         margins = self.margins.to(logits)[labels, None]  # (B, 1)
         return label_entropy(logits.scatter_add(1, labels[:, None], -margins), labels)
 
+    def form(self) -> SoftmaxForm:
+        return SoftmaxForm.of(self.weights, margin=self.margins)
 
-class _ScaledCrossEntropy(WeightedMean):
+
+class _ScaledCrossEntropy(WeightedMean, SoftmaxLoss):
     factors: Tensor
     shift: Tensor
 
@@ -144,8 +148,11 @@ class _ScaledCrossEntropy(WeightedMean):
         logits = at_least_single(logits)
         return label_entropy(self.factors.to(logits) * logits + self.shift.to(logits), labels)
 
+    def form(self) -> SoftmaxForm:
+        return SoftmaxForm.of(self.weights, factor=self.factors, shift=self.shift)
 
-class _CloudedCrossEntropy(WeightedMean, NoisyLoss):
+
+class _CloudedCrossEntropy(WeightedMean, NoisyLoss, SoftmaxLoss):
     sizes: Tensor
     margin: Tensor
 
@@ -156,7 +163,14 @@ class _CloudedCrossEntropy(WeightedMean, NoisyLoss):
 
     def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         logits = at_least_single(logits)
-        if self.training:
-            logits = logits - self.sizes.to(logits) * (self.normal_like(logits) / 3).clamp(-1, 1).abs()
+        clouds = self.draw(logits)
+        if clouds is not None:
+            logits = logits - self.sizes.to(logits) * clouds
         margin = self.margin.to(logits).expand(len(labels), 1)
         return label_entropy(logits.scatter_add(1, labels[:, None], -margin), labels)
+
+    def form(self) -> SoftmaxForm:
+        return SoftmaxForm.of(self.weights, margin=self.margin, noise=self.sizes)
+
+    def draw(self, logits: Tensor) -> Tensor | None:
+        return (self.normal_like(logits) / 3).clamp(-1, 1).abs() if self.training else None

@@ -40,19 +40,19 @@ def head_scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) ->
     start = linear_start(job, run, alone) if needs_start else None
     held_out = frozen.part("held_out")
     shares = log_shares(run.class_counts(fold)).to(held_out.device)
+    stages = [recipe.stage_two for recipe in recipes]
+    passes: dict[str, int] = {}
+    for stage in stages:
+        passes[stage.view] = max(passes.get(stage.view, 1), stage.passes)
+    features = {view: frozen.training(view, number) for view, number in passes.items()}
+    heads = fit_heads(stages, features, labels, num_classes, job.recipe.seed, fold, start)
+    shifts = torch.tensor([stage.adjustment for stage in stages], device=shares.device)[:, None] * shares
     scores = np.empty((len(recipes), len(run.goal.metrics)))
-    for view in sorted({recipe.stage_two.view for recipe in recipes}):
-        numbers = [number for number, recipe in enumerate(recipes) if recipe.stage_two.view == view]
-        stages = [recipes[number].stage_two for number in numbers]
-        features = frozen.training(view, max(stage.passes for stage in stages))
-        heads = fit_heads(stages, features, labels, num_classes, job.recipe.seed, fold, start)
-        shifts = torch.tensor([stage.adjustment for stage in stages], device=shares.device)[:, None] * shares
-        for begin in range(0, len(heads), _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            logits = many_logits(heads[block], held_out).double() - shifts[block, None, None]
-            probabilities = logits.softmax(dim=3).mean(dim=1)  # (M, N, C), averaging views as the leaderboard does
-            values = probabilities.cpu().numpy()
-            of_block = run.goal.scores(values, held_out_labels)
-            of_block[~np.isfinite(values).all(axis=(1, 2))] = np.nan
-            scores[numbers[block]] = of_block
+    for begin in range(0, len(heads), _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        logits = many_logits(heads[block], held_out).double() - shifts[block, None, None]
+        probabilities = logits.softmax(dim=3).mean(dim=1)  # (M, N, C), averaging views as the leaderboard does
+        values = probabilities.cpu().numpy()
+        scores[block] = run.goal.scores(values, held_out_labels)
+        scores[block][~np.isfinite(values).all(axis=(1, 2))] = np.nan
     return scores

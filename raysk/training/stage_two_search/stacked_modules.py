@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from raysk.parts.losses.base import NoisyLoss, ScheduledLoss
-
 
 def structure(module: nn.Module) -> str:
     """Returns a description of everything in a module's computation except parameter and buffer values."""
@@ -35,39 +33,22 @@ class StackedModules:
         named = [dict(module.named_parameters()) for module in modules]
         stacks = {name: torch.stack([values[name].detach() for values in named]) for name in named[0]}
         self.parameters = {name: stack.requires_grad_() for name, stack in stacks.items()}  # each (M, …)
-        self._stack_buffers()
-
-    def __len__(self) -> int:
-        return len(self.modules)
-
-    def _stack_buffers(self) -> None:
         self._buffers: dict[str, Tensor] = {}
         self._dims: dict[str, int | None] = dict.fromkeys(self.parameters, 0)
-        named = [dict(module.named_buffers()) for module in self.modules]
-        for name, first in named[0].items():
+        buffers = [dict(module.named_buffers()) for module in modules]
+        for name, first in buffers[0].items():
             # Equal buffers, such as the classifier that LWS scales, are not stacked: one computation serves all.
-            is_shared = all(torch.equal(values[name], first) for values in named)
-            self._buffers[name] = first if is_shared else torch.stack([values[name] for values in named])
+            is_shared = all(torch.equal(values[name], first) for values in buffers)
+            self._buffers[name] = first if is_shared else torch.stack([values[name] for values in buffers])
             self._dims[name] = None if is_shared else 0
 
-    def begin_epoch(self, done: float, seed: int) -> None:
-        """Passes the share of the epochs that is done to the scheduled losses, and the epoch's seed to noisy ones."""
-        parts = [part for module in self.modules for part in module.modules()]
-        for part in parts:
-            if isinstance(part, NoisyLoss):
-                part.begin_noise(seed)
-        scheduled = [part for part in parts if isinstance(part, ScheduledLoss)]
-        for part in scheduled:
-            part.begin_epoch(done)
-        if scheduled:
-            self._stack_buffers()
-
-    def __call__(self, *inputs: Tensor, dims: tuple[int | None, ...]) -> Tensor:
-        """Returns the outputs of all modules, (M, …).
+    def __call__(self, *inputs: Tensor, dims: tuple[int | None, ...], part: slice = slice(None)) -> Tensor:
+        """Returns the outputs of all modules, (M, …), or of a part of them.
 
         Args:
             inputs: The inputs of the modules.
-            dims: For each input, 0 if it is a stack of M, None if all modules share it.
+            dims: For each input, 0 if it is a stack, None if all modules share it.
+            part: The modules.
         """
 
         def call(values: dict[str, Tensor], *inputs: Tensor) -> Any:
@@ -75,8 +56,10 @@ class StackedModules:
 
         # Each module must draw the random numbers that it would draw alone.
         batched = torch.vmap(call, in_dims=(self._dims, *dims), randomness="same")
+        stacks = self.parameters | self._buffers
+        values = {name: stack if self._dims[name] is None else stack[part] for name, stack in stacks.items()}
         with _ClassesFirst():
-            outputs: Tensor = batched(self.parameters | self._buffers, *inputs)
+            outputs: Tensor = batched(values, *inputs)
         return outputs
 
     def unstack(self, parameters: Sequence[Tensor]) -> None:

@@ -126,19 +126,27 @@ def mixed_stages() -> list[StageTwo]:
     return stages
 
 
-@pytest.mark.parametrize("worth_a_block", [1, 2, 1000])
-def test_every_head_equals_that_of_the_training_loop(worth_a_block, features, labels, start, tmp_path, monkeypatch):
-    """Settings share their batches, or have separate batches, or do both in one fit."""
-    monkeypatch.setattr(many_heads, "_WORTH_A_BLOCK", worth_a_block)
+@pytest.mark.parametrize("block_settings", [1, 16, 1000])
+def test_every_head_equals_that_of_the_training_loop(block_settings, features, labels, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(many_heads, "_BLOCK_SETTINGS", block_settings)
     stages = mixed_stages()
     random = np.random.default_rng(0)
     order = random.permutation(len(stages))
     state = torch.get_rng_state()
-    fitted = fit_heads([stages[place] for place in order], features, labels, NUM_CLASSES, SEED, FOLD, start)
+    fitted = fit_heads([stages[place] for place in order], {"none": features}, labels, NUM_CLASSES, SEED, FOLD, start)
     assert torch.equal(torch.get_rng_state(), state)
     for place, head in zip(order, fitted, strict=True):
         assert not head.training
         assert_alike(head, fitted_alone(stages[place], features, labels, start, tmp_path), stages[place])
+
+
+def test_settings_of_several_views_are_fitted_together(features, labels, start, tmp_path):
+    other = features[:1].flip(2)
+    stages = [stage_of(view=view, head={"name": head}) for view in ("none", "medium") for head in ("linear", "cosine")]
+    fitted = fit_heads(stages, {"none": features, "medium": other}, labels, NUM_CLASSES, SEED, FOLD)
+    for stage, head in zip(stages, fitted, strict=True):
+        of_view = features if stage.view == "none" else other
+        assert_alike(head, fitted_alone(stage, of_view, labels, start, tmp_path), stage)
 
 
 def test_the_mix_has_every_head_and_every_loss_on_logits():
@@ -158,7 +166,7 @@ def test_training_changes_a_head_and_settings_change_the_result(features, labels
         stage_of(loss={"name": "focal"}),
         *[stage_of(optimizer=changes) for changes in ({"lr": 0.02}, {"weight_decay": 3.0}, {"warmup": 0.5})],
     ]
-    weights = [head.weight for head in fit_heads(stages, features, labels, NUM_CLASSES, SEED, FOLD)]
+    weights = [head.weight for head in fit_heads(stages, {"none": features}, labels, NUM_CLASSES, SEED, FOLD)]
     for first, second in itertools.combinations(weights, 2):
         assert (first - second).abs().max() > 1e-4
 
@@ -166,9 +174,9 @@ def test_training_changes_a_head_and_settings_change_the_result(features, labels
 def test_a_setting_does_not_depend_on_the_others(features, labels, start):
     """Fits a setting alone, with similar settings, and with a mix in several blocks."""
     stages = [stage_of(optimizer={"lr": 0.001 * (1 + number)}) for number in range(40)]
-    together = fit_heads(stages, features, labels, NUM_CLASSES, SEED, FOLD)
-    mixed = fit_heads([*mixed_stages(), stages[7]], features, labels, NUM_CLASSES, SEED, FOLD, start)
-    (alone,) = fit_heads([stages[7]], features, labels, NUM_CLASSES, SEED, FOLD)
+    together = fit_heads(stages, {"none": features}, labels, NUM_CLASSES, SEED, FOLD)
+    mixed = fit_heads([*mixed_stages(), stages[7]], {"none": features}, labels, NUM_CLASSES, SEED, FOLD, start)
+    (alone,) = fit_heads([stages[7]], {"none": features}, labels, NUM_CLASSES, SEED, FOLD)
     assert_alike(together[7], alone, "together")
     assert_alike(mixed[-1], alone, "mixed")
 
@@ -178,8 +186,8 @@ def test_a_diverging_setting_spoils_no_other(name, features, labels):
     good = stage_of(optimizer={"name": name})
     wild = stage_of(optimizer={"name": name, "lr": 100.0, "weight_decay": 10.0, "schedule": "constant"}, epochs=3)
     huge = features * 1e12
-    expected = fit_heads([good], huge, labels, NUM_CLASSES, SEED, FOLD)[0]
-    fitted = fit_heads([good, wild, good], huge, labels, NUM_CLASSES, SEED, FOLD)
+    expected = fit_heads([good], {"none": huge}, labels, NUM_CLASSES, SEED, FOLD)[0]
+    fitted = fit_heads([good, wild, good], {"none": huge}, labels, NUM_CLASSES, SEED, FOLD)
     logits = many_logits(fitted, huge)
     assert not logits[1].isfinite().all()
     assert logits[0].isfinite().all()
@@ -194,7 +202,7 @@ def test_the_number_of_threads_does_not_matter(features, labels):
         fitted = {}
         for number in (1, 3):
             torch.set_num_threads(number)
-            fitted[number] = fit_heads(stages, features, labels, NUM_CLASSES, SEED, FOLD)
+            fitted[number] = fit_heads(stages, {"none": features}, labels, NUM_CLASSES, SEED, FOLD)
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(before)
@@ -203,8 +211,10 @@ def test_the_number_of_threads_does_not_matter(features, labels):
 
 
 def test_logits_are_those_of_each_head(features, labels, start):
-    linear = fit_heads([stage_of(), stage_of(ema=0.5)], features, labels, NUM_CLASSES, SEED, FOLD)
-    others = fit_heads([stage_of(head=head) for head in HEADS], features, labels, NUM_CLASSES, SEED, FOLD, start)
+    linear = fit_heads([stage_of(), stage_of(ema=0.5)], {"none": features}, labels, NUM_CLASSES, SEED, FOLD)
+    others = fit_heads(
+        [stage_of(head=head) for head in HEADS], {"none": features}, labels, NUM_CLASSES, SEED, FOLD, start
+    )
     for fitted in (linear, others, [linear[0], *others, linear[1]]):
         logits = many_logits(fitted, features)
         assert logits.shape == (len(fitted), PASSES, len(labels), NUM_CLASSES)
@@ -215,10 +225,10 @@ def test_logits_are_those_of_each_head(features, labels, start):
 
 def test_missing_passes_and_a_missing_start_are_refused(features, labels):
     with pytest.raises(ConfigError, match=r"^passes must be at most the 2 of the features, but got 3: "):
-        fit_heads([stage_of(passes=3)], features, labels, NUM_CLASSES, SEED, FOLD)
+        fit_heads([stage_of(passes=3)], {"none": features}, labels, NUM_CLASSES, SEED, FOLD)
     with pytest.raises(ConfigError, match=r"^start must be given"):
-        fit_heads([stage_of(head={"name": "lws"})], features, labels, NUM_CLASSES, SEED, FOLD)
+        fit_heads([stage_of(head={"name": "lws"})], {"none": features}, labels, NUM_CLASSES, SEED, FOLD)
 
 
 def test_no_stages_give_no_heads(features, labels):
-    assert fit_heads([], features, labels, NUM_CLASSES, SEED, FOLD) == []
+    assert fit_heads([], {"none": features}, labels, NUM_CLASSES, SEED, FOLD) == []

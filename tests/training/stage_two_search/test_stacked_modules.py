@@ -2,10 +2,8 @@ import pytest
 import torch
 
 from raysk.parts.heads import CosineHead, LinearHead, MLPHead
-from raysk.parts.losses import LogitLoss, losses
 from raysk.training.stage_two_search.stacked_modules import StackedModules, structure
 
-COUNTS = torch.tensor([50, 20, 5])
 HEADS = {"linear": LinearHead(), "cosine": CosineHead(), "mlp": MLPHead(hidden=5, dropout=0.0)}
 
 
@@ -23,21 +21,6 @@ def test_stacked_heads_give_the_logits_and_gradients_of_each(name):
             gradients, torch.autograd.grad(expected, head.parameters(), slopes[place]), strict=True
         ):
             torch.testing.assert_close(stacked[place], gradient)
-
-
-@pytest.mark.parametrize("name", [name for name in losses if issubclass(losses[name], LogitLoss)])
-def test_stacked_losses_give_the_loss_and_gradient_of_each(name):
-    modules = [losses[name]().build(counts) for counts in (COUNTS, COUNTS.flip(0))]
-    logits, labels = torch.randn(2, 8, 3, requires_grad=True), torch.tensor([0, 1, 2, 0, 0, 2, 1, 0])
-    stack = StackedModules(modules)
-    for done in (0.0, 0.9):  # LDAM has other weights late in training.
-        stack.begin_epoch(done, seed=5)
-        actual = stack(logits, labels, dims=(0, None))
-        stack.begin_epoch(done, seed=5)  # the first module has drawn the noise of all
-        expected = torch.stack([module(part, labels) for module, part in zip(modules, logits, strict=True)])
-        torch.testing.assert_close(actual, expected)
-        gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (actual, expected)]
-        torch.testing.assert_close(*gradients)
 
 
 def test_unstack_copies_the_parameters_back():
