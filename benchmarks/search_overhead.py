@@ -50,7 +50,7 @@ from raysk.search.jobs import Outcome
 from raysk.search.lanes import LanePool
 from raysk.search.resources import LanePlan, plan_lanes
 from raysk.search.searcher import SearchProgress, StudySearcher
-from raysk.search.study import make_tuner
+from raysk.search.tuner import make_tuner
 from raysk.spaces.space import Family, Parameter, Space
 from raysk.training.loop import Report, StageProgress
 from raysk.training.world import World

@@ -42,9 +42,9 @@ class Broker:
             self.queue.cancel(job_id, trial)
         await self._notify()
 
-    async def cancel_all(self) -> None:
-        """Cancels every job."""
-        self.queue.cancel_all()
+    async def cancel_all(self, but_searches: bool = False) -> None:
+        """Cancels every job, or every job but the searches of stage two."""
+        self.queue.cancel_all(but_searches)
         await self._notify()
 
     async def close(self) -> None:

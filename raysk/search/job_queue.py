@@ -77,10 +77,14 @@ class JobQueue:
             job.claims.pop(trial, None)
             self._drop_unclaimed(job)
 
-    def cancel_all(self) -> None:
-        """Cancels every job that has not ended, whoever claims it."""
+    def cancel_all(self, but_searches: bool = False) -> None:
+        """Cancels every job that has not ended, whoever claims it.
+
+        Args:
+            but_searches: Leaves searches of stage two, which are short and complete what folds have cost.
+        """
         for job in self.jobs.values():
-            if job.outcome is None:
+            if job.outcome is None and not (but_searches and job.request.is_search):
                 job.claims.clear()
                 self._drop_unclaimed(job)
 

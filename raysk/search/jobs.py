@@ -70,6 +70,11 @@ class JobRequest(Record):
     needs: tuple[str, ...] = ()
     trial: int | None = None
 
+    @property
+    def is_search(self) -> bool:
+        """Whether it is a search of stage two."""
+        return bool(self.work.get("kind") == "stage-two search")
+
     @classmethod
     def of(
         cls, work: "Work", *priority: float, title: str = "", needs: tuple[str, ...] = (), trial: int | None = None

@@ -29,11 +29,12 @@ class StudyRequest:
         run: The run directory, or s3://bucket/prefix of its copy; by default a new one named by the space and the date.
         resume: Whether to continue an existing run.
         trials: Total number of recipes; None leaves it to the space.
-        time_budget: Seconds after which no epoch begins; None for no limit.
+        time_budget: Seconds of the whole command; None for no limit.
         address: Of an existing cluster; None starts Ray on this machine.
         workers: DDP workers per lane.
         gpus_per_worker: 0 trains on CPUs; None takes one if the cluster has any.
         words: The words typed after `raysk`.
+        began: When the command began, on the monotonic clock.
     """
 
     space: str
@@ -46,6 +47,7 @@ class StudyRequest:
     workers: int = 1
     gpus_per_worker: float | None = None
     words: tuple[str, ...] = ()
+    began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         if self.trials is not None and self.trials < 1:
@@ -119,10 +121,9 @@ class Interrupt:
     asked: threading.Event = field(default_factory=threading.Event)
     asked_at: float = 0.0
 
-    @property
-    def is_due(self) -> bool:
-        """Whether the user interrupted the study, or its time is up."""
-        return self.asked.is_set() or (self.deadline is not None and time.monotonic() > self.deadline)
+    def is_due(self, needed: float = 0.0) -> bool:
+        """Returns whether the user interrupted the study, or no more than the needed seconds are left."""
+        return self.asked.is_set() or (self.deadline is not None and time.monotonic() > self.deadline - needed)
 
     @contextmanager
     def catches(self, number: signal.Signals) -> Iterator[None]:

@@ -7,13 +7,10 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from functools import partial
 from typing import Any
 
 import ray
-from ray import tune
 from ray.exceptions import GetTimeoutError
-from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from rich.console import Console
 
 from raysk.errors import ArtifactError, CutOffError, RayskError, TrainingError, in_one_line
@@ -22,16 +19,16 @@ from raysk.evaluation.summary import show_summary
 from raysk.recipe import Job
 from raysk.run import Run
 from raysk.scoring import count_opening, read_held_out
-from raysk.search.broker import find_broker, start_broker
+from raysk.search.broker import start_broker
 from raysk.search.candidates import read_candidates
-from raysk.search.cluster import connected, trial_resources
+from raysk.search.cluster import connected
 from raysk.search.comparison_tables import cross_fitted_best, study_tables
 from raysk.search.display import StudyDisplay, Terminal, chatter_to
+from raysk.search.ending import Needed, TimeOfEnd
 from raysk.search.jobs import JobEnd, JobRequest, Outcome, Priority, QueueStatus
 from raysk.search.lanes import LanePool
 from raysk.search.panel import clock
 from raysk.search.preparation import Preparation, prepare
-from raysk.search.racing import FoldRacing
 from raysk.search.remaining import WorkLeft
 from raysk.search.request import Interrupt, StudyRequest
 from raysk.search.resources import LanePlan, plan_lanes
@@ -44,15 +41,14 @@ from raysk.search.results import (
     study_facts,
     write_results,
 )
-from raysk.search.searcher import SearchProgress, StudySearcher, Trial
+from raysk.search.searcher import SearchProgress, StudySearcher
 from raysk.search.trial_records import TrialRecord
-from raysk.search.trials import RecipeTrial
+from raysk.search.tuner import make_tuner
 from raysk.spaces.space import Space, load_space
 from raysk.supervision import tell_log
 
 _POLL_S = 0.25
 _SILENCE_S = 10.0
-_MAX_DEATHS = 3
 _LONGEST_STATUS_S = 5.0
 # The first line about waiting lanes is printed after this time, each next one after twice the time.
 _FIRST_NOTICE_S = 5.0
@@ -72,7 +68,7 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     prepared = prepare(request, space, config, console)
     copied = f", copied to {prepared.mirror.address}" if prepared.mirror else ""
     console.print(f"run directory: {prepared.folder}{copied}", markup=False, highlight=False)
-    interrupt = Interrupt(time.monotonic() + request.time_budget if request.time_budget else None)
+    interrupt = Interrupt(request.began + request.time_budget if request.time_budget else None)
     leaderboard = _conduct(request, space, prepared, interrupt, console)
     if leaderboard is not None:
         show_summary(leaderboard, prepared.mirror.address if prepared.mirror else str(prepared.folder), console)
@@ -134,6 +130,7 @@ class _Study:
         self._next_notice = _FIRST_NOTICE_S
         self._is_silent = False
         self._left = WorkLeft(self.searcher)
+        self._time_of_end, self._needed = TimeOfEnd(run, self.searcher.standings), Needed()
 
     def conduct(self) -> Leaderboard | None:
         """Searches the space, then scores the results."""
@@ -173,11 +170,11 @@ class _Study:
         while thread.is_alive():
             thread.join(_POLL_S)
             self._refresh()
-            if self.interrupt.is_due and work == self._search:
+            if work == self._search and self._must_end_search():
                 self._end_search()
             elif self.interrupt.asked.is_set():
                 ray.get(self.broker.cancel_all.remote())
-            elif self.interrupt.is_due and self.pool.blocked_since:
+            elif self.interrupt.is_due() and self.pool.blocked_since:
                 raise TrainingError(
                     f"a lane must have room to score the test part, but none has and the time budget is spent: add a "
                     f"node with {self.pool.plan.needs}, and run the same command with --resume"
@@ -209,13 +206,22 @@ class _Study:
             self.display.say("Ray's GCS does not answer: if it stays away, Ray ends this process after a minute")
         self._is_silent = is_silent
 
+    def _must_end_search(self) -> bool:
+        """Returns whether the user asked for it, or the rest of the time budget is needed for the end."""
+        if self.interrupt.deadline is not None:
+            self._needed = self._time_of_end.needed(len(self.pool.lanes))
+        return self.interrupt.is_due(self._needed.with_search)
+
     def _end_search(self) -> None:
         """Ends the search; called repeatedly until it has ended, since a trial may just have queued its jobs."""
         if not self.searcher.is_closed:
-            why = "ending after the present epochs" if self.interrupt.asked.is_set() else "the time budget is spent"
+            why = "ending after the present epochs"
+            if not self.interrupt.asked.is_set():
+                why = f"the time budget is spent but for {clock(self._needed.end)}, which the end needs"
             self.display.say(f"{why}: what is finished is kept")
         self.searcher.close()
-        ray.get(self.broker.cancel_all.remote())
+        # Searches of stage two, whose folds are paid for, are given the time of the longest so far.
+        ray.get(self.broker.cancel_all.remote(but_searches=not self.interrupt.is_due(self._needed.end)))
 
     def _search(self) -> None:
         """Runs Tune."""
@@ -262,32 +268,3 @@ class _Study:
                 raise TrainingError(
                     f"every fold model must predict the test part, but {job.id} {end.outcome}: {end.reason}"
                 )
-
-
-def make_tuner(searcher: StudySearcher, run: Run) -> Tuner:
-    """Returns the tuner that tries a searcher's recipes in light trials; the lanes do their jobs."""
-    return Tuner(
-        tune.with_resources(RecipeTrial, trial_resources()),
-        tune_config=TuneConfig(
-            search_alg=searcher,
-            scheduler=FoldRacing(searcher, run, partial(_cancel, run, searcher.broker)),
-            metric="score",
-            mode="max" if run.goal.metric.larger_is_better else "min",
-            num_samples=-1,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=RunConfig(
-            name="tune",
-            storage_path=str((run.folder / "logs" / "ray").resolve()),
-            verbose=0,
-            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            # A trial whose process dies starts again in another process, and finds its finished folds.
-            failure_config=FailureConfig(max_failures=_MAX_DEATHS),
-        ),
-    )
-
-
-def _cancel(run: Run, broker: str, trial: Trial) -> None:
-    """Cancels a trial's jobs."""
-    ray.get(find_broker(broker).cancel.remote([work.id for work in trial.work(len(run.folds))], trial.asked.number))

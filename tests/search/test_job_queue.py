@@ -374,6 +374,17 @@ def test_all_jobs_are_cancelled_whoever_claims_them(queue):
     assert queue.jobs["shared"].outcome is Outcome.CANCELLED
 
 
+def test_searches_can_be_left_when_all_else_is_cancelled(queue):
+    search = replace(a_job("search"), work={"kind": "stage-two search"})
+    for job in (a_job("fold"), search):
+        queue.submit(job)
+    queue.cancel_all(but_searches=True)
+    assert queue.jobs["fold"].outcome is Outcome.CANCELLED
+    assert queue.jobs["search"].outcome is None
+    queue.cancel_all()
+    assert queue.jobs["search"].outcome is Outcome.CANCELLED
+
+
 def test_cancelling_an_ended_or_unknown_job_changes_nothing(queue):
     queue.submit(a_job("one"))
     taken(queue, 0, FIRST)

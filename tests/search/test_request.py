@@ -75,7 +75,7 @@ def test_the_first_ctrl_c_requests_the_end_and_the_second_ends_at_once():
     with interrupt.catches(signal.SIGINT):
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupt.asked.is_set()
-        assert interrupt.is_due
+        assert interrupt.is_due()
         os.kill(os.getpid(), signal.SIGINT)  # the same request, passed on by the parent
         interrupt.asked_at -= 2.0
         with pytest.raises(KeyboardInterrupt):
@@ -84,10 +84,11 @@ def test_the_first_ctrl_c_requests_the_end_and_the_second_ends_at_once():
 
 
 def test_time_is_up_after_the_deadline():
-    assert not Interrupt().is_due
-    assert not Interrupt(time.monotonic() + 1000).is_due
+    assert not Interrupt().is_due()
+    assert not Interrupt(time.monotonic() + 1000).is_due()
+    assert Interrupt(time.monotonic() + 1000).is_due(1001)
     late = Interrupt(time.monotonic() - 1)
-    assert late.is_due
+    assert late.is_due()
     assert not late.asked.is_set()
 
 

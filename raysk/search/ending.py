@@ -1,0 +1,104 @@
+"""The time that a study needs once its search has ended, so that a time budget is that of the whole command."""
+
+import time
+from dataclasses import dataclass
+
+from raysk.evaluation.ensemble import Ensemble
+from raysk.evaluation.predictions import OutOfFold
+from raysk.evaluation.row_scores import scores_on_test
+from raysk.records import JobRecord
+from raysk.run import Run
+from raysk.scoring import read_held_out, requirement_checks
+from raysk.search.candidates import Candidate, read_candidates
+from raysk.search.standings import Standings
+
+# Lanes and Ray end within this time, and the files are written.
+_LEAVING_S = 10.0
+# Estimates are enlarged by this factor: a study that ends late costs more than one that ends early.
+_CAUTION = 1.25
+# Interval at which the estimate is made again.
+_ESTIMATE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Needed:
+    """The seconds that the rest of a study needs.
+
+    Args:
+        end: The end, after the search.
+        search: The longest search of stage two so far.
+    """
+
+    end: float = 0.0
+    search: float = 0.0
+
+    @property
+    def with_search(self) -> float:
+        """The end, and before it the searches of stage two that have begun."""
+        return self.end + self.search
+
+
+class TimeOfEnd:
+    """Estimates the time of a study's end: the test part, the ensemble, and the rows with their intervals.
+
+    All of it follows from what was timed: how long the models took for their held-out rows, and how long the choice of
+    the ensemble and the scores of one row take. The latter is rehearsed on the held-out rows of the first complete
+    recipe.
+
+    Args:
+        run: The run directory.
+        standings: Knows the complete trials.
+    """
+
+    def __init__(self, run: Run, standings: Standings) -> None:
+        self.run, self.standings = run, standings
+        self._rehearsal: tuple[float, float] | None = None
+        self._estimate, self._estimated_at = Needed(), -_ESTIMATE_S
+
+    def needed(self, num_lanes: int) -> Needed:
+        """Returns the estimate, made again every five seconds; nothing without a complete recipe."""
+        if time.monotonic() - self._estimated_at > _ESTIMATE_S:
+            self._estimate = self._estimated(max(1, num_lanes))
+            self._estimated_at = time.monotonic()
+        return self._estimate
+
+    def _estimated(self, num_lanes: int) -> Needed:
+        trials = self.standings.complete()
+        if not trials:
+            return Needed()
+        candidates = read_candidates(self.run, trials)
+        if self._rehearsal is None:
+            self._rehearsal = self._rehearse(read_held_out(self.run, candidates[0].recipe.key))
+        of_choice, of_row = self._rehearsal
+        num_rows = sum(candidate.has_row for candidate in candidates) + 2  # the ensembles
+        scoring = of_choice * len(candidates) + of_row * num_rows
+        end = _LEAVING_S + _CAUTION * (scoring + self._test_seconds(candidates) / num_lanes)
+        return Needed(end, max(candidate.seconds for candidate in candidates))
+
+    def _rehearse(self, held_out: OutOfFold) -> tuple[float, float]:
+        """Returns the seconds that the choice of an ensemble takes for a candidate, and the scores of a row."""
+        run, folds = self.run, self.run.folds
+        labels, groups = run.manifest.labels[held_out.rows], run.manifest.groups[held_out.rows]
+        began = time.perf_counter()
+        Ensemble.select([held_out], labels, run.goal)
+        chosen = time.perf_counter()
+        scores_on_test(held_out.mean(), labels, groups, run.manifest.class_names, run.goal.metric)
+        scored = time.perf_counter()
+        requirement_checks(run, held_out, held_out.mean())
+        checked = time.perf_counter()
+        return chosen - began, (scored - chosen) * len(folds.test_rows) / len(held_out.rows) + checked - scored
+
+    def _test_seconds(self, candidates: list[Candidate]) -> float:
+        """Returns the seconds that all fold models take for the test part, by their time for the held-out rows."""
+        encoders = {candidate.recipe.encoder_key or candidate.recipe.key: candidate for candidate in candidates}
+        folds, seconds = self.run.folds, 0.0
+        for candidate in encoders.values():
+            for record in self.run.training_records(candidate.recipe.key):
+                seconds += _predicting(record) * len(folds.test_rows) / len(folds.held_out_rows(record.fold))
+        return seconds
+
+
+def _predicting(record: JobRecord) -> float:
+    """Returns the seconds of a job beside its training."""
+    training = sum(stage.seconds for stage in (record.stage_one, record.stage_two) if stage is not None)
+    return max(0.0, record.seconds - training)
