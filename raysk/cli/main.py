@@ -159,7 +159,7 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     )
     require = "a bound that comes before the metric, such as sensitivity@CLASS>=0.9, in quotation marks; repeatable"
     tune.add_argument("--require", action="append", default=[], metavar="BOUND", help=require)
-    tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="start no epoch after this time")
+    tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="end within this time, with what is finished")
     tune.add_argument("--address", help="an existing Ray cluster, such as auto (start Ray on this machine)")
     tune.add_argument("--workers", type=int, default=1, metavar="N", help="DDP workers per lane (1)")
     tune.add_argument(
