@@ -155,7 +155,7 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     )
     tune.add_argument("--resume", action="store_true", help="continue the run; finished jobs are not repeated")
     tune.add_argument(
-        "--trials", type=int, metavar="N", help="recipes in all (those that the space names, and one drawn)"
+        "--trials", type=int, metavar="N", help="recipes in all (the starts, a control and three drawn)"
     )
     require = "a bound that comes before the metric, such as sensitivity@CLASS>=0.9, in quotation marks; repeatable"
     tune.add_argument("--require", action="append", default=[], metavar="BOUND", help=require)

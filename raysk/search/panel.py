@@ -137,9 +137,9 @@ class Panel:
         """Returns how fast the lanes are."""
         busy = sum(lane.job is not None for lane in status.lanes)
         images = sum(lane.progress.images / lane.progress.seconds for lane in status.lanes if lane.progress.seconds)
-        left = (
-            [] if self.awaited else [self.pace.time_left(status.ended[Outcome.DONE])]
-        )  # otherwise nothing is searched
+        # Nothing is searched while something is awaited, and the work of a study that only the time ends has no bound.
+        is_bounded = not self.awaited and self.num_trials is not None
+        left = [self.pace.time_left(status.ended[Outcome.DONE])] if is_bounded else []
         return [f"lanes busy {busy} of {num_lanes}", f"{images:,.0f} images/s", *left]
 
     def _lanes(self, status: QueueStatus, pool: LanePool) -> Iterator[LaneAtWork | Text]:

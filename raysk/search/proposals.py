@@ -13,7 +13,7 @@ from raysk.search.trial_records import TrialRecord
 from raysk.spaces.space import Family, Point, Space
 
 # A recipe is drawn this often by its sampler, then at random, before its family counts as exhausted.
-_MAX_LEARNED_DRAWS, _MAX_DRAWS = 10, 300
+_MAX_LEARNED_DRAWS, _MAX_DRAWS = 5, 300
 
 
 class Proposals:
@@ -51,16 +51,15 @@ class Proposals:
     def _start(self, start: Point, trials: Sequence[FrozenTrial]) -> Point | None:
         """Returns a start with all its values; None if its family has tried the recipe.
 
-        Another family may have the same start: each is judged by its own recipes, and they share the jobs. The sampler
-        draws the values that a sweep of the command line excludes.
+        Another family may have the same start: each is judged by its own recipes, and they share the jobs. Values that
+        a sweep of the command line excludes are drawn at random.
         """
         family = self.space.family(start.family)
         if family is None:
             raise ValueError("a start must have a family")
-        of_family = _of_family(family, trials)
-        point = self.space.draw(
-            self.sampler.propose(self.space.drawn_parameters(family), of_family, start.values), family, start
-        )
+        of_family, sampler = _of_family(family, trials), replace(self.sampler, name="random")
+        proposal = sampler.propose(self.space.drawn_parameters(family), of_family, start.values)
+        point = self.space.draw(proposal, family, start)
         return None if self._key(point) in {TrialRecord.of(trial).recipe for trial in of_family} else point
 
     def _draw(self, family: Family, trials: Sequence[FrozenTrial]) -> Point | None:

@@ -140,6 +140,15 @@ def panel_of(working):
     return panel
 
 
+def test_a_study_that_only_the_time_ends_shows_neither_a_total_nor_a_time_left():
+    panel = panel_of(WORKING)
+    assert " of 8" in rendered(panel)
+    assert "left" in rendered(panel)
+    panel.num_trials = None
+    assert " of 8" not in rendered(panel)
+    assert "left" not in rendered(panel)
+
+
 def rendered(panel, width=200, height=40):
     stream = io.StringIO()
     Console(file=stream, width=width, height=height).print(panel)

@@ -68,3 +68,10 @@ def test_folds_of_an_earlier_driver_are_not_left_after_resume(search, other_run)
     assert most_work_left(second) == before == NUM_FOLDS + 1 - 2
     second.suggest("t0")
     assert most_work_left(second) == before
+
+
+def test_a_study_that_only_the_time_ends_has_no_bound(other_run):
+    space = load_space("supcon", USER)
+    timed = StudySearcher(space, other_run, None, "broker", SearchProgress(say=lambda line: None), 2, is_timed=True)
+    assert timed.suggest("t0") is not None
+    assert most_work_left(timed) is None

@@ -1,10 +1,13 @@
 import json
+from collections import Counter
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FixedTrial
 
 from raysk.config import compose_plain, read_config
 from raysk.errors import ConfigError
@@ -218,3 +221,28 @@ def test_a_point_equals_the_composed_tree(seed):
     except ConfigError as error:
         pytest.fail(f"{texts} compose, but {error}")
     assert recipe == expected.recipe
+
+
+@given(share=st.floats(0, 1, exclude_max=True))
+@pytest.mark.parametrize(
+    "values",
+    [
+        FloatDistribution(-1, 3),
+        FloatDistribution(0.03, 0.5, log=True),
+        IntDistribution(2, 9),
+        IntDistribution(1, 1000, log=True),
+        CategoricalDistribution(["a", "b", "c"]),
+    ],
+)
+def test_every_share_of_the_range_is_a_value_of_it(values, share):
+    value = Parameter("x", values).at(share)
+    assert Parameter("x", values).allows(value)
+    assert Parameter("x", values).draw(FixedTrial({"x": value})) == value
+
+
+def test_equal_shares_of_the_range_have_equal_numbers_of_values():
+    shares = (np.arange(800) + 0.5) / 800
+    assert set(Counter(Parameter("x", IntDistribution(2, 9)).at(share) for share in shares).values()) == {100}
+    assert set(Counter(Parameter("x", CategoricalDistribution(["a", "b"])).at(s) for s in shares).values()) == {400}
+    rates = [Parameter("x", FloatDistribution(0.01, 1, log=True)).at(share) for share in shares]
+    assert sum(rate < 0.1 for rate in rates) == 400
