@@ -101,7 +101,8 @@ def expected_best_table(scores_by_family: Mapping[str, Sequence[float]], metric:
         best = (metric.oriented(expected_best(values, k)) for k in _budgets(smallest))
         cells.append((family, str(len(values)), *best))
     note = (
-        "The expected best score of k recipes drawn at random, without replacement, from all tried recipes. "
+        "The expected best score of k recipes drawn at random, without replacement, from all tried recipes; one that "
+        "failed has the worst possible score. "
         "The same folds choose and score here: the table compares budgets and does not score the best recipe."
     )
     headings = ("family", "recipes", *(f"k = {k}" for k in _budgets(smallest)))

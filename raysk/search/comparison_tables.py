@@ -10,7 +10,7 @@ from raysk.evaluation.comparison_tables import ComparisonTable, expected_best_ta
 from raysk.evaluation.leaderboard import Row
 from raysk.run import Run
 from raysk.search.results import Entry
-from raysk.search.trial_records import TrialRecord, latest
+from raysk.search.trial_records import TrialRecord, latest, origin
 from raysk.spaces.space import Space
 
 
@@ -66,20 +66,30 @@ def cross_fitted_best(run: Run, trials: Sequence[FrozenTrial]) -> float:
 
 
 def _budgets(run: Run, space: Space, trials: Sequence[FrozenTrial]) -> dict[str, list[float]]:
-    """Returns the out-of-fold scores of each family's recipes.
+    """Returns the out-of-fold scores of each family's recipes, one for each proposal.
 
-    A recipe that racing stopped counts with the folds that it had: leaving it out would flatter its family.
+    A recipe that racing stopped counts with the folds that it had, and one that failed with the worst score: leaving
+    them out would flatter their family. A proposal that a later driver repeats counts with its last trial.
     """
+    proposals: dict[int, FrozenTrial] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        has_failed = TrialRecord.of(trial).reason is not None
+        was_cut_off = trial.state is TrialState.FAIL and not has_failed
+        if has_failed or (trial.intermediate_values and not was_cut_off):
+            proposals[origin(trial)] = trial
     budgets: dict[str, list[float]] = {family.name: [] for family in space.families}
-    for trial in trials:
+    for trial in proposals.values():
         record = TrialRecord.of(trial)
-        if trial.state is TrialState.FAIL and record.reason is None:
-            continue  # Another trial repeats it, after its driver died.
-        if record.family in budgets and trial.intermediate_values:
-            # The best of many settings of stage two is too high; the cross-fitted score is not.
-            score = latest(trial) if record.search is None else run.search(record.search).crossfit
-            budgets[record.family].append(score)
+        if record.family in budgets:
+            budgets[record.family].append(_score(run, trial, record))
     return {family: scores for family, scores in budgets.items() if scores}
+
+
+def _score(run: Run, trial: FrozenTrial, record: TrialRecord) -> float:
+    if record.reason is not None:
+        return run.goal.metric.worst
+    # The best of many settings of stage two is too high; the cross-fitted score is not.
+    return latest(trial) if record.search is None else run.search(record.search).crossfit
 
 
 def _winners(run: Run, space: Space, entries: Sequence[Entry], rows: Mapping[str, Row]) -> dict[str, Entry]:

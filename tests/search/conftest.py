@@ -114,6 +114,8 @@ def finish_search(folder, new_run, small_recipe, **goal):
     trials = [
         trial_of(name, recipes[name], scores[name], name in searches) for name in ACCURACIES if "kept" not in name
     ]
+    for number, trial in enumerate(trials):
+        trial.number = number
     return FinishedSearch(run, load_space(str(folder / "two.yaml")), trials, recipes)
 
 

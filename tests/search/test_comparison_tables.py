@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 from itertools import combinations
 
@@ -87,6 +88,33 @@ def test_a_trial_that_a_later_driver_repeats_counts_once(finished_search, ended,
     )
     again = study_tables(finished_search.run, finished_search.space, [*finished_search.trials, repeated], *ended)
     assert {table.label: table for table in again}["expected-best"] == tables["expected-best"]
+
+
+def test_a_proposal_that_two_trials_completed_counts_once(finished_search, ended, tables):
+    """A driver can die after it queued a repetition and before it gave up the trial: both then end."""
+    first = next(trial for trial in finished_search.trials if trial.user_attrs["point"] == "focal: paper")
+    twin = copy.deepcopy(first)
+    twin.number, twin.user_attrs["origin"] = len(finished_search.trials), first.number
+    again = study_tables(finished_search.run, finished_search.space, [*finished_search.trials, twin], *ended)
+    assert {table.label: table for table in again}["expected-best"] == tables["expected-best"]
+
+
+@pytest.mark.parametrize("folds", [{}, {1: 0.9}])
+def test_a_recipe_that_failed_counts_with_the_worst_score(finished_search, ended, tables, folds):
+    failed = optuna.trial.create_trial(
+        state=TrialState.FAIL,
+        user_attrs=TrialRecord(point="focal: trial 9", family="focal", kind="drawn", reason="no number").attributes,
+        intermediate_values=folds,
+    )
+    failed.number = len(finished_search.trials)
+    again = study_tables(finished_search.run, finished_search.space, [*finished_search.trials, failed], *ended)
+    before, after = (
+        {line[0]: line for line in {table.label: table for table in some}["expected-best"].cells}
+        for some in (tables.values(), again)
+    )
+    assert after["decouple"] == before["decouple"]
+    assert (before["focal"][1], after["focal"][1]) == ("3", "4")
+    assert after["focal"][2] == pytest.approx(before["focal"][2] * 3 / 4)
 
 
 def test_the_winners_of_the_families_are_compared_with_each_other_and_the_first_control(ended, tables):
