@@ -34,10 +34,10 @@ class StageTwoBudget(Settings):
     """The budget of the search of stage two. It belongs to the study, not to the recipes.
 
     Args:
-        search: Number of settings tried on each frozen encoder; 0 searches both stages flat.
+        search: Number of settings tried on each frozen encoder, best a power of two; 0 searches both stages flat.
     """
 
-    search: Annotated[int, Between(0, 100_000)] = 200
+    search: Annotated[int, Between(0, 100_000)] = 256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,12 +154,10 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
         "--run", metavar="DIR", help="run directory (runs/SPACE-DATE), or s3://BUCKET/PREFIX to copy it to"
     )
     tune.add_argument("--resume", action="store_true", help="continue the run; finished jobs are not repeated")
-    tune.add_argument(
-        "--trials", type=int, metavar="N", help="recipes in all (the starts, a control and three drawn)"
-    )
+    tune.add_argument("--trials", type=int, metavar="N", help="recipes in all (the starts, a control and three drawn)")
     require = "a bound that comes before the metric, such as sensitivity@CLASS>=0.9, in quotation marks; repeatable"
     tune.add_argument("--require", action="append", default=[], metavar="BOUND", help=require)
-    tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="end within this time, with what is finished")
+    tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="end in this time, with what is finished")
     tune.add_argument("--address", help="an existing Ray cluster, such as auto (start Ray on this machine)")
     tune.add_argument("--workers", type=int, default=1, metavar="N", help="DDP workers per lane (1)")
     tune.add_argument(

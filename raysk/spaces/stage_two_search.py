@@ -1,17 +1,24 @@
 """The search of stage two on a frozen encoder, as a value."""
 
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from scipy.stats import qmc
 
 from raysk.artifacts import digest_of
+from raysk.errors import ConfigError
 from raysk.evaluation.metrics import DEFAULT_METRIC
 from raysk.recipe import Recipe
 from raysk.spaces.sweeps import Parameter, as_value, assigned, values_of
 
 # Raise it when a search writes or chooses differently: searches of another version are repeated.
-_VERSION = 4
+_VERSION = 5
+
+# A space with fewer settings than asked for is left after so many times the points that were asked for.
+_MOST_POINTS = 8
 
 # These decide which features exist, or do not affect the result: searched with stage one, or not at all.
 NEVER_INNER = ("stage_two.frozen", "stage_two.shift_batch_norm", "stage_two.search", "stage_two.accumulate")
@@ -65,17 +72,60 @@ class StageTwoSearch:
         recipe, require = Recipe.from_plain(plain["recipe"]), tuple(plain["require"])
         return cls(recipe, parameters, plain["num_settings"], plain["metric"], require)
 
-    def draw(self, trial: optuna.Trial) -> Recipe:
-        """Returns the recipe of a setting that Optuna proposes.
+    def settings(self, check: Callable[[Recipe], None]) -> list["Setting"]:
+        """Returns different settings: that of the recipe, then those at the points of a scrambled Sobol sequence.
+
+        The sequence (Owen 1998) covers every parameter evenly. It follows from the recipe's seed, its encoder and its
+        values. A point whose setting is refused, or is that of an earlier point, is replaced by a later one.
+
+        Args:
+            check: Raises a ConfigError for a recipe that cannot be trained.
+
+        Returns:
+            `num_settings` settings, or fewer if the space has no more.
+        """
+        settings: dict[str, Setting] = {}
+        for number, point in enumerate(self._points()):
+            try:
+                setting = self.setting(point, {} if number else self.base())
+                check(setting.recipe)
+            except ConfigError:
+                continue  # The values are valid alone but not together.
+            settings.setdefault(setting.recipe.key, setting)
+            if len(settings) == self.num_settings:
+                break
+        return list(settings.values())
+
+    def setting(self, point: Mapping[str, float], given: Mapping[str, Any]) -> "Setting":
+        """Returns the setting at a point.
+
+        Args:
+            point: For each key, where its value lies between the smallest and the largest, from 0 to below 1.
+            given: Values that come before the point, by parameter name.
 
         Raises:
             ConfigError: The values are valid alone but not together.
         """
         plain = self.recipe.to_plain()
+        values = {}
         for parameter in self.parameters:
             if parameter.exists(plain):
-                plain = assigned(plain, parameter.key, as_value(parameter.draw(trial)))
-        return Recipe.from_plain(plain)
+                value = given.get(parameter.name, value_at(parameter.distribution, point[parameter.key]))
+                plain = assigned(plain, parameter.key, as_value(value))
+                values[parameter.name] = value
+        return Setting(Recipe.from_plain(plain), values)
+
+    def _points(self) -> Iterator[dict[str, float]]:
+        """Yields the points of the sequence; parameters of one key exclude one another, and share a coordinate."""
+        keys = list(dict.fromkeys(parameter.key for parameter in self.parameters))
+        # Searches with the same encoder and other base values must try different settings.
+        content = {"seed": self.recipe.seed, "encoder": self.recipe.encoder_key, "start": self.base()}
+        sequence = qmc.Sobol(len(keys), scramble=True, rng=int(digest_of(content), 16) % 2**32)
+        # Only whole powers of two are balanced, so the sequence is cut off no earlier than necessary.
+        exponent = math.ceil(math.log2(self.num_settings))
+        for _ in range(_MOST_POINTS):
+            for coordinates in sequence.random(2**exponent):
+                yield dict(zip(keys, coordinates.tolist(), strict=True))
 
     def base(self) -> dict[str, Any]:
         """Returns the recipe's values of the searched parameters, by parameter name."""
@@ -86,6 +136,37 @@ class StageTwoSearch:
             if parameter.key in values and parameter.allows(values[parameter.key]):
                 base[parameter.name] = values[parameter.key]
         return base
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of stage two.
+
+    Args:
+        recipe: The recipe that it gives.
+        values: Its values by parameter name.
+    """
+
+    recipe: Recipe
+    values: dict[str, Any]
+
+
+def value_at(distribution: BaseDistribution, quantile: float) -> Any:
+    """Returns the value of a uniform or log-uniform distribution at a quantile from 0 to below 1."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return choices[int(quantile * len(choices))]
+        case FloatDistribution(low=low, high=high, log=log):
+            return _between(low, high, log, quantile)
+        case IntDistribution(low=low, high=high, log=log):
+            # Each whole number has the interval that rounds to it.
+            return min(high, max(low, round(_between(low - 0.5, high + 0.5, log, quantile))))
+    raise TypeError(f"cannot draw from {distribution}")
+
+
+def _between(low: float, high: float, log: bool, share: float) -> float:
+    value = low * (high / low) ** share if log else low + (high - low) * share
+    return min(high, max(low, value))
 
 
 def is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:

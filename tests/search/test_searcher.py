@@ -128,7 +128,7 @@ def test_a_trial_gets_what_its_actor_needs_and_its_recipe_is_kept(run):
         str(run.search_file(search.id)),
     ]
     assert isinstance(search, StageTwoSearch)
-    assert (search.recipe, search.num_settings) == (recipe, 200)
+    assert (search.recipe, search.num_settings) == (recipe, 256)
     assert not any(isinstance(value, list | dict) for value in config.values()), "Tune would take these for a space"
 
 
@@ -164,7 +164,7 @@ def test_optuna_receives_the_best_score_of_the_stage_two_search(run):
     assert not any(key.startswith("stage_two") for key in trial.params), "it tried many settings, so Optuna learns none"
     assert driver.lines[2:] == [
         f"{PAPER}: fold 3 of 3, macro-F1 0.400",
-        f"{PAPER}: best of 200 stage-two settings, macro-F1 0.600",
+        f"{PAPER}: best of 256 stage-two settings, macro-F1 0.600",
     ]
     assert driver.progress.best == (PAPER, 0.6)
 

@@ -72,7 +72,7 @@ class Block:
                 torch.manual_seed(hash_seed(trainer_seed, epoch, 0))
             losses.begin_epoch(epoch / self.stage.epochs, hash_seed(trainer_seed, epoch))
             for inputs, labels in self.batches.epoch(epoch):
-                logits = torch.cat([self._logits(group.heads, inputs) for group in groups])
+                logits = _joined([self._logits(group.heads, inputs) for group in groups])
                 gradients = iter(torch.autograd.grad(losses.total(logits, labels[self.streams]), weights))
                 for group in groups:
                     group.step([next(gradients) for _ in group.weights])
@@ -89,7 +89,7 @@ class Block:
         """Returns logits (M, C, B) of inputs (S, B, D)."""
         # `Trainer` draws random numbers for each piece of the batch.
         pieces = inputs.chunk(self.stage.accumulate, dim=1) if self.draws else [inputs]
-        return torch.cat([heads.logits(piece) for piece in pieces], dim=2) if len(pieces) > 1 else heads.logits(inputs)
+        return _joined([heads.logits(piece) for piece in pieces], dim=2)
 
 
 class _Group:
@@ -114,3 +114,8 @@ class _Group:
         for section, optimizer in self._optimizers:
             optimizer.step([gradient[section] for gradient in gradients])
         self.average.update(self.weights)
+
+
+def _joined(parts: list[Tensor], dim: int = 0) -> Tensor:
+    """Returns the parts as one tensor, without a copy if there is only one."""
+    return torch.cat(parts, dim) if len(parts) > 1 else parts[0]

@@ -6,19 +6,15 @@ never change, so that each trial can search the stage-two part of the space and 
 
 import json
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import TrialState
 
-from raysk.artifacts import digest_of
-from raysk.errors import ConfigError, TrainingError
+from raysk.errors import TrainingError
 from raysk.evaluation.comparison import cross_fitted_choice, scores_elsewhere
 from raysk.evaluation.goals import Goal
 from raysk.evaluation.smoothing import smoothed
@@ -37,8 +33,6 @@ from raysk.training.world import World
 
 logger = logging.getLogger(__name__)
 
-# Optuna learns between rounds; all settings of a round are fitted at once.
-_ROUNDS = 4
 # Number of best settings that are kept as recipes, for the ensemble.
 NUM_KEPT = 10
 
@@ -75,24 +69,14 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
         search: The settings to try, and the recipe of the encoders.
         run: Holds its files.
         world: The workers of the lane; the main rank fits, and all ranks encode.
-        report: Called after every round, and while the best settings are fitted alone; it may raise to stop the search.
+        report: Called after every fold, and while the best settings are fitted alone; it may raise to stop the search.
     """
     if world.agree(run.search_file(search.id).exists()):
         return
     sum_in_one_order()
     began = perf_counter()
     _encode(search, run, world)
-    study = _open_study(search, run.goal)
-    progress = StageProgress("stage-two search", search.num_settings)
-    report(progress)
-    tried: list[Tried] = []
-    while progress.epoch < search.num_settings:
-        num_settings = min(-(-search.num_settings // _ROUNDS), search.num_settings - progress.epoch)
-        if world.is_main_rank:
-            tried += _try_settings(search, study, num_settings, run, world)
-        progress.epoch += num_settings
-        progress.seconds = perf_counter() - began
-        report(progress)
+    tried = _try_settings(search, run, world, report)
     best = _best(tried, run.goal)
     if world.is_main_rank:
         for setting in best:
@@ -154,48 +138,23 @@ def _numbers(distribution: BaseDistribution | None) -> tuple[int, ...]:
     return (distribution.high,) if isinstance(distribution, IntDistribution) else (1,)
 
 
-def _open_study(search: StageTwoSearch, goal: Goal) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # Searches with the same encoder and other base values must try different settings.
-    content = {"seed": search.recipe.seed, "encoder": search.recipe.encoder_key, "start": search.base()}
-    seed = int(digest_of(content), 16) % 2**32
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
-    study = optuna.create_study(direction=goal.metric.direction, sampler=sampler)
-    study.enqueue_trial(search.base())
-    return study
-
-
-def _try_settings(
-    search: StageTwoSearch, study: optuna.Study, num_settings: int, run: Run, world: World
-) -> list[Tried]:
-    """Draws settings from the study, fits them all at once on every fold, and reports their scores to the study."""
-    trials, recipes = [], []
-    for _ in range(num_settings):
-        trial = study.ask()
-        try:
-            recipe = search.draw(trial)
-            run.check(recipe)
-        except ConfigError:
-            # Values that are valid alone do not fit together: the study learns that they fail.
-            study.tell(trial, state=TrialState.FAIL)
-            continue
-        trials.append(trial)
-        recipes.append(recipe)
-    if not recipes:
+def _try_settings(search: StageTwoSearch, run: Run, world: World, report: Report) -> list[Tried]:
+    """Fits all settings at once on each fold, and returns them with their scores; an empty list on the other ranks."""
+    began = perf_counter()
+    progress = StageProgress("stage-two search", search.num_settings)
+    report(progress)
+    settings = search.settings(run.check)
+    scores = []
+    for fold in range(len(run.folds)):
+        if world.is_main_rank and settings:
+            scores.append(head_scores([setting.recipe for setting in settings], fold, run, world))
+        progress.epoch = search.num_settings * (fold + 1) // len(run.folds)
+        progress.seconds = perf_counter() - began
+        report(progress)
+    if not scores:
         return []
-    fold_scores = [head_scores(recipes, fold, run, world) for fold in range(len(run.folds))]
-    tried = [
-        Tried(recipe, trial.params, scores)
-        for trial, recipe, scores in zip(trials, recipes, np.stack(fold_scores, axis=2), strict=True)
-    ]
-    for trial, setting in zip(trials, tried, strict=True):
-        means = setting.filled(run.goal).mean(axis=1)
-        for requirement, score in zip(run.goal.requirements, means[1:], strict=True):
-            trial.set_constraint(requirement.name, requirement.gap(float(score)))
-        study.tell(trial, float(means[0]))
-    return tried
+    of_settings = np.stack(scores, axis=2)  # (M, S, R k)
+    return [Tried(setting.recipe, setting.values, of) for setting, of in zip(settings, of_settings, strict=True)]
 
 
 def _expected(tried: Sequence[Tried], scores: np.ndarray, goal: Goal) -> np.ndarray:

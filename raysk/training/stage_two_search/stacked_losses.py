@@ -77,8 +77,10 @@ class SoftmaxLosses(StackedLosses):
         self._factor, self._shift, self._every, self._noise = (
             stacks[name][..., None] for name in ("factor", "shift", "every", "noise")
         )  # each (M, C, 1)
-        # Most blocks need few of the terms.
+        # Most losses need few of the terms.
         self._has = {name: bool((stack != (name == "factor")).any()) for name, stack in stacks.items()}
+        self._focal = stacks["gamma"][:, 0].nonzero().flatten()
+        self._values = torch.empty(0, device=self._shift.device)
 
     def total(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns zero, with the gradient of the sum of all losses: nobody reads their values."""
@@ -86,27 +88,31 @@ class SoftmaxLosses(StackedLosses):
         return total
 
     def gradients(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the gradient of each loss by its logits, (M, C, B); see `SoftmaxForm`."""
+        """Returns the gradient of each loss by its logits, (M, C, B), until the next call; see `SoftmaxForm`."""
         of_rows = self._by_label.gather(2, labels.expand(len(self._by_label), -1, -1))
         total, label, norm, other, margin, gamma = of_rows  # each (M, B)
         places = labels[:, None]
-        values = torch.addcmul(self._shift, logits, self._factor)
+        # Memory that is asked for in each step would be slower than the arithmetic.
+        values = torch.addcmul(self._shift, logits, self._factor, out=self._values.resize_(logits.shape))
         if self._has["noise"]:
             values -= self._noise * self._draw(logits[0].T).T
         if self._has["margin"]:
             values.scatter_add_(1, places, -margin[:, None])
         values -= values.amax(dim=1, keepdim=True)
-        of_label = values.gather(1, places).squeeze(1) if self._has["gamma"] else None
-        sums = values.exp_().sum(dim=1)  # (M, B)
-        scale = norm.sum(dim=1, keepdim=True).reciprocal()
-        if of_label is not None:
-            scale = scale * _focus(sums.log() - of_label, gamma)
+        scale = norm.sum(dim=1, keepdim=True).reciprocal().expand_as(norm)  # (M, B)
+        if self._has["gamma"]:
+            focal = self._focal
+            of_label = values[focal].gather(1, places[focal]).squeeze(1)
+            sums = values.exp_().sum(dim=1)
+            scale = scale.index_put((focal,), scale[focal] * _focus(sums[focal].log() - of_label, gamma[focal]))
+        else:
+            sums = values.exp_().sum(dim=1)
         values *= (total * scale / sums)[:, None]
         values.scatter_add_(1, places, -(label * scale)[:, None])
         if self._has["other"]:
             values -= (other * scale)[:, None]
         if self._has["every"]:
-            values.addcmul_(self._every, scale.expand_as(total)[:, None], value=-1)
+            values.addcmul_(self._every, scale[:, None], value=-1)
         return values.mul_(self._factor) if self._has["factor"] else values
 
     def _draw(self, logits: Tensor) -> Tensor:
@@ -140,7 +146,7 @@ def _focus(entropy: Tensor, gamma: Tensor) -> Tensor:
     """Returns the slope (M, B) of (1 - p)^gamma (-log p) by -log p, the entropy: f of `SoftmaxForm`."""
     # A power below zero of zero is infinite, and would be multiplied by zero.
     miss = (-torch.expm1(-entropy)).clamp_min(torch.finfo(entropy.dtype).tiny)  # 1 - p
-    return miss**gamma + gamma * miss ** (gamma - 1) * (1 - miss) * entropy
+    return miss ** (gamma - 1) * (miss + gamma * (1 - miss) * entropy)
 
 
 class _WithGradient(torch.autograd.Function):

@@ -31,7 +31,7 @@ def gradients(stack, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
     """Returns the gradient of a stack by logits (M, B, C)."""
     stacked = logits.transpose(1, 2).contiguous().requires_grad_()
     (gradient,) = torch.autograd.grad(stack.total(stacked, labels), stacked)
-    return gradient.transpose(1, 2)
+    return gradient.transpose(1, 2).clone()  # the next call overwrites it
 
 
 def expected_gradients(modules: list[nn.Module], logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
