@@ -128,7 +128,7 @@ def test_a_trial_without_a_score_is_not_stopped(racing, searcher):
 
 def test_a_recipe_with_all_folds_keeps_its_search_of_stage_two(racing, searcher):
     begin(searcher, "drawn")
-    assert report(racing, "drawn", 0.88, 0.88, 0.1) == TrialScheduler.CONTINUE
+    assert report(racing, "drawn", 0.93, 0.93, 0.1) == TrialScheduler.CONTINUE
     trial = Trial("RecipeTrial", trial_id="drawn", stub=True)
     assert racing.on_trial_result(None, trial, result(0.0, 3, searched=True)) == TrialScheduler.CONTINUE
 
