@@ -154,9 +154,7 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
         "--run", metavar="DIR", help="run directory (runs/SPACE-DATE), or s3://BUCKET/PREFIX to copy it to"
     )
     tune.add_argument("--resume", action="store_true", help="continue the run; finished jobs are not repeated")
-    tune.add_argument(
-        "--trials", type=int, metavar="N", help="recipes in all (the starts, a control and three drawn)"
-    )
+    tune.add_argument("--trials", type=int, metavar="N", help="recipes in all (the starts, a control and three drawn)")
     require = "a bound that comes before the metric, such as sensitivity@CLASS>=0.9, in quotation marks; repeatable"
     tune.add_argument("--require", action="append", default=[], metavar="BOUND", help=require)
     tune.add_argument("--time-budget", type=float, metavar="SECONDS", help="start no epoch after this time")
