@@ -541,6 +541,15 @@ def test_a_family_that_starts_like_another_family_has_a_trial_of_its_own(run, tm
     assert third[2] != fourth[2], "a draw is new to the whole study"
 
 
+def test_a_short_study_names_the_controls_that_it_left_out_and_a_later_driver_can_run_them(run):
+    short = Driver(run, None, space="metric", user=USER[:2])
+    assert short.rest() == ["batch_hard", "centre_triplet", "cross_entropy", "trial 3", "trial 4", "trial 5"]
+    assert short.searcher.left_out_controls() == "balanced_softmax, logit_adjustment (controls=all runs them)"
+    later = Driver(run, None, space="metric")
+    assert later.rest() == ["balanced_softmax", "logit_adjustment"]
+    assert later.searcher.left_out_controls() == ""
+
+
 def test_an_ablation_proposes_only_its_rows(run):
     driver = Driver(run, 20, space="focal_ablation")
     assert driver.rest() == list(load_space("focal_ablation").grid)
