@@ -11,6 +11,7 @@ jobs/               the ledger: one JSON file per finished job, with its cost an
 logs/               Ray's output and one log per lane
 fold-1.*            in encoders/ and classifiers/: trained by `raysk refit` on all rows that are not locked away
 leaderboard.*  ensemble*.json       .driver         locked by the driver that uses the folder
+test_openings.json  the recipes of each look at the locked test part
 """
 
 from contextlib import AbstractContextManager

@@ -1,8 +1,9 @@
-"""Statistics of score differences: paired tests, the expected best of k tries, and cross-fitted choices."""
+"""Statistics of score differences: paired tests, the expected best of k tries, and honest scores of choices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -233,3 +234,38 @@ def cross_fitted_choice(fold_scores: np.ndarray, k: int, guides: np.ndarray | No
     best = (elsewhere >= elsewhere.max(axis=0) - TIE).argmax(axis=0)
     chosen: np.ndarray = fold_scores[best, np.arange(shape[1])]
     return chosen
+
+
+class ChoiceScore(NamedTuple):
+    """The honest score of choosing the best candidate.
+
+    Attributes:
+        score: The score; larger is better.
+        is_of_one_fold: Whether a race left only one fold that can score the choice.
+    """
+
+    score: float
+    is_of_one_fold: bool
+
+
+def score_of_choice(fold_scores: np.ndarray, k: int, guides: np.ndarray | None = None) -> ChoiceScore:
+    """Returns the honest score of choosing the best of candidates that may have raced.
+
+    Without a race it is the mean of `cross_fitted_choice`. In a race only those candidates go on that were good on the
+    folds so far: on these folds the survivors are too good, whatever is chosen among them. The last fold of the first
+    division stops nobody on its own account, and those that reach it were chosen on the other folds. So it alone scores
+    the choice; the folds of later divisions share rows with those that chose.
+
+    Args:
+        fold_scores: (M, R k) as in `cross_fitted_choice`, with NaN from the fold on that a candidate did not reach.
+        k: Folds of a division.
+        guides: (M, R k) as in `cross_fitted_choice`.
+
+    Raises:
+        DataError: No candidate has the first k folds.
+    """
+    if not np.isnan(fold_scores).any():
+        return ChoiceScore(float(cross_fitted_choice(fold_scores, k, guides).mean()), False)
+    reached = ~np.isnan(fold_scores[:, :k]).any(axis=1)
+    choice = cross_fitted_choice(fold_scores[reached, :k], k, None if guides is None else guides[reached, :k])
+    return ChoiceScore(float(choice[-1]), True)

@@ -202,13 +202,15 @@ def row_name(leaderboard: Leaderboard, row: Row, style: Style) -> str:
 def score_cell(leaderboard: Leaderboard, row: Row, column: str, style: Style) -> str:
     """Returns the cell of a score, with its interval or spread if it has one.
 
-    It is bold if it is the best of its column; on the test part no score is, since that invites choosing by it.
+    It is bold if it is the best of its column of honest scores; on the test part no score is, since that invites
+    choosing by it.
     """
     if column not in row.scores:
         return style.missing
     value = _number(row.scores[column])
     # Compared as printed, so that numbers that look the same are marked the same.
-    is_best = not column.startswith("test_") and value == _number(_best(leaderboard, column))
+    is_honest = column.startswith("oof_") and not column.endswith("_chosen")
+    is_best = is_honest and value == _number(_best(leaderboard, column))
     cell = style.bold.substitute(x=value) if is_best and len(leaderboard.rows) > 1 else value
     if f"{column}_low" in row.scores:
         ends = {"low": _number(row.scores[f"{column}_low"]), "high": _number(row.scores[f"{column}_high"])}

@@ -27,7 +27,7 @@ CARDS = Template("""@media $window {
   $table td { border: 0; padding: 0; min-width: 0; text-align: left; white-space: normal; overflow-wrap: anywhere; }
   $table td[data-label]::before { content: attr(data-label); display: block; color: var(--quiet); font-size: .8rem; }
   $table td.place { position: absolute; left: 0; top: .6rem; }
-  $table td.name { grid-column: 1 / -1; font-weight: 600; }
+  $table td.name { grid-column: 1 / -1; font-size: 1.05rem; }
   $table td.place + td.name { padding-left: 2rem; }
 }""")
 

@@ -21,6 +21,7 @@ from raysk.evaluation.requirement_checks import REQUIREMENT, RequirementCheck
 # Facts of a study that the end of a command quotes.
 BEST_SINGLE = "best single recipe on the held-out folds"
 TEST_OPENED = "test part"
+CHOICE = "how that choice is scored"
 
 # The most rows of the table; the files have all rows.
 MOST_ROWS = 10
@@ -73,7 +74,7 @@ def show_summary(leaderboard: Leaderboard, where: str, console: Console) -> None
     facts = [
         f"{name}: {_one_line(fact)}."
         for name, fact in leaderboard.meta.items()
-        if name.startswith(REQUIREMENT) or name == TEST_OPENED
+        if name.startswith(REQUIREMENT) or name in (CHOICE, TEST_OPENED)
     ]
     for sentence in [*_verdict(leaderboard), *facts]:
         console.print(Text(sentence), soft_wrap=False)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from raysk.evaluation.comparison import compare, cross_fitted_choice, scores_elsewhere
+from raysk.evaluation.comparison import ChoiceScore, compare, score_of_choice, scores_elsewhere
 from raysk.evaluation.comparison_tables import ComparisonTable, expected_best_table, grid_table, significance_table
 from raysk.evaluation.leaderboard import Row
 from raysk.run import Run
@@ -42,17 +42,25 @@ def study_tables(
     return tables
 
 
-def cross_fitted_best(run: Run, trials: Sequence[FrozenTrial]) -> float:
-    """Returns the cross-fitted score of choosing the study's best single recipe.
+def score_of_best(run: Run, trials: Sequence[FrozenTrial]) -> ChoiceScore:
+    """Returns the honest score of choosing the study's best single recipe.
 
-    Each fold is scored with the choice of the other folds, among all recipes and stage-two settings that were tried on
-    all folds. (Optuna's late proposals have seen all folds, so a little of the choice remains in the score.)
+    A fold is scored with the choice of the other folds, among all recipes and stage-two settings; see
+    `score_of_choice`. (Optuna's late proposals have seen all folds, so a little of the choice remains in the score.)
+
+    Args:
+        run: The run directory.
+        trials: All trials, including those that racing stopped.
     """
-    goal, k = run.goal, run.folds.k
+    goal, k, num_folds = run.goal, run.folds.k, len(run.folds)
     scores, guides = [], []
     for trial in trials:
-        record = TrialRecord.of(trial)
-        of_trial = run.fold_scores(record.recipe)
+        record, reached = TrialRecord.of(trial), min(num_folds, max(trial.intermediate_values, default=0))
+        was_stopped = trial.state is TrialState.PRUNED and reached > 0
+        if trial.state is TrialState.FAIL or not (reached == num_folds or was_stopped):
+            continue
+        of_trial = run.fold_scores(record.recipe, reached)
+        of_trial = np.pad(of_trial, [(0, 0), (0, num_folds - reached)], constant_values=np.nan)
         elsewhere = np.stack([scores_elsewhere(of_metric[np.newaxis], k) for of_metric in of_trial], axis=2)
         scores.append(of_trial[:1])
         guides.append(goal.merits(elsewhere))
@@ -61,8 +69,8 @@ def cross_fitted_best(run: Run, trials: Sequence[FrozenTrial]) -> float:
             expected = np.array([setting.expected_elsewhere for setting in tried])
             scores.append(np.array([setting.scores for setting in tried]))
             guides.append(goal.merits_of(expected, np.array([setting.shortfalls_elsewhere for setting in tried])))
-    chosen = cross_fitted_choice(goal.metric.oriented(np.vstack(scores)), k, np.vstack(guides))
-    return float(goal.metric.oriented(chosen).mean())
+    choice = score_of_choice(goal.metric.oriented(np.vstack(scores)), k, np.vstack(guides))
+    return choice._replace(score=float(goal.metric.oriented(choice.score)))
 
 
 def _budgets(run: Run, space: Space, trials: Sequence[FrozenTrial]) -> dict[str, list[float]]:

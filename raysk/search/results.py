@@ -8,13 +8,14 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from raysk.artifacts import digest_of
+from raysk.evaluation.comparison import ChoiceScore
 from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.ensemble import AVERAGE, GREEDY, Ensemble, member_probabilities
 from raysk.evaluation.formats import write_leaderboard
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
 from raysk.evaluation.requirement_checks import requirement_facts
-from raysk.evaluation.summary import BEST_SINGLE, TEST_OPENED, cross_fitted_fact
+from raysk.evaluation.summary import BEST_SINGLE, CHOICE, TEST_OPENED, cross_fitted_fact
 from raysk.run import Run
 from raysk.scoring import (
     HELD_OUT,
@@ -32,6 +33,11 @@ from raysk.scoring import (
 )
 from raysk.search.candidates import Candidate
 from raysk.search.trial_records import TrialRecord
+
+_OF_ONE_FOLD = (
+    "racing stopped recipes, so only the last fold of the race scores the choice of the others: without bias, but with "
+    "the noise of one fold"
+)
 
 # A class with fewer groups in the test part is named beside the leaderboard.
 FEW_GROUPS = 15
@@ -97,14 +103,14 @@ def best_single(run: Run, rows: Sequence[Row]) -> Row:
     return max((row for row in rows if row.kind != "ensemble"), key=merit)
 
 
-def study_facts(run: Run, rows: Sequence[Row], best: Row, cross_fitted: float, num_openings: int) -> dict[str, str]:
+def study_facts(run: Run, rows: Sequence[Row], best: Row, choice: ChoiceScore, num_openings: int) -> dict[str, str]:
     """Returns what the leaderboard says about all its rows.
 
     Args:
         run: The run directory.
         rows: All rows.
         best: The best single recipe on the held-out folds.
-        cross_fitted: The score of that choice, cross-fitted.
+        choice: The honest score of that choice.
         num_openings: How often the study has looked at the test part.
     """
     repeats = f", {len(run.folds.divisions)} times" if len(run.folds.divisions) > 1 else ""
@@ -116,7 +122,8 @@ def study_facts(run: Run, rows: Sequence[Row], best: Row, cross_fitted: float, n
         "rows": f"{len(run.manifest)} images in {len(set(run.manifest.groups.tolist()))} groups",
         "folds": f"{run.folds.k}{repeats}, and {len(run.folds.test_rows)} images locked away as the test part",
         BEST_SINGLE: best.name,
-        cross_fitted_fact(run.goal.metric): f"{cross_fitted:.3f}",
+        cross_fitted_fact(run.goal.metric): f"{choice.score:.3f}",
+        **({CHOICE: _OF_ONE_FOLD} if choice.is_of_one_fold else {}),
         TEST_OPENED: opened,
         GREEDY: "its weights are cross-fitted, but all rows of the folds ranked the recipes that it could pick from, "
         "which flatters its score out of fold a little",

@@ -22,7 +22,7 @@ from raysk.scoring import count_opening, read_held_out
 from raysk.search.broker import start_broker
 from raysk.search.candidates import read_candidates
 from raysk.search.cluster import connected
-from raysk.search.comparison_tables import cross_fitted_best, study_tables
+from raysk.search.comparison_tables import score_of_best, study_tables
 from raysk.search.display import StudyDisplay, Terminal, chatter_to
 from raysk.search.ending import Needed, TimeOfEnd
 from raysk.search.jobs import JobEnd, JobRequest, Outcome, Priority, QueueStatus
@@ -246,12 +246,12 @@ class _Study:
         self.display.wait("writing the leaderboard")
         entries = read_entries(run, candidates)
         rows = result_rows(run, entries, ensemble, crossed)
-        best, cross_fitted = best_single(run, rows), cross_fitted_best(run, trials)
+        best, trials = best_single(run, rows), self.searcher.study.get_trials(deepcopy=False)
         left_out = self.searcher.left_out_controls()
         if left_out:
             self.display.say(f"controls left out: {left_out}")
-        trials = self.searcher.study.get_trials(deepcopy=False)
-        facts = study_facts(run, rows, best, cross_fitted, num_openings) | loose_ends(run, trials, left_out)
+        facts = study_facts(run, rows, best, score_of_best(run, trials), num_openings)
+        facts |= loose_ends(run, trials, left_out)
         return write_results(run, rows, facts, study_tables(run, self.space, trials, entries, rows), best.key)
 
     def _predict_test(self, jobs: list[Job]) -> None:

@@ -75,7 +75,7 @@ def test_no_column_holds_chosen_and_cross_fitted_scores() -> None:
     assert summary.headings == ["", "name", "kind", "MACRO-F1", "MACRO-F1, as chosen", "ACCURACY"]
     assert [line[1:2] + line[3:] for line in summary.cells] == [
         ["B", "<0.600>", "none", "<0.500>"],
-        ["A", "0.550", "<0.610>", "none"],
+        ["A", "0.550", "0.610", "none"],
     ]
     assert "CROSS-FITTED SCORE: EACH FOLD" in summary.note
     assert "TOO HIGH" in summary.note

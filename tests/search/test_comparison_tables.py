@@ -7,10 +7,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from raysk.evaluation.comparison import ChoiceScore
 from raysk.recipe import Job
 from raysk.scoring import read_held_out
 from raysk.search.candidates import read_candidates
-from raysk.search.comparison_tables import cross_fitted_best, study_tables
+from raysk.search.comparison_tables import score_of_best, study_tables
 from raysk.search.results import best_single, read_entries, result_rows, select_ensemble, study_facts
 from raysk.search.trial_records import TrialRecord
 
@@ -58,9 +59,12 @@ def test_an_average_was_chosen_on_what_chose_its_members(finished_search, ended)
 def test_the_facts_name_rare_classes_and_count_the_openings_of_the_test_part(finished_search, ended):
     run, rows = finished_search.run, ended[1]
     best = best_single(run, rows)
-    facts, again = (study_facts(run, rows, best, 0.5, num_openings) for num_openings in (1, 3))
+    facts, again = (
+        study_facts(run, rows, best, ChoiceScore(0.5, num_openings > 1), num_openings) for num_openings in (1, 3)
+    )
     assert facts["test part"].startswith("opened once")
     assert again["test part"].startswith("opened 3 times")
+    assert facts.keys() == again.keys() - {"how that choice is scored"}
     test = run.folds.test_rows
     for label, name in enumerate(run.manifest.class_names):
         num_groups = len(set(run.manifest.groups[test][run.manifest.labels[test] == label]))
@@ -166,21 +170,26 @@ def test_a_grid_is_a_table_in_order_with_gaps_for_failed_rows(finished_search, e
     assert table.cells[2][-1] == f"{100 * rows['focal: paper'].scores['test_macro_f1']:.1f}"
 
 
-def test_the_choice_of_the_best_is_scored_on_folds_that_did_not_choose(finished_search):
-    run = finished_search.run
+def choice_by_hand(search, fold):
+    """Returns the score on a fold of the best on the other folds, of all recipes and settings with all folds."""
     scores = []
-    for trial in finished_search.complete:
-        recipe = run.recipe(trial.user_attrs["recipe"])
-        scores.append([run.record(Job(recipe, fold)).score for fold in range(3)])
+    for trial in search.complete:
+        recipe = search.run.recipe(trial.user_attrs["recipe"])
+        scores.append([search.run.record(Job(recipe, number)).score for number in range(3)])
         if "search" in trial.user_attrs:
-            scores += [setting.scores for setting in run.search(trial.user_attrs["search"]).tried]
-    expected = []
-    for fold in range(3):
-        others = [
-            np.mean([score for place, score in enumerate(fold_scores) if place != fold]) for fold_scores in scores
-        ]
-        expected.append(scores[int(np.argmax(others))][fold])
-    assert cross_fitted_best(run, finished_search.complete) == pytest.approx(np.mean(expected))
+            scores += [setting.scores for setting in search.run.search(trial.user_attrs["search"]).tried]
+    others = [np.mean([score for place, score in enumerate(of_folds) if place != fold]) for of_folds in scores]
+    return scores[int(np.argmax(others))][fold]
+
+
+def test_without_a_race_the_choice_of_the_best_is_scored_on_folds_that_did_not_choose(finished_search):
+    expected = np.mean([choice_by_hand(finished_search, fold) for fold in range(3)])
+    assert score_of_best(finished_search.run, finished_search.complete) == (pytest.approx(expected), False)
+
+
+def test_after_a_race_the_last_fold_alone_scores_the_choice(finished_search):
+    expected = choice_by_hand(finished_search, 2)
+    assert score_of_best(finished_search.run, finished_search.trials) == (pytest.approx(expected), True)
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +235,6 @@ def test_rows_that_meet_the_requirement_come_before_a_better_score(finished_by_l
         assert row.operating_points == ()
     assert rows["decouple: crt + stage two 1"].requirements[0].score > 0.9
     losses = run.search("search of decouple: crt")
-    chosen = cross_fitted_best(run, finished_by_loss.complete)
+    chosen = score_of_best(run, finished_by_loss.complete).score
     tried = {setting.recipe: setting.scores for setting in losses.tried}
     assert chosen == pytest.approx(np.mean(tried[losses.kept[0]])), "every fold chooses the setting that meets it"
