@@ -23,6 +23,8 @@ MEAN, NOISE = 0.5, 0.026
 NUM_FOLDS = 3
 # Waves of the noise across the range of a parameter, and their number.
 FREQUENCY, NUM_WAVES = 0.5, 60
+# Drawing settings takes as long as choosing among them.
+WORLDS_A_SEARCH = 20
 
 
 def coordinates(settings: list[Setting], search: StageTwoSearch) -> np.ndarray:
@@ -45,10 +47,8 @@ def smooth_noise(points: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return NOISE * values / np.sqrt(NUM_WAVES / 2)
 
 
-def world(search: StageTwoSearch, random: np.random.Generator) -> tuple[float, float]:
-    """Returns the chosen and the cross-fitted score of one search, less the true score."""
-    settings = search.settings(lambda recipe: None)
-    points = coordinates(settings, search)
+def biases(settings: list[Setting], points: np.ndarray, random: np.random.Generator) -> tuple[float, float]:
+    """Returns the chosen and the cross-fitted score of a search in a new world, less the true score."""
     scores = np.stack([MEAN + smooth_noise(points, random) for _ in range(NUM_FOLDS)], axis=1)  # (M, k)
     goal = Goal.parse("macro_f1", [], None)
     tried = [Tried(setting.recipe, setting.values, row[None]) for setting, row in zip(settings, scores, strict=True)]
@@ -64,13 +64,15 @@ def main() -> None:
     arguments = parser.parse_args()
     space = load_space(arguments.space)
     parameters = next(filter(None, map(space.stage_two_search, space.named_points()))).parameters
-    biases = []
-    for seed in range(arguments.worlds):
+    values = []
+    for seed in range(-(-arguments.worlds // WORLDS_A_SEARCH)):
         search = StageTwoSearch(replace(Recipe(), seed=seed), parameters, arguments.settings)
-        biases.append(world(search, np.random.default_rng(seed)))
+        settings, random = search.settings(lambda recipe: None), np.random.default_rng(seed)
+        points = coordinates(settings, search)
+        values += [biases(settings, points, random) for _ in range(WORLDS_A_SEARCH)]
     print("| score | bias | standard error |\n|---|--:|--:|")
-    for name, values in zip(("chosen", "cross-fitted"), np.array(biases).T, strict=True):
-        print(f"| {name} | {values.mean():+.4f} | {values.std(ddof=1) / np.sqrt(len(values)):.4f} |")
+    for name, column in zip(("chosen", "cross-fitted"), np.array(values).T, strict=True):
+        print(f"| {name} | {column.mean():+.4f} | {column.std(ddof=1) / np.sqrt(len(column)):.4f} |")
 
 
 if __name__ == "__main__":
