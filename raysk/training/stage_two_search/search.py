@@ -7,18 +7,13 @@ never change, so that each trial can search the stage-two part of the space and 
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from raysk.errors import TrainingError
-from raysk.evaluation.comparison import cross_fitted_choice, scores_elsewhere
-from raysk.evaluation.goals import Goal
-from raysk.evaluation.smoothing import smoothed
-from raysk.recipe import Job, Recipe
+from raysk.recipe import Job
 from raysk.records import SearchRecord, TriedSetting
 from raysk.run import Run
 from raysk.spaces.stage_two_search import StageTwoSearch
@@ -28,6 +23,7 @@ from raysk.training.linear_start import linear_start
 from raysk.training.loop import Report, StageProgress
 from raysk.training.precision import sum_in_one_order
 from raysk.training.stage_one import load_encoder
+from raysk.training.stage_two_search.choice import CrossFit, Tried, best_settings
 from raysk.training.stage_two_search.head_scores import head_scores
 from raysk.training.world import World
 
@@ -35,31 +31,6 @@ logger = logging.getLogger(__name__)
 
 # Number of best settings that are kept as recipes, for the ensemble.
 NUM_KEPT = 10
-
-
-@dataclass
-class Tried:
-    """A setting, its parameter values, and its scores on the held-out rows of each fold.
-
-    Args:
-        recipe: The recipe that the setting gives.
-        values: Its values by parameter.
-        scores: (S, R k) scores by all metrics of the goal; NaN on a fold where it diverged.
-    """
-
-    recipe: Recipe
-    values: dict[str, Any]
-    scores: np.ndarray
-
-    @property
-    def has_diverged(self) -> bool:
-        """Whether it diverged on any fold."""
-        return bool(np.isnan(self.scores).any())
-
-    def filled(self, goal: Goal) -> np.ndarray:
-        """Returns the scores, with the worst of each metric on a fold where it diverged."""
-        worst = np.array([metric.worst for metric in goal.metrics])
-        return np.where(np.isnan(self.scores), worst[:, np.newaxis], self.scores)
 
 
 def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Report) -> None:
@@ -77,7 +48,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
     began = perf_counter()
     _encode(search, run, world)
     tried = _try_settings(search, run, world, report)
-    best = _best(tried, run.goal)
+    best = best_settings(tried, run.goal)[:NUM_KEPT]
     if world.is_main_rank:
         for setting in best:
             run.keep_recipe(setting.recipe)
@@ -157,52 +128,23 @@ def _try_settings(search: StageTwoSearch, run: Run, world: World, report: Report
     return [Tried(setting.recipe, setting.values, of) for setting, of in zip(settings, of_settings, strict=True)]
 
 
-def _expected(tried: Sequence[Tried], scores: np.ndarray, goal: Goal) -> np.ndarray:
-    """Returns the expected score of each setting, (M,), from one score of each; the worst for one that diverged."""
-    diverged = np.array([setting.has_diverged for setting in tried])
-    expected = smoothed([setting.values for setting in tried], np.where(diverged, np.nan, scores))
-    return np.where(diverged, goal.metric.worst, expected)
-
-
-def _best(tried: Sequence[Tried], goal: Goal) -> list[Tried]:
-    """Returns distinct settings with the highest expected scores, best first, without any that diverged.
-
-    Those whose mean over the folds meets all requirements come first, then the closest ones. Two settings with equal
-    scores on every fold usually predict the same, and an ensemble has no use for both.
-    """
-    if not tried:
-        return []
-    means = np.array([setting.filled(goal).mean(axis=1) for setting in tried])
-    merits = goal.merits_of(_expected(tried, means[:, 0], goal), goal.shortfalls(means))
-    best: dict[tuple[float, ...], Tried] = {}
-    for index in np.argsort(-merits, kind="stable"):
-        if not tried[index].has_diverged:
-            best.setdefault(tuple(tried[index].scores[0]), tried[index])
-    return list(best.values())[:NUM_KEPT]
-
-
 def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seconds: float, run: Run) -> None:
-    goal, k = run.goal, run.folds.k
-    scores = np.stack([setting.filled(goal) for setting in tried], axis=1)  # (S, M, R k)
-    elsewhere = np.stack([scores_elsewhere(of_metric, k) for of_metric in scores], axis=2)  # (M, R k, S)
-    # For each fold, the expected score of each setting from the other folds alone.
-    expected = np.stack([_expected(tried, column, goal) for column in elsewhere[..., 0].T], axis=1)
-    shortfalls = goal.shortfalls(elsewhere)
-    merits = goal.merits_of(expected, shortfalls)
-    means = {setting.recipe.key: float(of_setting.mean()) for setting, of_setting in zip(tried, scores[0], strict=True)}
-    crossfit = goal.metric.oriented(cross_fitted_choice(goal.metric.oriented(scores[0]), k, merits))
+    goal = run.goal
+    cross_fit = CrossFit.of(tried, goal, run.folds.k)
+    scores = [setting.filled(goal)[0] for setting in tried]
+    means = {setting.recipe.key: float(of_setting.mean()) for setting, of_setting in zip(tried, scores, strict=True)}
     SearchRecord(
         recipe=search.recipe.key,
         kept=tuple(keys),
         score=means[keys[0]],
-        crossfit=float(crossfit.mean()),
+        crossfit=float(cross_fit.scores.mean()),
         seconds=seconds,
         tried=tuple(
             TriedSetting(
                 recipe=setting.recipe.key,
-                scores=tuple(scores[0, place].tolist()),
-                expected_elsewhere=tuple(expected[place].tolist()),
-                shortfalls_elsewhere=tuple(shortfalls[place].tolist()),
+                scores=tuple(scores[place].tolist()),
+                expected_elsewhere=tuple(cross_fit.expected[place].tolist()),
+                shortfalls_elsewhere=tuple(cross_fit.shortfalls[place].tolist()),
                 stage_two=setting.recipe.stage_two.to_plain(),
             )
             for place, setting in enumerate(tried)
