@@ -9,11 +9,14 @@ import pytest
 import ray
 from PIL import Image
 from ray.cluster_utils import Cluster
+from rich.console import Console
 
 from raysk.data.manifest import Manifest, make_manifest
 from raysk.data.store import chunks
 from raysk.data.store.building import build_store
-from raysk.search.preparation import on_cluster
+from raysk.search.preparation import on_cluster, prepare
+from raysk.search.request import StudyRequest
+from raysk.spaces.space import load_space
 
 pytestmark = pytest.mark.ray
 
@@ -61,3 +64,12 @@ def test_chunks_are_decoded_by_the_nodes_of_a_cluster(forty_pictures: Manifest, 
 
 def test_no_cluster_is_needed_without_chunks_to_decode() -> None:
     assert list(on_cluster("127.0.0.1:1")([])) == []
+
+
+def test_a_resumed_study_may_run_all_controls_but_not_change_its_sampler(tmp_path: Path, cache: Path) -> None:
+    same = ["data.size=150", "image_size=32", "search.sampler=gp"]
+    words = (*same[:2], "controls=all", *same[2:], f"cache={cache}")
+    space = load_space("mislas", words)
+    request = StudyRequest(space="mislas", overrides=words, run=str(tmp_path / "run"))
+    facts = prepare(request, space, space.config(), Console(quiet=True)).facts
+    assert facts.overrides == tuple(same), "these must not change"
