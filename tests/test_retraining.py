@@ -162,7 +162,7 @@ def test_training_again_gives_the_same_bits(trained, printed, tmp_path, capfd):
     assert main(["train", str(printed), "--run", str(tmp_path / "run")]) == 0
     output = capfd.readouterr().out
     assert "fold 2 of 2, stage one, epoch 2 of 2: loss " in output
-    assert "Leaderboard: 1 row, by macro-F1 on the locked test part\n" in output
+    assert "Leaderboard: 1 row, by macro-F1 out of fold\n" in output
     assert output.endswith(f"Files: {tmp_path / 'run'}/leaderboard.md, .csv, .html, .json, .parquet, .tex\n")
     again, (key,) = Run.open(tmp_path / "run"), keys(trained)
     for fold in (0, 1):
@@ -181,9 +181,7 @@ def test_a_file_with_another_metric_trains_the_same_weights_and_is_ranked_by_it(
     path = tmp_path / "other.yaml"
     path.write_text(replace(file, metric=f"pauc@{name}:0.80", require=(f"sensitivity@{name}>=0.5",)).text())
     assert main(["train", str(path), "--run", str(tmp_path / "run")]) == 0
-    assert f"by partial AUC of {name} (above sensitivity 0.8) on the locked test part" in " ".join(
-        capfd.readouterr().out.split()
-    )
+    assert f"by partial AUC of {name} (above sensitivity 0.8) out of fold" in " ".join(capfd.readouterr().out.split())
     again, (key,) = Run.open(tmp_path / "run"), keys(trained)
     board = Leaderboard.read(again.folder / "leaderboard.json")
     (row,) = board.rows
