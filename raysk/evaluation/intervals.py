@@ -49,7 +49,7 @@ def score_interval(
         num_trials = rate * (1 - rate) / deviation**2
         quantile = student_quantile(class_groups, level)
     else:
-        num_trials = len(class_groups) ** 2 / (1 / class_groups).sum()
+        num_trials = float(len(class_groups) ** 2 / (1 / class_groups).sum())
         quantile = float(ndtri((1 + level) / 2))
     ends = wilson_interval(rate, num_trials, quantile)
     return low + (high - low) * ends[0], low + (high - low) * ends[1]
