@@ -40,7 +40,7 @@ PLAIN = re.compile(r"(\d+ images: |run directory: | *\d+:\d\d  |the study ended 
 # `diverging` has the largest rate and decay that are allowed: its weights grow a thousandfold with every step.
 FAILING = """
 about: One start that trains for a while, one control that cannot.
-settings: [stage_one.epochs=40, stage_one.batch_size=32, stage_two.batch_size=32, stage_two.search=4]
+settings: [stage_one.epochs=24, stage_one.batch_size=32, stage_two.batch_size=32, stage_two.search=4]
 search:
   stage_one.loss.temperature: tag(log, interval(0.03, 0.5))
 starts:
@@ -337,7 +337,7 @@ def test_a_job_whose_worker_was_killed_goes_on_from_its_last_epoch(troubled):
     job, (epochs, loss) = troubled.extra["job"], troubled.extra["mark"]
     record = json.loads((troubled.run / "jobs" / f"{job}.json").read_text())
     losses = record["stage_one"]["losses"]
-    assert 1 <= epochs < len(losses) == 40
+    assert 1 <= epochs < len(losses) == 24
     assert losses[0] == loss, "the epochs before the kill were trained again"
     assert max(losses[1:]) < 100
 
