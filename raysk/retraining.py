@@ -2,10 +2,11 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +19,10 @@ from raysk.config import Config
 from raysk.data.folds.dividing import FoldSettings
 from raysk.data.sources import DataSettings
 from raysk.errors import ArtifactError, ConfigError, in_one_line
+from raysk.evaluation.comparison_tables import seeds_table
 from raysk.evaluation.formats import write_leaderboard
 from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
-from raysk.evaluation.metrics import DEFAULT_METRIC
+from raysk.evaluation.metrics import DEFAULT_METRIC, parse_metric
 from raysk.evaluation.requirement_checks import requirement_facts
 from raysk.evaluation.summary import show_summary
 from raysk.loading import prepare_rows
@@ -42,6 +44,10 @@ from raysk.settings import Between, Settings
 from raysk.training.job import run_job
 from raysk.training.loop import StageProgress
 from raysk.training.world import World
+
+_MOST_SEEDS = 100
+# The metrics whose spread over seeds is shown, beside the one of the run.
+_OF_THE_SPREAD = (DEFAULT_METRIC, "balanced_accuracy", "macro_auc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +138,11 @@ class RecipeFile(Settings):
 
 
 def train_recipe(
-    path: Path, folder: Path | None, resume: bool, console: Console, gpus: bool = True
+    path: Path, folder: Path | None, resume: bool, console: Console, gpus: bool = True, seeds: int = 1
 ) -> Leaderboard | None:
     """Trains the recipe of a file over all folds, scores it on the locked test part, and writes and shows its row.
+
+    With several seeds, each has a row, and a table shows the spread of their scores.
 
     Under torchrun all processes train together.
 
@@ -144,6 +152,7 @@ def train_recipe(
         resume: Whether to continue an existing run.
         console: Shows progress.
         gpus: Whether each process takes a GPU, if there are any.
+        seeds: Number of training seeds: that of the recipe, and the next ones.
 
     Returns:
         The leaderboard; None on all processes but the main rank.
@@ -152,6 +161,7 @@ def train_recipe(
         RayskError: The user can fix the problem.
     """
     file = RecipeFile.read(path)
+    recipes = _with_seeds(file.recipe, seeds)
     with _joined(gpus) as world:
         quiet = Console(quiet=not world.is_main_rank, soft_wrap=True) if not world.is_main_rank else console
         if file.workers != world.size:
@@ -163,19 +173,34 @@ def train_recipe(
         if file.threads is not None:
             torch.set_num_threads(file.threads)
         quiet.print(f"training on {device_name(world.device)}", highlight=False)
-        run = _open_run(path, file, folder, resume, world, quiet)
+        run = _open_run(path, file, recipes, folder, resume, world, quiet)
         with Run.reserved(run.folder) if world.is_main_rank else nullcontext():
-            for fold in range(len(run.folds)):
-                job = Job(file.recipe, fold)
-                run_job(job, run, world, lambda progress, fold=fold: _report(quiet, fold, len(run.folds), progress))  # type: ignore[misc]
+            for job in (Job(recipe, fold) for recipe in recipes for fold in range(len(run.folds))):
+                where = f"seed {job.recipe.seed}, " if len(recipes) > 1 else ""
+                where += f"fold {job.fold + 1} of {len(run.folds)}"
+                run_job(job, run, world, partial(_report, quiet, where))
                 run_job(job.for_test(), run, world, lambda progress: None)
-            leaderboard = _leaderboard(run, file, path) if world.is_main_rank else None
+            leaderboard = _leaderboard(run, file, recipes, path) if world.is_main_rank else None
         if leaderboard is not None:
             show_summary(leaderboard, str(run.folder), quiet)
         return leaderboard
 
 
-def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, world: World, console: Console) -> Run:
+def _with_seeds(recipe: Recipe, seeds: int) -> list[Recipe]:
+    if not 1 <= seeds <= _MOST_SEEDS:
+        raise ConfigError(f"--seeds must be in [1, {_MOST_SEEDS}], but got {seeds}: give the number of training seeds")
+    return [replace(recipe, seed=recipe.seed + number) for number in range(seeds)]
+
+
+def _open_run(
+    path: Path,
+    file: RecipeFile,
+    recipes: Sequence[Recipe],
+    folder: Path | None,
+    resume: bool,
+    world: World,
+    console: Console,
+) -> Run:
     """Makes or opens the run directory on the main rank; the other ranks receive its path."""
     if world.is_main_rank:
         folder = folder or Path("runs") / f"{path.stem}-{datetime.now():%Y-%m-%d-%H%M%S}"
@@ -189,29 +214,42 @@ def _open_run(path: Path, file: RecipeFile, folder: Path | None, resume: bool, w
         manifest, folds, facts = prepare_rows(config, [file.recipe], console, recipe=file.recipe.key)
         if exists:
             Run.open(folder).check_same(facts)
-        else:
-            Run.create(folder, manifest, folds, facts).keep_recipe(file.recipe)
+        run = Run.open(folder) if exists else Run.create(folder, manifest, folds, facts)
+        for recipe in recipes:
+            run.keep_recipe(recipe)
         console.print(f"run directory: {folder}", markup=False, highlight=False)
     return Run.open(Path(world.broadcast_text(str(folder))))
 
 
-def _report(console: Console, fold: int, num_folds: int, progress: StageProgress) -> None:
+def _report(console: Console, where: str, progress: StageProgress) -> None:
     if not progress.epoch:
         return
     loss = f"loss {progress.losses[-1]:.4f}" if progress.losses else ""
     probe = f", probe {progress.health[-1].probe:.3f}" if progress.health else ""
-    where = f"fold {fold + 1} of {num_folds}, {progress.stage}, epoch {progress.epoch} of {progress.epochs}"
-    console.print(f"{where}: {loss}{probe}", highlight=False)
+    epoch = f"{progress.stage}, epoch {progress.epoch} of {progress.epochs}"
+    console.print(f"{where}, {epoch}: {loss}{probe}", highlight=False)
 
 
-def _leaderboard(run: Run, file: RecipeFile, path: Path) -> Leaderboard:
-    """Scores the recipe and writes the leaderboard."""
-    recipe = file.recipe
+def _leaderboard(run: Run, file: RecipeFile, recipes: Sequence[Recipe], path: Path) -> Leaderboard:
+    """Scores the recipe with each seed, and writes the leaderboard."""
+    rows = tuple(_row(run, file, recipe, path, len(recipes) > 1) for recipe in recipes)
+    meta = {"recipe": str(path)} | requirement_facts(
+        run.goal.requirements, {row.name: row.requirements for row in rows}
+    )
+    metrics = dict.fromkeys((run.goal.metric, *map(parse_metric, _OF_THE_SPREAD)))
+    tables = (seeds_table([row.scores for row in rows], list(metrics)),) if len(rows) > 1 else ()
+    leaderboard = Leaderboard(rows, run.manifest.class_names, meta, tables, run.goal.metric.name)
+    write_leaderboard(leaderboard, run.folder)
+    return leaderboard
+
+
+def _row(run: Run, file: RecipeFile, recipe: Recipe, path: Path, names_seed: bool) -> Row:
     held_out, test = read_held_out(run, recipe.key), read_test(run, recipe.key)
     seconds, images = training_cost(run, recipe.key)
-    row = Row(
+    name = file.name or path.stem
+    return Row(
         key=recipe.key,
-        name=file.name or path.stem,
+        name=f"{name}, seed {recipe.seed}" if names_seed else name,
         kind=recipe.kind,
         scores=all_scores(run, held_out, held_out.mean(), test.mean(), run.goal.metric),
         chosen_on=chosen_on(recipe, file.chosen_on),
@@ -224,10 +262,6 @@ def _leaderboard(run: Run, file: RecipeFile, path: Path) -> Leaderboard:
         requirements=requirement_checks(run, held_out, held_out.mean()),
         operating_points=row_operating_points(run, held_out, held_out.mean(), test.mean()),
     )
-    meta = {"recipe": str(path)} | requirement_facts(run.goal.requirements, {row.name: row.requirements})
-    leaderboard = Leaderboard((row,), run.manifest.class_names, meta, metric=run.goal.metric.name)
-    write_leaderboard(leaderboard, run.folder)
-    return leaderboard
 
 
 def device_name(device: torch.device) -> str:

@@ -246,3 +246,28 @@ def test_two_processes_of_torchrun_train_together(printed, trained, tmp_path):
     alone, together = (Run.open(folder).predictions(key, 0).mean() for folder in (trained.folder, run))
     # Without batch norm in this network, only the order of sums differs.
     np.testing.assert_allclose(together, alone, atol=0.02)
+
+
+def test_several_seeds_give_a_row_each_and_the_spread_of_their_scores(trained, printed, file, tmp_path, capfd):
+    run = tmp_path / "seeds"
+    # What one seed has trained is not trained again.
+    shutil.copytree(trained.folder, run)
+    assert main(["train", str(printed), "--run", str(run), "--resume", "--seeds", "3"]) == 0
+    board = Leaderboard.read(run / "leaderboard.json")
+    assert sorted(row.name for row in board.rows) == [f"mine, seed {seed}" for seed in (0, 1, 2)]
+    by_seed = {row.name: row for row in board.rows}
+    (alone,) = Leaderboard.read(trained.folder / "leaderboard.json").rows
+    assert by_seed["mine, seed 0"].scores == alone.scores
+    assert len({row.scores["oof_macro_auc"] for row in board.rows}) == 3
+    (table,) = board.tables
+    assert [line[:2] for line in table.cells[:2]] == [("macro-F1", "out of fold"), ("macro-F1", "test part")]
+    values = np.array([row.scores["test_macro_f1"] for row in board.rows])
+    assert table.cells[1][2:] == pytest.approx((values.mean(), values.std(ddof=1), values.min(), values.max()))
+    assert "seed 2, fold 1 of 2, stage one, epoch 1 of 2" in capfd.readouterr().out
+    assert {Run.open(run).recipe(row.key).seed for row in board.rows} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("seeds", [0, -1, 101])
+def test_a_number_of_seeds_that_makes_no_sense_is_refused(printed, seeds, capfd):
+    error = refused(["train", printed, "--seeds", seeds], capfd)
+    assert error == f"--seeds must be in [1, 100], but got {seeds}: give the number of training seeds"

@@ -107,6 +107,7 @@ def _parser() -> Parser:
     train.add_argument("recipe", type=Path, metavar="FILE", help="recipe file; raysk recipe prints one")
     train.add_argument("--run", metavar="DIR", help="run directory (runs/FILE-DATE)")
     train.add_argument("--resume", action="store_true", help="continue the run; finished folds are not repeated")
+    train.add_argument("--seeds", type=int, default=1, metavar="N", help="train with N seeds, and show the spread (1)")
     train.add_argument("--gpus-per-worker", type=int, choices=(0, 1), default=1, help="0 trains on the CPU (1 if any)")
     train.set_defaults(run_command=_train)
     recipe = commands.add_parser("recipe", help="print the recipe of a leaderboard row")
@@ -204,7 +205,7 @@ def _train(arguments: argparse.Namespace) -> int:
     with console.status("loading torch"):
         from raysk.retraining import train_recipe
 
-    train_recipe(arguments.recipe, folder, arguments.resume, console, gpus)
+    train_recipe(arguments.recipe, folder, arguments.resume, console, gpus, arguments.seeds)
     return 0
 
 

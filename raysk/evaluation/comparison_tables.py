@@ -109,6 +109,27 @@ def expected_best_table(scores_by_family: Mapping[str, Sequence[float]], metric:
     return ComparisonTable("Expected best of k recipes", "expected-best", headings, 1, tuple(cells), note)
 
 
+def seeds_table(scores_by_row: Sequence[Mapping[str, float]], metrics: Sequence[Metric]) -> ComparisonTable:
+    """Returns the spread of the scores of one recipe over training seeds, out of fold and on the test part.
+
+    Args:
+        scores_by_row: The scores of the `Row` of each seed, at least two.
+        metrics: The metrics to show.
+    """
+    cells: list[tuple[Cell, ...]] = []
+    for metric in metrics:
+        for prefix, part in (("oof", "out of fold"), ("test", "test part")):
+            values = np.array([scores[f"{prefix}_{metric.name}"] for scores in scores_by_row])
+            spread = (values.mean(), values.std(ddof=1), values.min(), values.max())
+            cells.append((metric.title, part, *map(float, spread)))
+    note = (
+        f"Over {len(scores_by_row)} training seeds on the same folds and the same test part. The intervals of the "
+        "rows are about other lesions; this spread is about other seeds, and comes on top of them."
+    )
+    headings = ("score", "on", "mean", "standard deviation", "lowest", "highest")
+    return ComparisonTable("Spread over training seeds", "seeds", headings, 2, tuple(cells), note)
+
+
 def significance_table(
     differences: Sequence[Difference], metric: Metric, level: float = 0.95, part: str = "the test part"
 ) -> ComparisonTable:
