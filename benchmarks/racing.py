@@ -2,7 +2,9 @@
 
 `record` draws recipes of a space at random, and runs all of them on all folds without a race: stage one, the reference
 heads, the search of stage two, and the test part of the best setting. `replay` then lets each rule race these recipes
-one after another in many random orders. Nothing is trained again, so the contenders see the same scores.
+one after another in many random orders. Nothing is trained again, so the contenders see the same scores. `simulate`
+races recipes whose true scores are drawn: a recipe's scores on the folds are its true score, the difficulty of the fold
+and noise, of rows and of training.
 
 - raysk: the rule of `raysk tune`, for several least chances.
 - raysk, own head: the same rule on the scores of each recipe's own stage two instead of the reference heads.
@@ -62,6 +64,13 @@ def main() -> None:
     player.add_argument("--orders", type=int, default=200)
     player.add_argument("--length", type=int, default=24, help="recipes of a replayed study")
     player.set_defaults(command=replay)
+    drawer = commands.add_parser("simulate", help="race recipes with drawn scores")
+    drawer.add_argument("--studies", type=int, default=200)
+    drawer.add_argument("--length", type=int, default=24, help="recipes of a study")
+    drawer.add_argument("--folds", type=int, default=3)
+    drawer.add_argument("--spread", type=float, default=0.025, help="standard deviation of the true scores")
+    drawer.add_argument("--noise", type=float, default=0.023, help="of a score on a fold, rows and training together")
+    drawer.set_defaults(command=simulate)
     arguments = parser.parse_args()
     arguments.command(arguments)
 
@@ -162,6 +171,10 @@ class Recorded:
         )
         return cls(stacked("raced"), stacked("own"), final, honest)
 
+    def part(self, order: np.ndarray) -> "Recorded":
+        """Returns some recipes, in an order."""
+        return Recorded(self.raced[order], self.own[order], self.final[order], self.honest[order])
+
 
 # A rule takes scores (R, F, F) in the order of a study, and returns the number of folds that each recipe runs, (R,).
 Rule = Callable[[np.ndarray], np.ndarray]
@@ -220,30 +233,47 @@ def rules() -> Iterator[tuple[str, str, Rule]]:
 
 
 def replay(arguments: argparse.Namespace) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     recorded = Recorded.read(arguments.run)
     num_recipes, num_folds = recorded.raced.shape[:2]
     length = min(arguments.length, num_recipes)
     print(f"{num_recipes} recipes with {num_folds} folds; {arguments.orders} studies of {length} in random orders")
-    whole = [np.array([scores[-1].mean() for scores in of_rule]) for of_rule in (recorded.raced, recorded.own)]
-    for name, means in zip(("reference heads", "own head"), whole, strict=True):
-        first = {"reference heads": recorded.raced, "own head": recorded.own}[name][:, 0, 0]
+    for name, scores in (("reference heads", recorded.raced), ("own head", recorded.own)):
         print(
-            f"rank correlation with the score after the search: {name}, all folds {_rank(means, recorded.final):.2f}, "
-            f"first fold {_rank(first, recorded.final):.2f}"
+            f"rank correlation with the score after the search: {name}, "
+            f"all folds {_rank(scores[:, -1].mean(axis=1), recorded.final):.2f}, "
+            f"first fold {_rank(scores[:, 0, 0], recorded.final):.2f}"
         )
     print(f"out of fold after the search, with the test part: {_rank(recorded.final, recorded.honest):.2f}")
+    orders = [np.random.default_rng(seed).permutation(num_recipes)[:length] for seed in range(arguments.orders)]
+    _compare([recorded.part(order) for order in orders], list(rules()))
+
+
+def simulate(arguments: argparse.Namespace) -> None:
+    studies = []
+    for seed in range(arguments.studies):
+        rng = np.random.default_rng(seed)
+        true = rng.normal(0, arguments.spread, arguments.length)
+        shape = (arguments.length, arguments.folds)
+        scores = true[:, None] + rng.normal(0, 0.02, arguments.folds) + rng.normal(0, arguments.noise, shape)
+        # Of the first m + 1 folds, as a recorded study has them.
+        raced = np.where(np.tri(arguments.folds, dtype=bool), scores[:, None], np.nan)
+        studies.append(Recorded(raced, raced, scores.mean(axis=1), true))
+    _compare(studies, [rule for rule in rules() if rule[1] == "raced"])
+
+
+def _compare(studies: list[Recorded], contenders: list[tuple[str, str, Rule]]) -> None:
+    """Prints what each rule saves and costs in the mean over the studies."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     table = Table("rule", "folds saved", "regret", "standard error", "winner of no race lost")
-    for name, seen, rule in rules():
+    for name, seen, rule in contenders:
         saved, regret, lost = [], [], []
-        for seed in range(arguments.orders):
-            order = np.random.default_rng(seed).permutation(num_recipes)[:length]
-            have = rule(getattr(recorded, seen)[order])
-            complete = order[have == num_folds]
-            winner = complete[recorded.final[complete].argmax()]
-            saved.append(1 - have.sum() / (length * num_folds))
-            regret.append(recorded.honest[order].max() - recorded.honest[winner])
-            lost.append(winner != order[recorded.final[order].argmax()])
+        for study in studies:
+            have, num_folds = rule(getattr(study, seen)), study.raced.shape[1]
+            complete = np.flatnonzero(have == num_folds)
+            winner = complete[study.final[complete].argmax()]
+            saved.append(1 - have.mean() / num_folds)
+            regret.append(study.honest.max() - study.honest[winner])
+            lost.append(winner != study.final.argmax())
         error = np.std(regret) / np.sqrt(len(regret))
         table.add_row(name, f"{np.mean(saved):.1%}", f"{np.mean(regret):.4f}", f"{error:.4f}", f"{np.mean(lost):.1%}")
     Console(width=120).print(table)
