@@ -26,28 +26,26 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from drawn_bundle import CLASSES, random_bundle
 from PIL import Image
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from raysk.data.store.decoding import decode
 from raysk.data.synthetic import make_synthetic
 from raysk.data.views import DIHEDRAL
-from raysk.inference.bundle import SCHEMA, Bundle, BundleFacts, EncoderFacts, HeadFacts, Provenance
+from raysk.inference.bundle import Bundle
 from raysk.inference.parts import Parts
 from raysk.inference.predictor import Predictor
 from raysk.inference.streaming import predict_missing
 from raysk.inference.tables import list_images
 from raysk.inference.turning import TURNS
-from raysk.parts.backbones import create_backbone
 from raysk.parts.encoder import Encoder
-from raysk.training.checkpoints import pack
 
 MEMBERS = 5
-CLASSES = tuple("abcdefg")
 PIXELS = 64
 DRAWN_PIXELS, FILE_PIXELS = 96, 450
 TOLERANCE = 1e-5
@@ -58,42 +56,6 @@ PASSES: list[Pass] = [(member, view) for member in range(MEMBERS) for view in DI
 
 # Predicts images and returns the seconds and the probabilities, (N, C).
 Contender = Callable[[], tuple[float, np.ndarray]]
-
-
-def make_bundle(backbone: str, pixels: int) -> Bundle:
-    """A bundle of members with random weights."""
-    torch.manual_seed(0)
-    tensors: dict[str, Tensor] = {}
-    encoders, heads = [], []
-    weights = dict.fromkeys(DIHEDRAL, 1 / (MEMBERS * len(DIHEDRAL)))
-    for place in range(MEMBERS):
-        encoder = Encoder(create_backbone(backbone, False, None, pixels))
-        head = nn.Linear(encoder.num_features, len(CLASSES))
-        tensors |= pack(f"encoders/{place}", encoder.state_dict()) | pack(f"heads/{place}", head.state_dict())
-        mean, std = (tuple(values.flatten().tolist()) for values in (encoder.mean, encoder.std))
-        encoders.append(EncoderFacts(backbone=backbone, pooling="avg", image_size=pixels, mean=mean, std=std))
-        settings, shift = {"name": "linear"}, (0.0,) * len(CLASSES)
-        heads.append(HeadFacts(encoder=place, settings=settings, shift=shift, weights=weights, recipe="", fold=place))
-    nothing = dict.fromkeys(
-        ("key", "settings", "chosen_on", "scored_on", "manifest", "command", "commit", "created", "weights_licence",
-         "data_licence"), "",
-    )  # fmt: skip
-    counts = (1,) * len(CLASSES)
-    provenance = Provenance(
-        name="benchmark", kind="ensemble", scores={}, refitted=False, class_counts=counts, num_groups=0,
-        test_counts=counts, assumed_shares=(1 / len(CLASSES),) * len(CLASSES), data={}, folds={}, versions={},
-        metric="macro_f1", **nothing,
-    )  # fmt: skip
-    facts = BundleFacts(
-        schema_version=SCHEMA,
-        class_names=CLASSES,
-        bits=None,
-        operating_points=(),
-        encoders=tuple(encoders),
-        heads=tuple(heads),
-        provenance=provenance,
-    )
-    return Bundle(facts, tensors, "")
 
 
 def draw_files(workplace: Path, num_images: int) -> Path:
@@ -239,7 +201,7 @@ def main() -> int:
         paths = [image.path for image in list_images([str(folder)])]
         decoded = [decode(Path(path), [PIXELS]) for path in paths]
         pixels = np.stack([sizes[0] for sizes in decoded])
-        bundle = make_bundle(arguments.backbone, PIXELS)
+        bundle = random_bundle(arguments.backbone, PIXELS, MEMBERS, len(DIHEDRAL))
         predictor = Predictor(bundle, "cpu")
         bare = Bare(predictor, torch.from_numpy(pixels))
         passes = PASSES[: arguments.loader_passes]

@@ -28,20 +28,13 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from drawn_bundle import random_bundle
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from raysk.inference.bundle import SCHEMA, Bundle, BundleFacts, EncoderFacts, HeadFacts, Provenance
 from raysk.inference.images import pixels_of, stacked
 from raysk.inference.predictor import Predictor
-from raysk.parts.heads import LinearHead
-from raysk.recipe import Model
-from raysk.training.checkpoints import pack
-from raysk.training.networks import blank_encoder
-
-CLASSES = tuple("abcdefg")
-VIEWS = ("identity", "rot90", "rot180", "rot270", "hflip", "vflip", "transpose", "transverse")
 
 
 @dataclass(frozen=True)
@@ -50,39 +43,6 @@ class Rate:
 
     images: float
     slowest: float
-
-
-def random_bundle(backbone: str, size: int, num_members: int, num_views: int) -> Bundle:
-    """A classifier of random weights."""
-    tensors, encoders, heads = {}, [], []
-    for place in range(num_members):
-        encoder = blank_encoder(Model(backbone=backbone), size)
-        tensors |= pack(f"encoders/{place}", encoder.state_dict())
-        tensors |= pack(f"heads/{place}", LinearHead().build(encoder.num_features, len(CLASSES)).state_dict())
-        encoders.append(
-            EncoderFacts(backbone=backbone, pooling="avg", image_size=size, mean=(0.5,) * 3, std=(0.25,) * 3)
-        )
-        weights = dict.fromkeys(VIEWS[:num_views], 1 / num_views / num_members)
-        shift = (0.0,) * len(CLASSES)
-        heads.append(
-            HeadFacts(encoder=place, settings={"name": "linear"}, shift=shift, weights=weights, recipe="", fold=place)
-        )
-    provenance = Provenance(
-        name="random", key="", kind="ensemble", settings="", chosen_on="", scored_on="", scores={}, refitted=False,
-        class_counts=(1,) * len(CLASSES), num_groups=0, test_counts=(1,) * len(CLASSES), metric="macro_f1",
-        assumed_shares=(1 / len(CLASSES),) * len(CLASSES), data={}, folds={}, manifest="", command="",
-        commit="", created="", versions={}, weights_licence="", data_licence="",
-    )  # fmt: skip
-    facts = BundleFacts(
-        schema_version=SCHEMA,
-        class_names=CLASSES,
-        bits=None,
-        operating_points=(),
-        encoders=tuple(encoders),
-        heads=tuple(heads),
-        provenance=provenance,
-    )
-    return Bundle(facts, tensors, "")
 
 
 def draw_images(number: int, width: int, height: int) -> list[bytes]:

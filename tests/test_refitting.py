@@ -25,6 +25,7 @@ from raysk.training.checkpoints import ClassifierCheckpoint, EncoderCheckpoint
 from raysk.training.job import run_job
 from raysk.training.stage_one import train_stage_one
 from raysk.training.world import World
+from tests.command_line import said
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -43,12 +44,6 @@ def copy(finished_run, tmp_path):
         elif path.name not in ("features", ".driver"):
             (folder / path.name).symlink_to(path)
     return Run.open(folder)
-
-
-def said(words, capfd):
-    capfd.readouterr()
-    assert main([str(word) for word in words]) == 0
-    return capfd.readouterr().out
 
 
 def test_a_row_is_trained_on_all_rows_that_are_not_locked_away(copy, tmp_path, capfd):

@@ -23,6 +23,7 @@ from raysk.recipe import Job, Recipe
 from raysk.retraining import RecipeFile, train_recipe
 from raysk.run import Run
 from raysk.scoring import chosen_on
+from tests.command_line import refused
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,15 +54,6 @@ def printed(trained, tmp_path, capfd):
     path = tmp_path / "again.yaml"
     path.write_text(capfd.readouterr().out)
     return path
-
-
-def refused(words, capfd):
-    """Returns the error line."""
-    capfd.readouterr()
-    assert main([str(word) for word in words]) == 2
-    errors = capfd.readouterr().err
-    assert len(errors.splitlines()) == 1, errors
-    return errors.removeprefix("raysk: ").strip()
 
 
 def test_an_ensemble_has_no_recipe(tmp_path, capfd, trained):

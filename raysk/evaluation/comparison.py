@@ -80,17 +80,8 @@ def compare(
         ConfigError: The level is no probability, or the samples are too few for a p_holm of 1 - level.
         DataError: There are fewer than two contestants, or the score of one is undefined on these rows.
     """
-    if not 0 < level < 1:
-        raise ConfigError(f"a level must be between 0 and 1, but got {level}: 0.95 is usual")
-    if len(contestants) < 2:
-        raise DataError(f"a comparison needs at least two contestants, but got {len(contestants)}: add one")
     pairs = list(combinations(contestants, 2))
-    fewest = int(np.ceil(len(pairs) / (1 - level)))
-    if num_samples < fewest:
-        raise ConfigError(
-            f"{len(pairs)} comparisons at the {level:.0%} level need at least {fewest} samples, "
-            f"but got {num_samples}: compare fewer contestants or draw more"
-        )
+    _check_samples(len(contestants), len(pairs), num_samples, level)
     observed, resampled = {}, {}
     for name, probabilities in contestants.items():
         observed[name] = float(metric(probabilities, labels))
@@ -114,6 +105,19 @@ def compare(
         Difference(*pair, d, d - half, d + half, p, float(p_holm))
         for pair, d, half, p, p_holm in zip(pairs, differences, halves, p_values, corrected, strict=True)
     ]
+
+
+def _check_samples(num_contestants: int, num_pairs: int, num_samples: int, level: float) -> None:
+    if not 0 < level < 1:
+        raise ConfigError(f"a level must be between 0 and 1, but got {level}: 0.95 is usual")
+    if num_contestants < 2:
+        raise DataError(f"a comparison needs at least two contestants, but got {num_contestants}: add one")
+    fewest = int(np.ceil(num_pairs / (1 - level)))
+    if num_samples < fewest:
+        raise ConfigError(
+            f"{num_pairs} comparisons at the {level:.0%} level need at least {fewest} samples, "
+            f"but got {num_samples}: compare fewer contestants or draw more"
+        )
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -39,6 +39,23 @@ class FrozenClassifier(nn.Module, ABC):
         """
 
 
+class LinearStart(FrozenClassifier):
+    """Adjusts the logits of the linear classifier that it starts from, which stays as it is."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(num_classes, in_features))
+        self.register_buffer("bias", torch.zeros(num_classes))
+
+    def start_from(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> None:
+        """Copies the linear classifier; see `FrozenClassifier.start_from`."""
+        self.weight.copy_(weight.detach())
+        self.bias.copy_(bias.detach())
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrozenHead(Head):
     """Settings of a classifier that requires a frozen encoder; `is_trained` is false if it is finished by its start."""
@@ -126,22 +143,12 @@ class ScaledHead(FrozenHead):
         return ScaledClassifier(in_features, num_classes)
 
 
-class ScaledClassifier(FrozenClassifier):
+class ScaledClassifier(LinearStart):
     """The module of "lws"."""
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.register_buffer("weight", torch.zeros(num_classes, in_features))
-        self.register_buffer("bias", torch.zeros(num_classes))
+        super().__init__(in_features, num_classes)
         self.scale = nn.Parameter(torch.ones(num_classes))
-
-    def start_from(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> None:
-        """Copies the linear classifier; see `FrozenClassifier.start_from`."""
-        self.weight.copy_(weight.detach())
-        self.bias.copy_(bias.detach())
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns logits (B, C) of features (B, D)."""
@@ -163,24 +170,14 @@ class DisAlignHead(FrozenHead):
         return AlignedClassifier(in_features, num_classes)
 
 
-class AlignedClassifier(FrozenClassifier):
+class AlignedClassifier(LinearStart):
     """The module of "disalign"."""
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, in_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.register_buffer("weight", torch.zeros(num_classes, in_features))
-        self.register_buffer("bias", torch.zeros(num_classes))
+        super().__init__(in_features, num_classes)
         self.magnitude = nn.Parameter(torch.ones(num_classes))
         self.margin = nn.Parameter(torch.zeros(num_classes))
         self.confidence = nn.Linear(in_features, 1)
-
-    def start_from(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> None:
-        """Copies the linear classifier; see `FrozenClassifier.start_from`."""
-        self.weight.copy_(weight.detach())
-        self.bias.copy_(bias.detach())
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns logits (B, C) of features (B, D)."""

@@ -3,14 +3,17 @@
 import time
 from dataclasses import dataclass
 
+from optuna.trial import FrozenTrial
+
 from raysk.evaluation.ensemble import Ensemble
 from raysk.evaluation.predictions import OutOfFold
 from raysk.evaluation.row_scores import scores_on_test
 from raysk.records import JobRecord
 from raysk.run import Run
 from raysk.scoring import read_held_out, requirement_checks
-from raysk.search.candidates import Candidate, read_candidates
+from raysk.search.candidates import read_candidates
 from raysk.search.standings import Standings
+from raysk.search.trial_records import TrialRecord
 
 # Lanes and Ray end within this time, and the files are written.
 _LEAVING_S = 10.0
@@ -38,6 +41,23 @@ class Needed:
         return self.end + self.search
 
 
+@dataclass(frozen=True)
+class TrialEnd:
+    """What a complete trial adds to the end.
+
+    Args:
+        candidates: Number of its candidates for the ensemble.
+        rows: Number of its rows.
+        encoders: The seconds that the fold models of each encoder take for the test part, in one lane.
+        search: The seconds of its search of stage two.
+    """
+
+    candidates: int
+    rows: int
+    encoders: dict[str, float]
+    search: float
+
+
 class TimeOfEnd:
     """Estimates the time of a study's end: the test part, the ensemble, and the rows with their intervals.
 
@@ -53,6 +73,8 @@ class TimeOfEnd:
     def __init__(self, run: Run, standings: Standings) -> None:
         self.run, self.standings = run, standings
         self._rehearsal: tuple[float, float] | None = None
+        # Each trial is read once: a study can have hundreds, with eleven recipes each.
+        self._ends: dict[tuple[int, bool], TrialEnd] = {}
         self._estimate, self._estimated_at = Needed(), -_ESTIMATE_S
 
     def needed(self, num_lanes: int) -> Needed:
@@ -66,14 +88,29 @@ class TimeOfEnd:
         trials = self.standings.complete()
         if not trials:
             return Needed()
-        candidates = read_candidates(self.run, trials)
         if self._rehearsal is None:
-            self._rehearsal = self._rehearse(read_held_out(self.run, candidates[0].recipe.key))
+            self._rehearsal = self._rehearse(read_held_out(self.run, TrialRecord.of(trials[0]).recipe))
         of_choice, of_row = self._rehearsal
-        num_rows = sum(candidate.has_row for candidate in candidates) + 2  # the ensembles
-        scoring = of_choice * len(candidates) + of_row * num_rows
-        end = _LEAVING_S + _CAUTION * (scoring + self._test_seconds(candidates) / num_lanes)
-        return Needed(end, max(candidate.seconds for candidate in candidates))
+        ends = [self._end_of(trial) for trial in trials]
+        num_rows = sum(end.rows for end in ends) + 2  # the ensembles
+        scoring = of_choice * sum(end.candidates for end in ends) + of_row * num_rows
+        predicting = sum({key: seconds for end in ends for key, seconds in end.encoders.items()}.values())
+        return Needed(_LEAVING_S + _CAUTION * (scoring + predicting / num_lanes), max(end.search for end in ends))
+
+    def _end_of(self, trial: FrozenTrial) -> TrialEnd:
+        key = trial.number, TrialRecord.of(trial).search is not None
+        if key not in self._ends:
+            candidates = read_candidates(self.run, [trial])
+            recipes = {
+                candidate.recipe.encoder_key or candidate.recipe.key: candidate.recipe for candidate in candidates
+            }
+            self._ends[key] = TrialEnd(
+                candidates=len(candidates),
+                rows=sum(candidate.has_row for candidate in candidates),
+                encoders={encoder: self._test_seconds(recipe.key) for encoder, recipe in recipes.items()},
+                search=max(candidate.seconds for candidate in candidates),
+            )
+        return self._ends[key]
 
     def _rehearse(self, held_out: OutOfFold) -> tuple[float, float]:
         """Returns the seconds that the choice of an ensemble takes for a candidate, and the scores of a row."""
@@ -88,14 +125,13 @@ class TimeOfEnd:
         checked = time.perf_counter()
         return chosen - began, (scored - chosen) * len(folds.test_rows) / len(held_out.rows) + checked - scored
 
-    def _test_seconds(self, candidates: list[Candidate]) -> float:
-        """Returns the seconds that all fold models take for the test part, by their time for the held-out rows."""
-        encoders = {candidate.recipe.encoder_key or candidate.recipe.key: candidate for candidate in candidates}
-        folds, seconds = self.run.folds, 0.0
-        for candidate in encoders.values():
-            for record in self.run.training_records(candidate.recipe.key):
-                seconds += _predicting(record) * len(folds.test_rows) / len(folds.held_out_rows(record.fold))
-        return seconds
+    def _test_seconds(self, recipe_key: str) -> float:
+        """Returns the seconds that a recipe's fold models take for the test part, by those for the held-out rows."""
+        folds = self.run.folds
+        return sum(
+            _predicting(record) * len(folds.test_rows) / len(folds.held_out_rows(record.fold))
+            for record in self.run.training_records(recipe_key)
+        )
 
 
 def _predicting(record: JobRecord) -> float:

@@ -5,23 +5,8 @@ import json
 
 import pytest
 
-from raysk.cli.main import main
 from raysk.evaluation.ensemble import GREEDY
-
-
-def said(words, capfd):
-    capfd.readouterr()
-    assert main([str(word) for word in words]) == 0
-    return capfd.readouterr().out
-
-
-def refused(words, capfd):
-    """Returns the error line."""
-    capfd.readouterr()
-    assert main([str(word) for word in words]) == 2
-    errors = capfd.readouterr().err
-    assert len(errors.splitlines()) == 1, errors
-    return errors.removeprefix("raysk: ").strip()
+from tests.command_line import refused, said
 
 
 @pytest.fixture(scope="module")

@@ -4,24 +4,9 @@ import re
 
 import pytest
 
-from raysk.cli.main import main
 from raysk.evaluation.ensemble import AVERAGE, GREEDY
 from raysk.inference.bundle import Bundle
-
-
-def said(words, capfd):
-    capfd.readouterr()
-    assert main([str(word) for word in words]) == 0
-    return capfd.readouterr().out
-
-
-def refused(words, capfd):
-    """Returns the error line."""
-    capfd.readouterr()
-    assert main([str(word) for word in words]) == 2
-    errors = capfd.readouterr().err
-    assert len(errors.splitlines()) == 1, errors
-    return errors.removeprefix("raysk: ").strip()
+from tests.command_line import refused, said
 
 
 def test_a_row_becomes_a_file_with_its_licences(finished_run, tmp_path, capfd):

@@ -12,28 +12,13 @@ import pytest
 from PIL import Image
 
 import raysk
-from raysk.cli.main import main
 from raysk.evaluation.ensemble import GREEDY
 from raysk.inference import predictor, streaming
 from raysk.inference.images import read_ahead
 from raysk.inference.parts import Parts
+from tests.command_line import refused, said
 
 ROOT = Path(__file__).parents[2]
-
-
-def said(words, capfd, status=0):
-    capfd.readouterr()
-    assert main([str(word) for word in words]) == status
-    return capfd.readouterr().out
-
-
-def refused(words, capfd):
-    """Returns the error line."""
-    capfd.readouterr()
-    assert main([str(word) for word in words]) == 2
-    errors = capfd.readouterr().err
-    assert len(errors.splitlines()) == 1, errors
-    return errors.removeprefix("raysk: ").strip()
 
 
 def hidden(folder):

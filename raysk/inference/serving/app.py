@@ -82,7 +82,7 @@ class Service:
         pixels = await asyncio.gather(*decoding)
         try:
             predicted = await self._batcher.predict(list(pixels))
-        except Exception:
+        except Exception:  # whatever the network raises: the service goes on
             _log.exception("a batch failed")
             raise HTTPException(500, "the classifier failed on these images: the log of the service has it") from None
         if not np.isfinite(predicted.probabilities).all():
