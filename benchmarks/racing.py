@@ -100,13 +100,13 @@ def _record_recipe(folder: Path, name: str, overrides: tuple[str, ...], number: 
     search = space.stage_two_search(point)
     try:
         for fold in range(len(run.folds)):
-            run_job(Job(recipe, fold, has_references=search is not None), run, alone, lambda progress: None)
+            run_job(Job(recipe, fold, has_references=search is not None), run, alone, lambda progress: False)
         kept, score = recipe.key, float(run.fold_scores(recipe.key)[0].mean())
         if search is not None:
-            search_stage_two(search, run, alone, lambda progress: None)
+            search_stage_two(search, run, alone, lambda progress: False)
             kept, score = run.search(search.id).kept[0], run.search(search.id).score
         for fold in range(len(run.folds)):
-            run_job(Job(run.recipe(kept), fold).for_test(), run, alone, lambda progress: None)
+            run_job(Job(run.recipe(kept), fold).for_test(), run, alone, lambda progress: False)
     except TrainingError as error:
         return f"failed: {error}"
     test = read_test(run, kept)

@@ -49,9 +49,10 @@ def refit(run: Run, wanted: str, console: Console, gpus: bool = True) -> str:
 
 
 def _lines(console: Console, label: str) -> Report:
-    def report(progress: StageProgress) -> None:
+    def report(progress: StageProgress) -> bool:
         if progress.losses:
             epochs = f"epoch {progress.epoch} of {progress.epochs}"
             console.print(f"{label}, {progress.stage}, {epochs}: loss {progress.losses[-1]:.4f}", markup=False)
+        return False
 
     return report

@@ -179,7 +179,7 @@ def train_recipe(
                 where = f"seed {job.recipe.seed}, " if len(recipes) > 1 else ""
                 where += f"fold {job.fold + 1} of {len(run.folds)}"
                 run_job(job, run, world, partial(_report, quiet, where))
-                run_job(job.for_test(), run, world, lambda progress: None)
+                run_job(job.for_test(), run, world, lambda progress: False)
             leaderboard = _leaderboard(run, file, recipes, path) if world.is_main_rank else None
         if leaderboard is not None:
             show_summary(leaderboard, str(run.folder), quiet)
@@ -221,13 +221,14 @@ def _open_run(
     return Run.open(Path(world.broadcast_text(str(folder))))
 
 
-def _report(console: Console, where: str, progress: StageProgress) -> None:
+def _report(console: Console, where: str, progress: StageProgress) -> bool:
     if not progress.epoch:
-        return
+        return False
     loss = f"loss {progress.losses[-1]:.4f}" if progress.losses else ""
     probe = f", probe {progress.health[-1].probe:.3f}" if progress.health else ""
     epoch = f"{progress.stage}, epoch {progress.epoch} of {progress.epochs}"
     console.print(f"{where}, {epoch}: {loss}{probe}", highlight=False)
+    return False
 
 
 def _leaderboard(run: Run, file: RecipeFile, recipes: Sequence[Recipe], path: Path) -> Leaderboard:

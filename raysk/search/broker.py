@@ -47,6 +47,10 @@ class Broker:
         self.queue.cancel_all(but_searches)
         await self._notify()
 
+    async def hurry(self) -> None:
+        """Makes searches of stage two end with what they have."""
+        self.queue.hurry()
+
     async def close(self) -> None:
         """Cancels every job and tells the lanes to leave."""
         self.queue.close()
@@ -80,7 +84,7 @@ class Broker:
                     continue
 
     async def report(self, lane: int, incarnation: int, job: JobRequest, progress: JobProgress) -> Order:
-        """Records a lane's heartbeat; returns "go on" or "stop"."""
+        """Records a lane's heartbeat; returns "go on", "hurry" or "stop"."""
         return self.queue.report(lane, incarnation, job, progress)
 
     async def finish(self, lane: int, incarnation: int, job: JobRequest, end: JobEnd) -> None:

@@ -40,6 +40,11 @@ class Needed:
         """The end, and before it the searches of stage two that have begun."""
         return self.end + self.search
 
+    @property
+    def with_short_search(self) -> float:
+        """The end, and before it the part of a search that is left when it is told to hurry."""
+        return self.end + self.search / 2
+
 
 @dataclass(frozen=True)
 class TrialEnd:

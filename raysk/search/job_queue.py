@@ -50,6 +50,7 @@ class JobQueue:
         self.jobs: dict[str, QueuedJob] = {}
         self.lanes: dict[int, LaneState] = {}
         self.waiting: list[QueuedJob] = []
+        self.is_hurried = False
         self.is_closed = False
 
     def submit(self, request: JobRequest) -> None:
@@ -88,6 +89,10 @@ class JobQueue:
                 job.claims.clear()
                 self._drop_unclaimed(job)
 
+    def hurry(self) -> None:
+        """Makes searches of stage two end with what they have."""
+        self.is_hurried = True
+
     def close(self) -> None:
         """Cancels every job and makes the lanes leave."""
         self.is_closed = True
@@ -113,12 +118,14 @@ class JobQueue:
         return Order.WORK, job.request
 
     def report(self, lane: int, incarnation: int, job: JobRequest, progress: JobProgress) -> Order:
-        """Records a lane's progress; returns whether the lane goes on with its job."""
+        """Records a lane's progress; returns whether the lane goes on with its job, hurries or stops."""
         state = self._current_group(lane, incarnation, job)
         if state is None or state.job is None or state.job.id != job.id:
             return Order.STOP
         state.progress = progress
-        return Order.STOP if state.job.is_stopping or self.is_closed else Order.GO_ON
+        if state.job.is_stopping or self.is_closed:
+            return Order.STOP
+        return Order.HURRY if self.is_hurried else Order.GO_ON
 
     def finish(self, lane: int, incarnation: int, job: JobRequest, outcome: Outcome, reason: str = "") -> None:
         """Records the end of a lane's job."""

@@ -44,6 +44,7 @@ class Order(StrEnum):
     WORK = "work"
     WAIT = "wait"
     GO_ON = "go on"
+    HURRY = "hurry"
     STOP = "stop"
     LEAVE = "leave"
 

@@ -75,8 +75,12 @@ class BrokerClient:
         self.progress = JobProgress()
         return Order(word), work_from_plain(self.job.work) if self.job else None
 
-    def report(self, progress: StageProgress) -> None:
-        """Reports an epoch to the broker; raises `JobStopped` on all ranks if the broker stops the job."""
+    def report(self, progress: StageProgress) -> bool:
+        """Reports an epoch to the broker, and returns on all ranks whether time is short.
+
+        Raises:
+            JobStopped: The broker stops the job; raised on all ranks.
+        """
         health = progress.health[-1] if progress.health else None
         self.progress = JobProgress(
             stage=progress.stage,
@@ -88,8 +92,10 @@ class BrokerClient:
             effective_rank=health.effective_rank if health else None,
             alarm=health.alarm if health else None,
         )
-        if self.world.agree(self.world.is_main_rank and self._beat()):
+        order = Order(self.world.broadcast_text(self._beat() if self.world.is_main_rank else ""))
+        if order is Order.STOP:
             raise JobStopped
+        return order is Order.HURRY
 
     def finish(self, end: JobEnd) -> None:
         """Reports the end of the job to the broker."""
@@ -118,8 +124,9 @@ class BrokerClient:
         finally:
             over.set()
 
-    def _beat(self) -> bool:
-        return bool(self._call("report", self.progress) == Order.STOP)
+    def _beat(self) -> Order:
+        order: Order = self._call("report", self.progress)
+        return order
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return ray.get(getattr(self.broker, method).remote(self.lane, self.incarnation, self.job, *arguments))

@@ -220,8 +220,12 @@ class _Study:
                 why = f"the time budget is spent but for {clock(self._needed.end)}, which the end needs"
             self.display.say(f"{why}: what is finished is kept")
         self.searcher.close()
-        # Searches of stage two, whose folds are paid for, are given the time of the longest so far.
-        ray.get(self.broker.cancel_all.remote(but_searches=not self.interrupt.is_due(self._needed.end)))
+        # Searches of stage two, whose folds are paid for, have the time of the longest so far. Then they are shortened;
+        # lost only if other recipes are complete.
+        is_over = self.interrupt.is_due(self._needed.end) and self._needed.end > 0
+        ray.get(self.broker.cancel_all.remote(but_searches=not (is_over or self.interrupt.asked.is_set())))
+        if self.interrupt.is_due(self._needed.with_short_search):
+            ray.get(self.broker.hurry.remote())
 
     def _search(self) -> None:
         """Runs Tune."""

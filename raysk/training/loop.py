@@ -62,8 +62,9 @@ class StageProgress:
         )
 
 
-# Called on every rank, at the same points; it may raise to stop the job.
-Report = Callable[[StageProgress], None]
+# Called on every rank, at the same points. It may raise to stop the job; it returns whether time is short: a search of
+# stage two then ends with what it has.
+Report = Callable[[StageProgress], bool]
 # Maps the outputs of a whole batch, with given labels, to its loss.
 Criterion = Callable[[Tensor], Tensor]
 # Called on every rank after each epoch; it may record measurements and end the stage.

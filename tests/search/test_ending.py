@@ -68,3 +68,4 @@ def test_a_search_gets_the_time_of_the_longest_one(finished_search):
     needed = end_of(finished_search, of_choice=0.0, of_row=0.0)
     assert needed.search == 7.0
     assert needed.with_search == needed.end + 7.0
+    assert needed.with_short_search == needed.end + 3.5

@@ -385,6 +385,15 @@ def test_searches_can_be_left_when_all_else_is_cancelled(queue):
     assert queue.jobs["search"].outcome is Outcome.CANCELLED
 
 
+def test_a_lane_at_work_is_told_that_time_is_short(queue):
+    queue.submit(a_job("one"))
+    taken(queue, 0, FIRST)
+    queue.hurry()
+    assert call(queue, "report", 0, FIRST, "one", JobProgress()) is Order.HURRY
+    queue.cancel_all()
+    assert call(queue, "report", 0, FIRST, "one", JobProgress()) is Order.STOP
+
+
 def test_cancelling_an_ended_or_unknown_job_changes_nothing(queue):
     queue.submit(a_job("one"))
     taken(queue, 0, FIRST)

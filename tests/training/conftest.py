@@ -29,14 +29,15 @@ class Diary:
     class Leave(Exception):  # noqa: N818 - stopping is no error
         pass
 
-    def __init__(self, leave_after: tuple[str, int] | None = None) -> None:
-        self.leave_after = leave_after
+    def __init__(self, leave_after: tuple[str, int] | None = None, short_after: tuple[str, int] | None = None) -> None:
+        self.leave_after, self.short_after = leave_after, short_after
         self.calls: list[tuple[str, int]] = []
 
-    def __call__(self, progress: StageProgress) -> None:
+    def __call__(self, progress: StageProgress) -> bool:
         self.calls.append((progress.stage, progress.epoch))
         if (progress.stage, progress.epoch) == self.leave_after:
             raise Diary.Leave
+        return self.short_after in self.calls
 
 
 @pytest.fixture(scope="session")

@@ -31,24 +31,29 @@ logger = logging.getLogger(__name__)
 
 # Number of best settings that are kept as recipes, for the ensemble.
 NUM_KEPT = 10
+# Settings that are fitted together: as many as are fastest. The search can end after each part.
+_PART, _PART_ON_GPU = 128, 1024
 
 
 def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Report) -> None:
     """Tries settings, keeps the best as recipes with all their folds, and writes the scores of all.
 
+    If time is short, the search ends after the present part of its settings, and keeps one: the Sobol sequence covers
+    the space evenly wherever it ends.
+
     Args:
         search: The settings to try, and the recipe of the encoders.
         run: Holds its files.
         world: The workers of the lane; the main rank fits, and all ranks encode.
-        report: Called after every fold, and while the best settings are fitted alone; it may raise to stop the search.
+        report: Called after every fold, and while the best settings are fitted alone.
     """
     if world.agree(run.search_file(search.id).exists()):
         return
     sum_in_one_order()
     began = perf_counter()
     _encode(search, run, world)
-    tried = _try_settings(search, run, world, report)
-    best = best_settings(tried, run.goal)[:NUM_KEPT]
+    tried, is_short = _try_settings(search, run, world, report)
+    best = best_settings(tried, run.goal)[: 1 if is_short else NUM_KEPT]
     if world.is_main_rank:
         for setting in best:
             run.keep_recipe(setting.recipe)
@@ -109,23 +114,33 @@ def _numbers(distribution: BaseDistribution | None) -> tuple[int, ...]:
     return (distribution.high,) if isinstance(distribution, IntDistribution) else (1,)
 
 
-def _try_settings(search: StageTwoSearch, run: Run, world: World, report: Report) -> list[Tried]:
-    """Fits all settings at once on each fold, and returns them with their scores; an empty list on the other ranks."""
+def _try_settings(search: StageTwoSearch, run: Run, world: World, report: Report) -> tuple[list[Tried], bool]:
+    """Fits part after part of the settings on each fold.
+
+    Returns:
+        The settings with their scores, an empty list on all ranks but the main one; and whether time is short.
+    """
     began = perf_counter()
     progress = StageProgress("stage-two search", search.num_settings)
-    report(progress)
+    is_short = report(progress)
     settings = search.settings(run.check)
-    scores = []
-    for fold in range(len(run.folds)):
-        if world.is_main_rank and settings:
-            scores.append(head_scores([setting.recipe for setting in settings], fold, run, world))
-        progress.epoch = search.num_settings * (fold + 1) // len(run.folds)
-        progress.seconds = perf_counter() - began
-        report(progress)
-    if not scores:
-        return []
-    of_settings = np.stack(scores, axis=2)  # (M, S, R k)
-    return [Tried(setting.recipe, setting.values, of) for setting, of in zip(settings, of_settings, strict=True)]
+    size = _PART_ON_GPU if world.device.type == "cuda" else _PART
+    tried: list[Tried] = []
+    for first in range(0, len(settings), size):
+        part = settings[first : first + size]
+        scores = []
+        for fold in range(len(run.folds)):
+            if world.is_main_rank:
+                scores.append(head_scores([setting.recipe for setting in part], fold, run, world))
+            progress.epoch = first + len(part) * (fold + 1) // len(run.folds)
+            progress.seconds = perf_counter() - began
+            is_short = report(progress)
+        if world.is_main_rank:
+            of_settings = np.stack(scores, axis=2)  # (M, S, R k)
+            tried += [Tried(setting.recipe, setting.values, of) for setting, of in zip(part, of_settings, strict=True)]
+        if is_short:
+            break
+    return tried, is_short
 
 
 def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seconds: float, run: Run) -> None:

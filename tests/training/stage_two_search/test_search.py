@@ -17,6 +17,7 @@ from raysk.run import Run
 from raysk.spaces.stage_two_search import StageTwoSearch
 from raysk.spaces.sweeps import Parameter, distribution
 from raysk.training.job import run_job
+from raysk.training.stage_two_search import search as search_module
 from raysk.training.stage_two_search.search import NUM_KEPT, search_stage_two
 from raysk.training.work import do_work, work_from_plain
 
@@ -191,6 +192,22 @@ def test_an_interrupted_search_ends_the_same(leave_after, tmp_path, trained, sea
     search_stage_two(search, run, alone, report)
     assert [epoch for stage, epoch in report.calls if stage == "stage-two search"][-1] == 12
     assert replace(run.search(search.id), seconds=record.seconds) == record
+
+
+@pytest.mark.parametrize(("short_after", "num_tried"), [(0, 4), (4, 4), (6, 8)])
+def test_a_search_whose_time_is_short_keeps_the_best_of_the_settings_so_far(
+    short_after, num_tried, tmp_path, trained, search, record, alone, diary, monkeypatch
+):
+    monkeypatch.setattr(search_module, "_PART", 4)
+    run = copy(trained, tmp_path / "run")
+    search_stage_two(search, run, alone, diary(short_after=("stage-two search", short_after)))
+    short = run.search(search.id)
+    assert [setting.recipe for setting in short.tried] == [setting.recipe for setting in record.tried[:num_tried]]
+    np.testing.assert_allclose(
+        [setting.scores for setting in short.tried], [setting.scores for setting in record.tried[:num_tried]]
+    )
+    (kept,) = short.kept
+    assert short.score == pytest.approx(run.fold_scores(kept)[0].mean())
 
 
 def test_a_setting_that_diverges_alone_leaves_the_others(tmp_path, trained, search, record, alone):
