@@ -24,7 +24,8 @@ from raysk.settings import Between, Settings, within
 _TREE = Path(__file__).parent.resolve() / "conf"
 _DATA_SETTINGS = frozenset(setting.name for setting in fields(DataSettings))
 # The nodes of the tree that are the same for all recipes of a study.
-OF_THE_STUDY = ("data", "folds", "metric", "require", "search", "controls", "cache", "stores", "loader")
+_OF_THE_SEARCH = ("folds", "metric", "require", "search", "controls", "finalists", "seeds")
+OF_THE_STUDY = ("data", *_OF_THE_SEARCH, "cache", "stores", "loader")
 # Only interpolations of other nodes use these.
 _SHORTHANDS = ("epochs", "batch_size")
 
@@ -65,6 +66,9 @@ class Config(Settings):
         search: How the study draws recipes.
         controls: "all" runs them before any recipe is drawn; "quarter" runs the first, and more while they have at most
             a quarter of what follows the starts.
+        finalists: Number of the best recipes that are trained with several seeds before the test part is opened, one of
+            each family; 0 for none.
+        seeds: Number of training seeds of a finalist.
         cache: Folder on each machine that keeps decoded images and drawn datasets between runs.
         stores: A folder or an address such as s3://bucket/prefix that all machines see, for decoded images.
         loader: Number of processes per worker that draw views; None chooses by the machine.
@@ -78,6 +82,8 @@ class Config(Settings):
     require: tuple[str, ...] = ()
     search: SearchSettings = field(default_factory=SearchSettings)
     controls: Literal["quarter", "all"] = "quarter"
+    finalists: Annotated[int, Between(0, 100)] = 0
+    seeds: Annotated[int, Between(2, 100)] = 3
     cache: str = "~/.cache/raysk"
     stores: str | None = None
     loader: Annotated[int, Between(0, 1024)] | None = None
@@ -127,6 +133,8 @@ def read_config(plain: dict[str, Any]) -> Config:
         require=plain["require"],
         search=within("search", SearchSettings, plain["search"]),
         controls=plain["controls"],
+        finalists=plain["finalists"],
+        seeds=plain["seeds"],
         cache=plain["cache"],
         stores=plain["stores"],
         loader=_loader(plain["loader"]),
@@ -166,10 +174,7 @@ def _defaults() -> dict[str, Any]:
     recipe = names_of_parts(config.recipe.to_plain())
     recipe["stage_two"] |= config.stage_two.to_plain()
     loader = "auto" if config.loader is None else config.loader
-    others = {
-        name: config.to_plain()[name]
-        for name in ("folds", "metric", "require", "search", "controls", "cache", "stores")
-    }
+    others = {name: config.to_plain()[name] for name in (*_OF_THE_SEARCH, "cache", "stores")}
     return recipe | others | {"loader": loader}
 
 

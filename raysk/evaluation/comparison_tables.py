@@ -17,6 +17,9 @@ Cell = str | float | None
 # The columns of published ablation tables, and the scores behind them.
 ABLATION = {"accuracy": "accuracy", "precision": "macro_precision", "recall": "balanced_accuracy", "F1": "macro_f1"}
 
+# The columns of tables of differences.
+_DIFFERENCES = ("first", "second", "difference", "low", "high", "p", "p corrected")
+
 # The most budgets that fit a page.
 MOST_BUDGETS = 10
 
@@ -130,6 +133,40 @@ def seeds_table(scores_by_row: Sequence[Mapping[str, float]], metrics: Sequence[
     return ComparisonTable("Spread over training seeds", "seeds", headings, 2, tuple(cells), note)
 
 
+def finalists_table(
+    out_of_fold: Mapping[str, Sequence[float]], on_test: Mapping[str, Sequence[float]], metric: Metric
+) -> ComparisonTable:
+    """Returns the mean and the spread of the finalists' scores over training seeds.
+
+    Args:
+        out_of_fold: The scores out of fold of each training, by finalist.
+        on_test: Those on the test part.
+        metric: Their metric.
+    """
+    cells = tuple(
+        (name, str(len(scores)), *_mean_and_spread(scores), *_mean_and_spread(on_test[name]))
+        for name, scores in out_of_fold.items()
+    )
+    note = (
+        "The best recipes of the search, trained with several seeds on the same folds. The first seed is the one by "
+        "which the held-out folds chose them, so its score out of fold is too high, and that of the others is not."
+    )
+    headings = ("recipe", "seeds", "out of fold", "standard deviation", "test part", "standard deviation of it")
+    title = f"Finalists over training seeds, {metric.title}"
+    return ComparisonTable(title, "finalists", headings, 1, cells, note)
+
+
+def seed_significance_table(differences: Sequence[Difference], metric: Metric, level: float = 0.95) -> ComparisonTable:
+    """Returns the table of differences from `compare_over_seeds`."""
+    note = (
+        f"{sentence(differences, metric, level)} The difference is that of the means over the seeds; its interval and "
+        "p count both the other lesions and the other trainings that might have been drawn; p corrected is p after "
+        "Holm's correction for all lines of the table."
+    )
+    title = f"Differences in {metric.title} over rows and seeds"
+    return ComparisonTable(title, "seed-significance", _DIFFERENCES, 2, _lines(differences), note)
+
+
 def significance_table(
     differences: Sequence[Difference], metric: Metric, level: float = 0.95, part: str = "the test part"
 ) -> ComparisonTable:
@@ -141,7 +178,18 @@ def significance_table(
         level: As in `compare`.
         part: The rows.
     """
-    cells = tuple(
+    note = (
+        f"{sentence(differences, metric, level)} The difference is the first score minus the second on the same rows; "
+        f"low and high are the ends of its {100 * level:g}% interval from resamples of whole groups; p is two-sided, "
+        "from swapping the two in random groups; p corrected is p after Holm's correction for all lines of the table. "
+        "Both are about these trained weights, not about other training seeds."
+    )
+    title = f"Differences in {metric.title} on {part}"
+    return ComparisonTable(title, "significance", _DIFFERENCES, 2, _lines(differences), note)
+
+
+def _lines(differences: Sequence[Difference]) -> tuple[tuple[Cell, ...], ...]:
+    return tuple(
         (
             difference.first,
             difference.second,
@@ -153,14 +201,10 @@ def significance_table(
         )
         for difference in differences
     )
-    note = (
-        f"{sentence(differences, metric, level)} The difference is the first score minus the second on the same rows; "
-        f"low and high are the ends of its {100 * level:g}% interval from resamples of whole groups; p is two-sided, "
-        "from swapping the two in random groups; p corrected is p after Holm's correction for all lines of the table. "
-        "Both are about these trained weights, not about other training seeds."
-    )
-    headings = ("first", "second", "difference", "low", "high", "p", "p corrected")
-    return ComparisonTable(f"Differences in {metric.title} on {part}", "significance", headings, 2, cells, note)
+
+
+def _mean_and_spread(scores: Sequence[float]) -> tuple[float, float | None]:
+    return float(np.mean(scores)), float(np.std(scores, ddof=1)) if len(scores) > 1 else None
 
 
 def _budgets(largest: int) -> list[int]:

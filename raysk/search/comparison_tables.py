@@ -1,6 +1,6 @@
 """Comparison tables of a study: families at equal budgets, the ablation, and the significance of differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -9,6 +9,7 @@ from raysk.evaluation.comparison import ChoiceScore, compare, score_of_choice, s
 from raysk.evaluation.comparison_tables import ComparisonTable, expected_best_table, grid_table, significance_table
 from raysk.evaluation.leaderboard import Row
 from raysk.run import Run
+from raysk.search.finalists import worth
 from raysk.search.results import Entry
 from raysk.search.trial_records import TrialRecord, latest, origin
 from raysk.spaces.space import Space
@@ -33,7 +34,7 @@ def study_tables(
     if len(space.families) > 1:
         if budgets := _budgets(run, space, trials):
             tables.append(expected_best_table(budgets, run.goal.metric))
-        winners = _winners(run, space, entries, {row.key: row for row in rows})
+        winners = _winners(run, space, entries)
         test = run.folds.test_rows
         if len(winners) > 1:
             contestants = {name: entry.test.mean() for name, entry in winners.items()}
@@ -100,7 +101,7 @@ def _score(run: Run, trial: FrozenTrial, record: TrialRecord) -> float:
     return latest(trial) if record.search is None else run.search(record.search).crossfit
 
 
-def _winners(run: Run, space: Space, entries: Sequence[Entry], rows: Mapping[str, Row]) -> dict[str, Entry]:
+def _winners(run: Run, space: Space, entries: Sequence[Entry]) -> dict[str, Entry]:
     """Returns each family's best entry on the held-out folds, and the first control as reference."""
     reference = next(iter(space.controls), "")
     winners: dict[str, Entry] = {}
@@ -109,14 +110,6 @@ def _winners(run: Run, space: Space, entries: Sequence[Entry], rows: Mapping[str
         if not family and name != reference:
             continue
         title = family or f"control {name}"
-        if title not in winners or worth(run, entry, rows) > worth(run, winners[title], rows):
+        if title not in winners or worth(run, entry.candidate) > worth(run, winners[title].candidate):
             winners[title] = entry
     return winners
-
-
-def worth(run: Run, entry: Entry, rows: Mapping[str, Row]) -> float:
-    """Returns the merit of an entry on the held-out folds, with the honest score of a choice that the folds made."""
-    goal, scores = run.goal, rows[entry.candidate.recipe.key].scores
-    name = f"oof_{goal.metric.name}"
-    shortfall = goal.shortfalls(run.fold_scores(entry.candidate.recipe.key).mean(axis=1))
-    return float(goal.merits_of(np.array(scores.get(f"{name}_crossfit", scores[name])), shortfall))

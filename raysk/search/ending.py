@@ -54,17 +54,19 @@ class TrialEnd:
         candidates: Number of its candidates for the ensemble.
         rows: Number of its rows.
         encoders: The seconds that the fold models of each encoder take for the test part, in one lane.
+        training: The seconds of its folds.
         search: The seconds of its search of stage two.
     """
 
     candidates: int
     rows: int
     encoders: dict[str, float]
+    training: float
     search: float
 
 
 class TimeOfEnd:
-    """Estimates the time of a study's end: the test part, the ensemble, and the rows with their intervals.
+    """Estimates the time of a study's end: the finalists, the test part, the ensemble, the rows with their intervals.
 
     All of it follows from what was timed: how long the models took for their held-out rows, and how long the choice of
     the ensemble and the scores of one row take. The latter is rehearsed on the held-out rows of the first complete
@@ -73,10 +75,11 @@ class TimeOfEnd:
     Args:
         run: The run directory.
         standings: Knows the complete trials.
+        repeats: Number of trainings of finalists with other seeds.
     """
 
-    def __init__(self, run: Run, standings: Standings) -> None:
-        self.run, self.standings = run, standings
+    def __init__(self, run: Run, standings: Standings, repeats: int = 0) -> None:
+        self.run, self.standings, self.repeats = run, standings, repeats
         self._rehearsal: tuple[float, float] | None = None
         # Each trial is read once: a study can have hundreds, with eleven recipes each.
         self._ends: dict[tuple[int, bool], TrialEnd] = {}
@@ -100,7 +103,9 @@ class TimeOfEnd:
         num_rows = sum(end.rows for end in ends) + 2  # the ensembles
         scoring = of_choice * sum(end.candidates for end in ends) + of_row * num_rows
         predicting = sum({key: seconds for end in ends for key, seconds in end.encoders.items()}.values())
-        return Needed(_LEAVING_S + _CAUTION * (scoring + predicting / num_lanes), max(end.search for end in ends))
+        training = self.repeats * max(end.training for end in ends)
+        in_lanes = (predicting + training) / num_lanes
+        return Needed(_LEAVING_S + _CAUTION * (scoring + in_lanes), max(end.search for end in ends))
 
     def _end_of(self, trial: FrozenTrial) -> TrialEnd:
         key = trial.number, TrialRecord.of(trial).search is not None
@@ -113,6 +118,7 @@ class TimeOfEnd:
                 candidates=len(candidates),
                 rows=sum(candidate.has_row for candidate in candidates),
                 encoders={encoder: self._test_seconds(recipe.key) for encoder, recipe in recipes.items()},
+                training=sum(record.seconds for record in self.run.training_records(candidates[0].recipe.key)),
                 search=max(candidate.seconds for candidate in candidates),
             )
         return self._ends[key]

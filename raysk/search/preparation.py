@@ -26,7 +26,7 @@ from raysk.spaces.space import Space
 # Settings that do not affect results: another machine may need others.
 _OF_THE_MACHINE = ("cache=", "stores=", "loader=")
 # Settings of how far a study goes, which a resumed study may change, as it may change --trials.
-_OF_THE_BUDGET = ("controls=",)
+_OF_THE_BUDGET = ("controls=", "finalists=", "seeds=")
 # Settings with facts of their own, in one form however they are typed.
 _OF_THE_GOAL = ("metric=", "require=")
 

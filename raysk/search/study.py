@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -25,6 +25,7 @@ from raysk.search.cluster import connected
 from raysk.search.comparison_tables import score_of_best, study_tables
 from raysk.search.display import StudyDisplay, Terminal, chatter_to
 from raysk.search.ending import Needed, TimeOfEnd
+from raysk.search.finalists import Finalist, finalists_tables, jobs_of_repeats, lost_repeats, pick_finalists
 from raysk.search.jobs import JobEnd, JobRequest, Outcome, Priority, QueueStatus
 from raysk.search.lanes import LanePool
 from raysk.search.panel import clock
@@ -130,7 +131,9 @@ class _Study:
         self._next_notice = _FIRST_NOTICE_S
         self._is_silent = False
         self._left = WorkLeft(self.searcher)
-        self._time_of_end, self._needed = TimeOfEnd(run, self.searcher.standings), Needed()
+        config = space.config()
+        repeats = config.finalists * (config.seeds - 1)
+        self._time_of_end, self._needed = TimeOfEnd(run, self.searcher.standings, repeats), Needed()
 
     def conduct(self) -> Leaderboard | None:
         """Searches the space, then scores the results."""
@@ -243,8 +246,11 @@ class _Study:
         self.display.wait("choosing the ensemble on the held-out folds")
         candidates = read_candidates(run, trials)
         ensemble, crossed = select_ensemble(run, [read_held_out(run, candidate.recipe.key) for candidate in candidates])
+        finalists = pick_finalists(run, self.space, candidates)
+        failed = self._train_again(finalists)
         shown = {candidate.recipe.key for candidate in candidates if candidate.has_row}
-        keys = sorted(shown | {member.recipe_key for member in ensemble.members})
+        repeats = {recipe.key for finalist in finalists for recipe in finalist.repeats} - failed.keys()
+        keys = sorted(shown | {member.recipe_key for member in ensemble.members} | repeats)
         num_openings = count_opening(run, keys)
         self._predict_test([Job(run.recipe(key), fold).for_test() for key in keys for fold in range(len(run.folds))])
         self.display.wait("writing the leaderboard")
@@ -255,20 +261,37 @@ class _Study:
         if left_out:
             self.display.say(f"controls left out: {left_out}")
         facts = study_facts(run, rows, best, score_of_best(run, trials), num_openings)
-        facts |= loose_ends(run, trials, left_out)
-        return write_results(run, rows, facts, study_tables(run, self.space, trials, entries, rows), best.key)
+        facts |= loose_ends(run, trials, left_out) | lost_repeats(finalists, failed)
+        tables = study_tables(run, self.space, trials, entries, rows)
+        if finalists:
+            tables += finalists_tables(finalists, failed, run)
+        return write_results(run, rows, facts, tables, best.key)
+
+    def _train_again(self, finalists: Sequence[Finalist]) -> dict[str, str]:
+        """Trains the finalists with other seeds; returns why some failed, by the key of the recipe."""
+        jobs, failed = jobs_of_repeats(finalists, self.run), {}
+        if jobs:
+            self.display.wait(f"training {len(jobs)} fold models of the finalists with other seeds", len(jobs))
+        for job, end in self._ends(jobs, "finalist"):
+            if end.outcome is Outcome.FAILED:
+                failed[job.recipe.key] = end.reason
+            elif end.outcome is not Outcome.DONE:
+                raise TrainingError(f"every finalist must be trained, but {job.id} {end.outcome}: {end.reason}")
+        return failed
 
     def _predict_test(self, jobs: list[Job]) -> None:
-        remaining = [job for job in jobs if not self.run.is_done(job)]
         self.display.wait(f"scoring {len(jobs)} fold models on the locked test part", len(jobs))
-        requests = [
-            JobRequest.of(job, Priority.FIXED, number, title="test part") for number, job in enumerate(remaining)
-        ]
-        answers = [self.broker.outcome.remote([request]) for request in requests]
-        for number, (job, answer) in enumerate(zip(remaining, answers, strict=True)):
-            self.display.advance(len(jobs) - len(remaining) + number)
-            end: JobEnd = ray.get(answer)
+        for job, end in self._ends(jobs, "test part"):
             if end.outcome is not Outcome.DONE:
                 raise TrainingError(
                     f"every fold model must predict the test part, but {job.id} {end.outcome}: {end.reason}"
                 )
+
+    def _ends(self, jobs: list[Job], title: str) -> Iterator[tuple[Job, JobEnd]]:
+        """Does the jobs that are not done, all at once, and yields how each ended."""
+        remaining = [job for job in jobs if not self.run.is_done(job)]
+        requests = [JobRequest.of(job, Priority.FIXED, number, title=title) for number, job in enumerate(remaining)]
+        answers = [self.broker.outcome.remote([request]) for request in requests]
+        for number, (job, answer) in enumerate(zip(remaining, answers, strict=True)):
+            self.display.advance(len(jobs) - len(remaining) + number)
+            yield job, ray.get(answer)

@@ -17,8 +17,8 @@ class Standings:
         return self.trials
 
 
-def end_of(search, trials=None, num_lanes=1, **rehearsal):
-    end = TimeOfEnd(search.run, Standings(search.complete if trials is None else trials))
+def end_of(search, trials=None, num_lanes=1, repeats=0, **rehearsal):
+    end = TimeOfEnd(search.run, Standings(search.complete if trials is None else trials), repeats)
     end._rehearsal = tuple(rehearsal.values()) or None
     return end.needed(num_lanes)
 
@@ -44,6 +44,14 @@ def test_the_test_part_takes_what_the_held_out_rows_took_for_each(finished_searc
             assert slower.end - free.end == pytest.approx(ending._CAUTION * 3 * rows / num_lanes)
     finally:
         path.write_bytes(before)
+
+
+def test_a_finalist_takes_the_training_time_of_the_longest_recipe_for_each_other_seed(finished_search):
+    """Each recipe took four seconds for each of its three folds."""
+    free, more = (
+        end_of(finished_search, repeats=repeats, num_lanes=2, of_choice=0.0, of_row=0.0).end for repeats in (0, 6)
+    )
+    assert more - free == pytest.approx(ending._CAUTION * 6 * 3 * 4.0 / 2)
 
 
 def test_each_candidate_and_each_row_take_their_time(finished_search):

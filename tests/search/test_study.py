@@ -104,7 +104,7 @@ def killed(tmp_path_factory, cache):
         command.wait_for(lambda: any("-search-" in work for work in begun(run)))
         command.kill()
     before = finished(run)
-    with raysk(folder, *words, "--resume") as command:
+    with raysk(folder, *words, "finalists=2", "seeds=2", "--resume") as command:
         status, output, errors = command.end()
     return Story(run, status, output, errors, before, Leaderboard.read(run / "leaderboard.json"), {})
 
@@ -225,6 +225,19 @@ def test_families_compete_with_equal_budgets(killed):
     assert {name for line in tables["significance"].cells for name in line[:2]} == {
         "supcon", "focal", "control plain",
     }  # fmt: skip
+
+
+def test_the_winners_are_trained_with_another_seed_if_a_resume_asks_for_it(killed):
+    tables = {table.label: table for table in killed.board.tables}
+    assert [line[1] for line in tables["finalists"].cells] == ["2", "2"]
+    (line,) = tables["seed-significance"].cells
+    assert {*line[:2]} == {line[0] for line in tables["finalists"].cells}
+    run = Run.open(killed.run)
+    recipes = [run.recipe(path.stem) for path in (killed.run / "recipes").glob("*.json")]
+    repeats = [recipe for recipe in recipes if recipe.seed == 1]
+    assert len(repeats) == 2
+    jobs = [Job(recipe, fold) for recipe in repeats for fold in range(NUM_FOLDS)]
+    assert {job.id for job in jobs} | {job.for_test().id for job in jobs} <= finished(killed.run)
 
 
 def test_the_rows_of_two_publishers_are_divided_twice(killed):
