@@ -6,7 +6,7 @@ stage one is a one-stage recipe: the same stage two, trained end to end from the
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -196,12 +196,12 @@ class Recipe(Settings):
             rule = "stage_two.frozen must be false without a stage one, which would train the encoder"
             raise ConfigError(f"{rule}, but got true: set stage_two.frozen=false, or give stage_one")
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The name of this recipe, made from its settings."""
         return digest_of({"schema": RECIPE_SCHEMA, "recipe": self.choices()})
 
-    @property
+    @cached_property
     def encoder_key(self) -> str | None:
         """The name of the encoder, made from the settings that stage one reads; None without a stage one."""
         if self.stage_one is None:

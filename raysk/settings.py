@@ -7,6 +7,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from raysk.errors import ConfigError
@@ -63,7 +64,7 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self), include_extras=True)
+        hints = self._hints()
         for field in fields(self):
             value = _completed(field, getattr(self, field.name))
             object.__setattr__(self, field.name, _checked(field.name, hints[field.name], value))
@@ -85,7 +86,7 @@ class Settings:
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the mapping of plain values from which `from_plain` makes equal settings."""
-        hints = get_type_hints(type(self), include_extras=True)
+        hints = self._hints()
         return {field.name: _plain(hints[field.name], getattr(self, field.name)) for field in fields(self)}
 
     def choices(self) -> dict[str, Any]:
@@ -93,7 +94,18 @@ class Settings:
 
         So a setting that is added later changes no key as long as it has its default.
         """
-        return _differing(self, type(self)())
+        return _differing(self, self._default())
+
+    @classmethod
+    @cache
+    def _hints(cls) -> dict[str, Any]:
+        """Returns the annotations, read once: a search makes thousands of settings."""
+        return get_type_hints(cls, include_extras=True)
+
+    @classmethod
+    @cache
+    def _default(cls) -> Self:
+        return cls()
 
 
 def _completed(field: Field[Any], value: Any) -> Any:
@@ -110,7 +122,7 @@ def _completed(field: Field[Any], value: Any) -> Any:
 
 
 def _differing(settings: Settings, defaults: Settings) -> dict[str, Any]:
-    hints = get_type_hints(type(settings), include_extras=True)
+    hints = settings._hints()
     differing = {}
     for field in fields(settings):
         value, default = getattr(settings, field.name), getattr(defaults, field.name)
@@ -120,7 +132,7 @@ def _differing(settings: Settings, defaults: Settings) -> dict[str, Any]:
         if isinstance(value, Settings):
             same = type(value) is type(default)
             name = {} if same or "name" not in plain else {"name": plain["name"]}
-            plain = name | _differing(value, default if same else type(value)())
+            plain = name | _differing(value, default if same else value._default())
         differing[field.name] = plain
     return differing
 

@@ -266,8 +266,8 @@ class StudySearcher(Searcher):
             trial.steps = steps
             trial.asked.report(report.score, steps)
             done = f"fold {report.folds} of {len(self.run.folds)}"
-            if report.is_searched and trial.search:
-                done = f"best of {len(self.run.search(trial.search.id).tried)} stage-two settings"
+            if report.is_searched:
+                done = f"best of {report.num_tried} stage-two settings"
             self.progress.say(f"{trial.point.name}: {done}, {self.progress.metric} {report.score:.3f}")
 
     def _constrain(self, trial: Trial, folds: int) -> None:

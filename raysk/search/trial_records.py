@@ -59,7 +59,7 @@ class TrialReport(Record):
     Args:
         outcome: How the step ended.
         folds: Number of finished folds.
-        is_searched: Whether the search of stage two is done.
+        num_tried: Number of settings that the search of stage two has tried; None before its end.
         is_complete: Whether all steps are done.
         score: Mean score of the folds, or that of the search's best setting; None if the step failed. Folds before a
             search are scored by the reference heads.
@@ -68,10 +68,15 @@ class TrialReport(Record):
 
     outcome: Outcome
     folds: int
-    is_searched: bool = False
+    num_tried: int | None = None
     is_complete: bool = False
     score: float | None = None
     reason: str = ""
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether the search of stage two is done."""
+        return self.num_tried is not None
 
     def to_result(self) -> dict[str, Any]:
         """Returns the result for Tune: the report, its metric, and whether the trial is over.

@@ -49,19 +49,16 @@ class RecipeTrial(Trainable):
                 return TrialReport(outcome=end.outcome, reason=end.reason, folds=self._done).to_result()
             _wait_for(record)
         self._done += 1
-        return TrialReport(
+        done = TrialReport(
             outcome=Outcome.DONE,
-            score=self._score(record),
             folds=min(self._done, order.num_folds),
-            is_searched=self._done > order.num_folds,
             is_complete=self._done == len(order.steps),
-        ).to_result()
-
-    def _score(self, path: Path) -> float:
-        if self._done > self._order.num_folds:
-            return SearchRecord.read(path).score
-        self._scores = self._fold_scores([Path(step.record) for step in self._order.steps[: self._done]])
-        return sum(self._scores) / len(self._scores)
+        )
+        if self._done > order.num_folds:
+            search = SearchRecord.read(record)
+            return replace(done, score=search.score, num_tried=len(search.tried)).to_result()
+        self._scores = self._fold_scores([Path(step.record) for step in order.steps[: self._done]])
+        return replace(done, score=sum(self._scores) / len(self._scores)).to_result()
 
     def _fold_scores(self, files: Sequence[Path]) -> list[float]:
         """Returns the scores of the finished folds by the study's metric, from their records."""

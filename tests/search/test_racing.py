@@ -45,7 +45,7 @@ def write(run, recipe, fold, score, required=()):
 
 def result(score, folds=1, searched=False):
     return TrialReport(
-        outcome=Outcome.DONE, score=score, folds=folds, is_searched=searched, is_complete=searched
+        outcome=Outcome.DONE, score=score, folds=folds, num_tried=5 if searched else None, is_complete=searched
     ).to_result()
 
 

@@ -114,6 +114,6 @@ def test_a_searched_trial_counts_as_the_best_recipe_that_its_search_kept(tmp_pat
     SearchRecord(recipe=trial.recipe.key, kept=(other.key,), score=0.7, crossfit=0.6, seconds=1.0, tried=()).write(
         study.run.search_file(trial.search.id)
     )
-    report = TrialReport(outcome=Outcome.DONE, score=0.7, folds=3, is_searched=True, is_complete=True)
+    report = TrialReport(outcome=Outcome.DONE, score=0.7, folds=3, num_tried=5, is_complete=True)
     study.searcher.on_trial_complete("named0", report.to_result())
     assert study.trial(0).constraints["accuracy>=0.5"] == pytest.approx(-0.4, abs=1e-6)
