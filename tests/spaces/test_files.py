@@ -148,16 +148,16 @@ def test_a_space_overrides_the_fragments_that_it_includes(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
         "about: Mine.\ninclude: [controls, stage_two]\n"
-        "search: {stage_two.view: 'choice(none, light)', stage_one.epochs: 'choice(1, 2)'}\n"
+        "search: {stage_two.adjustment: 'choice(0.0, 2.0)', stage_one.epochs: 'choice(1, 2)'}\n"
         "controls: {balanced_softmax: [stage_one.epochs=3], own: [stage_one.epochs=4]}\n"
     )
     content = read_space_file(path)
     assert "include" not in content
     assert content["controls"]["balanced_softmax"] == ["stage_one.epochs=3"]
     assert list(content["controls"]) == ["cross_entropy", "balanced_softmax", "logit_adjustment", "own"]
-    assert content["search"]["stage_two.view"] == "choice(none, light)"
+    assert content["search"]["stage_two.adjustment"] == "choice(0.0, 2.0)"
     assert content["search"]["stage_one.epochs"] == "choice(1, 2)"
-    assert content["search"]["stage_two.passes"]["when"] == "stage_two.view=medium", "the rest is as it was"
+    assert content["search"]["stage_two.head.tau"]["when"] == "stage_two.head.name=tau_norm", "the rest is as it was"
 
 
 def test_every_space_includes_the_controls():
