@@ -203,8 +203,8 @@ def _lines(differences: Sequence[Difference]) -> tuple[tuple[Cell, ...], ...]:
     )
 
 
-def _mean_and_spread(scores: Sequence[float]) -> tuple[float, float | None]:
-    return float(np.mean(scores)), float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+def _mean_and_spread(scores: Sequence[float]) -> tuple[float | None, float | None]:
+    return _defined(float(np.mean(scores))), _defined(float(np.std(scores, ddof=1))) if len(scores) > 1 else None
 
 
 def _budgets(largest: int) -> list[int]:

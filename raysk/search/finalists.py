@@ -99,7 +99,8 @@ def finalists_tables(finalists: Sequence[Finalist], failed: Mapping[str, str], r
         of_test[finalist.name] = [read_test(run, key).mean() for key in keys]
     scores = {name: [float(metric(each, labels)) for each in trained] for name, trained in of_test.items()}
     tables = [finalists_table(of_folds, scores, metric)]
-    several = {name: trained for name, trained in of_test.items() if len(trained) > 1}
+    # A metric of a class that the test part lacks has no score there.
+    several = {name: of_test[name] for name, each in scores.items() if len(each) > 1 and not np.isnan(each).any()}
     if len(several) > 1:
         tables.append(seed_significance_table(compare_over_seeds(several, labels, groups, metric), metric))
     return tables

@@ -79,6 +79,13 @@ def test_one_finalist_is_compared_with_nobody(finished_search, finalists):
     assert [table.label for table in finalists_tables(finalists[:1], {}, finished_search.run)] == ["finalists"]
 
 
+def test_a_score_that_the_test_part_does_not_define_is_left_out(finished_search, finalists, monkeypatch):
+    metric = type(finished_search.run.goal.metric)
+    monkeypatch.setattr(metric, "__call__", lambda self, probabilities, labels: np.nan)
+    (scores,) = finalists_tables(finalists[:2], {}, finished_search.run)
+    assert [line[4:] for line in scores.cells] == [(None, None), (None, None)]
+
+
 def test_jobs_of_a_finalist_train_the_whole_recipe_again(finished_search, finalists):
     (first, *_) = jobs_of_repeats(finalists, finished_search.run)
     assert first == Job(finalists[0].repeats[0], 0)
