@@ -51,7 +51,7 @@ def biases(settings: list[Setting], points: np.ndarray, random: np.random.Genera
     """Returns the chosen and the cross-fitted score of a search in a new world, less the true score."""
     scores = np.stack([MEAN + smooth_noise(points, random) for _ in range(NUM_FOLDS)], axis=1)  # (M, k)
     goal = Goal.parse("macro_f1", [], None)
-    tried = [Tried(setting.recipe, setting.values, row[None]) for setting, row in zip(settings, scores, strict=True)]
+    tried = [Tried(setting.recipe, row[None]) for setting, row in zip(settings, scores, strict=True)]
     chosen = best_settings(tried, goal)[0].scores.mean()
     return chosen - MEAN, CrossFit.of(tried, goal, NUM_FOLDS).scores.mean() - MEAN
 

@@ -4,7 +4,8 @@
 heads, the search of stage two, and the test part of the best setting. `replay` then lets each rule race these recipes
 one after another in many random orders. Nothing is trained again, so the contenders see the same scores. `simulate`
 races recipes whose true scores are drawn: a recipe's scores on the folds are its true score, the difficulty of the fold
-and noise, of rows and of training.
+and noise, of rows and of training. `choice` races recipes that are equally good, and shows how far the score of the
+choice after the race is from the truth.
 
 - raysk: the rule of `raysk tune`, for several least chances.
 - raysk, own head: the same rule on the scores of each recipe's own stage two instead of the reference heads.
@@ -30,10 +31,12 @@ import numpy as np
 import optuna
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from raysk.artifacts import write_json
 from raysk.errors import ConfigError, TrainingError
+from raysk.evaluation.comparison import cross_fitted_choice, score_of_choice
 from raysk.evaluation.fold_model import chances
 from raysk.loading import prepare_rows
 from raysk.recipe import Job, Recipe
@@ -71,6 +74,11 @@ def main() -> None:
     drawer.add_argument("--spread", type=float, default=0.025, help="standard deviation of the true scores")
     drawer.add_argument("--noise", type=float, default=0.023, help="of a score on a fold, rows and training together")
     drawer.set_defaults(command=simulate)
+    chooser = commands.add_parser("choice", help="the bias of the score of the choice after a race")
+    chooser.add_argument("--worlds", type=int, default=1000)
+    chooser.add_argument("--length", type=int, default=20, help="recipes of a world")
+    chooser.add_argument("--folds", type=int, default=3)
+    chooser.set_defaults(command=choice)
     arguments = parser.parse_args()
     arguments.command(arguments)
 
@@ -259,6 +267,24 @@ def simulate(arguments: argparse.Namespace) -> None:
         raced = np.where(np.tri(arguments.folds, dtype=bool), scores[:, None], np.nan)
         studies.append(Recorded(raced, raced, scores.mean(axis=1), true))
     _compare(studies, [rule for rule in rules() if rule[1] == "raced"])
+
+
+def choice(arguments: argparse.Namespace) -> None:
+    """Prints the bias of the score of the choice, in deviations of a fold, if all recipes are worth 0."""
+    shape = (arguments.length, arguments.folds)
+    flattered, honest, saved = [], [], []
+    for seed in track(range(arguments.worlds), "worlds"):
+        scores = np.random.default_rng(seed).normal(size=shape)
+        raced = np.where(np.tri(arguments.folds, dtype=bool), scores[:, None], np.nan)
+        have = raysk(LEAST_CHANCE, raced)
+        shown = np.where(np.arange(arguments.folds) < have[:, None], scores, np.nan)
+        survivors = shown[have == arguments.folds]
+        flattered.append(cross_fitted_choice(survivors, arguments.folds).mean())
+        honest.append(score_of_choice(shown, arguments.folds).score)
+        saved.append(1 - have.mean() / arguments.folds)
+    print(f"{arguments.worlds} worlds of {arguments.length} equal recipes, {np.mean(saved):.0%} of the folds saved")
+    for name, biases in (("cross-fitted among the survivors", flattered), ("score of the choice", honest)):
+        print(f"{name}: bias {np.mean(biases):+.3f} (standard error {np.std(biases) / len(biases) ** 0.5:.3f})")
 
 
 def _compare(studies: list[Recorded], contenders: list[tuple[str, str, Rule]]) -> None:

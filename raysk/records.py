@@ -231,16 +231,14 @@ class TriedSetting(Record):
 
     Args:
         recipe: Key of the resulting recipe.
-        scores: Score by the study's metric on the held-out rows of each fold, (R k,); the worst where it diverged.
-        expected_elsewhere: For each fold, the expected score according to the other folds, (R k,).
-        shortfalls_elsewhere: For each fold, the sum of the requirements' shortfalls on the other folds, (R k,).
+        scores: Score by the study's metric on the held-out rows of each fold, (R k,); the worst if it diverged on any.
+        merits_elsewhere: For each fold, its merit on the other folds, (R k,).
         stage_two: The setting in full.
     """
 
     recipe: str
     scores: tuple[float, ...]
-    expected_elsewhere: tuple[float, ...]
-    shortfalls_elsewhere: tuple[float, ...]
+    merits_elsewhere: tuple[float, ...]
     stage_two: dict[str, Any]
 
 

@@ -38,8 +38,7 @@ RECORDS = [
             TriedSetting(
                 recipe="k",
                 scores=(0.5, 0.5),
-                expected_elsewhere=(0.4, 0.4),
-                shortfalls_elsewhere=(0.0, 0.1),
+                merits_elsewhere=(0.4, 0.4),
                 stage_two={"loss": {"g": 1}},
             ),
         ),

@@ -67,9 +67,8 @@ def score_of_best(run: Run, trials: Sequence[FrozenTrial]) -> ChoiceScore:
         guides.append(goal.merits(elsewhere))
         if record.search is not None:
             tried = run.search(record.search).tried
-            expected = np.array([setting.expected_elsewhere for setting in tried])
             scores.append(np.array([setting.scores for setting in tried]))
-            guides.append(goal.merits_of(expected, np.array([setting.shortfalls_elsewhere for setting in tried])))
+            guides.append(np.array([setting.merits_elsewhere for setting in tried]))
     choice = score_of_choice(goal.metric.oriented(np.vstack(scores)), k, np.vstack(guides))
     return choice._replace(score=float(goal.metric.oriented(choice.score)))
 

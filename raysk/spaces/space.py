@@ -149,13 +149,16 @@ class Space:
         for parameter in family.parameters:
             if not parameter.exists(plain):
                 continue
+            key = parameter.key
             if is_inner(parameter, plain):
-                if point is not None and parameter.key in point.base:
-                    settings[parameter.key] = base[parameter.key] = point.base[parameter.key]
+                # So that the recipe lies within its space, as the search of stage two does.
+                for own in values_of([parameter], plain).values():
+                    base[key] = point.base[key] if point and key in point.base else parameter.nearest(own)
+                    settings[key] = base[key]
             else:
-                settings[parameter.key] = values[parameter.name] = parameter.draw(trial)
-            if parameter.key in settings:
-                plain = assigned(plain, parameter.key, settings[parameter.key])
+                settings[key] = values[parameter.name] = parameter.draw(trial)
+            if key in settings:
+                plain = assigned(plain, key, settings[key])
         name = point.name if point else self._named(family, f"trial {trial.number}")
         kind: PointKind = point.kind if point else "drawn"
         return Point(name, kind, family.name, override_texts(settings), values, base)
@@ -193,13 +196,13 @@ class Space:
         settings, values, base = {}, {}, {}
         for parameter in family.parameters:
             key = parameter.key
+            if not (parameter.exists(plain) and key in start_values):
+                continue
+            if is_inner(parameter, plain):
+                settings[key] = base[key] = parameter.nearest(start_values[key])
             # A sweep of the command line may exclude the start's value; then the search draws one from the sweep.
-            if parameter.exists(plain) and key in start_values and parameter.allows(start_values[key]):
-                settings[key] = start_values[key]
-                if is_inner(parameter, plain):
-                    base[key] = start_values[key]
-                else:
-                    values[parameter.name] = start_values[key]
+            elif parameter.allows(start_values[key]):
+                settings[key] = values[parameter.name] = start_values[key]
         name = self._named(family, filled_in(name, plain))
         return Point(name, "start", family.name, override_texts(settings), values, base)
 

@@ -16,7 +16,7 @@ from raysk.spaces.reference_heads import reference_heads
 from raysk.spaces.sweeps import Parameter, as_value, assigned, values_of
 
 # Raise it when a search writes or chooses differently: searches of another version are repeated.
-_VERSION = 7
+_VERSION = 8
 
 # A space with fewer settings than asked for is left after so many times the points that were asked for.
 _MOST_POINTS = 8

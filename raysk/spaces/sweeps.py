@@ -62,6 +62,15 @@ class Parameter:
                 return isinstance(value, int | float) and low <= value <= high
         return False
 
+    def nearest(self, value: Any) -> Any:
+        """Returns a value if the search covers it, else the nearest one; of words the first."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return value if value in choices else choices[0]
+            case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
+                return min(max(value, low), high)
+        raise TypeError(f"cannot search {self.distribution}")
+
     def draw(self, trial: optuna.trial.BaseTrial) -> Any:
         """Draws a value for a trial."""
         match self.distribution:

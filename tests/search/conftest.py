@@ -88,19 +88,17 @@ def finish_search(folder, new_run, small_recipe, **goal):
         "decouple: trial 3": ["decouple: trial 3", "decouple: trial 3, kept 2"],
     }
     for name, kept in searches.items():
-        elsewhere = scores_elsewhere(np.array([scores[setting] for setting in kept]), run.folds.k).tolist()
         required = np.stack([run.fold_scores(recipes[setting].key) for setting in kept], axis=1)
         required = np.stack([scores_elsewhere(of_metric, run.folds.k) for of_metric in required], axis=2)
-        shortfalls = run.goal.shortfalls(required).tolist()
+        merits = run.goal.merits(required).tolist()
         tried = tuple(
             TriedSetting(
                 recipe=recipes[setting].key,
                 scores=tuple(scores[setting]),
-                expected_elsewhere=tuple(expected),
-                shortfalls_elsewhere=tuple(shortfall),
+                merits_elsewhere=tuple(elsewhere),
                 stage_two=recipes[setting].stage_two.to_plain(),
             )
-            for setting, expected, shortfall in zip(kept, elsewhere, shortfalls, strict=True)
+            for setting, elsewhere in zip(kept, merits, strict=True)
         )
         best = float(np.mean(scores[kept[0]]))
         SearchRecord(

@@ -157,6 +157,23 @@ def test_a_start_leaves_out_values_outside_the_command_lines_sweep(space_file):
     assert not {"stage_one.loss.temperature", "stage_two.epochs"} & set(paper.values)
 
 
+@pytest.mark.parametrize(
+    ("override", "adjustment", "lr"),
+    [
+        ("seed=0", 0.5, 0.1),
+        # The prior is corrected once: the space has no adjustment beside this loss or sampler.
+        ("stage_two.loss.name=balanced_softmax", 0.0, 0.1),
+        ("stage_two.sampler.name=class_balanced", 0.0, 0.1),
+        ("stage_two.optimizer.lr=interval(0.0001,0.001)", 0.5, 0.001),
+    ],
+)
+def test_what_a_search_of_stage_two_begins_with_lies_in_its_space(override, adjustment, lr):
+    space = load_space("metric", [override])
+    for point in (space.starts()[0], draw(space, next(iter(trials(1))))):
+        stage = space.config(point).recipe.stage_two
+        assert (stage.adjustment, stage.optimizer.lr) == (adjustment, lr)
+
+
 def test_a_stage_that_the_command_line_removes_is_not_searched(space_file):
     space = load_space(space_file, ["stage_one=null", "stage_two.frozen=false"])
     for trial in trials(5):

@@ -66,6 +66,22 @@ def test_a_parameter_allows_only_searched_values(values, inside, outside):
     assert not any(parameter.allows(value) for value in outside)
 
 
+@pytest.mark.parametrize(
+    ("values", "value", "nearest"),
+    [
+        (CategoricalDistribution(["a", 1]), 1, 1),
+        (CategoricalDistribution(["a", 1]), "b", "a"),
+        (FloatDistribution(0.5, 2.0), 0.7, 0.7),
+        (FloatDistribution(0.5, 2.0), 3, 2.0),
+        (IntDistribution(1, 3), 0, 1),
+    ],
+)
+def test_the_nearest_value_is_searched(values, value, nearest):
+    parameter = Parameter("key", values)
+    assert parameter.nearest(value) == nearest
+    assert parameter.allows(parameter.nearest(value))
+
+
 ENTRIES = {
     "a sweep": "tag(log, interval(0.01, 1))",
     "a condition": {"sweep": "choice(1, 2)", "when": "stage_two.head.name=linear"},

@@ -137,7 +137,7 @@ def _try_settings(search: StageTwoSearch, run: Run, world: World, report: Report
             is_short = report(progress)
         if world.is_main_rank:
             of_settings = np.stack(scores, axis=2)  # (M, S, R k)
-            tried += [Tried(setting.recipe, setting.values, of) for setting, of in zip(part, of_settings, strict=True)]
+            tried += [Tried(setting.recipe, of) for setting, of in zip(part, of_settings, strict=True)]
         if is_short:
             break
     return tried, is_short
@@ -158,8 +158,7 @@ def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seco
             TriedSetting(
                 recipe=setting.recipe.key,
                 scores=tuple(scores[place].tolist()),
-                expected_elsewhere=tuple(cross_fit.expected[place].tolist()),
-                shortfalls_elsewhere=tuple(cross_fit.shortfalls[place].tolist()),
+                merits_elsewhere=tuple(cross_fit.merits[place].tolist()),
                 stage_two=setting.recipe.stage_two.to_plain(),
             )
             for place, setting in enumerate(tried)
