@@ -11,7 +11,18 @@ from raysk.spaces.files import list_spaces, read_space_file, spaces_folder
 from raysk.spaces.space import load_space
 from raysk.spaces.sweeps import lookup
 
-NAMES = ["contrastive", "decouple", "focal", "focal_ablation", "longtail", "metric", "mislas", "supcon", "tournament"]
+NAMES = [
+    "contrastive",
+    "decouple",
+    "focal",
+    "focal_ablation",
+    "gravis",
+    "longtail",
+    "metric",
+    "mislas",
+    "supcon",
+    "tournament",
+]
 SEARCHED = [name for name in NAMES if name not in ("focal_ablation", "tournament")]
 # A screening for one disease, which few of the rows have.
 BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110])
