@@ -159,8 +159,8 @@ class StageTwo(Stage):
                     f"{getattr(self.optimizer, name):g}: set optimizer.lr, or frozen=false"
                 )
         if self.head_epochs >= (1 if self.frozen else self.epochs):
-            rule = "0 with a frozen encoder" if self.frozen else f"less than the {self.epochs} epochs of the stage"
-            raise ConfigError(f"head_epochs must be {rule}, but got {self.head_epochs}: change it, or frozen or epochs")
+            rule = "0 with frozen=true" if self.frozen else f"less than epochs {self.epochs}"
+            raise ConfigError(f"head_epochs must be {rule}, but got {self.head_epochs}: change one of them")
         if isinstance(self.head, FrozenHead) and not self.frozen:
             raise ConfigError(f"head must be trainable with frozen=false, but got {head}: choose linear or cosine")
         if not isinstance(self.mixing, NoMixing) and self.uses_kept_features:

@@ -78,11 +78,11 @@ REFUSALS = {
     ),
     "epochs of the head with a frozen encoder": (
         {"stage_two": {"head_epochs": 1}},
-        r"stage_two\.head_epochs must be 0 with a frozen encoder, but got 1: ",
+        r"stage_two\.head_epochs must be 0 with frozen=true, but got 1: ",
     ),
     "epochs of the head alone": (
         {"stage_two": {"frozen": False, "epochs": 3, "head_epochs": 3}},
-        r"stage_two\.head_epochs must be less than the 3 epochs of the stage, but got 3: ",
+        r"stage_two\.head_epochs must be less than epochs 3, but got 3: ",
     ),
     "no view": ({"stage_one": {"views": []}}, r"stage_one\.views must name at least 1"),
     "an unknown view": (

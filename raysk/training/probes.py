@@ -19,6 +19,8 @@ _RIDGE = 0.1
 # Neighbours that vote, and the temperature of their votes: Wu et al. 2018 publish 200 and 0.07, for a million rows.
 _NEIGHBOURS = 10
 _TEMPERATURE = 0.07
+# Rows whose similarities to all others are held at a time.
+_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,11 @@ def linear_probe(rows: ProbedRows) -> float:
 
 def neighbour_probe(rows: ProbedRows) -> float:
     """Returns the score of the nearest neighbours by cosine, each with the vote exp(s / 0.07): Wu et al. 2018, 3.4."""
-    similarities = unit_length(rows.held_out) @ unit_length(rows.train).T  # (M, N)
-    nearest, places = similarities.topk(min(_NEIGHBOURS, len(rows.train)), dim=1)  # (M, K)
-    votes = ((nearest - nearest[:, :1]) / _TEMPERATURE).exp()
-    logits = votes.new_zeros(len(votes), rows.num_classes).scatter_add_(1, rows.train_labels[places], votes)
-    return rows.score(logits)
+    train = unit_length(rows.train)
+    logits = []
+    for block in unit_length(rows.held_out).split(_BLOCK_ROWS):
+        nearest, places = (block @ train.T).topk(min(_NEIGHBOURS, len(train)), dim=1)  # (b, K)
+        votes = ((nearest - nearest[:, :1]) / _TEMPERATURE).exp()
+        zeros = votes.new_zeros(len(votes), rows.num_classes)
+        logits.append(zeros.scatter_add_(1, rows.train_labels[places], votes))
+    return rows.score(torch.cat(logits))
