@@ -146,6 +146,22 @@ def differing(first, second, path=""):
     return [leaf for key in first for leaf in differing(first[key], second[key], f"{path}.{key}".lstrip("."))]
 
 
+def test_gravis_starts_as_published_and_compares_losses_that_see_the_same(spaces):
+    points = {point.name: spaces["gravis"].config(point).recipe for point in spaces["gravis"].starts()}
+    names = ["paper, 10 epochs", "gravis", "simclr", "supcon with labels", "gravis end to end"]
+    assert list(points) == names
+    paper, *others, end_to_end = (points[name] for name in names)
+    stage = paper.stage_one
+    assert (stage.loss.temperature, stage.views * stage.copies, stage.batch_size) == (0.2, ("gravis",) * 20, 16)
+    optimizer = stage.optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.001, 0.9, 0.0)
+    assert (optimizer.schedule, optimizer.warmup, stage.classifier_loss, stage.normalise) == ("cosine", 0.0, None, True)
+    for other in others[1:]:
+        assert differing(others[0].to_plain(), other.to_plain()) == ["stage_one.loss.name"]
+    assert end_to_end.encoder_key == others[0].encoder_key, "its encoder is trained once"
+    assert (end_to_end.stage_two.frozen, end_to_end.stage_two.head_epochs) == (False, 1)
+
+
 def test_an_unknown_fragment_suggests_the_nearest_name(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("about: Mine.\ninclude: [control]\n")
