@@ -1,7 +1,7 @@
 """Probes: simple classifiers on the features of training rows, scored by macro-F1 on held-out rows.
 
-Each takes milliseconds, has no setting to tune, and gives every class the same weight. The macro-F1 is the same
-whatever the metric of the study, since a probe can end stage one: a recipe gives the same weights in every study.
+They have no settings, and take milliseconds. Their metric is not that of the study, since a probe can end stage one,
+and a recipe must give the same weights in every study.
 """
 
 from dataclasses import dataclass

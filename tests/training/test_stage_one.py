@@ -64,7 +64,7 @@ def test_the_loss_falls(run, make_job, alone, diary):
     assert sum(losses[-3:]) / 3 < losses[0] - 0.2
 
 
-@pytest.mark.parametrize("loss", ["supcon", "simclr"])
+@pytest.mark.parametrize("loss", ["supcon", "simclr", "gravis"])
 def test_interrupted_training_ends_bit_for_bit_the_same(loss, run, tmp_path, new_run, make_job, alone, diary):
     job = make_job(
         {
