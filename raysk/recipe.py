@@ -96,8 +96,7 @@ class StageOne(Stage):
         least_views = 1 if self.loss is None else self.loss.least_views
         name = f"the loss {losses.name_of(type(self.loss))}" if self.loss else "a training"
         if len(self.views) * self.copies < least_views:
-            rule = f"views must name at least {least_views} for {name}"
-            raise ConfigError(f"{rule}, but got {list(self.views)}: add a view, or set copies")
+            raise ConfigError(f"views must name at least {least_views} for {name}, but got {[*self.views]}: add a view")
         if not self.normalise and (self.loss is None or self.loss.needs_unit_length):
             raise ConfigError(f"normalise must be true for {name}, but got false: leave it out, or choose gravis")
         if self.loss is not None and not isinstance(self.mixing, NoMixing):
@@ -118,8 +117,7 @@ class StageTwo(Stage):
             features are computed once.
         view: The training view.
         passes: Number of drawn views of each row that a frozen encoder encodes; epochs cycle through them.
-        head_epochs: Number of epochs, from the first, that train the head alone: the encoder keeps its weights, and its
-            batch norm its statistics. For an encoder that is not frozen.
+        head_epochs: Number of epochs, from the first, that train the head alone, before an encoder that is not frozen.
         shift_batch_norm: Whether a frozen encoder's batch norm learns the statistics of the resampled images, while the
             weights stay (Zhong et al. 2021, shifted batch norm). Images are then drawn and encoded again in each epoch.
         mixing: How to mix the images of a batch; not for features that are computed once.

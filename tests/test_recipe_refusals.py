@@ -65,7 +65,7 @@ REFUSALS = {
     ),
     "one copy of one view for a loss that needs two": (
         {"stage_one": {"loss": {"name": "gravis"}, "views": ["gravis"], "copies": 1}},
-        r"stage_one\.views must name at least 2 for the loss gravis, but got \['gravis'\]: add a view, or set copies",
+        r"stage_one\.views must name at least 2 for the loss gravis, but got \['gravis'\]: add a view",
     ),
     "no copy": ({"stage_one": {"copies": 0}}, r"stage_one\.copies must be a whole number in \[1, 20\], but got 0"),
     "embeddings of any length for a loss of distances": (
