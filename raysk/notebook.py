@@ -22,7 +22,7 @@ from raysk.scoring import read_held_out, read_test
 if TYPE_CHECKING:
     from raysk.recipe import Recipe
 
-_MEASURES = ("probe", "alignment", "uniformity", "effective_rank")
+_MEASURES = ("probe", "linear_probe", "neighbour_probe", "alignment", "uniformity", "effective_rank")
 _Result = TypeVar("_Result", OutOfFold, TestPredictions)
 
 
@@ -146,7 +146,8 @@ class RunResults:
 
         Returns:
             One line per fold, stage and epoch, with the columns "fold", "stage", "epoch" (from 1), "loss" and the
-            health of stage one ("probe", "alignment", "uniformity", "effective_rank"; NaN in stage two).
+            health of stage one ("probe", "linear_probe", "neighbour_probe", "alignment", "uniformity",
+            "effective_rank"; NaN in stage two).
 
         Raises:
             ArtifactError: No row matches, several do, the row is an ensemble, or no fold is finished.

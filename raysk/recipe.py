@@ -72,7 +72,9 @@ class StageOne(Stage):
         classifier_loss: A loss on the logits of a classifier, which is trained and kept with the encoder; None for
             none. The classifier is linear, W f(x) + b, or the head that the loss requires.
         views: The training view of each copy of an image; SuperCon sees the plain image and an augmented one.
+        copies: How many copies of an image each of the `views` shows: [gravis] and 20 are twenty views of each image.
         projection: Width of the embedding that the loss sees; the projection head is dropped afterwards.
+        normalise: Whether the loss sees the directions z / |z| of the embeddings, or z itself.
         mixing: How to mix the images of a batch; only without a loss on embeddings.
         patience: Epochs without a rise of the probe (see `training.health`) that end stage one; 0 trains all epochs.
     """
@@ -81,7 +83,9 @@ class StageOne(Stage):
     loss_weight: Annotated[float, Between(0, 1000, open_low=True)] = 1.0
     classifier_loss: Annotated[LogitLoss, losses] | None = None
     views: tuple[Annotated[str, training_views], ...] = ("none", "supercon")
+    copies: Annotated[int, Between(1, 20)] = 1
     projection: Annotated[int, Between(2, 65536)] = 128
+    normalise: bool = True
     mixing: Annotated[Mixing, mixings] = field(default_factory=NoMixing)
     patience: Annotated[int, Between(0, 100_000)] = 0
 
@@ -90,10 +94,11 @@ class StageOne(Stage):
         if self.loss is None and self.classifier_loss is None:
             raise ConfigError("loss must be given if classifier_loss is null, but both are null: give one")
         least_views = 1 if self.loss is None else self.loss.least_views
-        if len(self.views) < least_views:
-            name = losses.name_of(type(self.loss)) if self.loss else ""
-            rule = f"views must name at least {least_views} for {f'the loss {name}' if name else 'a training'}"
-            raise ConfigError(f"{rule}, but got {list(self.views)}: add a view")
+        name = f"the loss {losses.name_of(type(self.loss))}" if self.loss else "a training"
+        if len(self.views) * self.copies < least_views:
+            raise ConfigError(f"views must name at least {least_views} for {name}, but got {[*self.views]}: add a view")
+        if not self.normalise and (self.loss is None or self.loss.needs_unit_length):
+            raise ConfigError(f"normalise must be true for {name}, but got false: leave it out, or choose gravis")
         if self.loss is not None and not isinstance(self.mixing, NoMixing):
             raise ConfigError(
                 "mixing must be none with a loss on embeddings, since a mixed image has no class, but got "
@@ -112,6 +117,7 @@ class StageTwo(Stage):
             features are computed once.
         view: The training view.
         passes: Number of drawn views of each row that a frozen encoder encodes; epochs cycle through them.
+        head_epochs: Number of epochs, from the first, that train the head alone, before an encoder that is not frozen.
         shift_batch_norm: Whether a frozen encoder's batch norm learns the statistics of the resampled images, while the
             weights stay (Zhong et al. 2021, shifted batch norm). Images are then drawn and encoded again in each epoch.
         mixing: How to mix the images of a batch; not for features that are computed once.
@@ -128,6 +134,7 @@ class StageTwo(Stage):
     frozen: bool = True
     view: Annotated[str, training_views] = "none"
     passes: Annotated[int, Between(1, 1000)] = 1
+    head_epochs: Annotated[int, Between(0, 100_000)] = 0
     shift_batch_norm: bool = False
     mixing: Annotated[Mixing, mixings] = field(default_factory=NoMixing)
     adjustment: Annotated[float, Between(0, 10)] = 0.0
@@ -149,6 +156,9 @@ class StageTwo(Stage):
                     f"optimizer.{name} must be 1 with a frozen encoder, which leaves the head alone to train, but got "
                     f"{getattr(self.optimizer, name):g}: set optimizer.lr, or frozen=false"
                 )
+        if self.head_epochs >= (1 if self.frozen else self.epochs):
+            rule = "0 with frozen=true" if self.frozen else f"less than epochs {self.epochs}"
+            raise ConfigError(f"head_epochs must be {rule}, but got {self.head_epochs}: change one of them")
         if isinstance(self.head, FrozenHead) and not self.frozen:
             raise ConfigError(f"head must be trainable with frozen=false, but got {head}: choose linear or cosine")
         if not isinstance(self.mixing, NoMixing) and self.uses_kept_features:

@@ -89,6 +89,8 @@ class Health(Record):
 
     Args:
         probe: Macro-F1 on the held-out rows of the nearest class mean of the training rows (the head `ncm`).
+        linear_probe: The same of a linear classifier, fitted by least squares with balanced classes.
+        neighbour_probe: The same of the ten nearest neighbours.
         alignment: Mean of |z_i - z_j|^2 over pairs of one class: Wang and Isola 2020. 0 means one point per class.
         uniformity: log of the mean of exp(-2 |z_i - z_j|^2) over all pairs: Wang and Isola 2020. 0 means one point for
             all rows; on a sphere of many dimensions the minimum is near -4.
@@ -99,6 +101,8 @@ class Health(Record):
     """
 
     probe: float
+    linear_probe: float
+    neighbour_probe: float
     alignment: float
     uniformity: float
     effective_rank: float

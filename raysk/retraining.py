@@ -225,9 +225,12 @@ def _report(console: Console, where: str, progress: StageProgress) -> bool:
     if not progress.epoch:
         return False
     loss = f"loss {progress.losses[-1]:.4f}" if progress.losses else ""
-    probe = f", probe {progress.health[-1].probe:.3f}" if progress.health else ""
+    probes = ""
+    if progress.health:
+        health = progress.health[-1]
+        probes = f", probe {health.probe:.3f}, linear {health.linear_probe:.3f}, k-NN {health.neighbour_probe:.3f}"
     epoch = f"{progress.stage}, epoch {progress.epoch} of {progress.epochs}"
-    console.print(f"{where}, {epoch}: {loss}{probe}", highlight=False)
+    console.print(f"{where}, {epoch}: {loss}{probes}", highlight=False)
     return False
 
 

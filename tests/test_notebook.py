@@ -228,7 +228,8 @@ def test_the_recipe_of_a_row_is_the_recipe_that_it_trained(results, recipes):
 def test_curves_have_each_epoch_of_each_stage_and_fold(results, study, recipes):
     frame = results.curves("supcon")
     assert frame.columns.tolist() == [
-        "fold", "stage", "epoch", "loss", "probe", "alignment", "uniformity", "effective_rank",
+        "fold", "stage", "epoch", "loss", "probe", "linear_probe", "neighbour_probe", "alignment", "uniformity",
+        "effective_rank",
     ]  # fmt: skip
     expected = [(fold, stage, epoch) for fold in (0, 1) for stage in ("stage one", "stage two") for epoch in (1, 2)]
     assert list(frame[["fold", "stage", "epoch"]].itertuples(index=False, name=None)) == expected

@@ -51,6 +51,7 @@ STAGES_ONE = st.fixed_dictionaries(
     optional=STAGE
     | {
         "loss": named(EMBEDDING_LOSSES),
+        "copies": st.integers(1, 3),
         "views": st.lists(st.sampled_from(list(training_views)), min_size=2, max_size=3),
         "classifier_loss": st.none() | named(FREE_LOSSES),
         "loss_weight": st.floats(0.1, 10),

@@ -63,6 +63,27 @@ REFUSALS = {
         {"stage_one": {"loss": {"name": "simclr"}, "views": ["supercon"]}},
         r"stage_one\.views must name at least 2 for the loss simclr, but got \['supercon'\]: ",
     ),
+    "one copy of one view for a loss that needs two": (
+        {"stage_one": {"loss": {"name": "gravis"}, "views": ["gravis"], "copies": 1}},
+        r"stage_one\.views must name at least 2 for the loss gravis, but got \['gravis'\]: add a view",
+    ),
+    "no copy": ({"stage_one": {"copies": 0}}, r"stage_one\.copies must be a whole number in \[1, 20\], but got 0"),
+    "embeddings of any length for a loss of distances": (
+        {"stage_one": {"loss": {"name": "batch_hard"}, "normalise": False}},
+        r"stage_one\.normalise must be true for the loss batch_hard, but got false: leave it out, or choose gravis",
+    ),
+    "embeddings of any length without a loss on them": (
+        {"stage_one": {"loss": None, "classifier_loss": {"name": "focal"}, "normalise": False}},
+        r"stage_one\.normalise must be true for a training, but got false",
+    ),
+    "epochs of the head with a frozen encoder": (
+        {"stage_two": {"head_epochs": 1}},
+        r"stage_two\.head_epochs must be 0 with frozen=true, but got 1: ",
+    ),
+    "epochs of the head alone": (
+        {"stage_two": {"frozen": False, "epochs": 3, "head_epochs": 3}},
+        r"stage_two\.head_epochs must be less than epochs 3, but got 3: ",
+    ),
     "no view": ({"stage_one": {"views": []}}, r"stage_one\.views must name at least 1"),
     "an unknown view": (
         {"stage_one": {"views": ["none", "supercom"]}},

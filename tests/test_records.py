@@ -8,7 +8,14 @@ from raysk.search.jobs import JobEnd, JobProgress, JobRequest, LaneStatus, Outco
 from raysk.search.trial_records import Step, TrialOrder, TrialRecord, TrialReport
 
 HEALTH = Health(
-    probe=0.5, alignment=0.2, uniformity=-1.5, effective_rank=3.0, collapsed=("mel",), alarm="collapsed: mel"
+    probe=0.5,
+    linear_probe=0.6,
+    neighbour_probe=0.4,
+    alignment=0.2,
+    uniformity=-1.5,
+    effective_rank=3.0,
+    collapsed=("mel",),
+    alarm="collapsed: mel",
 )
 STAGE = StageRecord(seconds=1.5, images=64, losses=(0.1 + 0.2, 1 / 3), health=(HEALTH,))
 REQUEST = JobRequest(id="a", work={"kind": "job", "fold": 0}, priority=(0, 1.5), encoder="e", title="A", needs=("b",))

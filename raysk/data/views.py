@@ -87,6 +87,27 @@ def focal(size: int) -> list[A.BasicTransform]:
     ]
 
 
+@training_views.register("gravis")
+def gravis(size: int) -> list[A.BasicTransform]:
+    """The view of GraVIS (Zhou et al. 2023), as released for 224 pixels; blur and holes scale with the image.
+
+    Ours: the holes are whole, where the released code cuts them off at the border.
+    """
+    scale = size / 224
+    side = max(1, round(32 * scale))
+    return [
+        A.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
+        A.Rotate((-10, 10), border_mode=cv2.BORDER_CONSTANT, fill=0, p=1.0),
+        A.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=1.0),
+        A.ToGray(p=0.2),
+        A.GaussianBlur(blur_limit=0, sigma_limit=(0.1 * scale, 2.0 * scale), p=0.5),
+        A.HorizontalFlip(p=0.5),
+        A.CoarseDropout(
+            num_holes_range=(3, 3), hole_height_range=(side, side), hole_width_range=(side, side), fill=MID_GREY, p=1.0
+        ),
+    ]
+
+
 @training_views.register("heavy")
 def heavy(size: int) -> list[A.BasicTransform]:
     """Strong changes of geometry, colour and sharpness, with holes: about as strong as RandAugment; our own choice."""

@@ -273,16 +273,19 @@ class ProjectionHead(nn.Module):
         in_features: Width of the features.
         hidden: Width between the two layers; the width of the features if None.
         out: Width of the embeddings.
+        normalise: Whether the embeddings have unit length.
     """
 
-    def __init__(self, in_features: int, hidden: int | None = None, out: int = 128) -> None:
+    def __init__(self, in_features: int, hidden: int | None = None, out: int = 128, normalise: bool = True) -> None:
         super().__init__()
         hidden = in_features if hidden is None else hidden
         self.layers = nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, out))
+        self.normalise = normalise
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns unit embeddings (..., out), in at least float32, of features (..., in_features)."""
-        return unit_length(self.layers(features))
+        """Returns embeddings (..., out) of features (..., in_features); those of unit length in at least float32."""
+        embeddings: Tensor = self.layers(features)
+        return unit_length(embeddings) if self.normalise else embeddings
 
 
 def unit_length(vectors: Tensor) -> Tensor:

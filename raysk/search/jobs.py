@@ -116,6 +116,8 @@ class JobProgress(Record):
         images: Images passed through the network.
         seconds: Training time.
         probe: Latest score of stage one's probe.
+        linear_probe: Latest score of the linear probe.
+        neighbour_probe: Latest score of the probe by neighbours.
         effective_rank: Number of directions that the features use.
         alarm: What is wrong with the features.
     """
@@ -126,6 +128,8 @@ class JobProgress(Record):
     images: int = 0
     seconds: float = 0.0
     probe: float | None = None
+    linear_probe: float | None = None
+    neighbour_probe: float | None = None
     effective_rank: float | None = None
     alarm: str | None = None
 

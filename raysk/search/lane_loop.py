@@ -89,6 +89,8 @@ class BrokerClient:
             images=progress.images,
             seconds=progress.seconds,
             probe=health.probe if health else None,
+            linear_probe=health.linear_probe if health else None,
+            neighbour_probe=health.neighbour_probe if health else None,
             effective_rank=health.effective_rank if health else None,
             alarm=health.alarm if health else None,
         )

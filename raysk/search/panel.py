@@ -190,9 +190,13 @@ def _joined(facts: Sequence[str], width: int) -> list[Text]:
 
 
 def _health(progress: JobProgress) -> Text:
-    """Returns the scores of stage one's probe, or its alarm instead."""
+    """Returns the scores of stage one's probes and the rank of its features, or its alarm instead."""
     if progress.alarm:
         return Text(progress.alarm, "bold red")
-    if progress.probe is None or progress.effective_rank is None:
-        return Text("")
-    return Text(f"probe {progress.probe:.3f}, rank {progress.effective_rank:.1f}")
+    measures = (
+        ("probe", progress.probe, ".3f"),
+        ("rank", progress.effective_rank, ".1f"),
+        ("linear", progress.linear_probe, ".3f"),
+        ("k-NN", progress.neighbour_probe, ".3f"),
+    )
+    return Text(", ".join(f"{name} {value:{digits}}" for name, value, digits in measures if value is not None))

@@ -265,9 +265,10 @@ def _family(where: str, name: str, content: dict[str, Any], given: list[Override
         for item in parse_overrides(texts):
             if item.key_or_group not in named:
                 raise ConfigError(f"{where}: a start must set searched keys only, but {start} sets {item.key_or_group}")
-    # Stage two is drawn last, so that a seed gives the same encoders whatever the search of stage two.
+    # Stage two is drawn last, so that a seed gives the same encoders whatever the search of stage two. Of its settings,
+    # those are drawn first that decide whether there is such a search.
     flat = [parameter for parameters in searched.values() for parameter in parameters]
-    parameters = tuple(sorted(flat, key=lambda parameter: parameter.key.startswith("stage_two.")))
+    parameters = tuple(sorted(flat, key=lambda p: (p.key.startswith("stage_two."), p.key not in NEVER_INNER)))
     return Family(name, _flat(content.get("settings") or []), parameters, starts)
 
 

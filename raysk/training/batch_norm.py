@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 # What `torch.nn.SyncBatchNorm` computes on a GPU; the module itself would have to replace every layer of a network.
 from torch.nn.modules._functions import SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 
@@ -31,6 +32,22 @@ class GlobalBatchNorm(nn.Module):
         """Returns the outputs of the network."""
         with _GlobalStatistics():
             return self.network(*inputs)
+
+
+class statistics_kept:  # noqa: N801 - reads as a statement
+    """Keeps batch norm from updating its running statistics; the second run of a batch updates them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self.layers = [layer for layer in layers if layer.track_running_stats]
+
+    def __enter__(self) -> None:
+        for layer in self.layers:
+            layer.track_running_stats = False
+
+    def __exit__(self, *_: object) -> None:
+        for layer in self.layers:
+            layer.track_running_stats = True
 
 
 class _GlobalStatistics(TorchFunctionMode):

@@ -1,7 +1,7 @@
 """The health of a representation: measures that are comparable where contrastive losses are not.
 
 Temperature and number of views change the scale of a contrastive loss, so that the losses of two recipes are not
-comparable. The macro-F1 of class means on held-out rows is, and the distribution of the features on the sphere
+comparable. The macro-F1 of probes on held-out rows is, and the distribution of the features on the sphere
 explains it.
 """
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from raysk.errors import DataError, TrainingError
-from raysk.evaluation.metrics import parse_metric
-from raysk.parts.heads import NearestMeanHead, unit_length
+from raysk.parts.heads import unit_length
 from raysk.records import Health
+from raysk.training.probes import ProbedRows, class_mean_probe, linear_probe, neighbour_probe
 
 # Smaller differences of unit features in single precision are rounding errors.
 _ROUNDING = 1e-6
@@ -61,8 +61,11 @@ def measure(
     classes = collapsed_classes(train, train_classes, held_out, held_out_classes, num_classes)
     collapsed = [class_names[k] for k in classes]
     rank = effective_rank(train)
+    rows = ProbedRows(train_features, train_classes, held_out_features, held_out_labels, num_classes)
     return Health(
-        probe=_probe(train_features, train_classes, held_out_features, held_out_labels, num_classes),
+        probe=class_mean_probe(rows),
+        linear_probe=linear_probe(rows),
+        neighbour_probe=neighbour_probe(rows),
         alignment=alignment(train, train_classes),
         uniformity=uniformity(train),
         effective_rank=rank,
@@ -176,17 +179,3 @@ def _class_means(directions: Tensor, labels: Tensor, num_classes: int) -> Tensor
     """Returns the class means, (C, D); 0 for a class without rows."""
     sums = directions.new_zeros(num_classes, directions.shape[1]).index_add_(0, labels, directions)
     return sums / torch.bincount(labels, minlength=num_classes).clamp_min(1)[:, None]
-
-
-def _probe(
-    train: Tensor, train_labels: Tensor, held_out: Tensor, held_out_labels: np.ndarray, num_classes: int
-) -> float:
-    """Returns the macro-F1 of class means on held-out rows.
-
-    It diagnoses the features, and can end stage one. So it is the same whatever the study's metric: a recipe gives the
-    same weights in every study.
-    """
-    width = train.shape[1]
-    head = NearestMeanHead().build(width, num_classes).to(train)
-    head.start_from(train, train_labels, train.new_zeros(num_classes, width), train.new_zeros(num_classes))
-    return float(parse_metric("macro_f1")(head(held_out).cpu().numpy(), held_out_labels))

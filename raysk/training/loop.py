@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from raysk.errors import TrainingError
+from raysk.parts.encoder import Encoder
 from raysk.parts.losses.base import NoisyLoss, ScheduledLoss
 from raysk.parts.mixing import Mixed
 from raysk.records import Health, StageRecord
 from raysk.stage import Stage
-from raysk.training.batch_norm import GlobalBatchNorm
+from raysk.training.batch_norm import GlobalBatchNorm, statistics_kept
 from raysk.training.batches import Batches
 from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_weights, optimizer_tensors, pack, unpack
 from raysk.training.mixer import Mixer
@@ -85,6 +85,7 @@ class Trainer:
         progress_file: Keeps the state after each epoch; the caller removes it when the result is written. None keeps
             nothing: repeating a training of seconds is faster than writing its state.
         mixer: Mixes the images of a batch; None for plain ones.
+        head_epochs: Number of epochs, from the first, in which the encoder keeps its weights and its statistics.
     """
 
     model: nn.Module
@@ -95,6 +96,7 @@ class Trainer:
     job: tuple[str, int]
     progress_file: Path | None
     mixer: Mixer | None = None
+    head_epochs: int = 0
 
     def __post_init__(self) -> None:
         device = self.world.device
@@ -104,10 +106,7 @@ class Trainer:
         self.optimizer = create_optimizer(self.stage.optimizer, groups)
         self.scaler = gradient_scaler(device)
         self.average = averaged(self.model, self.stage.ema)
-        self.network: nn.Module = self.model
-        if self.world.size > 1:
-            network = GlobalBatchNorm(self.model) if self.stage.sync_batch_norm else self.model
-            self.network = DistributedDataParallel(network, [device] if device.type == "cuda" else None)
+        self.network = self._shared()
 
     def fit(self, batches: Batches, name: str, report: Report, observe: Observe | None = None) -> StageProgress:
         """Trains all remaining epochs, and leaves the final weights in the model.
@@ -136,9 +135,25 @@ class Trainer:
             self.model.load_state_dict(self.average.module.state_dict())
         return progress
 
+    def _shared(self) -> nn.Module:
+        """Returns the network whose gradients all workers share."""
+        if self.world.size == 1:
+            return self.model
+        network = GlobalBatchNorm(self.model) if self.stage.sync_batch_norm else self.model
+        return DistributedDataParallel(network, [self.world.device] if self.world.device.type == "cuda" else None)
+
+    def _begin_epoch(self, epoch: int) -> None:
+        """Sets what trains in an epoch: the whole network, or in the first `head_epochs` all but the encoder."""
+        self.network.train()
+        if self.head_epochs:
+            is_whole = epoch >= self.head_epochs
+            for encoder in (module for module in self.model.modules() if isinstance(module, Encoder)):
+                encoder.train(is_whole).requires_grad_(is_whole)
+            self.network = self._shared()  # shares the gradients of the weights that had one when it was made
+
     def _train_epoch(self, batches: Batches, epoch: int, progress: StageProgress) -> None:
         began = perf_counter()
-        self.network.train()
+        self._begin_epoch(epoch)
         for module in self.loss.modules():
             if isinstance(module, ScheduledLoss):
                 module.begin_epoch(epoch / self.stage.epochs)
@@ -209,7 +224,7 @@ class Trainer:
         device = self.world.device
         states = []
         outputs = []
-        with torch.no_grad(), autocast(device), _statistics_kept(self.model):
+        with torch.no_grad(), autocast(device), statistics_kept(self.model):
             for piece in pieces:
                 states.append(_random_state(device))
                 outputs.append(self.network(piece))
@@ -266,22 +281,6 @@ def hash_seed(*numbers: int) -> int:
         # The multiplier of Knuth's 64-bit linear congruential generator spreads small numbers over all bits.
         mixed = ((mixed ^ number) * 6364136223846793005 + 1442695040888963407) % 2**63
     return mixed
-
-
-class _statistics_kept:  # noqa: N801 - reads as a statement
-    """Keeps batch norm from updating its running statistics; the second run of the batch updates them."""
-
-    def __init__(self, model: nn.Module) -> None:
-        layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        self.layers = [layer for layer in layers if layer.track_running_stats]
-
-    def __enter__(self) -> None:
-        for layer in self.layers:
-            layer.track_running_stats = False
-
-    def __exit__(self, *_: object) -> None:
-        for layer in self.layers:
-            layer.track_running_stats = True
 
 
 def _random_state(device: torch.device) -> Tensor:

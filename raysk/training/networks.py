@@ -35,6 +35,7 @@ class StageOneNetwork(nn.Module):
         projection: Width E of the embedding; None without a loss on embeddings.
         num_classes: C of the classifier that is trained and kept with the encoder; None without one.
         head: Settings of the classifier.
+        normalise: Whether the embeddings have unit length.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class StageOneNetwork(nn.Module):
         projection: int | None,
         num_classes: int | None = None,
         head: Head = LinearHead(),  # noqa: B008 - settings cannot be changed
+        normalise: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projection = None if projection is None else ProjectionHead(encoder.num_features, out=projection)
-        self.classifier = None if num_classes is None else head.build(encoder.num_features, num_classes)
+        width = encoder.num_features
+        self.projection = None if projection is None else ProjectionHead(width, out=projection, normalise=normalise)
+        self.classifier = None if num_classes is None else head.build(width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeds and classifies several views of each image.
@@ -56,11 +59,11 @@ class StageOneNetwork(nn.Module):
             images: (B, V, H, W, 3), uint8.
 
         Returns:
-            Unit embeddings and logits side by side, (B, V, E + C), in at least float32; only those that have a loss.
+            Embeddings and logits side by side, (B, V, E + C), in at least float32; only those that have a loss.
             One tensor, so that gathering and recomputing treat all cases alike.
         """
         features = self.encoder(images.flatten(0, 1))
-        outputs = [] if self.projection is None else [self.projection(features)]
+        outputs = [] if self.projection is None else [at_least_single(self.projection(features))]
         if self.classifier is not None:
             outputs.append(at_least_single(self.classifier(features)))
         return torch.cat(outputs, dim=1).unflatten(0, images.shape[:2])

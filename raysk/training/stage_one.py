@@ -77,7 +77,7 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> StageRe
     counts = torch.from_numpy(run.class_counts(job.fold))
     loss = _loss(stage, counts)
     plan = Plan(labels, stage, job.recipe.seed, world)
-    batches = ImageBatches(run.store(job.recipe.image_size), rows, stage.views, plan)
+    batches = ImageBatches(run.store(job.recipe.image_size), rows, stage.views * stage.copies, plan)
     progress_file = path.with_suffix(".progress")
     mixer = mixer_for(stage.mixing, counts, hash_seed(job.recipe.seed, 4), world)
     trainer = Trainer(model, loss, stage, hash_seed(job.recipe.seed, 1), world, (key, job.fold), progress_file, mixer)
@@ -120,9 +120,10 @@ def _until(epoch: int) -> Observe:
 def _network(stage: StageOne, encoder: Encoder, num_classes: int) -> StageOneNetwork:
     projection = None if stage.loss is None else stage.projection
     if stage.classifier_loss is None:
-        return StageOneNetwork(encoder, projection)
+        return StageOneNetwork(encoder, projection, normalise=stage.normalise)
     wanted = dict(stage.classifier_loss.head or {"name": "linear"})
-    return StageOneNetwork(encoder, projection, num_classes, heads[wanted.pop("name")].from_plain(wanted))
+    head = heads[wanted.pop("name")].from_plain(wanted)
+    return StageOneNetwork(encoder, projection, num_classes, head, stage.normalise)
 
 
 def _loss(stage: StageOne, counts: Tensor) -> nn.Module:

@@ -101,6 +101,7 @@ def _trainer(job: Job, run: Run, world: World, model: nn.Module, progress_file: 
         (recipe.key, job.fold),
         progress_file,
         mixer_for(stage.mixing, counts, hash_seed(recipe.seed, 3), world),
+        stage.head_epochs,
     )
 
 

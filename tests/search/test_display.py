@@ -27,7 +27,17 @@ class Pool:
         self.lanes[3].since -= 83
 
 
-WORKING = JobProgress(stage="stage one", epoch=3, epochs=9, images=300, seconds=2.0, probe=0.4567, effective_rank=17.34)
+WORKING = JobProgress(
+    stage="stage one",
+    epoch=3,
+    epochs=9,
+    images=300,
+    seconds=2.0,
+    probe=0.4567,
+    linear_probe=0.5123,
+    neighbour_probe=0.4,
+    effective_rank=17.34,
+)
 COLLAPSED = replace(WORKING, probe=0.2, effective_rank=1.3, alarm="the embedding has collapsed")
 
 
@@ -66,7 +76,8 @@ def test_a_file_gets_plain_lines_only():
     [
         "2 complete, 1 stopped, 1 failed of 8", "jobs done 5", "(paper)", "lanes busy 1 of 5", "150 images/s",
         "abc-fold1-held_out  0:00", "stage one", "epoch 3 of 9", "━━━━━", "idle", "about 0 s left",
-        "probe 0.457, rank 17.3", "starting, 0:00", "waits for a node with 1 CPU, 1:23", "OSError: no",
+        "probe 0.457, rank 17.3, linear 0.512, k-NN 0.400", "starting, 0:00", "waits for a node with 1 CPU, 1:23",
+        "OSError: no",
     ],
 )  # fmt: skip
 def test_a_terminal_shows_the_study(part):

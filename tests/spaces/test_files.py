@@ -11,7 +11,18 @@ from raysk.spaces.files import list_spaces, read_space_file, spaces_folder
 from raysk.spaces.space import load_space
 from raysk.spaces.sweeps import lookup
 
-NAMES = ["contrastive", "decouple", "focal", "focal_ablation", "longtail", "metric", "mislas", "supcon", "tournament"]
+NAMES = [
+    "contrastive",
+    "decouple",
+    "focal",
+    "focal_ablation",
+    "gravis",
+    "longtail",
+    "metric",
+    "mislas",
+    "supcon",
+    "tournament",
+]
 SEARCHED = [name for name in NAMES if name not in ("focal_ablation", "tournament")]
 # A screening for one disease, which few of the rows have.
 BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110])
@@ -133,6 +144,22 @@ def differing(first, second, path=""):
     if first.get("name") != second.get("name"):
         return [f"{path}.name"]
     return [leaf for key in first for leaf in differing(first[key], second[key], f"{path}.{key}".lstrip("."))]
+
+
+def test_gravis_starts_as_published_and_compares_losses_that_see_the_same(spaces):
+    points = {point.name: spaces["gravis"].config(point).recipe for point in spaces["gravis"].starts()}
+    names = ["paper, 10 epochs", "gravis", "simclr", "supcon with labels", "gravis end to end"]
+    assert list(points) == names
+    paper, *others, end_to_end = (points[name] for name in names)
+    stage = paper.stage_one
+    assert (stage.loss.temperature, stage.views * stage.copies, stage.batch_size) == (0.2, ("gravis",) * 20, 16)
+    optimizer = stage.optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.001, 0.9, 0.0)
+    assert (optimizer.schedule, optimizer.warmup, stage.classifier_loss, stage.normalise) == ("cosine", 0.0, None, True)
+    for other in others[1:]:
+        assert differing(others[0].to_plain(), other.to_plain()) == ["stage_one.loss.name"]
+    assert end_to_end.encoder_key == others[0].encoder_key, "its encoder is trained once"
+    assert (end_to_end.stage_two.frozen, end_to_end.stage_two.head_epochs) == (False, 1)
 
 
 def test_an_unknown_fragment_suggests_the_nearest_name(tmp_path):

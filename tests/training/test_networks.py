@@ -47,6 +47,16 @@ def test_each_view_of_each_image_has_its_own_unit_embedding(encoder):
             torch.testing.assert_close(embeddings[image, view], alone[0, 0])
 
 
+def test_embeddings_that_are_not_normalised_have_the_same_directions(encoder):
+    torch.manual_seed(1)
+    unit = StageOneNetwork(encoder, 8).eval()
+    torch.manual_seed(1)
+    embeddings = StageOneNetwork(encoder, 8, normalise=False).eval()(IMAGES)
+    lengths = embeddings.norm(dim=2, keepdim=True)
+    assert (lengths - 1).abs().min() > 1e-3
+    torch.testing.assert_close(embeddings / lengths, unit(IMAGES))
+
+
 @pytest.mark.parametrize("name", list(heads))
 def test_a_classifier_is_its_head_on_its_encoder(name, encoder):
     model = Classifier(encoder, heads[name](), 5).eval()

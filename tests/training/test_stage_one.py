@@ -64,7 +64,7 @@ def test_the_loss_falls(run, make_job, alone, diary):
     assert sum(losses[-3:]) / 3 < losses[0] - 0.2
 
 
-@pytest.mark.parametrize("loss", ["supcon", "simclr"])
+@pytest.mark.parametrize("loss", ["supcon", "simclr", "gravis"])
 def test_interrupted_training_ends_bit_for_bit_the_same(loss, run, tmp_path, new_run, make_job, alone, diary):
     job = make_job(
         {
@@ -227,7 +227,7 @@ def test_health_is_measured_after_every_epoch_on_rows_of_both_parts(run, make_jo
     # No class has more than a hundred rows here: the probe uses all of them.
     expected = measure(train, labels[0], held_out, labels[1], run.manifest.class_names)
     actual = facts.health[-1]
-    for name in ("probe", "alignment", "uniformity", "effective_rank"):
+    for name in ("probe", "linear_probe", "neighbour_probe", "alignment", "uniformity", "effective_rank"):
         assert getattr(actual, name) == pytest.approx(getattr(expected, name), abs=1e-4)
     kept = EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).facts
     assert StageRecord.from_plain(kept, "the encoder").health == facts.health

@@ -4,7 +4,7 @@ import torch
 from raysk.errors import TrainingError
 from raysk.parts.losses import LogitLoss, losses
 from raysk.training.batches import Plan
-from raysk.training.checkpoints import ClassifierCheckpoint, EncoderCheckpoint, unpack
+from raysk.training.checkpoints import ClassifierCheckpoint, EncoderCheckpoint, ProgressCheckpoint, unpack
 from raysk.training.images import plain_images
 from raysk.training.job import run_job
 from raysk.training.linear_start import linear_start
@@ -216,3 +216,65 @@ def test_predictions_use_the_shifted_statistics_and_training_resumes_bit_for_bit
     kept = other_job(frozen_job, make_job, SHIFTED | {"stage_two.epochs": 3, "stage_two.shift_batch_norm": False})
     run_job(kept, finished, alone, diary())
     assert (finished.predictions(kept.recipe.key, 0).probabilities != first).any()
+
+
+# End to end after a stage one.
+
+FINE_TUNED = {
+    "stage_two.frozen": False,
+    "stage_two.epochs": 3,
+    "stage_two.optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1},
+    "stage_two.ema": 0.5,
+}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_first_epochs_train_the_head_alone(accumulate, run, frozen_job, finished, make_job, alone, diary):
+    """Of the encoder, neither a weight nor a statistic of batch norm changes; afterwards both do."""
+    changes = FINE_TUNED | {"stage_two.head_epochs": 2, "stage_two.accumulate": accumulate, "stage_two.ema": 0.0}
+    job = other_job(frozen_job, make_job, changes)
+    run.encoder_file(job).parent.mkdir(parents=True)
+    run.encoder_file(job).hardlink_to(finished.encoder_file(job))
+    progress = run.classifier_file(job).with_suffix(".progress")
+    heads, encoder = [], encoder_of(job, run)
+    for epoch in (1, 2):
+        with pytest.raises(diary.Leave):
+            train_stage_two(job, run, alone, diary(leave_after=("stage two", epoch)))
+        weights = unpack("model", ProgressCheckpoint.read(progress, job.recipe.key, 0).tensors)
+        assert all(torch.equal(weights[f"encoder.{name}"], tensor) for name, tensor in encoder.items())
+        heads.append(weights["head.weight"])
+    assert not torch.equal(*heads)
+    train_stage_two(job, run, alone, diary())
+    trained = classifier_of(job, run)
+    assert not any(torch.equal(trained[f"encoder.{name}"], tensor) for name, tensor in encoder.items())
+
+
+def test_the_first_epochs_are_those_of_a_head_on_the_features_in_evaluation_mode(
+    finished, frozen_job, make_job, alone, diary
+):
+    """The same steps as on a frozen encoder's features, as long as the learning rate is that of the whole stage."""
+    optimizer = {"name": "sgd", "lr": 0.1, "schedule": "constant"}
+    changes = FINE_TUNED | {"stage_two.ema": 0.0, "stage_two.optimizer": optimizer}
+    whole = other_job(frozen_job, make_job, changes | {"stage_two.head_epochs": 2})
+    frozen = other_job(frozen_job, make_job, changes | {"stage_two.frozen": True})
+    losses = [train_stage_two(job, finished, alone, diary()).losses for job in (whole, frozen)]
+    assert losses[0][:2] == pytest.approx(losses[1][:2], rel=1e-4)
+    assert losses[0][2] != pytest.approx(losses[1][2], rel=1e-4)
+
+
+@pytest.mark.parametrize("leave_after", [1, 2])
+def test_a_stage_that_begins_with_the_head_resumes_bit_for_bit(
+    leave_after, finished, frozen_job, tmp_path, new_run, make_job, alone, diary
+):
+    changes = FINE_TUNED | {"stage_two.head_epochs": 2, "stage_two.optimizer.head_factor": 10.0}
+    changes["stage_two.optimizer.layer_decay"] = 0.5
+    job = other_job(frozen_job, make_job, changes)
+    whole = train_stage_two(job, finished, alone, diary())
+    other = new_run(tmp_path / "other")
+    other.encoder_file(job).parent.mkdir(parents=True)
+    other.encoder_file(job).hardlink_to(finished.encoder_file(job))
+    with pytest.raises(diary.Leave):
+        train_stage_two(job, other, alone, diary(leave_after=("stage two", leave_after)))
+    assert train_stage_two(job, other, alone, diary()).losses == whole.losses
+    expected, actual = classifier_of(job, finished), classifier_of(job, other)
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())

@@ -46,11 +46,25 @@ TASKS = {
         "stage_one.loss": {"name": "supcon", "temperature": 0.5},
         "stage_two": {"frozen": False, "epochs": 2, "batch_size": 16, "optimizer": {"name": "sgd", "lr": 0.0003}},
     },
+    "gravis, end to end": {
+        "model.backbone": "test_resnet", "stage_one.loss": {"name": "gravis"}, "stage_one.views": ["gravis"],
+        "stage_one.copies": 3, "stage_one.normalise": False, "stage_one.optimizer": {"lr": 0.0003},
+        "stage_two": {
+            "frozen": False, "epochs": 2, "head_epochs": 1, "batch_size": 16,
+            "optimizer": {"name": "sgd", "lr": 0.0003, "head_factor": 10.0, "layer_decay": 0.8},
+        },
+    },
     "combined": {
         "stage_one.loss": {"name": "paco"}, "stage_one.classifier_loss": {"name": "balanced_softmax"},
         "stage_one.epochs": 2, "stage_one.optimizer": {"lr": 0.01}, "stage_two.head": {"name": "lws"},
     },
 }  # fmt: skip
+
+# The epochs after which a job is interrupted.
+INTERRUPTED = {
+    "contrastive": [("stage one", 1), ("stage one", 3), ("stage two", 1)],
+    "gravis, end to end": [("stage one", 1), ("stage two", 1)],
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +77,7 @@ def pair(tmp_path_factory, new_run, jobs):
     """Returns the folder with the files of two workers."""
     folder = tmp_path_factory.mktemp("pair")
     tasks = [(name, job, []) for name, job in jobs.items()]
-    tasks.append(("interrupted", jobs["contrastive"], [("stage one", 1), ("stage one", 3), ("stage two", 1)]))
+    tasks += [(f"{name}, interrupted", jobs[name], leave_after) for name, leave_after in INTERRUPTED.items()]
     for name, _, _ in tasks:
         new_run(folder / name)
     plain = [{"folder": str(folder / name), "job": job.to_plain(), "leave_after": leave} for name, job, leave in tasks]
@@ -185,9 +199,10 @@ def test_the_held_out_rows_do_not_divide_evenly(single):
     assert len(single["contrastive"].folds.held_out_rows(0)) % 2 == 1
 
 
-def test_two_interrupted_workers_resume_bit_for_bit(pair, single, jobs):
-    job = jobs["contrastive"]
-    whole, interrupted = run_of(pair, "contrastive", single), run_of(pair, "interrupted", single)
+@pytest.mark.parametrize("name", INTERRUPTED)
+def test_two_interrupted_workers_resume_bit_for_bit(name, pair, single, jobs):
+    job = jobs[name]
+    whole, interrupted = (run_of(pair, folder, single) for folder in (name, f"{name}, interrupted"))
     for stage in ("stage_one", "stage_two"):
         assert getattr(interrupted.record(job), stage).losses == getattr(whole.record(job), stage).losses
     expected, actual = (

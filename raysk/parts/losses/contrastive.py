@@ -47,6 +47,7 @@ class SupCon(EmbeddingLoss):
         temperature: tau; small values weight the hardest negatives most. Chen et al. 2022 publish 0.07.
     """
 
+    needs_unit_length: ClassVar[bool] = False
     temperature: Temperature = 0.07
 
     def module(self, counts: Tensor, width: int) -> nn.Module:
@@ -64,6 +65,7 @@ class SimCLR(EmbeddingLoss):
     """
 
     least_views: ClassVar[int] = 2
+    needs_unit_length: ClassVar[bool] = False
     temperature: Temperature = 0.5
 
     def module(self, counts: Tensor, width: int) -> nn.Module:

@@ -1,6 +1,8 @@
 """GraVIS against its formula in plain loops, and against the published numbers."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -64,3 +66,24 @@ def test_it_is_its_formula(num_images, num_views, temperature, seed):
     values = np.random.default_rng(seed).normal(size=(num_images, num_views, 4))
     embeddings = F.normalize(torch.from_numpy(values), dim=2)
     assert loss_of(embeddings, temperature).item() == pytest.approx(gravis_in_loops(embeddings, temperature), abs=1e-12)
+
+
+MEMORY = """
+import resource, sys, torch
+from raysk.parts.losses import losses
+
+def step(num_images, num_views):
+    embeddings = torch.nn.functional.normalize(torch.randn(num_images, num_views, 128), dim=2).requires_grad_()
+    loss = losses["gravis"]().build(torch.ones(2), 128)(embeddings, torch.zeros(num_images, dtype=torch.long))
+    loss.backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+before = step(2, 2)
+print((step(64, 16) - before) / (2**20 if sys.platform == "linux" else 2**30))
+"""
+
+
+def test_a_step_of_1024_embeddings_takes_less_than_a_gibibyte():
+    """All triples of query, item and other at once would take 1024^3 numbers, 4 GiB, several times."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1
