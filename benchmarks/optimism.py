@@ -47,13 +47,15 @@ def smooth_noise(points: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return NOISE * values / np.sqrt(NUM_WAVES / 2)
 
 
-def biases(settings: list[Setting], points: np.ndarray, random: np.random.Generator) -> tuple[float, float]:
+def biases(
+    settings: list[Setting], anchor: str, points: np.ndarray, random: np.random.Generator
+) -> tuple[float, float]:
     """Returns the chosen and the cross-fitted score of a search in a new world, less the true score."""
     scores = np.stack([MEAN + smooth_noise(points, random) for _ in range(NUM_FOLDS)], axis=1)  # (M, k)
     goal = Goal.parse("macro_f1", [], None)
     tried = [Tried(setting.recipe, row[None]) for setting, row in zip(settings, scores, strict=True)]
-    chosen = best_settings(tried, goal)[0].scores.mean()
-    return chosen - MEAN, CrossFit.of(tried, goal, NUM_FOLDS).scores.mean() - MEAN
+    chosen = best_settings(tried, anchor, goal, NUM_FOLDS)[0].scores.mean()
+    return chosen - MEAN, CrossFit.of(tried, anchor, goal, NUM_FOLDS).scores.mean() - MEAN
 
 
 def main() -> None:
@@ -69,7 +71,7 @@ def main() -> None:
         search = StageTwoSearch(replace(Recipe(), seed=seed), parameters, arguments.settings)
         settings, random = search.settings(lambda recipe: None), np.random.default_rng(seed)
         points = coordinates(settings, search)
-        values += [biases(settings, points, random) for _ in range(WORLDS_A_SEARCH)]
+        values += [biases(settings, search.anchor.key, points, random) for _ in range(WORLDS_A_SEARCH)]
     print("| score | bias | standard error |\n|---|--:|--:|")
     for name, column in zip(("chosen", "cross-fitted"), np.array(values).T, strict=True):
         print(f"| {name} | {column.mean():+.4f} | {column.std(ddof=1) / np.sqrt(len(column)):.4f} |")

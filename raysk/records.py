@@ -4,6 +4,7 @@ Each record is a frozen dataclass. Pydantic validates what is read, so that a fi
 by hand gives an error of one line instead of a later failure.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,14 +236,12 @@ class TriedSetting(Record):
 
     Args:
         recipe: Key of the resulting recipe.
-        scores: Score by the study's metric on the held-out rows of each fold, (R k,); the worst if it diverged on any.
-        merits_elsewhere: For each fold, its merit on the other folds, (R k,).
+        scores: Score by the study's metric on the held-out rows of each fold, (R k,); the worst where it diverged.
         stage_two: The setting in full.
     """
 
     recipe: str
     scores: tuple[float, ...]
-    merits_elsewhere: tuple[float, ...]
     stage_two: dict[str, Any]
 
 
@@ -254,7 +253,8 @@ class SearchRecord(Record):
         recipe: Key of the recipe whose encoders it used.
         kept: Keys of the best recipes, the best first.
         score: Mean score of the best recipe over folds, by the study's metric.
-        crossfit: Score of the choice: each fold is scored with the setting that the other folds choose.
+        crossfit_scores: Score on each fold of the setting that the other folds choose, (R k,).
+        crossfit_merits: Merit of that setting on these other folds, (R k,).
         seconds: Duration.
         tried: All settings.
     """
@@ -262,6 +262,12 @@ class SearchRecord(Record):
     recipe: str
     kept: tuple[str, ...]
     score: float
-    crossfit: float
+    crossfit_scores: tuple[float, ...]
+    crossfit_merits: tuple[float, ...]
     seconds: float
     tried: tuple[TriedSetting, ...]
+
+    @property
+    def crossfit(self) -> float:
+        """The honest score of the choice: the mean of its scores."""
+        return math.fsum(self.crossfit_scores) / len(self.crossfit_scores)

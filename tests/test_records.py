@@ -39,13 +39,13 @@ RECORDS = [
         recipe="k",
         kept=("k",),
         score=0.5,
-        crossfit=0.4,
+        crossfit_scores=(0.4, 0.5),
+        crossfit_merits=(0.4, -0.1),
         seconds=9.0,
         tried=(
             TriedSetting(
                 recipe="k",
                 scores=(0.5, 0.5),
-                merits_elsewhere=(0.4, 0.4),
                 stage_two={"loss": {"g": 1}},
             ),
         ),

@@ -46,8 +46,9 @@ def study_tables(
 def score_of_best(run: Run, trials: Sequence[FrozenTrial]) -> ChoiceScore:
     """Returns the honest score of choosing the study's best single recipe.
 
-    A fold is scored with the choice of the other folds, among all recipes and stage-two settings; see
-    `score_of_choice`. (Optuna's late proposals have seen all folds, so a little of the choice remains in the score.)
+    A fold is scored with the choice of the other folds, first among the stage-two settings of each recipe, then among
+    the recipes; see `score_of_choice`. (Optuna's late proposals have seen all folds, so a little of the choice remains
+    in the score.)
 
     Args:
         run: The run directory.
@@ -66,9 +67,9 @@ def score_of_best(run: Run, trials: Sequence[FrozenTrial]) -> ChoiceScore:
         scores.append(of_trial[:1])
         guides.append(goal.merits(elsewhere))
         if record.search is not None:
-            tried = run.search(record.search).tried
-            scores.append(np.array([setting.scores for setting in tried]))
-            guides.append(np.array([setting.merits_elsewhere for setting in tried]))
+            search = run.search(record.search)
+            scores.append(np.array([search.crossfit_scores]))
+            guides.append(np.array([search.crossfit_merits]))
     choice = score_of_choice(goal.metric.oriented(np.vstack(scores)), k, np.vstack(guides))
     return choice._replace(score=float(goal.metric.oriented(choice.score)))
 

@@ -13,7 +13,8 @@ from raysk.parts.losses.classification import BalancedSoftmax, CrossEntropy
 from raysk.recipe import StageTwo
 from raysk.stage import Optimizer
 
-# The first one judges an encoder that has one fold: of the ten, it has the best mean over 27 encoders.
+# The first one judges an encoder that has one fold, and is the anchor of a search: of the ten, it has the best mean
+# over 27 encoders (docs/results.md, "How stage two is chosen").
 _REBALANCING: dict[str, dict[str, Any]] = {
     "half adjusted": {"loss": CrossEntropy(), "adjustment": 0.5},
     "cross entropy": {"loss": CrossEntropy()},

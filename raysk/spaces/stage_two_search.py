@@ -52,6 +52,11 @@ class StageTwoSearch:
         return f"{self.recipe.key}-search-{content}"
 
     @property
+    def anchor(self) -> Recipe:
+        """The recipe with the first reference head, which stays the choice until another is clearly better."""
+        return replace(self.recipe, stage_two=next(iter(reference_heads(self.recipe.stage_two).values())))
+
+    @property
     def trained_encoder(self) -> None:
         """None: a search trains no encoder, and the encoders that it reads are finished."""
 

@@ -90,22 +90,23 @@ def finish_search(folder, new_run, small_recipe, **goal):
     for name, kept in searches.items():
         required = np.stack([run.fold_scores(recipes[setting].key) for setting in kept], axis=1)
         required = np.stack([scores_elsewhere(of_metric, run.folds.k) for of_metric in required], axis=2)
-        merits = run.goal.merits(required).tolist()
+        merits = run.goal.merits(required)  # (M, k)
+        choice = merits.argmax(axis=0)
         tried = tuple(
             TriedSetting(
                 recipe=recipes[setting].key,
                 scores=tuple(scores[setting]),
-                merits_elsewhere=tuple(elsewhere),
                 stage_two=recipes[setting].stage_two.to_plain(),
             )
-            for setting, elsewhere in zip(kept, merits, strict=True)
+            for setting in kept
         )
         best = float(np.mean(scores[kept[0]]))
         SearchRecord(
             recipe=recipes[name].key,
             kept=tuple(setting.recipe for setting in tried),
             score=best,
-            crossfit=best - 0.05,
+            crossfit_scores=tuple(scores[kept[place]][fold] for fold, place in enumerate(choice)),
+            crossfit_merits=tuple(merits.max(axis=0).tolist()),
             seconds=7.0,
             tried=tried,
         ).write(run.search_file(f"search of {name}"))

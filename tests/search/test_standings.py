@@ -111,7 +111,8 @@ def test_a_searched_trial_counts_as_the_best_recipe_that_its_search_kept(tmp_pat
     for fold in range(3):
         write_record(study.run, Job(trial.recipe, fold), 0.4, (0.1, 0.1))
         write_record(study.run, Job(other, fold), 0.7, (0.9, 0.5))
-    SearchRecord(recipe=trial.recipe.key, kept=(other.key,), score=0.7, crossfit=0.6, seconds=1.0, tried=()).write(
+    crossfit = {"crossfit_scores": (0.6, 0.6), "crossfit_merits": (0.6, 0.6)}
+    SearchRecord(recipe=trial.recipe.key, kept=(other.key,), score=0.7, **crossfit, seconds=1.0, tried=()).write(
         study.run.search_file(trial.search.id)
     )
     report = TrialReport(outcome=Outcome.DONE, score=0.7, folds=3, num_tried=5, is_complete=True)

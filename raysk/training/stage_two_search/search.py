@@ -53,7 +53,7 @@ def search_stage_two(search: StageTwoSearch, run: Run, world: World, report: Rep
     began = perf_counter()
     _encode(search, run, world)
     tried, is_short = _try_settings(search, run, world, report)
-    best = best_settings(tried, run.goal)[: 1 if is_short else NUM_KEPT]
+    best = best_settings(tried, search.anchor.key, run.goal, run.folds.k)[: 1 if is_short else NUM_KEPT]
     if world.is_main_rank:
         for setting in best:
             run.keep_recipe(setting.recipe)
@@ -145,22 +145,21 @@ def _try_settings(search: StageTwoSearch, run: Run, world: World, report: Report
 
 def _write(search: StageTwoSearch, tried: Sequence[Tried], keys: list[str], seconds: float, run: Run) -> None:
     goal = run.goal
-    cross_fit = CrossFit.of(tried, goal, run.folds.k)
-    scores = [setting.filled(goal)[0] for setting in tried]
-    means = {setting.recipe.key: float(of_setting.mean()) for setting, of_setting in zip(tried, scores, strict=True)}
+    cross_fit = CrossFit.of(tried, search.anchor.key, goal, run.folds.k)
+    scores = {setting.recipe.key: np.nan_to_num(setting.scores[0], nan=goal.metric.worst) for setting in tried}
     SearchRecord(
         recipe=search.recipe.key,
         kept=tuple(keys),
-        score=means[keys[0]],
-        crossfit=float(cross_fit.scores.mean()),
+        score=float(scores[keys[0]].mean()),
+        crossfit_scores=tuple(cross_fit.scores.tolist()),
+        crossfit_merits=tuple(cross_fit.merits.tolist()),
         seconds=seconds,
         tried=tuple(
             TriedSetting(
                 recipe=setting.recipe.key,
-                scores=tuple(scores[place].tolist()),
-                merits_elsewhere=tuple(cross_fit.merits[place].tolist()),
+                scores=tuple(scores[setting.recipe.key].tolist()),
                 stage_two=setting.recipe.stage_two.to_plain(),
             )
-            for place, setting in enumerate(tried)
+            for setting in tried
         ),
     ).write(run.search_file(search.id))
