@@ -68,11 +68,13 @@ class LogitLoss(Loss):
 class EmbeddingLoss(Loss):
     """A loss on several views of each image: forward(embeddings (B, V, D), labels (B,)) returns a scalar.
 
-    Embeddings have unit length. `least_views` is the smallest V with which the loss can learn from every batch.
+    Embeddings have unit length. `least_views` is the smallest V with which the loss can learn from every batch. A loss
+    whose `needs_labels` is False ignores the labels, so that unlabelled rows may take part.
     """
 
     reads: ClassVar[Literal["logits", "embeddings"]] = "embeddings"
     least_views: ClassVar[int] = 1
+    needs_labels: ClassVar[bool] = True
 
     def build(self, class_counts: Tensor, width: int) -> nn.Module:
         """Returns the loss for one training fold.

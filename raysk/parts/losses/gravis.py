@@ -26,6 +26,7 @@ class GraVIS(EmbeddingLoss):
     """
 
     least_views: ClassVar[int] = 2
+    needs_labels: ClassVar[bool] = False
     temperature: Annotated[float, Between(0.01, 10.0)] = 0.2
 
     def module(self, counts: Tensor, width: int) -> nn.Module:
