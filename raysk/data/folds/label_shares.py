@@ -15,7 +15,7 @@ def labelled_rows(manifest: Manifest, folds: Folds, fold: int, share: float, see
     All groups of the manifest have one random order, by their names. Of the groups of each class that train in the
     fold, the first ones keep their labels: `share` of them, rounded, and at least one. A group of several classes
     counts for its rarest one. So the rows of a smaller share lie in those of a larger one, whatever the method, and
-    the rows of two folds overlap as far as they can.
+    the folds keep mostly the same labels.
 
     Args:
         manifest: The rows.

@@ -245,12 +245,12 @@ def _write_image(folder: Path, name: str, cell: Any, root: Path) -> str:
 
 def _without_images(batch: pa.RecordBatch, names: list[str], image: str, label: str | None, split: str) -> pa.Table:
     class_names = None if label is None else _class_names(batch.schema, label)
-    table = pa.Table.from_batches([batch]).drop_columns([image]).replace_schema_metadata(None)
+    table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
     if label is not None and class_names is not None:
         table = table.set_column(
             table.column_names.index(label), label, pa.array(_named(batch.column(label), class_names), pa.string())
         )
-    table = table.append_column(image, pa.array(names, pa.string()))
+    table = table.set_column(table.column_names.index(image), image, pa.array(names, pa.string()))
     return _with_role(table, role_of(split) or "train")
 
 
