@@ -17,6 +17,7 @@ from raysk.data.store.building import build_stores
 from raysk.data.store.chunks import Spread, in_threads
 from raysk.data.store.image_store import ImageStore
 from raysk.evaluation.goals import Goal
+from raysk.parts.losses import losses
 from raysk.recipe import Recipe
 from raysk.records import RunFacts
 from raysk.run import data_digest, store_key
@@ -78,8 +79,8 @@ def prepare_rows(
     digest = data_digest(manifest, store)
     cases = _cases(manifest, digest, config, console) if len(manifest.unlabelled_rows) else None
     folds = make_folds(manifest, config.folds, cases)
-    for name, sentence in unlabelled_facts(folds).items():
-        console.print(f"{name}: {sentence}", markup=False, highlight=False)
+    recipes = list(recipes)
+    _tell_unlabelled(folds, recipes, console)
     for recipe in recipes:
         check_recipe(recipe, manifest, folds)
     goal = Goal.parse(config.metric, config.require, manifest.class_names)
@@ -98,6 +99,20 @@ def prepare_rows(
         **of_command,
     )
     return manifest, folds, facts
+
+
+def _tell_unlabelled(folds: Folds, recipes: Sequence[Recipe], console: Console) -> None:
+    """Prints which unlabelled rows take part, and if no known recipe reads them, which ones would."""
+    for name, sentence in unlabelled_facts(folds).items():
+        console.print(f"{name}: {sentence}", markup=False, highlight=False)
+        if all(recipe.stage_one is None or recipe.stage_one.needs_labels for recipe in recipes):
+            readers = [loss for loss in losses if not getattr(losses[loss], "needs_labels", True)]
+            console.print(
+                f"{name}: no recipe that is known at the start reads them; one with stage_one.loss.name="
+                f"{' or '.join(readers)} does",
+                markup=False,
+                highlight=False,
+            )
 
 
 def _cases(manifest: Manifest, digest: str, config: Config, console: Console) -> IntArray:
