@@ -47,7 +47,7 @@ class Sampler(Settings, ABC):
         if num_unlabelled and self.reads_labels:
             raise ConfigError(
                 f"name must be instance where {num_unlabelled} unlabelled rows take part, which have no class, but got "
-                f"{samplers.name_of(type(self))}: set sampler.name=instance"
+                f"{samplers.name_of(type(self))}: choose instance"
             )
         empty = np.flatnonzero(np.asarray(class_counts) == 0).tolist()
         if empty:

@@ -34,7 +34,9 @@ def test_an_order_reads_the_labels_unless_the_sampler_says_otherwise(sampler):
         assert np.array_equal(order, sampler.epoch_order(unlabelled, epoch=0, epochs=9, seed=0, length=100))
     counts = np.array([60, 9, 1, 3, 30])
     with_unlabelled = (
-        pytest.raises(ConfigError, match=r"^name must be instance where 7 unlabelled rows take part, .*: set sampler")
+        pytest.raises(
+            ConfigError, match=r"^name must be instance where 7 unlabelled rows take part, .*: choose instance"
+        )
         if sampler.reads_labels
         else nullcontext()
     )

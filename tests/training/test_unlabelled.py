@@ -144,7 +144,7 @@ def test_samplers_by_class_are_refused_where_unlabelled_rows_take_part(half_labe
     balanced = make_job(SIMCLR | {"stage_one.sampler": {"name": "class_balanced"}})
     run.check(balanced.recipe)
     rule = (
-        r"^stage_one.sampler.name must be instance where \d+ unlabelled rows take part, .* but got class_balanced: set"
+        r"^stage_one.sampler.name must be instance where \d+ unlabelled rows take part, .* but got class_balanced: ch"
     )
     with pytest.raises(ConfigError, match=rule):
         half_labelled.check(balanced.recipe)

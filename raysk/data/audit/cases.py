@@ -1,6 +1,7 @@
 """The cases of a dataset with unlabelled rows: what must not be on both sides of a fold, also without a label."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from raysk.data.audit.near_duplicates import find_alike
 from raysk.data.audit.scanning import scan_files
 from raysk.data.manifest import IntArray, Manifest
 from raysk.data.parquet import read_parquet, write_parquet
+from raysk.errors import ArtifactError
 
 # Part of the name of a kept file. Raise it when other pictures would be found alike.
 _VERSION = 1
@@ -31,7 +33,7 @@ def cases_of(
         progress: Called with the number of files read and the total, then with those of the pictures compared.
     """
     path = cache / f"cases-{digest_of({'pixels': pixels, 'version': _VERSION})}.parquet"
-    if path.exists():
+    with suppress(ArtifactError):  # it is missing, or damaged
         return read_parquet(path, "cases")[0].column("case").to_numpy().astype(np.int64)
     scan = scan_files(manifest.paths, progress, manifest.bits)
     shown = np.flatnonzero(scan.readable & ~scan.one_colour)

@@ -114,6 +114,8 @@ def test_the_cases_are_kept_under_the_content_of_the_rows(world):
     before = kept.stat().st_mtime_ns
     assert cases_of(manifest, "x", root / "cache").tolist() == folds.cases.tolist()
     assert kept.stat().st_mtime_ns == before
+    kept.write_text("damaged")
+    assert cases_of(manifest, "x", root / "cache").tolist() == folds.cases.tolist()
     cases_of(manifest, "other pixels", root / "cache")
     assert len(list((root / "cache").glob("cases-*.parquet"))) == 2
 
