@@ -29,7 +29,7 @@ def class_table(manifest: Manifest) -> Table:
         rows = manifest.labels == label
         by_role = [str(int((role_of_row[rows] == role).sum())) for role in roles]
         num_groups = len(np.unique(manifest.groups[rows]))
-        share = f"{rows.mean():.2%}"
+        share = f"{rows.sum() / manifest.class_counts.sum():.2%}" if label != NO_LABEL else ""
         table.add_row(Text(manifest.class_name(label)), str(int(rows.sum())), str(num_groups), share, *by_role)
     totals = [str(int((role_of_row == role).sum())) for role in roles]
     table.add_section()

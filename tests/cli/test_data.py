@@ -46,7 +46,7 @@ def test_show_has_a_line_and_a_sheet_of_unlabelled_rows(ham, tmp_path, capfd):
     words = ["data=ham10000", f"data.path={ham}", "data.on_blank=unlabelled", f"cache={tmp_path / 'cache'}"]
     assert run("show", *words, "--out", str(tmp_path / "out")) == 0
     lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
-    assert {"nv 12 7 60.00%", "mel 6 3 30.00%", "unlabelled 2 2 10.00%", "all 20 10"} <= set(lines)
+    assert {"nv 12 7 66.67%", "mel 6 3 33.33%", "unlabelled 2 2", "all 20 10"} <= set(lines)
     assert "10 groups: 0 of one image, the largest of 2." in lines, "no group has several classes"
     assert sorted(path.name for path in (tmp_path / "out" / "sheets").iterdir()) == [
         "00-mel.png", "01-nv.png", "unlabelled.png",

@@ -120,6 +120,18 @@ def test_the_cases_are_kept_under_the_content_of_the_rows(world):
     assert len(list((root / "cache").glob("cases-*.parquet"))) == 2
 
 
+def test_a_picture_that_cannot_be_compared_is_refused(world, tmp_path):
+    manifest, _, root = world
+    moved = Manifest(manifest.table, tmp_path, manifest.class_names, manifest.grouped)
+    for path in root.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "03.png").unlink()
+    with pytest.raises(DataError, match=r"so that its unlabelled copies are found, but .*03\.png is not \(there is no"):
+        cases_of(moved, "y", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_an_audit_hints_at_copies_that_the_folds_leave_out(world):
     manifest, _, _ = world
     report = audit(entries_of(manifest))
