@@ -8,18 +8,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from raysk.config import Config
+from raysk.data.audit.cases import cases_of
 from raysk.data.folds.assignment import Folds
 from raysk.data.folds.dividing import make_folds
-from raysk.data.manifest import Manifest
+from raysk.data.manifest import IntArray, Manifest
 from raysk.data.sources import load_manifest
 from raysk.data.store.building import build_stores
 from raysk.data.store.chunks import Spread, in_threads
 from raysk.data.store.image_store import ImageStore
 from raysk.evaluation.goals import Goal
+from raysk.parts.losses import losses
 from raysk.recipe import Recipe
 from raysk.records import RunFacts
 from raysk.run import data_digest, store_key
 from raysk.run_checks import check_goal, check_recipe
+from raysk.run_facts import unlabelled_facts
 
 
 def read_data(
@@ -48,8 +51,9 @@ def read_data(
         console.print(f"left out: row {image.row}, {image.path}: {image.reason}", markup=False, highlight=False)
     manifest = manifest.without([image.row for image in bad])
     counts = zip(manifest.class_names, manifest.class_counts, strict=True)
-    classes = ", ".join(f"{name} {count}" for name, count in counts)
-    console.print(f"{len(manifest)} images: {classes}", markup=False, highlight=False)
+    classes = [f"{name} {count}" for name, count in counts]
+    classes += [f"unlabelled {len(manifest.unlabelled_rows)}"] if len(manifest.unlabelled_rows) else []
+    console.print(f"{len(manifest)} images: {', '.join(classes)}", markup=False, highlight=False)
     return manifest, stores
 
 
@@ -72,14 +76,18 @@ def prepare_rows(
         ConfigError: A recipe cannot train on some fold, or the goal has no score on some part.
     """
     manifest, (store,) = read_data(config, console, spread=spread)
-    folds = make_folds(manifest, config.folds)
+    digest = data_digest(manifest, store)
+    cases = _cases(manifest, digest, config, console) if len(manifest.unlabelled_rows) else None
+    folds = make_folds(manifest, config.folds, cases)
+    recipes = list(recipes)
+    _tell_unlabelled(folds, recipes, console)
     for recipe in recipes:
         check_recipe(recipe, manifest, folds)
     goal = Goal.parse(config.metric, config.require, manifest.class_names)
     check_goal(goal, manifest, folds)
     facts = RunFacts(
         manifest=manifest.digest,
-        pixels=data_digest(manifest, store),
+        pixels=digest,
         folds=folds.digest,
         metric=goal.metric.name,
         requirements=goal.required,
@@ -91,6 +99,25 @@ def prepare_rows(
         **of_command,
     )
     return manifest, folds, facts
+
+
+def _tell_unlabelled(folds: Folds, recipes: Sequence[Recipe], console: Console) -> None:
+    """Prints which unlabelled rows take part, and if no known recipe reads them, which ones would."""
+    for name, sentence in unlabelled_facts(folds).items():
+        console.print(f"{name}: {sentence}", markup=False, highlight=False)
+        if all(recipe.stage_one is None or recipe.stage_one.needs_labels for recipe in recipes):
+            readers = [loss for loss in losses if not getattr(losses[loss], "needs_labels", True)]
+            console.print(
+                f"{name}: no recipe that is known at the start reads them; one with stage_one.loss.name="
+                f"{' or '.join(readers)} does",
+                markup=False,
+                highlight=False,
+            )
+
+
+def _cases(manifest: Manifest, digest: str, config: Config, console: Console) -> IntArray:
+    with progress_bar(console, "looking for unlabelled copies of images") as bar:
+        return cases_of(manifest, digest, config.cache_folder, bar)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Stage one learns a representation; stage two fits a classifier, on the frozen en
 stage one is a one-stage recipe: the same stage two, trained end to end from the start.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
@@ -23,7 +22,7 @@ from raysk.parts.mixing import Mixing, NoMixing, mixings
 from raysk.parts.samplers import samplers
 from raysk.records import RECIPE_SCHEMA, Part, job_id
 from raysk.registry import Registry
-from raysk.settings import Between, Settings
+from raysk.settings import Between, Settings, check_within
 from raysk.stage import Optimizer, Stage
 
 # The nodes of a recipe that name a part. Below them the settings depend on the part, which checks them.
@@ -104,6 +103,16 @@ class StageOne(Stage):
                 "mixing must be none with a loss on embeddings, since a mixed image has no class, but got "
                 f"{mixings.name_of(type(self.mixing))}: set loss=null and classifier_loss.name"
             )
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a loss needs labels, so that unlabelled rows cannot take part."""
+        return self.classifier_loss is not None or self.loss is None or self.loss.needs_labels
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the weights depend on labels: a loss needs them, or the probe ends the stage."""
+        return self.needs_labels or self.patience > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +199,9 @@ class Recipe(Settings):
         stage_one: Learns the representation; None for a one-stage recipe.
         stage_two: Fits the classifier.
         test_views: "dihedral" (eight views of each image are predicted and averaged) or "none".
-        seed: The seed of weights, sampling and views.
+        seed: The seed of weights, sampling, views and shares of labels.
+        label_share: The share of the training groups of each class that keep their labels, at least one group; the
+            other training rows are unlabelled. Held-out rows and the test part keep all labels.
     """
 
     model: Model = field(default_factory=Model)
@@ -199,6 +210,7 @@ class Recipe(Settings):
     stage_two: StageTwo = field(default_factory=StageTwo)
     test_views: Literal["dihedral", "none"] = "dihedral"
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
+    label_share: Annotated[float, Between(0, 1, open_low=True)] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -216,38 +228,32 @@ class Recipe(Settings):
         """The name of the encoder, made from the settings that stage one reads; None without a stage one."""
         if self.stage_one is None:
             return None
-        read = {name: value for name, value in self.choices().items() if name in _OF_THE_ENCODER}
+        names = (*_OF_THE_ENCODER, *["label_share"] * self.stage_one.reads_labels)
+        read = {name: value for name, value in self.choices().items() if name in names}
         return digest_of({"schema": RECIPE_SCHEMA, "encoder": read})
 
-    def check_rows(self, class_counts: np.ndarray) -> None:
+    def check_rows(self, class_counts: np.ndarray, num_unlabelled: int = 0) -> None:
         """Refuses training rows that the recipe cannot train on.
 
         Args:
             class_counts: Number of training rows of each class in a fold, (C,).
+            num_unlabelled: Number of unlabelled rows in stage one.
 
         Raises:
             ConfigError: A sampler cannot make its batches, or a loss does not fit the classes.
         """
         one, two = self.stage_one, self.stage_two
         if one is not None:
-            _check("stage_one.sampler", partial(one.sampler.check, class_counts, one.batch_size))
+            check_within("stage_one.sampler", partial(one.sampler.check, class_counts, one.batch_size, num_unlabelled))
             if one.classifier_loss is not None:
-                _check("stage_one.classifier_loss", partial(one.classifier_loss.check, class_counts))
-        _check("stage_two.sampler", partial(two.sampler.check, class_counts, two.batch_size))
-        _check("stage_two.loss", partial(two.loss.check, class_counts))
+                check_within("stage_one.classifier_loss", partial(one.classifier_loss.check, class_counts))
+        check_within("stage_two.sampler", partial(two.sampler.check, class_counts, two.batch_size))
+        check_within("stage_two.loss", partial(two.loss.check, class_counts))
 
     @property
     def kind(self) -> Literal["two-stage", "one-stage"]:
         """Its kind in the leaderboard: "two-stage" or "one-stage"."""
         return "one-stage" if self.stage_one is None else "two-stage"
-
-
-def _check(node: str, check: Callable[[], None]) -> None:
-    """Runs a check of the settings of a node; its error begins with the path of the setting."""
-    try:
-        check()
-    except ConfigError as error:
-        raise ConfigError(f"{node}.{error}") from error
 
 
 @dataclass(frozen=True)

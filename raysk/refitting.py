@@ -36,7 +36,7 @@ def refit(run: Run, wanted: str, console: Console, gpus: bool = True) -> str:
     row = row_of(run, wanted)
     recipes = [run.recipe(key) for key in recipe_weights(run, row)]
     world = World.current(torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu"))
-    num_rows = len(run.folds.train_rows(WHOLE))
+    num_rows = max(len(run.train_rows(Job(recipe, WHOLE))) for recipe in recipes)
     console.print(f"training {row.name} on {num_rows} rows, on {device_name(world.device)}", markup=False)
     sum_in_one_order()
     with run.reserved(run.folder):

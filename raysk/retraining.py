@@ -28,6 +28,7 @@ from raysk.evaluation.summary import show_summary
 from raysk.loading import prepare_rows
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
+from raysk.run_facts import unlabelled_facts
 from raysk.scoring import (
     NOTHING,
     TEST_PART,
@@ -237,9 +238,8 @@ def _report(console: Console, where: str, progress: StageProgress) -> bool:
 def _leaderboard(run: Run, file: RecipeFile, recipes: Sequence[Recipe], path: Path) -> Leaderboard:
     """Scores the recipe with each seed, and writes the leaderboard."""
     rows = tuple(_row(run, file, recipe, path, len(recipes) > 1) for recipe in recipes)
-    meta = {"recipe": str(path)} | requirement_facts(
-        run.goal.requirements, {row.name: row.requirements for row in rows}
-    )
+    checks = {row.name: row.requirements for row in rows}
+    meta = {"recipe": str(path)} | unlabelled_facts(run.folds) | requirement_facts(run.goal.requirements, checks)
     metrics = dict.fromkeys((run.goal.metric, *map(parse_metric, _OF_THE_SPREAD)))
     tables = (seeds_table([row.scores for row in rows], list(metrics)),) if len(rows) > 1 else ()
     leaderboard = Leaderboard(rows, run.manifest.class_names, meta, tables, run.goal.metric.name)

@@ -24,7 +24,7 @@ import numpy as np
 
 from raysk.artifacts import digest_of, locked, read_json, write_json
 from raysk.data.folds.assignment import Folds
-from raysk.data.manifest import Manifest
+from raysk.data.manifest import IntArray, Manifest
 from raysk.data.store.building import build_store
 from raysk.data.store.image_store import ImageStore, find_store
 from raysk.errors import ArtifactError, ConfigError
@@ -32,8 +32,9 @@ from raysk.evaluation.ensemble import AVERAGE, GREEDY
 from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import Predictions
 from raysk.evaluation.reference_choice import chosen_scores
+from raysk.job_rows import stage_one_rows, train_rows
 from raysk.records import JobRecord, Part, ReferenceRecord, RunFacts, SearchRecord, job_id
-from raysk.run_checks import check_recipe, training_counts
+from raysk.run_checks import check_recipe
 from raysk.run_facts import check_same_facts, read_facts, write_facts
 
 if TYPE_CHECKING:  # torch, which only `Run.recipe` needs
@@ -149,9 +150,17 @@ class Run:
         """The metric of the study, and its requirements."""
         return Goal.parse(self.facts.metric, self.facts.requirements, self.manifest.class_names)
 
-    def class_counts(self, fold: int) -> np.ndarray:
-        """Counts the training rows of each class in a fold, (C,)."""
-        return training_counts(self.manifest, self.folds, fold)
+    def train_rows(self, job: "Job") -> IntArray:
+        """Returns the rows whose labels a job trains on."""
+        return train_rows(job.recipe, job.fold, self.manifest, self.folds)
+
+    def stage_one_rows(self, job: "Job") -> IntArray:
+        """Returns the rows of a job's stage one, which may be unlabelled; see `job_rows`."""
+        return stage_one_rows(job.recipe, job.fold, self.manifest, self.folds)
+
+    def class_counts(self, job: "Job") -> IntArray:
+        """Counts the rows of each class whose labels a job trains on, (C,)."""
+        return self.manifest.count_classes(self.train_rows(job))
 
     def check(self, recipe: "Recipe") -> None:
         """Refuses a recipe that cannot train on every fold; see `check_recipe`."""

@@ -8,14 +8,10 @@ from raysk.data.folds.assignment import Folds
 from raysk.data.manifest import Manifest
 from raysk.errors import ConfigError
 from raysk.evaluation.goals import Goal
+from raysk.job_rows import stage_one_rows, train_rows
 
 if TYPE_CHECKING:  # torch
     from raysk.recipe import Recipe
-
-
-def training_counts(manifest: Manifest, folds: Folds, fold: int) -> np.ndarray:
-    """Counts the training rows of each class in a fold, (C,)."""
-    return np.bincount(manifest.labels[folds.train_rows(fold)], minlength=len(manifest.class_names))
 
 
 def check_recipe(recipe: "Recipe", manifest: Manifest, folds: Folds) -> None:
@@ -25,7 +21,9 @@ def check_recipe(recipe: "Recipe", manifest: Manifest, folds: Folds) -> None:
         ConfigError: See `Recipe.check_rows`.
     """
     for fold in range(len(folds)):
-        recipe.check_rows(training_counts(manifest, folds, fold))
+        rows = train_rows(recipe, fold, manifest, folds)
+        num_unlabelled = len(stage_one_rows(recipe, fold, manifest, folds)) - len(rows)
+        recipe.check_rows(manifest.count_classes(rows), num_unlabelled)
 
 
 def check_goal(goal: Goal, manifest: Manifest, folds: Folds) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import raysk
 from raysk.artifacts import read_json, write_json
+from raysk.data.folds.assignment import WHOLE, Folds
 from raysk.errors import ArtifactError
 from raysk.records import RECIPE_SCHEMA, RunFacts
 
@@ -76,3 +77,18 @@ def read_facts(folder: Path) -> RunFacts:
             f"read it with that version (pip install raysk=={version})"
         )
     return RunFacts.from_plain(facts, path)
+
+
+def unlabelled_facts(folds: Folds) -> dict[str, str]:
+    """Returns what a study says of its unlabelled rows, as a leaderboard's fact; nothing without any."""
+    num_rows = folds.num_unlabelled
+    if not num_rows:
+        return {}
+    num_locked = num_rows - len(folds.unlabelled_rows(WHOLE))
+    left_out = [num_rows - num_locked - len(folds.unlabelled_rows(fold)) for fold in range(len(folds))]
+    of_folds = ", ".join(map(str, left_out))
+    sentence = (
+        f"{num_rows} join stage one where its loss needs no labels, and nothing else. Left out, since they share a "
+        f"group or a picture: {num_locked} with the test part, and {of_folds} with the held-out rows of the folds"
+    )
+    return {"unlabelled images": sentence}

@@ -4,7 +4,7 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from difflib import get_close_matches
 from functools import cache
@@ -237,3 +237,11 @@ def described(kind: type[Settings]) -> dict[str, str]:
         for name, about in _ENTRY.findall(section.partition("\n\n")[0]):
             sentences[name] = re.split(r"(?<=\.) (?=[A-Z])", " ".join(about.split()))[0]
     return sentences
+
+
+def check_within(node: str, check: Callable[[], None]) -> None:
+    """Runs a check of the settings of a node; its error begins with the path of the setting."""
+    try:
+        check()
+    except ConfigError as error:
+        raise ConfigError(f"{node}.{error}") from error

@@ -41,6 +41,7 @@ ORDER = [
     "raysk.config",
     "raysk.spaces",
     "raysk.run_facts",
+    "raysk.job_rows",
     "raysk.run_checks",
     "raysk.run",
     "raysk.loading",

@@ -88,7 +88,7 @@ def test_an_ensemble_trains_each_of_its_recipes_once_and_keeps_their_weights(cop
     for head in of_folds.facts.heads:
         for view, weight in head.weights.items():
             assert by_recipe[head.recipe][view] == pytest.approx(weight * len(copy.folds))
-    counts = copy.class_counts(WHOLE)
+    counts = copy.manifest.count_classes(copy.folds.train_rows(WHOLE))
     assert counts.tolist() == list(whole.facts.provenance.class_counts)
 
 

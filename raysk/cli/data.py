@@ -87,10 +87,13 @@ def _begin(arguments: argparse.Namespace) -> "tuple[Config, Console, Path]":
 
 def _draw_sheets(manifest: "Manifest", folder: Path, console: "Console") -> None:
     from raysk.data.contact_sheets import draw_contact_sheet
+    from raysk.data.manifest import NO_LABEL
 
-    for label, name in enumerate(manifest.class_names):
+    unlabelled = [(NO_LABEL, "unlabelled")] if len(manifest.unlabelled_rows) else []
+    for label, name in [*enumerate(manifest.class_names), *unlabelled]:
         # A class may be called "a/b" or "..", which are not file names.
-        path = folder / f"{label:02d}-{''.join(sign if sign.isalnum() else '_' for sign in name)}.png"
+        place = f"{label:02d}-" if label != NO_LABEL else ""
+        path = folder / f"{place}{''.join(sign if sign.isalnum() else '_' for sign in name)}.png"
         draw_contact_sheet(manifest, label, path)
         _say(console, f"contact sheet of {name}: {path}")
 

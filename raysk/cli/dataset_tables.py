@@ -13,23 +13,24 @@ from rich.table import Table
 from rich.text import Text
 
 from raysk.data.decodable import UNREADABLE, open_image
-from raysk.data.manifest import Manifest
+from raysk.data.manifest import NO_LABEL, Manifest
 
 MOST_SIZES = 8
 CHUNK = 1024
 
 
 def class_table(manifest: Manifest) -> Table:
-    """Tabulates the images, groups, share and roles of each class, the most frequent class first."""
-    roles = sorted(set(manifest.roles) - {""})
+    """Tabulates the images, groups, share and roles of each class, the most frequent first; then of unlabelled rows."""
+    roles = sorted(set(manifest.roles) - {"", "unlabelled"})
     role_of_row = np.array(manifest.roles)
     table = _table("class", ["images", "groups", "share", *roles])
-    for label in np.argsort(-manifest.class_counts, kind="stable"):
+    labels = np.argsort(-manifest.class_counts, kind="stable").tolist()
+    for label in [*labels, *[NO_LABEL] * bool(len(manifest.unlabelled_rows))]:
         rows = manifest.labels == label
         by_role = [str(int((role_of_row[rows] == role).sum())) for role in roles]
         num_groups = len(np.unique(manifest.groups[rows]))
-        share = f"{rows.mean():.2%}"
-        table.add_row(Text(manifest.class_names[label]), str(int(rows.sum())), str(num_groups), share, *by_role)
+        share = f"{rows.sum() / manifest.class_counts.sum():.2%}" if label != NO_LABEL else ""
+        table.add_row(Text(manifest.class_name(label)), str(int(rows.sum())), str(num_groups), share, *by_role)
     totals = [str(int((role_of_row == role).sum())) for role in roles]
     table.add_section()
     table.add_row("all", str(len(manifest)), str(len(np.unique(manifest.groups))), "", *totals)
@@ -101,7 +102,8 @@ def _known_texts(column: pa.ChunkedArray) -> pa.Array | None:
 
 
 def _groups_of_several_classes(manifest: Manifest) -> int:
-    pairs = np.unique(np.stack([manifest.groups, manifest.labels]), axis=1)
+    labelled = manifest.labels != NO_LABEL
+    pairs = np.unique(np.stack([manifest.groups[labelled], manifest.labels[labelled]]), axis=1)
     return int((np.bincount(pairs[0]) > 1).sum())
 
 

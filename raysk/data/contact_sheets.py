@@ -56,7 +56,7 @@ def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
 
     Args:
         manifest: The manifest of the images.
-        label: The code of the class.
+        label: The code of the class; `NO_LABEL` draws the unlabelled rows.
         path: The PNG file.
 
     Returns:
@@ -65,9 +65,9 @@ def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
     """
     rows = _chosen(manifest, label)
     images, groups = manifest.paths, manifest.table.column("group")
-    count = int(manifest.class_counts[label])
+    count = int((manifest.labels == label).sum())
     num_groups = len(np.unique(manifest.groups[manifest.labels == label]))
-    title = f"{manifest.class_names[label]}: {len(rows)} of {count} images"
+    title = f"{manifest.class_name(label)}: {len(rows)} of {count} images"
     title += f" in {num_groups} groups" if manifest.grouped else ""
     captions = [(str(groups[row]),) if manifest.grouped else () for row in rows]
     _draw(

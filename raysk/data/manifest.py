@@ -17,7 +17,9 @@ from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import DataError
 
 COLUMNS = ("image", "label", "group", "role")
-ROLES = ("", "test", "train_only")
+ROLES = ("", "test", "train_only", "unlabelled")
+# The code of a row without a label.
+NO_LABEL = -1
 
 IntArray = npt.NDArray[np.int64]
 
@@ -28,7 +30,8 @@ class Manifest:
 
     Attributes:
         table: The columns "image" (path, relative to `root` or absolute), "label", "group" and "role", all strings;
-            then the attributes, which the digest leaves out.
+            then the attributes, which the digest leaves out. The label is blank in rows of the role "unlabelled", and
+            only there.
         root: The folder that relative image paths start from.
         class_names: The names of the classes; the code of a class is its position here.
         grouped: False if the dataset has no groups, so that each row is its own group.
@@ -37,8 +40,9 @@ class Manifest:
         bits: The depth of pictures of 16 bits a pixel whose files state none; None for 16.
 
     Raises:
-        DataError: A column is missing, an image occurs twice, a label is null, empty or unknown, a class has no row,
-            the dataset has fewer than two classes, a group is null or empty, or a role is unknown.
+        DataError: A column is missing, an image occurs twice, a row has no label or an unknown one, or has one in spite
+            of its role, a class has no row, the dataset has fewer than two classes, a group is null or empty, or a role
+            is unknown.
     """
 
     table: pa.Table
@@ -52,18 +56,25 @@ class Manifest:
         _check_columns(self.table)
         _check_no_blank(self.table, "image")
         _check_images_once(self.table)
-        _check_no_blank(self.table, "label")
-        _check_classes(self.table, self.class_names)
-        _check_no_blank(self.table, "group")
         _check_roles(self.table)
+        _check_unlabelled(self.table)
+        labelled = self.table.filter(pc.not_equal(self.table.column("role"), "unlabelled"))
+        _check_no_blank(labelled, "label")
+        _check_classes(labelled, self.class_names)
+        _check_no_blank(self.table, "group")
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     @cached_property
     def labels(self) -> IntArray:
-        """The class code of each row, (N,)."""
+        """The class code of each row, (N,); `NO_LABEL` for an unlabelled row."""
         return _codes(self.table.column("label"), pa.array(self.class_names, pa.string()))
+
+    @cached_property
+    def unlabelled_rows(self) -> IntArray:
+        """The rows of the role "unlabelled"."""
+        return np.flatnonzero(self.labels == NO_LABEL).astype(np.int64)
 
     @cached_property
     def groups(self) -> IntArray:
@@ -78,13 +89,13 @@ class Manifest:
 
     @cached_property
     def roles(self) -> list[str]:
-        """The role of each row: "" (no role), "test" or "train_only"."""
+        """The role of each row: "" (no role), "test", "train_only" or "unlabelled"."""
         return list(self.table.column("role").to_pylist())
 
     @cached_property
     def class_counts(self) -> IntArray:
         """The number of rows of each class, (C,)."""
-        return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
+        return self.count_classes(np.arange(len(self)))
 
     @property
     def paths(self) -> list[Path]:
@@ -102,6 +113,15 @@ class Manifest:
         rows = [self.table.column(name).to_pylist() for name in COLUMNS]
         facts = {"rows": rows, "class_names": self.class_names, "grouped": self.grouped}
         return digest_of(facts if self.bits is None else facts | {"bits": self.bits})
+
+    def class_name(self, label: int) -> str:
+        """Returns the name of a class, or "unlabelled" for `NO_LABEL`."""
+        return "unlabelled" if label == NO_LABEL else self.class_names[label]
+
+    def count_classes(self, rows: npt.NDArray[np.bool_] | IntArray) -> IntArray:
+        """Counts the labelled ones of some rows in each class, (C,)."""
+        labels = self.labels[rows]
+        return np.bincount(labels[labels != NO_LABEL], minlength=len(self.class_names)).astype(np.int64)
 
     def without(self, rows: Sequence[int]) -> "Manifest":
         """Returns the manifest without `rows`; the other rows keep their order.
@@ -148,10 +168,10 @@ def make_manifest(
 
     Args:
         images: Paths, relative to `root` or absolute.
-        labels: The class name of each row.
+        labels: The class name of each row; blank for an unlabelled row.
         root: The folder that relative paths start from.
         groups: The group of each row, such as its lesion; without it, each row is its own group.
-        roles: "test", "train_only" or "" for each row; without it, no row has a role.
+        roles: "test", "train_only", "unlabelled" or "" for each row; without it, no row has a role.
         class_names: The classes in their order; without it, the classes that occur, sorted by name.
         attributes: Further columns by name: sequences or Arrow arrays.
         grouped_by: What the groups are made of, by table.
@@ -172,7 +192,7 @@ def make_manifest(
 
 
 def _codes(column: pa.ChunkedArray, values: pa.Array) -> IntArray:
-    return pc.index_in(column, value_set=values).to_numpy().astype(np.int64)
+    return pc.fill_null(pc.index_in(column, value_set=values), NO_LABEL).to_numpy().astype(np.int64)
 
 
 def _check_columns(table: pa.Table) -> None:
@@ -224,10 +244,20 @@ def _check_classes(table: pa.Table, class_names: tuple[str, ...]) -> None:
     if len(class_names) < 2:
         raise DataError(
             f"a dataset must have at least two classes, but got {', '.join(class_names) or 'none'}: check the labels"
+            f"{', or add a labelled collection' if not class_names else ''}"
         )
 
 
 def _check_roles(table: pa.Table) -> None:
     for row, role in enumerate(table.column("role").to_pylist()):
         if role not in ROLES:
-            raise DataError(f"a role must be 'test', 'train_only' or '', but got {role!r} in row {row}: correct it")
+            raise DataError(
+                f"a role must be 'test', 'train_only', 'unlabelled' or '', but got {role!r} in row {row}: correct it"
+            )
+
+
+def _check_unlabelled(table: pa.Table) -> None:
+    roles, labels = (table.column(name).to_pylist() for name in ("role", "label"))
+    for row, (role, label) in enumerate(zip(roles, labels, strict=True)):
+        if role == "unlabelled" and label:
+            raise DataError(f"a row of the role unlabelled must have no label, but row {row} has {label!r}: remove one")

@@ -41,6 +41,10 @@ def evaluate(
     """
     facts = predictor.bundle.facts
     check_classes(manifest, facts.class_names)
+    notes = seen_rows(manifest, facts, run)
+    if num_unlabelled := len(manifest.unlabelled_rows):
+        notes.append(f"{num_unlabelled} images are unlabelled and are left out.")
+        manifest = manifest.without(manifest.unlabelled_rows.tolist())
     probabilities, reasons = _predicted(predictor, manifest, progress)
     bad = [(path, reason) for path, reason in zip(manifest.paths, reasons, strict=True) if reason is not None]
     if bad and (on_error == "refuse" or len(bad) == len(manifest)):
@@ -50,7 +54,6 @@ def evaluate(
         )
     kept = np.array([reason is None for reason in reasons])
     codes = np.array([facts.class_names.index(name) for name in manifest.class_names])
-    notes = [*seen_rows(manifest, facts, run)]
     if bad:
         notes.append(f"{len(bad)} images cannot be read and are left out.")
     return compare(

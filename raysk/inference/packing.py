@@ -9,7 +9,6 @@ import numpy as np
 from torch import Tensor
 
 from raysk.data.folds.assignment import WHOLE
-from raysk.data.manifest import Manifest
 from raysk.data.views import view_names
 from raysk.errors import ArtifactError
 from raysk.evaluation.class_rates import class_rates
@@ -119,7 +118,7 @@ class _Packing:
             name = str(recipe.encoder_key if recipe.stage_two.uses_kept_features else recipe.key)
             place = self._place(name, fold, recipe, encoder)
             self.tensors |= pack(f"heads/{len(self.heads)}", head.state_dict())
-            shift = recipe.stage_two.adjustment * log_shares(self.run.class_counts(fold))
+            shift = recipe.stage_two.adjustment * log_shares(self.run.class_counts(Job(recipe, fold)))
             self.heads.append(
                 HeadFacts(
                     encoder=place,
@@ -148,7 +147,8 @@ class _Packing:
 
 def _provenance(run: Run, row: Row, refitted: bool, weights_licence: str, data_licence: str) -> Provenance:
     manifest, test_rows = run.manifest, run.folds.test_rows
-    trained = np.setdiff1d(np.arange(len(manifest)), test_rows)
+    recipes = [run.recipe(key) for key in recipe_weights(run, row)]
+    trained = np.unique(np.concatenate([run.train_rows(Job(recipe, WHOLE)) for recipe in recipes]))
     held_out, test = read_held_out(run, row.key).mean(), probabilities_on_test(run, row)
     rates = class_rates(test, manifest.labels[test_rows], manifest.groups[test_rows], manifest.class_names)
     return Provenance(
@@ -161,9 +161,9 @@ def _provenance(run: Run, row: Row, refitted: bool, weights_licence: str, data_l
         metric=run.goal.metric.name,
         scores=dict(row.scores) | {f"test_{name}": value for name, value in rates.items()},
         refitted=refitted,
-        class_counts=_counts(manifest, trained),
+        class_counts=tuple(manifest.count_classes(trained).tolist()),
         num_groups=len(np.unique(manifest.groups[trained])) if manifest.grouped else 0,
-        test_counts=_counts(manifest, test_rows),
+        test_counts=tuple(manifest.count_classes(test_rows).tolist()),
         assumed_shares=_assumed_shares(held_out, run),
         data=run.facts.data,
         folds=run.facts.divide,
@@ -183,11 +183,6 @@ def _assumed_shares(held_out: np.ndarray, run: Run) -> tuple[float, ...]:
     # Rows of a class may all be for training only, but a share must not be 0.
     counts = np.maximum(np.bincount(labels, minlength=held_out.shape[1]), 1)
     return tuple(assumed_shares(held_out, counts / counts.sum()).tolist())
-
-
-def _counts(manifest: Manifest, rows: np.ndarray) -> tuple[int, ...]:
-    """Counts the rows of each class."""
-    return tuple(np.bincount(manifest.labels[rows], minlength=len(manifest.class_names)).tolist())
 
 
 def _weights_licence(recipes: Sequence[Recipe]) -> str:

@@ -13,7 +13,12 @@ from raysk.settings import Between, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler(Settings, ABC):
-    """Settings of one sampler; it orders rows for all ranks together, and each rank takes its share."""
+    """Settings of one sampler; it orders rows for all ranks together, and each rank takes its share.
+
+    `reads_labels` is False if the order does not depend on the labels, so that unlabelled rows may take part.
+    """
+
+    reads_labels: ClassVar[bool] = True
 
     @abstractmethod
     def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
@@ -27,16 +32,23 @@ class Sampler(Settings, ABC):
             length: Rows to visit; it may be smaller or larger than N.
         """
 
-    def check(self, class_counts: np.ndarray, batch_size: int) -> None:
+    def check(self, class_counts: np.ndarray, batch_size: int, num_unlabelled: int = 0) -> None:
         """Refuses training rows and batches that the sampler does not support.
 
         Args:
             class_counts: Training rows of the fold in each class of the manifest, (C,).
             batch_size: Rows of a global batch.
+            num_unlabelled: Rows without a label beside them.
 
         Raises:
-            ConfigError: A class has no rows, or a setting does not fit; the message begins with the setting.
+            ConfigError: A class has no rows, the sampler needs labels that rows lack, or a setting does not fit; the
+                message begins with the setting.
         """
+        if num_unlabelled and self.reads_labels:
+            raise ConfigError(
+                f"name must be instance where {num_unlabelled} unlabelled rows take part, which have no class, but got "
+                f"{samplers.name_of(type(self))}: choose instance"
+            )
         empty = np.flatnonzero(np.asarray(class_counts) == 0).tolist()
         if empty:
             raise ConfigError(
@@ -77,6 +89,7 @@ class InstanceSampler(PowerSampler):
     """Shuffles all rows, so that an epoch visits each row exactly once; power 1."""
 
     power: ClassVar[float] = 1.0
+    reads_labels: ClassVar[bool] = False
 
     def epoch_order(self, labels: np.ndarray, epoch: int, epochs: int, seed: int, length: int) -> np.ndarray:
         """Returns positions in `labels`, int64 (length,)."""
@@ -197,9 +210,9 @@ class PerClassSampler(Sampler):
     classes: Annotated[int, Between(2, 65536)] = 4
     images: Annotated[int, Between(1, 4096)] = 16
 
-    def check(self, class_counts: np.ndarray, batch_size: int) -> None:
+    def check(self, class_counts: np.ndarray, batch_size: int, num_unlabelled: int = 0) -> None:
         """Also refuses blocks that the classes cannot share evenly or that are not batches; see `Sampler.check`."""
-        super().check(class_counts, batch_size)
+        super().check(class_counts, batch_size, num_unlabelled)
         block = self.classes * self.images
         if self.classes > len(class_counts) and block % len(class_counts):
             raise ConfigError(

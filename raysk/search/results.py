@@ -8,6 +8,7 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from raysk.artifacts import digest_of
+from raysk.data.manifest import NO_LABEL, Manifest
 from raysk.evaluation.comparison import ChoiceScore
 from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.ensemble import AVERAGE, GREEDY, Ensemble, member_probabilities
@@ -17,6 +18,7 @@ from raysk.evaluation.predictions import OutOfFold, TestPredictions
 from raysk.evaluation.requirement_checks import requirement_facts
 from raysk.evaluation.summary import BEST_SINGLE, CHOICE, TEST_OPENED, cross_fitted_fact
 from raysk.run import Run
+from raysk.run_facts import unlabelled_facts
 from raysk.scoring import (
     HELD_OUT,
     TEST_PART,
@@ -119,7 +121,8 @@ def study_facts(run: Run, rows: Sequence[Row], best: Row, choice: ChoiceScore, n
         opened = f"opened {num_openings} times: what was chosen after the first time may follow from its scores"
     return {
         "space": run.facts.space,
-        "rows": f"{len(run.manifest)} images in {len(set(run.manifest.groups.tolist()))} groups",
+        "rows": _rows(run.manifest),
+        **unlabelled_facts(run.folds),
         "folds": f"{run.folds.k}{repeats}, and {len(run.folds.test_rows)} images locked away as the test part",
         BEST_SINGLE: best.name,
         cross_fitted_fact(run.goal.metric): f"{choice.score:.3f}",
@@ -131,6 +134,11 @@ def study_facts(run: Run, rows: Sequence[Row], best: Row, choice: ChoiceScore, n
         **requirement_facts(run.goal.requirements, {row.name: row.requirements for row in rows}),
         "command": run.facts.command,
     }
+
+
+def _rows(manifest: Manifest) -> str:
+    labelled = np.flatnonzero(manifest.labels != NO_LABEL)
+    return f"{len(labelled)} images in {len(np.unique(manifest.groups[labelled]))} groups"
 
 
 def _rare_classes(run: Run) -> dict[str, str]:

@@ -11,12 +11,13 @@
     starts: {NAME: [KEY=VALUE, ...]}        points of the space to try first; the first one is the paper's; a name may
                                             hold ${KEY}
     controls: {NAME: [KEY=VALUE, ...]}      recipes outside the space, for comparison
-    grid: {NAME: [KEY=VALUE, ...]}          instead of a search: fixed recipes, for a table in this order
+    grid: {NAME: [KEY=VALUE, ...]}          instead of a search: fixed recipes, for a table in this order; a recipe with
+                                            KEY=choice(...) is tried with each of the values
     families: [NAME, ...]                   instead of a search: other spaces, which compete with equal budgets
     include: [NAME, ...]                    searched settings and controls from conf/fragments/NAME.yaml
 
-The command line overrides the base and the starts. A value fixes a searched setting; a sweep replaces its sweep. A
-control keeps the settings of the file.
+The command line overrides the base and the starts. A value fixes a searched setting; a sweep replaces its sweep, and
+KEY=choice(...) tries each recipe of a grid with each of the values. A control keeps the settings of the file.
 """
 
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from raysk.evaluation.goals import Goal
 from raysk.overrides import parse_overrides
 from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
+from raysk.spaces.grids import grid_points
 from raysk.spaces.stage_two_search import NEVER_INNER, StageTwoSearch, is_inner
 from raysk.spaces.sweeps import Parameter, assigned, distribution, override_texts, read_parameters, values_of
 
@@ -228,10 +230,13 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
     names = content.get("families") or []
     files = {file_name: read_space_file(find_space(file_name)) for file_name in names} or {path.stem: content}
     families = []
+    points = {point: _flat(texts) for point, texts in (content.get("grid") or {}).items()}
+    sweeps = [item for item in given if item.is_sweep_override() and points]
     for file_name, file in files.items():
-        family = _family(f"{path if not names else find_space(file_name)}", file_name, file, given)
+        searched = [item for item in given if item not in sweeps]
+        family = _family(f"{path if not names else find_space(file_name)}", file_name, file, searched)
         families.append(family if not names else _prefixed(family))
-    grid = {point: _flat(texts) for point, texts in (content.get("grid") or {}).items()}
+    grid = grid_points(f"{path}", points, sweeps)
     controls = {point: _flat(texts) for point, texts in (content.get("controls") or {}).items()}
     return Space(
         name=path.stem,

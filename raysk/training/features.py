@@ -65,10 +65,13 @@ class FrozenFeatures:
 
     def training(self, view: str, passes: int) -> Tensor:
         """Returns the features of the training rows in `passes` drawn views, (P, N, D)."""
+        # Recipes with other shares of labels may use the same encoder, so the file has the rows of all shares.
         rows = self.run.folds.train_rows(self.job.fold)
-        return torch.stack(
+        features = torch.stack(
             [self._features(f"train-{view}-{number}", rows, self._drawn(view, number)) for number in range(passes)]
         )
+        is_labelled = np.isin(rows, self.run.train_rows(self.job))
+        return features if is_labelled.all() else features[:, np.flatnonzero(is_labelled)]
 
     def part(self, part: Part) -> Tensor:
         """Returns the features of a part's rows in every test-time view of the recipe, (V, N, D)."""

@@ -12,8 +12,6 @@ from raysk.training.features import FrozenFeatures
 from raysk.training.stage_one import load_encoder
 from raysk.training.world import World
 
-_NAME = "linear-start"
-
 
 def linear_start(job: Job, run: Run, world: World) -> tuple[Tensor, Tensor]:
     """Returns weight (C, D) and bias (C,) of stage one's classifier, or of a classifier fitted to its features.
@@ -26,13 +24,14 @@ def linear_start(job: Job, run: Run, world: World) -> tuple[Tensor, Tensor]:
     learnt = unpack("classifier", encoder.tensors)
     if "bias" in learnt:  # a cosine classifier has none
         return learnt["weight"], learnt["bias"]
-    path = run.features_file(job, _NAME)
+    name = f"linear-start-{job.recipe.label_share}"
+    path = run.features_file(job, name)
     if not world.agree(path.exists()):
         features = FrozenFeatures(job, run, world, load_encoder).training("none", 1)[0]
         if world.is_main_rank:
-            labels = run.manifest.labels[run.folds.train_rows(job.fold)]
+            labels = run.manifest.labels[run.train_rows(job)]
             weight, bias = _logistic_regression(features.cpu(), labels)
-            FeatureCheckpoint(key, job.fold, {"name": _NAME}, {"weight": weight, "bias": bias}).write(path)
+            FeatureCheckpoint(key, job.fold, {"name": name}, {"weight": weight, "bias": bias}).write(path)
         world.barrier()
     tensors = FeatureCheckpoint.read(path, key, job.fold).tensors
     return tensors["weight"], tensors["bias"]

@@ -30,7 +30,7 @@ def predict(job: Job, run: Run, world: World) -> None:
     stage = job.recipe.stage_two
     rows = run.folds.scored_rows(job.fold, job.part)
     head, features = (_on_kept_features if stage.uses_kept_features else _on_images)(job, run, world, rows)
-    shift = stage.adjustment * log_shares(run.class_counts(job.fold))
+    shift = stage.adjustment * log_shares(run.class_counts(job))
     if world.is_main_rank:
         Predictions.of_fold(
             run.manifest,

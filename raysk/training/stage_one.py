@@ -70,11 +70,11 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> StageRe
     stage = job.recipe.stage_one
     if stage is None:
         raise ValueError("a one-stage recipe has no encoder to train")
-    rows = run.folds.train_rows(job.fold)
+    rows = run.stage_one_rows(job)
     labels = run.manifest.labels[rows]
     num_classes = len(run.manifest.class_names)
     model = _network(stage, fresh_encoder(job, world), num_classes)
-    counts = torch.from_numpy(run.class_counts(job.fold))
+    counts = torch.from_numpy(run.class_counts(job))
     loss = _loss(stage, counts)
     plan = Plan(labels, stage, job.recipe.seed, world)
     batches = ImageBatches(run.store(job.recipe.image_size), rows, stage.views * stage.copies, plan)
@@ -84,7 +84,7 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> StageRe
     if job.fold == WHOLE:
         observe = _until(_epochs_of_folds(job, run))
     else:
-        observe = _Probe(job, run, model.encoder, world, stage.patience).observe
+        observe = _Probe(job, run, model.encoder, world, stage).observe
     progress = trainer.fit(batches, "stage one", report, observe)
     if world.is_main_rank:
         tensors = pack("encoder", model.encoder.state_dict())
@@ -139,12 +139,14 @@ class _Probe:
     on held-out rows is.
     """
 
-    def __init__(self, job: Job, run: Run, encoder: Encoder, world: World, patience: int) -> None:
-        self.encoder, self.world, self.patience = encoder, world, patience
+    def __init__(self, job: Job, run: Run, encoder: Encoder, world: World, stage: StageOne) -> None:
+        self.encoder, self.world, self.patience = encoder, world, stage.patience
         self.images = plain_images(run.store(job.recipe.image_size))
         self.class_names = run.manifest.class_names
         self.labels = run.manifest.labels
-        parts = (run.folds.train_rows(job.fold), run.folds.held_out_rows(job.fold))
+        # An encoder that reads no labels serves all shares of labels, so its health must not depend on the share.
+        train = run.train_rows(job) if stage.reads_labels else run.folds.train_rows(job.fold)
+        parts = (train, run.folds.held_out_rows(job.fold))
         self.rows = [probe_rows(self.labels[rows], rows, _PROBE_ROWS_PER_CLASS, job.recipe.seed) for rows in parts]
 
     def observe(self, progress: StageProgress) -> None:

@@ -71,7 +71,7 @@ def _fit_on_images(job: Job, run: Run, world: World, report: Report) -> tuple[St
         encoder.requires_grad_(False)
         features = FrozenFeatures(job, run, world, load_encoder).training("none", 1)[0]
         _start(classifier.head, features, job, run, world)
-    rows = run.folds.train_rows(job.fold)
+    rows = run.train_rows(job)
     batches = ImageBatches(run.store(recipe.image_size), rows, (stage.view,), _plan(job, run, world))
     trainer = _trainer(job, run, world, classifier, _progress_file(job, run))
     return trainer.fit(batches, "stage two", report), classifier
@@ -80,18 +80,18 @@ def _fit_on_images(job: Job, run: Run, world: World, report: Report) -> tuple[St
 def _start(head: nn.Module, features: Tensor, job: Job, run: Run, world: World) -> None:
     """Starts a head that needs it, from the features (N, D) of the training rows."""
     if isinstance(head, FrozenClassifier):
-        labels = torch.from_numpy(run.manifest.labels[run.folds.train_rows(job.fold)])
+        labels = torch.from_numpy(run.manifest.labels[run.train_rows(job)])
         head.start_from(features.cpu(), labels, *linear_start(job, run, world))
 
 
 def _plan(job: Job, run: Run, world: World) -> Plan:
-    labels = run.manifest.labels[run.folds.train_rows(job.fold)]
+    labels = run.manifest.labels[run.train_rows(job)]
     return Plan(labels, job.recipe.stage_two, job.recipe.seed, world)
 
 
 def _trainer(job: Job, run: Run, world: World, model: nn.Module, progress_file: Path | None) -> Trainer:
     recipe, stage = job.recipe, job.recipe.stage_two
-    counts = torch.from_numpy(run.class_counts(job.fold))
+    counts = torch.from_numpy(run.class_counts(job))
     return Trainer(
         model.to(world.device),
         stage.loss.build(counts),

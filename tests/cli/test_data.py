@@ -38,6 +38,21 @@ def ham(tmp_path):
     return root
 
 
+def test_show_has_a_line_and_a_sheet_of_unlabelled_rows(ham, tmp_path, capfd):
+    table = (
+        (ham / "HAM10000_metadata.csv").read_text().replace("ISIC_07,nv", "ISIC_07,").replace("ISIC_08,nv", "ISIC_08,")
+    )
+    (ham / "HAM10000_metadata.csv").write_text(table)
+    words = ["data=ham10000", f"data.path={ham}", "data.on_blank=unlabelled", f"cache={tmp_path / 'cache'}"]
+    assert run("show", *words, "--out", str(tmp_path / "out")) == 0
+    lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
+    assert {"nv 12 7 66.67%", "mel 6 3 33.33%", "unlabelled 2 2", "all 20 10"} <= set(lines)
+    assert "10 groups: 0 of one image, the largest of 2." in lines, "no group has several classes"
+    assert sorted(path.name for path in (tmp_path / "out" / "sheets").iterdir()) == [
+        "00-mel.png", "01-nv.png", "unlabelled.png",
+    ]  # fmt: skip
+
+
 def test_show_prints_classes_groups_and_sizes_and_draws_sheets(ham, tmp_path, capfd):
     words = ["data=ham10000", f"data.path={ham}", f"cache={tmp_path / 'cache'}"]
     assert run("show", *words, "--out", str(tmp_path / "out")) == 0

@@ -63,6 +63,18 @@ def test_rows_that_trained_the_model_are_said(finished_run, bundle_file, table, 
     assert "the rows of the study itself" in output
 
 
+def test_unlabelled_rows_are_left_out_with_a_note(finished_run, bundle_file, table, tmp_path, capfd):
+    path = table(finished_run.folds.test_rows)
+    lines = path.read_text().splitlines()
+    blank = [",".join([line.split(",")[0], "", line.split(",")[2]]) for line in lines[-2:]]
+    (path.parent / "blank.csv").write_text("\n".join([*lines[:-2], *blank]))
+    words = ["evaluate", bundle_file, "data=csv", f"data.path={path.parent / 'blank.csv'}"]
+    assert "set data.on_blank=unlabelled" in refused(words, capfd)
+    output = said([*words, "data.on_blank=unlabelled", "--output", tmp_path / "new"], capfd)
+    assert "2 images are unlabelled and are left out." in output
+    assert scores(tmp_path / "new")[1]["num_images"] == len(lines) - 3
+
+
 def test_unknown_classes_are_refused_with_the_map_to_write(finished_run, bundle_file, table, capfd):
     path = table(finished_run.folds.test_rows, {"mel": "Melanoma", "nv": "nevus", "df": "other"})
     words = ["evaluate", bundle_file, "data=csv", f"data.path={path}"]

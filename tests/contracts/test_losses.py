@@ -125,6 +125,19 @@ def test_half_precision_loses_no_more_than_its_input_did(loss):
     torch.testing.assert_close(module(values, MIXED).double(), module(values.double(), MIXED), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", [name for name in losses if issubclass(losses[name], EmbeddingLoss)])
+def test_a_loss_on_embeddings_reads_labels_unless_it_says_otherwise(name):
+    """Unlabelled rows have the label -1, and labels of the others must not matter beside them."""
+    loss = losses[name]()
+    values = input_of(loss, MIXED, torch.float64)
+    module = build_without_noise(loss)
+    with_labels = module(values, MIXED)
+    if loss.needs_labels:
+        assert module(values, ALL_DIFFERENT.repeat(2)[: len(MIXED)]) != with_labels
+    else:
+        assert module(values, torch.full_like(MIXED, -1)) == with_labels
+
+
 def test_inputs_stay_unchanged(loss):
     values, labels = input_of(loss, MIXED, torch.float32), MIXED.clone()
     before = values.detach().clone()

@@ -1,6 +1,7 @@
 """The contract of every sampler."""
 
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -24,6 +25,23 @@ def test_an_order_follows_from_seed_and_epoch(sampler):
     assert not np.array_equal(order, sampler.epoch_order(LABELS, epoch=3, epochs=9, seed=5, length=100))
     assert not np.array_equal(order, sampler.epoch_order(LABELS, epoch=2, epochs=9, seed=6, length=100))
     assert not np.array_equal(order, sampler.epoch_order(LABELS, epoch=5, epochs=9, seed=2, length=100))
+
+
+def test_an_order_reads_the_labels_unless_the_sampler_says_otherwise(sampler):
+    unlabelled = np.full_like(LABELS, -1)
+    if not sampler.reads_labels:
+        order = sampler.epoch_order(LABELS, epoch=0, epochs=9, seed=0, length=100)
+        assert np.array_equal(order, sampler.epoch_order(unlabelled, epoch=0, epochs=9, seed=0, length=100))
+    counts = np.array([60, 9, 1, 3, 30])
+    with_unlabelled = (
+        pytest.raises(
+            ConfigError, match=r"^name must be instance where 7 unlabelled rows take part, .*: choose instance"
+        )
+        if sampler.reads_labels
+        else nullcontext()
+    )
+    with with_unlabelled:
+        sampler.check(counts, 64, 7)
 
 
 def test_global_generators_are_not_used(sampler):

@@ -47,10 +47,10 @@ def test_two_classes_have_a_weight_each(manifest, cache, tmp_path, make_job, alo
 
 def test_the_logistic_regression_is_fitted_once(finished, frozen_job, alone):
     expected = linear_start(frozen_job, finished, alone)
-    written = finished.features_file(frozen_job, "linear-start").stat()
+    written = finished.features_file(frozen_job, "linear-start-1.0").stat()
     again = linear_start(frozen_job, finished, alone)
     assert all(torch.equal(actual, before) for actual, before in zip(again, expected, strict=True))
-    assert finished.features_file(frozen_job, "linear-start").stat().st_mtime_ns == written.st_mtime_ns
+    assert finished.features_file(frozen_job, "linear-start-1.0").stat().st_mtime_ns == written.st_mtime_ns
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_the_classifier_of_stage_one_comes_first(decoupled, alone):
     tensors = EncoderCheckpoint.read(run.encoder_file(job), job.recipe.encoder_key, 0).tensors
     assert torch.equal(weight, tensors["classifier/weight"])
     assert torch.equal(bias, tensors["classifier/bias"])
-    assert not run.features_file(job, "linear-start").exists()
+    assert not run.features_file(job, "linear-start-1.0").exists()
 
 
 @pytest.mark.parametrize("head", ["lws", "tau_norm"])

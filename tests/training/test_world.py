@@ -24,6 +24,7 @@ TASKS = {
     "contrastive": {
         "test_views": "dihedral", "stage_one.epochs": 3, "stage_one.optimizer": {"lr": 0.01, "warmup": 0.2}
     },
+    "unlabelled": {"stage_one.loss": {"name": "simclr"}, "label_share": 0.5},
     "pieces": {"stage_one.accumulate": 2, "stage_one.loss": {"name": "simclr"}, "stage_two.accumulate": 4},
     "one-stage": {
         "stage_one": None, "stage_two.frozen": False, "stage_two.epochs": 3, "stage_two.accumulate": 2,
@@ -73,13 +74,13 @@ def jobs(make_job):
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory, new_run, jobs):
+def pair(tmp_path_factory, new_run, new_unlabelled_run, jobs):
     """Returns the folder with the files of two workers."""
     folder = tmp_path_factory.mktemp("pair")
     tasks = [(name, job, []) for name, job in jobs.items()]
     tasks += [(f"{name}, interrupted", jobs[name], leave_after) for name, leave_after in INTERRUPTED.items()]
     for name, _, _ in tasks:
-        new_run(folder / name)
+        (new_unlabelled_run if name == "unlabelled" else new_run)(folder / name)
     plain = [{"folder": str(folder / name), "job": job.to_plain(), "leave_after": leave} for name, job, leave in tasks]
     (folder / "tasks.json").write_text(json.dumps(plain), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(Path(raysk.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
@@ -94,10 +95,10 @@ def pair(tmp_path_factory, new_run, jobs):
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory, new_run, jobs, alone, diary):
+def single(tmp_path_factory, new_run, new_unlabelled_run, jobs, alone, diary):
     """Returns the runs of a single worker."""
     folder = tmp_path_factory.mktemp("single")
-    runs = {name: new_run(folder / name) for name in jobs}
+    runs = {name: (new_unlabelled_run if name == "unlabelled" else new_run)(folder / name) for name in jobs}
     for name, job in jobs.items():
         run_job(job, runs[name], alone, diary())
     return runs

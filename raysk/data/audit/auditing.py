@@ -60,6 +60,8 @@ class Audit:
     def leaks_between(self, first: int, second: int) -> bool:
         """Returns whether a pair of `alike` leaks: its rows are in two parts, or in two groups that folds divide."""
         entries = self.entries
+        if entries.leaves_out(first) or entries.leaves_out(second):
+            return False
         if entries.parts[first] != entries.parts[second]:
             return True
         groups = entries.ties.get("group", [])
@@ -116,6 +118,7 @@ def audit(entries: Entries, num_parts: int = 2, progress: StepCallback | None = 
         *checks.same_names(entries),
         *checks.ties_across_parts(entries),
         *checks.same_pictures(entries, bytes_of_row, picture_of_row),
+        *checks.unlabelled_copies(entries, picture_of_row),
         *checks.conflicts(entries, picture_of_row),
         *checks.bad_files(entries, scan, file_of_row),
         *checks.lacking_classes(entries, num_parts),

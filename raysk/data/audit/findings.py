@@ -64,6 +64,11 @@ def _finding(severity: Severity, title: str, cases: list[list[int]], note: str =
     return [Finding(severity, title, cases, note)] if cases else []
 
 
+def _scored(entries: Entries, values: Sequence[str]) -> list[str]:
+    """Returns the values, "" for rows that raysk keeps away from their like by itself."""
+    return ["" if entries.leaves_out(row) else value for row, value in enumerate(values)]
+
+
 def same_names(entries: Entries) -> list[Finding]:
     """Finds images that are in two rows."""
     across = cases_of(entries.names, entries.parts)
@@ -81,9 +86,22 @@ def ties_across_parts(entries: Entries) -> list[Finding]:
         finding
         for column, values in entries.ties.items()
         for finding in _finding(
-            "leak", f"the same {column} in two parts", cases_of(values, entries.parts, entries.names)
+            "leak",
+            f"the same {column} in two parts",
+            cases_of(_scored(entries, values), entries.parts, entries.names),
         )
     ]
+
+
+def unlabelled_copies(entries: Entries, pictures: Sequence[str]) -> list[Finding]:
+    """Finds unlabelled rows that share a picture or a group with labelled ones."""
+    if not entries.folded:
+        return []
+    roles = ["unlabelled" if part == "unlabelled" else "" for part in entries.parts]
+    cases = {tuple(case) for values in (pictures, entries.ties["group"]) for case in cases_of(values, roles)}
+    note = "stage one leaves them out of each fold that holds the labelled ones out, and out of all for the test part"
+    title = "unlabelled rows of labelled pictures or groups"
+    return _finding("hint", title, [list(case) for case in sorted(cases)], note)
 
 
 def same_pictures(entries: Entries, digests: Sequence[str], pictures: Sequence[str]) -> list[Finding]:
@@ -91,7 +109,7 @@ def same_pictures(entries: Entries, digests: Sequence[str], pictures: Sequence[s
     findings = []
     byte_cases = {tuple(case) for case in cases_of(digests)}
     for title, values in (("bytes", digests), ("picture", pictures)):
-        across = cases_of(values, entries.parts, entries.names)
+        across = cases_of(_scored(entries, values), entries.parts, entries.names)
         in_folds = [values[row] if entries.parts[row] == "folds" else "" for row in range(len(entries))]
         within = cases_of(in_folds, entries.ties["group"], entries.names) if entries.folded else []
         in_part = [f"{value}\0{part}" if value else "" for value, part in zip(values, entries.parts, strict=True)]

@@ -46,9 +46,10 @@ def joined_groups(manifest: Manifest, pairs: Iterable[Sequence[int]]) -> Manifes
 
 
 def shared_extras(manifest: Manifest) -> list[int]:
-    """Returns the train_only rows whose group has rows of other roles, since folds cannot separate them."""
-    extra = np.array(manifest.roles) == "train_only"
-    others = np.unique(manifest.groups[~extra])
+    """Returns the train_only rows whose group has rows that may be scored, since folds cannot separate them."""
+    roles = np.array(manifest.roles)
+    extra = roles == "train_only"
+    others = np.unique(manifest.groups[~extra & (roles != "unlabelled")])
     return np.flatnonzero(extra & np.isin(manifest.groups, others)).tolist()
 
 

@@ -18,7 +18,7 @@ from raysk.data.sources.groups import GROUP
 from raysk.errors import DataError
 
 # Models learn from the earlier of two parts, so rows of the later part leak.
-_EARLIER_FIRST = ("train_only", "train", "training", "folds", "val", "valid", "validation", "dev", "test")
+_EARLIER_FIRST = ("unlabelled", "train_only", "train", "training", "folds", "val", "valid", "validation", "dev", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,10 @@ class Entries:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def leaves_out(self, row: int) -> bool:
+        """Returns whether raysk keeps a row away from its like by itself: the unlabelled rows of a collection."""
+        return self.folded and self.parts[row] == "unlabelled"
 
     @property
     def part_names(self) -> list[str]:

@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from raysk.data.folds.assignment import TEST, TRAIN_ONLY, Folds, cut_group
+from raysk.data.folds.assignment import TEST, TRAIN_ONLY, UNLABELLED, Folds, cut_group
 from raysk.data.folds.placement import place_groups
 from raysk.data.manifest import IntArray, Manifest
 from raysk.errors import ConfigError, DataError
 from raysk.registry import unknown_name
 from raysk.settings import Between, Settings
 
+# The part of each role; all other rows are divided.
+_PARTS = {"test": TEST, "train_only": TRAIN_ONLY, "unlabelled": UNLABELLED}
 MOST_LEFT_OUT = 100  # folds; an attribute with more values is rather an identity than a source
 
 logger = logging.getLogger(__name__)
@@ -55,16 +57,17 @@ class FoldSettings(Settings):
             )
 
 
-def make_folds(manifest: Manifest, settings: FoldSettings | None = None) -> Folds:
+def make_folds(manifest: Manifest, settings: FoldSettings | None = None, cases: IntArray | None = None) -> Folds:
     """Divides the rows into folds and a test part; never cuts a group, and gives each part its share of each class.
 
     Groups are placed from the rarest class to the most frequent and from the largest group to the smallest, each into
-    the part that its class fills least. Rows with the role "train_only" are in no part. If any rows have the role
-    "test", they are the test part.
+    the part that its class fills least. Rows with the role "train_only" or "unlabelled" are in no part. If any rows
+    have the role "test", they are the test part.
 
     Args:
         manifest: The manifest with the rows.
         settings: The settings of the division.
+        cases: The case of each row, (N,), whose rows share a group or a picture; without it, each group is a case.
 
     Raises:
         ConfigError: The attribute does not exist.
@@ -72,7 +75,7 @@ def make_folds(manifest: Manifest, settings: FoldSettings | None = None) -> Fold
             hold folds of whole groups.
     """
     settings = settings or FoldSettings()
-    roles = np.array([{"test": TEST, "train_only": TRAIN_ONLY}.get(role, 0) for role in manifest.roles], np.int64)
+    roles = np.array([_PARTS.get(role, 0) for role in manifest.roles], np.int64)
     if (cut := cut_group(roles, manifest)) is not None:
         raise DataError(f"the rows of a group must have one role, but those of {cut!r} differ: correct the roles")
     if settings.column is not None:
@@ -84,7 +87,9 @@ def make_folds(manifest: Manifest, settings: FoldSettings | None = None) -> Fold
         k, divisions = settings.k, _draw_divisions(manifest, roles, settings)
     for division in divisions:
         _check_training_sides(division, k, manifest)
-    return Folds(np.stack(divisions), k, settings.seed, manifest.digest)
+    if not manifest.unlabelled_rows.size:
+        return Folds(np.stack(divisions), k, settings.seed, manifest.digest)
+    return Folds(np.stack(divisions), k, settings.seed, manifest.digest, manifest.groups if cases is None else cases)
 
 
 def _draw_divisions(manifest: Manifest, roles: IntArray, settings: FoldSettings) -> list[IntArray]:
@@ -221,9 +226,9 @@ def _check_enough_groups(composition: IntArray, num_parts: int, manifest: Manife
 def _check_training_sides(fold: IntArray, k: int, manifest: Manifest) -> None:
     """Refuses training rows without a class; only warns of held-out rows without one, which users may choose."""
     for part in [*range(k), TEST]:
-        counts = np.bincount(manifest.labels[fold == part], minlength=len(manifest.class_names))
+        counts = manifest.count_classes(fold == part)
         if part != TEST:
-            trained = np.bincount(manifest.labels[(fold != part) & (fold != TEST)], minlength=len(counts))
+            trained = manifest.count_classes((fold != part) & (fold != TEST))
             if not trained.all():
                 raise DataError(
                     f"the training rows of each fold must have every class, but those of fold {part} lack "

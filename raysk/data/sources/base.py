@@ -25,7 +25,7 @@ class Collection:
         root: The folder that relative image paths start from.
         names: The name of each image in the table.
         images: The path of each image, relative to `root` or absolute; None if the file is missing.
-        labels: The published class of each row, blank if it has none.
+        labels: The published class of each row, blank if it has none or is unlabelled.
         groupings: The values of each row by kind ("lesion", "patient" or the name of a column), blank where unknown;
             empty if the dataset has no groups.
         roles: The role of each row, if the table has roles.
@@ -65,6 +65,8 @@ class Collection:
         return f"row {row} ({self.names[row]!r}) of {self.origin}"
 
 
+# The roles that data.role can give to every row of a collection.
+ROLES_OF_ALL = ("train_only", "test", "unlabelled")
 # The settings that a publisher's collection reads, and the settings that a user's table reads.
 OF_PUBLISHERS = ("path", "group_by", "role")
 OF_TABLES = ("path", "image", "label", "group", "role")

@@ -38,13 +38,20 @@ def usual_name(label: str) -> str:
 def mapped_labels(labels: Sequence[str], settings: DataSettings, origin: str) -> list[str | None]:
     """Renames the labels as the settings define; None for a row to leave out, whose class has an empty new name.
 
+    A blank label, of an unlabelled row, stays blank.
+
     Raises:
         DataError: The class map names a class that does not occur.
     """
     if settings.classes_map is None:
         return [usual_name(label) for label in labels] if settings.map == "usual" else list(labels)
     pairs = settings.classes_map.to_plain()
-    occurring = sorted(set(labels))
+    occurring = sorted(set(labels) - {""})
+    if not occurring:
+        raise DataError(
+            f"data.classes_map must not be set for {origin}, whose rows are all unlabelled, but got {len(pairs)} "
+            f"class{'es' * (len(pairs) != 1)}: remove it"
+        )
     for name in pairs:
         if name not in occurring:
             nearest = get_close_matches(name, occurring, n=len(occurring), cutoff=0.0)
@@ -54,7 +61,7 @@ def mapped_labels(labels: Sequence[str], settings: DataSettings, origin: str) ->
             )
     if settings.map == "usual":
         pairs = {label: usual_name(label) for label in occurring} | pairs
-    return [pairs.get(label) or None for label in labels]
+    return [(pairs.get(label) or None) if label else "" for label in labels]
 
 
 def check_spellings(

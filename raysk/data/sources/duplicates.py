@@ -16,7 +16,7 @@ from raysk.errors import DataError
 # The ISIC archive gives a picture the same name everywhere; a suffix may say how the file was processed.
 _ARCHIVE_NAME = re.compile(r"isic_\d{7}(?=$|_)")
 # Of duplicates, the row whose role comes first here is kept: a scored picture must not be trained on.
-_ROLES = ("test", "", "train", "train_only")
+_ROLES = ("test", "", "train", "train_only", "unlabelled")
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def without_duplicates(names: Sequence[str], parts: Sequence[Collection]) -> tup
     Two rows show the same picture if they have the same name in the ISIC archive, or files of equal name and bytes.
     Their groups are joined. If both groups have the same name in their collections, all groups with the same name in
     these two collections are joined. Rows with the role train_only are left out if a join adds rows of other roles to
-    their group.
+    their group; unlabelled rows stay, since each fold leaves out those of its held-out groups.
 
     Args:
         names: The names of the collections.
@@ -134,12 +134,12 @@ def _joined_names(groups: Sequence[Sequence[str]], links: Sequence[tuple[str, st
 def _leaking_rows(
     parts: Sequence[Collection], groups: Sequence[Sequence[str]], joined: dict[str, str], linked: set[str]
 ) -> list[set[int]]:
-    """Returns the train_only rows of each collection that a link joins with rows of other roles."""
+    """Returns the train_only rows of each collection that a link joins with rows that may be scored."""
     scored = {
         joined[groups[number][row]]
         for number, part in enumerate(parts)
         for row in range(len(part.names))
-        if _role(part, row) != "train_only"
+        if _role(part, row) not in ("train_only", "unlabelled")
     }
     return [
         {

@@ -11,6 +11,7 @@ from raysk.data.sources.files import (
     holds_masks,
     image_files,
     is_image,
+    is_mask,
     posix_text,
     visible_folders,
 )
@@ -23,10 +24,16 @@ logger = logging.getLogger(__name__)
 
 @register_source("folder", reads=("path", "role"))
 def read_folder(settings: DataSettings, cache: Path) -> Collection:
-    """Reads a folder with one folder of images per class; each image is its own group."""
+    """Reads a folder with one folder of images per class; each image is its own group.
+
+    With data.role=unlabelled, the images may lie anywhere below it.
+    """
     root = required_path(settings, "a folder")
     if not root.is_dir():
         raise DataError(f"data.path must be a folder of class folders, but {root} is not a folder: correct data.path")
+    if settings.role == "unlabelled":
+        images = unlabelled_images(root)
+        return Collection(origin=root.name, root=root, names=images, images=images, labels=[""] * len(images))
     names = [folder.name for folder in visible_folders(root)]
     if are_parts(names):
         raise DataError(
@@ -41,6 +48,18 @@ def read_folder(settings: DataSettings, cache: Path) -> Collection:
         )
     images, labels = class_folders(root)
     return Collection(origin=root.name, root=root, names=images, images=images, labels=labels)
+
+
+def unlabelled_images(root: Path) -> list[str]:
+    """Returns the images at any depth below a folder, relative to it, without masks.
+
+    Raises:
+        DataError: There is none.
+    """
+    paths = [path for path in image_files(root) if not is_mask(path)]
+    if not paths:
+        raise DataError(f"data.path must be a folder with images, but {root} holds none: correct data.path")
+    return [posix_text(path) for path in paths]
 
 
 def class_folders(root: Path) -> tuple[list[str], list[str]]:

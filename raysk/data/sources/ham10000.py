@@ -15,7 +15,7 @@ TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab",
 def read_ham10000(settings: DataSettings, cache: Path) -> Collection:
     """Reads the table, and the images and masks from HAM10000_images_part_1/ and _part_2/ or any other folders."""
     published = open_published(settings, TABLES)
-    labels = [label.casefold() for label in published.names("dx")]
+    labels = [label.casefold() for label in published.labels("dx")]
     return published.collection(
         published.ids("image_id"),
         labels,

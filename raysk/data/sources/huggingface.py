@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from raysk.data.sources.base import IMAGE_SUFFIXES, OF_TABLES, Collection, register_source, required_path
 from raysk.data.sources.files import image_files, posix_text, visible_folders
-from raysk.data.sources.folder import class_folders, warn_of_loose_images
+from raysk.data.sources.folder import class_folders, unlabelled_images, warn_of_loose_images
 from raysk.data.sources.parts import are_parts, role_of
 from raysk.data.sources.settings import DataSettings
 from raysk.data.sources.tables import collection_of, text_columns
@@ -62,8 +62,9 @@ def read_huggingface(settings: DataSettings, cache: Path) -> Collection:
     if not files:
         raise DataError(f"{root} must hold rows, but names no data files: copy the dataset again")
     _warn_of_nameless([part.split for part in parts], root)
-    write = partial(_unpack, root=root, parts=parts, image=settings.image, label=settings.label)
-    about = [settings.image, settings.label, [part.split for part in parts]]
+    label = None if settings.role == "unlabelled" else settings.label
+    write = partial(_unpack, root=root, parts=parts, image=settings.image, label=label)
+    about = [settings.image, label, [part.split for part in parts]]
     folder = unpacked(cache, "hf", files, write, about)
     try:
         table = pq.read_table(folder / "rows.parquet", partitioning=None)
@@ -85,7 +86,7 @@ def _read_image_folder(root: Path, settings: DataSettings) -> Collection:
     if _metadata(root):
         table = _with_roles_of_folders(_folder_table(root, "", settings), root, settings)
         return collection_of(table, root, root, settings)
-    splits = _split_folders(root)
+    splits = {} if settings.role == "unlabelled" else _split_folders(root)
     if not splits:
         return collection_of(_folder_table(root, "", settings), root, root, settings)
     warn_of_loose_images(root)
@@ -140,6 +141,8 @@ def _metadata(folder: Path) -> Path | None:
 def _folder_table(folder: Path, prefix: str, settings: DataSettings) -> pa.Table:
     """Returns the rows of one folder; the paths in the image column begin with `prefix`."""
     path = _metadata(folder)
+    if path is None and settings.role == "unlabelled":
+        return pa.table({settings.image: [prefix + image for image in unlabelled_images(folder)]})
     if path is None:
         images, labels = class_folders(folder)
         return pa.table({settings.image: [prefix + image for image in images], settings.label: labels})
@@ -204,14 +207,14 @@ def _from_json(path: Path, read: Callable[[Any], T]) -> T:
         raise DataError(f"{path} must name the files of the dataset, but does not: copy the dataset again") from error
 
 
-def _unpack(folder: Path, root: Path, parts: list[Packed], image: str, label: str) -> None:
-    """Writes the images as files, and rows.parquet with all other columns."""
+def _unpack(folder: Path, root: Path, parts: list[Packed], image: str, label: str | None) -> None:
+    """Writes the images as files, and rows.parquet with all other columns; `label` is None for unlabelled rows."""
     tables = []
     for part in parts:
         row = 0
         for file in part.files:
             for batch in _batches(file):
-                if image not in batch.schema.names or label not in batch.schema.names:
+                if image not in batch.schema.names or label not in (None, *batch.schema.names):
                     raise DataError(
                         f"data.image and data.label must be columns of {file.name}, but got {image!r} and {label!r}; "
                         f"columns: {', '.join(batch.schema.names)}"
@@ -240,14 +243,14 @@ def _write_image(folder: Path, name: str, cell: Any, root: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _without_images(batch: pa.RecordBatch, names: list[str], image: str, label: str, split: str) -> pa.Table:
-    class_names = _class_names(batch.schema, label)
-    table = pa.Table.from_batches([batch]).drop_columns([image]).replace_schema_metadata(None)
-    if class_names is not None:
+def _without_images(batch: pa.RecordBatch, names: list[str], image: str, label: str | None, split: str) -> pa.Table:
+    class_names = None if label is None else _class_names(batch.schema, label)
+    table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+    if label is not None and class_names is not None:
         table = table.set_column(
             table.column_names.index(label), label, pa.array(_named(batch.column(label), class_names), pa.string())
         )
-    table = table.append_column(image, pa.array(names, pa.string()))
+    table = table.set_column(table.column_names.index(image), image, pa.array(names, pa.string()))
     return _with_role(table, role_of(split) or "train")
 
 

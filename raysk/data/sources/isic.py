@@ -48,7 +48,7 @@ def read_isic2017(settings: DataSettings, cache: Path) -> Collection:
     ids = published.ids("image_id")
     columns = CLASSES_2017[:2]
     for name in columns:
-        published.names(name)  # raises if a column is missing: "nevus" would then be wrong
+        published.labels(name)  # raises if a column is missing: "nevus" would then be wrong
     labels = published.one_hot(columns, rest="nevus")
     published = extended(published, ids, "image_id", _second_table(published, TABLES_2017))
     return published.collection(ids, labels, groupings={}, label_columns=columns, known_classes=CLASSES_2017)
@@ -64,7 +64,7 @@ def read_isic2018(settings: DataSettings, cache: Path) -> Collection:
     if "dx" in published.table.column_names and "MEL" not in published.table.column_names:
         return published.collection(
             published.ids("image_id"),
-            [label.upper() for label in published.names("dx")],
+            [label.upper() for label in published.labels("dx")],
             groupings=published.groupings(["lesion"]),
             label_columns=("dx",),
             known_classes=CLASSES_2018,
@@ -116,6 +116,8 @@ def target_labels(published: Published, target: str) -> list[str]:
     Raises:
         DataError: The column is missing, has another value, or contradicts the column "benign_malignant".
     """
+    if published.unlabelled:
+        return published.labels(target)
     labels = [{target: TARGETS[1], TARGETS[0]: TARGETS[0]}[name] for name in published.one_hot([target], TARGETS[0])]
     column = "benign_malignant"
     if column in published.table.column_names:
@@ -139,7 +141,7 @@ def _one_hot_collection(published: Published, classes: tuple[str, ...], lesion_t
     ids = published.ids("image")
     missing = [name for name in classes if name != UNKNOWN and name not in published.table.column_names]
     if missing:
-        published.names(missing[0])  # raises an error that lists the columns
+        published.labels(missing[0])  # raises an error that lists the columns
     labels = published.one_hot(classes)
     published = extended(published, ids, "image", lesion_tables)
     return published.collection(

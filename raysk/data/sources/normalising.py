@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysk.data.manifest import COLUMNS, Manifest, make_manifest
-from raysk.data.sources.base import DESCRIBING, Collection, number_of, sources
+from raysk.data.sources.base import DESCRIBING, ROLES_OF_ALL, Collection, number_of, sources
 from raysk.data.sources.classes import check_labels, check_spellings, counted, mapped_labels
 from raysk.data.sources.groups import GROUP, joined_groups
 from raysk.data.sources.settings import DataSettings
@@ -59,7 +59,8 @@ def normalised(collection: Collection, settings: DataSettings) -> Collection:
     """
     check_settings(settings)
     wheres = [collection.where(row) for row in range(len(collection.names))]
-    _check_labels_given(collection)
+    collection = _with_roles(collection, settings)
+    _check_labels_given(collection, settings)
     if collection.known_classes is not None:
         check_labels(collection.labels, collection.known_classes, "the publisher's classes", wheres)
     labels = mapped_labels(collection.labels, settings, collection.origin)
@@ -72,8 +73,7 @@ def normalised(collection: Collection, settings: DataSettings) -> Collection:
         )  # fmt: skip
     if settings.classes is not None:
         check_labels([label or "" for label in labels], settings.classes, "data.classes", wheres)
-    roles = _roles(collection, settings)
-    renamed = replace(collection, labels=[label or "" for label in labels], roles=roles)
+    renamed = replace(collection, labels=[label or "" for label in labels])
     keep = _with_file(renamed, keep, settings.on_error)
     _check_files_once(renamed, keep)
     renamed = renamed.take(keep)
@@ -148,13 +148,34 @@ def _check_files_once(collection: Collection, rows: Sequence[int]) -> None:
             )
 
 
-def _check_labels_given(collection: Collection) -> None:
-    blank = [row for row, label in enumerate(collection.labels) if not label]
-    if blank:
-        raise DataError(
-            f"every row of {collection.origin} must have a label, but row {blank[0]} ({collection.names[blank[0]]!r}) "
-            f"has none ({len(blank)} in all): fill in the label or remove the rows"
-        )
+def _check_labels_given(collection: Collection, settings: DataSettings) -> None:
+    roles = collection.roles or [""] * len(collection.names)
+    blank = [row for row, label in enumerate(collection.labels) if not label and roles[row] != "unlabelled"]
+    if not blank:
+        return
+    rows = f"every row of {collection.origin}"
+    if settings.on_blank == "unlabelled":  # then only rows that are scored stay without a label
+        rows = f"every row of {collection.origin} with the role test"
+    remedy = "fill in the label, remove the rows, or set data.on_blank=unlabelled"
+    raise DataError(
+        f"{rows} must have a label, but row {blank[0]} ({collection.names[blank[0]]!r}) has none ({len(blank)} in "
+        f"all): {remedy if settings.on_blank == 'refuse' else 'fill in the label or remove the rows'}"
+    )
+
+
+def _with_roles(collection: Collection, settings: DataSettings) -> Collection:
+    """Gives each row its role, and takes the labels of unlabelled rows away."""
+    roles = _roles(collection, settings)
+    if settings.on_blank == "unlabelled":
+        given = roles or [""] * len(collection.names)
+        roles = [
+            role if label or role == "test" else "unlabelled"
+            for role, label in zip(given, collection.labels, strict=True)
+        ]
+    if roles is None:
+        return collection
+    labels = ["" if role == "unlabelled" else label for role, label in zip(roles, collection.labels, strict=True)]
+    return replace(collection, labels=labels, roles=roles)
 
 
 def _roles(collection: Collection, settings: DataSettings) -> list[str] | None:
@@ -162,10 +183,10 @@ def _roles(collection: Collection, settings: DataSettings) -> list[str] | None:
         return list(collection.roles)
     if settings.role is None:
         return None
-    if settings.role not in ("train_only", "test"):
+    if settings.role not in ROLES_OF_ALL:
         raise ConfigError(
-            f"data.role must be train_only or test for the source {settings.source!r}, but got {settings.role!r}: "
-            "choose one, or remove it"
+            f"data.role must be train_only, test or unlabelled for the source {settings.source!r}, but got "
+            f"{settings.role!r}: choose one, or remove it"
         )
     return [settings.role] * len(collection.names)
 

@@ -13,13 +13,17 @@ from raysk.errors import DataError
 _BITS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
-def labels_of(table: pa.Table, label: str, path: Path) -> tuple[tuple[str, ...], list[str]]:
+def labels_of(
+    table: pa.Table, label: str, path: Path, unlabelled: Sequence[bool], may_be_blank: bool = False
+) -> tuple[tuple[str, ...], list[str]]:
     """Returns the columns of the label, and the label of each row, blank if it has none.
 
     Args:
         table: The table.
         label: A column of labels, or the columns of a one-hot table, such as "MEL+NV+BCC".
         path: The file of the table, for errors.
+        unlabelled: Whether each row is unlabelled, so that its label is not read.
+        may_be_blank: Whether a row of a one-hot table may have no 1.
 
     Raises:
         DataError: A column is missing, or a row of a one-hot table has another value than 0 and 1, or not one 1.
@@ -32,11 +36,20 @@ def labels_of(table: pa.Table, label: str, path: Path) -> tuple[tuple[str, ...],
                 f"data.label must be a column of {path.name}, but got {label!r}; its columns of zeros and ones, with "
                 f"one 1 in each row, may be the classes: use {override}"
             )
-        return (label,), [value_or_blank(value) for value in strings_of(table, label, "data.label", path)]
+        values = strings_of(table, label, "data.label", path)
+        return (label,), ["" if skip else value_or_blank(text) for skip, text in zip(unlabelled, values, strict=True)]
     if repeated := [name for name in columns if columns.count(name) > 1]:
         raise DataError(f"data.label must name each column once, but names {repeated[0]!r} twice: remove one")
-    values = [strings_of(table, name, "data.label", path) for name in columns]
-    return columns, [_class_of(columns, row, number, path) for number, row in enumerate(zip(*values, strict=True))]
+    rows = zip(*(strings_of(table, name, "data.label", path) for name in columns), strict=True)
+    return columns, [
+        "" if skip or (may_be_blank and _is_blank(row)) else _class_of(columns, row, number, path)
+        for number, (skip, row) in enumerate(zip(unlabelled, rows, strict=True))
+    ]
+
+
+def _is_blank(values: Sequence[str]) -> bool:
+    """Returns whether all values of a row are missing or 0."""
+    return not any(_BITS.get(value.strip().casefold(), value_or_blank(value)) for value in values)
 
 
 def _class_of(columns: Sequence[str], values: Sequence[str], number: int, path: Path) -> str:

@@ -15,7 +15,7 @@ def read_padufes20(settings: DataSettings, cache: Path) -> Collection:
     published = open_published(settings, ["metadata.csv"])
     return published.collection(
         published.ids("img_id" if "img_id" in published.table.column_names else "image_id"),
-        [label.upper() for label in published.names("diagnostic")],
+        [label.upper() for label in published.labels("diagnostic")],
         groupings=published.groupings(),
         label_columns=("diagnostic",),
         known_classes=CLASSES,

@@ -30,11 +30,13 @@ class Published:
         path: The file of the table.
         root: The folder of the collection.
         table: The columns.
+        unlabelled: Whether its labels are not read, so that it may lack them.
     """
 
     path: Path
     root: Path
     table: pa.Table
+    unlabelled: bool = False
 
     def names(self, column: str) -> list[str]:
         """Returns a column as text, blank for missing values.
@@ -43,6 +45,14 @@ class Published:
             DataError: The column does not exist.
         """
         return [value_or_blank(value) for value in strings_of(self.table, column, "the publisher's column", self.path)]
+
+    def labels(self, column: str) -> list[str]:
+        """Returns a column of labels as text; blank if they are not read.
+
+        Raises:
+            DataError: The column does not exist.
+        """
+        return [""] * self.table.num_rows if self.unlabelled else self.names(column)
 
     def ids(self, column: str) -> list[str]:
         """Returns the column of image ids.
@@ -68,7 +78,7 @@ class Published:
         return {kind: self.names(column) for kind, column in columns.items()}
 
     def one_hot(self, classes: Sequence[str], rest: str | None = None) -> list[str]:
-        """Returns the labels of one-hot columns.
+        """Returns the labels of one-hot columns; blank if they are not read.
 
         Args:
             classes: The columns; a class without a column has no row.
@@ -77,6 +87,8 @@ class Published:
         Raises:
             DataError: All columns are missing, a value is neither 0 nor 1, or a row has several labels or none.
         """
+        if self.unlabelled:
+            return [""] * self.table.num_rows
         present = [name for name in classes if name in self.table.column_names] or list(classes)
         columns = {name: self.names(name) for name in present}
         labels = []
@@ -167,14 +179,15 @@ def open_published(settings: DataSettings, tables: Sequence[str]) -> Published:
     if path.is_file():
         # The ISIC archive packs a table as TABLE.zip, which unpacks into a folder beside that of the images.
         packed = path.parent.name.casefold() == path.stem.casefold() and "groundtruth" in path.stem.casefold()
-        return Published(path, path.parent.parent if packed else path.parent, read_columns(path, NAMES))
+        root = path.parent.parent if packed else path.parent
+        return Published(path, root, read_columns(path, NAMES), settings.role == "unlabelled")
     file = find_table(path, tables)
     if file is None:
         raise DataError(
             f"data.path must be a folder with {tables[0]}, but {path} "
             f"{'has none' if path.is_dir() else 'is not a folder'}: correct data.path"
         )
-    return Published(file, path, read_columns(file, NAMES))
+    return Published(file, path, read_columns(file, NAMES), settings.role == "unlabelled")
 
 
 def find_table(root: Path, tables: Sequence[str]) -> Path | None:

@@ -40,9 +40,10 @@ class DataSettings(Settings):
             columns of lesions and patients, which raysk knows by their names; "none" makes each row its own group.
         group_by: The groups of a publisher's collection; "both" joins rows that share a lesion or a patient. Without
             it, all kinds of groups in the collection are joined.
-        role: "train_only" or "test" for every row; or, in a user's own table, the column that holds these for some
-            rows ("train", "val" or blank for the others, which folds divide). Without it, a column named "role" is
-            used if the table has one.
+        role: "train_only", "test" or "unlabelled" for every row; or, in a user's own table, the column that holds
+            these for some rows ("train", "val" or blank for the others, which folds divide). Without it, a column named
+            "role" is used if the table has one. Labels of unlabelled rows are ignored: they join a stage one whose loss
+            needs none.
         classes: The classes in their order; any other label is then an error. Without it, the classes that occur.
         classes_map: The new name of each class of the collection; rows of other classes, and of classes whose new name
             is empty, are left out.
@@ -51,6 +52,7 @@ class DataSettings(Settings):
         bits: The bits of a grey level in pictures of 16 bits a pixel whose files state no fewer, such as 12 for the
             camera of a microscope; without it, 16. One value for all collections.
         on_error: How to handle a missing or unreadable image: "refuse" the data, or "skip" the row with a warning.
+        on_blank: How to handle a row without a label: "refuse" the data, or give the row the role "unlabelled".
         size: The number of images to draw for the synthetic source, or to take from another source, in whole groups
             and with its shares of the classes; without it, all.
         seed: The seed for drawing or taking images.
@@ -73,6 +75,7 @@ class DataSettings(Settings):
     map: Literal["usual"] | None = None
     bits: Annotated[int, Between(9, 16)] | None = None
     on_error: Literal["refuse", "skip"] = "refuse"
+    on_blank: Literal["refuse", "unlabelled"] = "refuse"
     size: Annotated[int, Between(1, 10_000_000)] | None = None
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     collections: tuple["DataSettings", ...] = ()

@@ -42,9 +42,10 @@ def read_several(settings: DataSettings, cache: Path) -> Collection:
         raise ConfigError(
             f"data.path must be null for several collections, but got {settings.path}: give data.{names[0]}.path"
         )
-    members = [
-        replace(member, on_error="skip") if settings.on_error == "skip" else member for member in settings.collections
-    ]
+    # What is set for all collections holds for each of them.
+    shared: dict[str, Any] = {"on_error": "skip"} if settings.on_error == "skip" else {}
+    shared |= {"on_blank": "unlabelled"} if settings.on_blank == "unlabelled" else {}
+    members = [replace(member, **shared) for member in settings.collections]
     parts = [_read(member, name, cache) for member, name in zip(members, names, strict=True)]
     if settings.map is None and settings.classes_map is None:  # otherwise all classes are renamed later
         _check_names_of_classes(names, parts, members)
@@ -93,14 +94,14 @@ def _check_names_of_classes(names: Sequence[str], parts: Sequence[Collection], m
     """Refuses classes that differ only in case; warns of classes with the same usual name."""
     first: dict[str, tuple[str, str]] = {}
     for name, part, member in zip(names, parts, members, strict=True):
-        for label in sorted(set(part.labels)):
+        for label in sorted({*part.labels} - {""}):
             other, other_name = first.setdefault(usual_name(label), (label, name))
             if label == other:
                 continue
             pair = f"{other!r} ({other_name}) and {label!r} ({name})"
             if label.casefold() == other.casefold():
                 kept = {kept.casefold(): kept for kept, _ in first.values()}
-                pairs = {label: kept.get(label.casefold(), label) for label in sorted(set(part.labels))}
+                pairs = {label: kept.get(label.casefold(), label) for label in sorted({*part.labels} - {""})}
                 # Pairs name the classes as the table does, if nothing has renamed them.
                 renamed = member.classes_map is not None or member.map is not None
                 override = None if renamed else class_map_override(pairs, f"data.{name}.classes_map")

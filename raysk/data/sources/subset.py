@@ -38,7 +38,7 @@ def subset(collection: Collection, size: int, seed: int) -> Collection:
     share = size / num_rows
     parts = place_groups(composition, np.array([share, 1 - share]), np.random.default_rng(seed))
     rows = np.flatnonzero(parts[members] == 0)
-    if lost := set(collection.labels) - {collection.labels[row] for row in rows.tolist()}:
+    if lost := {*collection.labels} - {collection.labels[row] for row in rows.tolist()} - {""}:
         raise DataError(
             f"data.size must leave rows of each class, but with {size} rows of {collection.origin}, {min(lost)!r} has "
             "none: raise it"

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from raysk.data.manifest import ROLES, Manifest
 from raysk.data.sources.base import (
     OF_TABLES,
+    ROLES_OF_ALL,
     Collection,
     number_of,
     register_source,
@@ -90,12 +91,12 @@ def collection_of(table: pa.Table, root: Path, path: Path, settings: DataSetting
             f"every row must have an image, but row {blank[0]} of {path.name} has none ({len(blank)} in all): "
             "fill it in or remove the rows"
         )
-    label_columns, labels = labels_of(table, settings.label, path)
-    groupings = _groupings(table, labels, settings, path)
     role_column = _role_column(table, settings)
     roles = None
     if role_column is not None:
         roles = _roles(strings_of(table, role_column, "data.role", path), names, path)
+    label_columns, labels = _labels(table, roles, settings, path)
+    groupings = _groupings(table, labels, settings, path)
     used = {settings.image, *label_columns, role_column, *(groupings if len(groupings) == 1 else ())}
     attributes: dict[str, Any] = {name: table.column(name) for name in table.column_names if name not in used}
     return Collection(
@@ -162,8 +163,18 @@ def _names_classes(values: Sequence[str], labels: Sequence[str]) -> bool:
 def _role_column(table: pa.Table, settings: DataSettings) -> str | None:
     if settings.role is None:
         return "role" if "role" in table.column_names else None
-    for_all = settings.role in ("train_only", "test") and settings.role not in table.column_names
+    for_all = settings.role in ROLES_OF_ALL and settings.role not in table.column_names
     return None if for_all else settings.role
+
+
+def _labels(
+    table: pa.Table, roles: Sequence[str] | None, settings: DataSettings, path: Path
+) -> tuple[tuple[str, ...], list[str]]:
+    """Returns the columns of the label, and the label of each row; that of an unlabelled row is not read."""
+    if roles is None and settings.role == "unlabelled":
+        return tuple({settings.label, *settings.label.split("+")} & {*table.column_names}), [""] * table.num_rows
+    unlabelled = [role == "unlabelled" for role in roles or [""] * table.num_rows]
+    return labels_of(table, settings.label, path, unlabelled, settings.on_blank == "unlabelled")
 
 
 def _roles(values: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
@@ -177,8 +188,8 @@ def _roles(values: Sequence[str], names: Sequence[str], path: Path) -> list[str]
             role = ""
         if role not in ROLES:
             raise DataError(
-                f"a role must be 'test', 'train_only', 'train', 'val' or blank, but got {value!r} in row {row} "
-                f"({names[row]!r}) of {path.name}: correct it"
+                f"a role must be 'test', 'train_only', 'unlabelled', 'train', 'val' or blank, but got {value!r} in "
+                f"row {row} ({names[row]!r}) of {path.name}: correct it"
             )
         roles.append(role)
     for name, count in validation.items():

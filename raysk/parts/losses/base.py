@@ -69,12 +69,14 @@ class EmbeddingLoss(Loss):
     """A loss on several views of each image: forward(embeddings (B, V, D), labels (B,)) returns a scalar.
 
     Embeddings have unit length; a loss of their products alone may also be given others (`needs_unit_length`).
-    `least_views` is the smallest V with which the loss can learn from every batch.
+    `least_views` is the smallest V with which the loss can learn from every batch. A loss whose `needs_labels` is False
+    ignores the labels, so that unlabelled rows may take part.
     """
 
     reads: ClassVar[Literal["logits", "embeddings"]] = "embeddings"
     least_views: ClassVar[int] = 1
     needs_unit_length: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
 
     def build(self, class_counts: Tensor, width: int) -> nn.Module:
         """Returns the loss for one training fold.

@@ -66,6 +66,7 @@ class SimCLR(EmbeddingLoss):
 
     least_views: ClassVar[int] = 2
     needs_unit_length: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
     temperature: Temperature = 0.5
 
     def module(self, counts: Tensor, width: int) -> nn.Module:

@@ -27,6 +27,7 @@ class GraVIS(EmbeddingLoss):
 
     least_views: ClassVar[int] = 2
     needs_unit_length: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
     temperature: Annotated[float, Between(0.01, 10.0)] = 0.2
 
     def module(self, counts: Tensor, width: int) -> nn.Module:

@@ -33,13 +33,13 @@ def head_scores(recipes: Sequence[Recipe], fold: int, run: Run, world: World) ->
     alone = World(0, 1, world.device)
     job = Job(recipes[0], fold)
     frozen = FrozenFeatures(job, run, alone, load_encoder)
-    labels = run.manifest.labels[run.folds.train_rows(fold)]
+    labels = run.manifest.labels[run.train_rows(job)]
     held_out_labels = run.manifest.labels[run.folds.held_out_rows(fold)]
     num_classes = len(run.manifest.class_names)
     needs_start = any(isinstance(recipe.stage_two.head, FrozenHead) for recipe in recipes)
     start = linear_start(job, run, alone) if needs_start else None
     held_out = frozen.part("held_out")
-    shares = log_shares(run.class_counts(fold)).to(held_out.device)
+    shares = log_shares(run.class_counts(job)).to(held_out.device)
     stages = [recipe.stage_two for recipe in recipes]
     passes: dict[str, int] = {}
     for stage in stages:

@@ -116,7 +116,7 @@ def test_a_table_of_another_shape_or_none_is_refused(ham, load, write_table, tmp
 def test_settings_that_need_other_columns_are_refused(ham, load):
     with pytest.raises(ConfigError, match=r"a grouping of HAM10000_metadata.csv \(lesion\), but got 'both'"):
         load("ham10000", ham, group_by="both")
-    with pytest.raises(ConfigError, match=r"data.role must be train_only or test .* got 'sex'"):
+    with pytest.raises(ConfigError, match=r"data.role must be train_only, test or unlabelled .* got 'sex'"):
         load("ham10000", ham, role="sex")
     assert load("ham10000", ham, role="train_only").roles == ["train_only"] * 3
 

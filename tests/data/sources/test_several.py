@@ -114,7 +114,7 @@ def test_classes_that_differ_only_in_case_are_refused_and_synonyms_give_a_warnin
             USUAL,
             r"data.isic.group_by must be a grouping of .* \(lesion\), but got 'patient'",
         ),
-        ({}, {"role": "val"}, USUAL, r"data.isic.role must be train_only or test"),
+        ({}, {"role": "val"}, USUAL, r"data.isic.role must be train_only, test or unlabelled"),
         ({}, {"source": "several"}, USUAL, r"data.isic must be a single collection"),
         ({}, {}, USUAL | {"path": "/x"}, r"data.path must be null for several collections, but got /x"),
         ({}, {}, USUAL | {"classes": ["nv", "mel", "akiec"]}, r"got 'scc' in row 7 \('isic/ISIC_3'\) of ham\+isic"),

@@ -1,0 +1,52 @@
+import csv
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+from rich.console import Console
+
+from raysk.config import Config
+from raysk.data.folds.dividing import FoldSettings
+from raysk.data.sources import DataSettings
+from raysk.loading import prepare_rows
+from raysk.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def copied(manifest, tmp_path_factory) -> Path:
+    """The drawn lesions as a table, with an unlabelled copy of each of the first twenty, mirrored."""
+    folder = tmp_path_factory.mktemp("copied")
+    with (folder / "lesions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label", "group"])
+        for row, path in enumerate(manifest.paths):
+            writer.writerow([path, manifest.class_names[manifest.labels[row]], manifest.group_names[row]])
+        for row, path in enumerate(manifest.paths[:20]):
+            ImageOps.mirror(Image.open(path).convert("RGB")).save(folder / f"{row}.png")
+            writer.writerow([f"{row}.png", "", ""])
+    return folder / "lesions.csv"
+
+
+def test_a_study_says_which_unlabelled_rows_it_leaves_out(copied, manifest, small_recipe, tmp_path):
+    data = DataSettings(source="csv", path=str(copied), on_blank="unlabelled")
+    config = Config(data=data, folds=FoldSettings(k=2), recipe=Recipe.from_plain(small_recipe()), cache=str(tmp_path))
+    simclr = Recipe.from_plain(small_recipe({"stage_one.loss": {"name": "simclr"}}))
+
+    def prepared(recipe: Recipe):
+        console = Console(file=StringIO(), width=1000)
+        rows, folds, facts = prepare_rows(config, iter([recipe]), console)
+        return rows, folds, facts, console.file.getvalue()
+
+    rows, folds, facts, text = prepared(config.recipe)
+    assert len(rows) == len(manifest) + 20
+    locked = {row for row in folds.test_rows.tolist() if row < 20}
+    held_out = [sum(row < 20 for row in folds.held_out_rows(fold).tolist()) for fold in range(2)]
+    assert len(locked) + sum(held_out) == 20
+    assert all(held_out), "both folds hold out originals of copies"
+    assert ", unlabelled 20\n" in text
+    assert f"{len(locked)} with the test part, and {held_out[0]}, {held_out[1]} with the held-out rows" in text
+    assert "no recipe that is known at the start reads them; one with stage_one.loss.name=gravis or simclr does" in text
+    _, again, facts_again, text = prepared(simclr)
+    assert "no recipe" not in text
+    assert (again.digest, facts_again.folds) == (folds.digest, facts.folds), "as --resume needs it"
