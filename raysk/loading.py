@@ -1,6 +1,6 @@
 """Loads the rows and images that the settings name, and shows progress."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from raysk.data.store.building import build_stores
 from raysk.data.store.chunks import Spread, in_threads
 from raysk.data.store.image_store import ImageStore
 from raysk.evaluation.goals import Goal
+from raysk.initial_weights import check_networks, notes_on_weights, weights_digest
 from raysk.recipe import Recipe
 from raysk.records import RunFacts
 from raysk.run import data_digest, store_key
@@ -54,7 +55,12 @@ def read_data(
 
 
 def prepare_rows(
-    config: Config, recipes: Iterable[Recipe], console: Console, spread: Spread = in_threads, **of_command: Any
+    config: Config,
+    recipes: Sequence[Recipe],
+    console: Console,
+    spread: Spread = in_threads,
+    encoders: Sequence[Recipe] = (),
+    **of_command: Any,
 ) -> tuple[Manifest, Folds, RunFacts]:
     """Reads and divides the rows, decodes their images, and checks that they suit the recipes and the goal.
 
@@ -63,23 +69,31 @@ def prepare_rows(
         recipes: The recipes that are known before the start.
         console: Shows progress.
         spread: Distributes the decoding.
+        encoders: A recipe with each encoder that a draw can have.
         of_command: The facts of the run that do not follow from the rows.
 
     Returns:
         The rows, the folds, and the facts of a run of them.
 
     Raises:
-        ConfigError: A recipe cannot train on some fold, or the goal has no score on some part.
+        ConfigError: A recipe cannot train on some fold, its weights do not fit or have seen rows that are scored, or
+            the goal has no score on some part.
     """
-    manifest, (store,) = read_data(config, console, spread=spread)
+    every = [config.recipe, *recipes, *encoders]
+    check_networks(every)
+    sizes = dict.fromkeys(recipe.image_size for recipe in every)
+    manifest, stores = read_data(config, console, list(sizes), spread)
     folds = make_folds(manifest, config.folds)
     for recipe in recipes:
         check_recipe(recipe, manifest, folds)
     goal = Goal.parse(config.metric, config.require, manifest.class_names)
     check_goal(goal, manifest, folds)
+    models = [recipe.model for recipe in every]
+    with console.status("comparing with what the encoders have seen"):
+        notes = notes_on_weights(models, manifest, folds)
     facts = RunFacts(
         manifest=manifest.digest,
-        pixels=data_digest(manifest, store),
+        pixels=data_digest(manifest, stores[0]),
         folds=folds.digest,
         metric=goal.metric.name,
         requirements=goal.required,
@@ -87,7 +101,9 @@ def prepare_rows(
         divide=config.folds.to_plain(),
         cache=str(config.cache_folder),
         stores=config.stores,
-        images=store_key(store),
+        images={size: key for store in stores for size, key in store_key(store).items()},
+        initial_weights=weights_digest(models),
+        notes=notes,
         **of_command,
     )
     return manifest, folds, facts

@@ -104,6 +104,7 @@ class Run:
             cache=facts.cache,
             stores=facts.stores,
             images=facts.images,
+            notes=self.facts.notes | facts.notes,
         )
         if here != self.facts:
             write_facts(self.folder, here)

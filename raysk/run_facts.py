@@ -8,7 +8,7 @@ from raysk.errors import ArtifactError
 from raysk.records import RECIPE_SCHEMA, RunFacts
 
 # Schema of a run's files. Raise the second number when a record changes.
-_SCHEMA = f"{RECIPE_SCHEMA}.3"
+_SCHEMA = f"{RECIPE_SCHEMA}.4"
 
 # The facts that must not change when a run is resumed.
 _SAME = (

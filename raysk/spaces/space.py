@@ -16,7 +16,7 @@
     include: [NAME, ...]                    searched settings and controls from conf/fragments/NAME.yaml
 
 The command line overrides the base and the starts. A value fixes a searched setting; a sweep replaces its sweep. A
-control keeps the settings of the file.
+control keeps the settings of the file, and has the first choice of a sweep over networks, files or image sizes.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,15 @@ from raysk.overrides import parse_overrides
 from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
 from raysk.spaces.stage_two_search import NEVER_INNER, StageTwoSearch, is_inner
-from raysk.spaces.sweeps import Parameter, assigned, distribution, override_texts, read_parameters, values_of
+from raysk.spaces.sweeps import (
+    Parameter,
+    assigned,
+    distribution,
+    first_encoder,
+    override_texts,
+    read_parameters,
+    values_of,
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class Space:
             ConfigError: An override does not exist, or a value breaks a rule.
         """
         family, overrides = (self.family(point.family), point.own) if point else (None, ())
-        return read_config(self._compose(family, *overrides))
+        return read_config(self.compose(family, *overrides))
 
     def family(self, name: str) -> Family | None:
         """Returns a family by its name; None for the empty name of a control's family."""
@@ -145,7 +153,7 @@ class Space:
         """
         settings: dict[str, Any] = {}
         values, base = {}, {}
-        plain = self._compose(family)
+        plain = self.compose(family)
         for parameter in family.parameters:
             if not parameter.exists(plain):
                 continue
@@ -162,7 +170,7 @@ class Space:
 
     def drawn_parameters(self, family: Family) -> tuple[Parameter, ...]:
         """Returns the parameters that a draw may have, without those that only a search of stage two tries."""
-        plain = self._compose(family)
+        plain = self.compose(family)
         if any(parameter.key in NEVER_INNER for parameter in family.parameters):
             return family.parameters  # Draws decide whether there is a search of stage two.
         return tuple(parameter for parameter in family.parameters if not is_inner(parameter, plain))
@@ -172,7 +180,7 @@ class Space:
         family = self.family(point.family)
         if family is None:
             return None
-        plain = self._compose(family, *point.own)
+        plain = self.compose(family, *point.own)
         parameters = tuple(parameter for parameter in family.parameters if is_inner(parameter, plain))
         if not parameters:
             return None
@@ -181,7 +189,8 @@ class Space:
         require = tuple(requirement.name for requirement in goal.requirements)
         return StageTwoSearch(config.recipe, parameters, config.stage_two.search, goal.metric.name, require)
 
-    def _compose(self, family: Family | None, *overrides: str) -> dict[str, Any]:
+    def compose(self, family: Family | None, *overrides: str) -> dict[str, Any]:
+        """Returns the configuration of a family, or of the controls, before it is validated."""
         return compose_plain(*(family or self).settings, *self.user, *overrides)
 
     def _named(self, family: Family, name: str) -> str:
@@ -206,7 +215,7 @@ class Space:
     def _control(self, name: str, texts: tuple[str, ...]) -> Point:
         # The control also records the searched settings that it leaves open, so that it is complete.
         parameters = self.families[0].parameters if len(self.families) == 1 else ()
-        values = values_of(parameters, self._compose(None, *texts))
+        values = values_of(parameters, self.compose(None, *texts))
         given = {item.key_or_group: text for item, text in zip(parse_overrides(texts), texts, strict=True)}
         remaining = {key: value for key, value in values.items() if key not in given}
         return Point(name, "control", "", (*given.values(), *override_texts(remaining)))
@@ -225,8 +234,10 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
     names = content.get("families") or []
     files = {file_name: read_space_file(find_space(file_name)) for file_name in names} or {path.stem: content}
     families = []
+    base = first_encoder(given)
     for file_name, file in files.items():
         family = _family(f"{path if not names else find_space(file_name)}", file_name, file, given)
+        family = replace(family, settings=(*family.settings, *base))
         families.append(family if not names else _prefixed(family))
     grid = {point: _flat(texts) for point, texts in (content.get("grid") or {}).items()}
     controls = {point: _flat(texts) for point, texts in (content.get("controls") or {}).items()}
@@ -237,7 +248,7 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
         families=tuple(family for family in families if family.parameters or family.starts),
         controls=grid | controls,
         grid=tuple(grid),
-        settings=_flat(content.get("settings") or []),
+        settings=(*_flat(content.get("settings") or []), *base),
     )
 
 
