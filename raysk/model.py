@@ -1,6 +1,7 @@
 """The settings of the network that encodes an image."""
 
 from dataclasses import dataclass
+from os.path import abspath
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,7 @@ class Model(Settings):
         # The workers of a lane have another working directory.
         for name in ("checkpoint", "weights"):
             if (path := getattr(self, name)) is not None:
-                object.__setattr__(self, name, str(Path(path).expanduser().absolute()))
+                object.__setattr__(self, name, abspath(Path(path).expanduser()))
         if self.checkpoint is not None and self.weights is not None:
             raise ConfigError(
                 f"weights must be null with a checkpoint, but got {self.weights} and {self.checkpoint}: give one"
