@@ -48,7 +48,7 @@ class Run:
 
     Args:
         folder: Its path; on a cluster, on storage that all nodes see.
-        cache: Folder on this machine that keeps image stores between runs.
+        cache: Folder on this machine that keeps image stores, and features of ready encoders, between runs.
         stores: Folder of image stores for all machines; None if each machine decodes for itself.
     """
 
