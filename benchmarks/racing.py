@@ -57,7 +57,7 @@ def main() -> None:
     recorder.add_argument("run", type=Path, help="folder of the recorded study")
     recorder.add_argument("--space", default="supcon")
     recorder.add_argument("--recipes", type=int, default=60)
-    recorder.add_argument("overrides", nargs="*", help="KEY=VALUE as for raysk tune")
+    recorder.add_argument("overrides", nargs="*", help="KEY=VALUE as for raysk tune; right after RUN")
     recorder.set_defaults(command=record)
     player = commands.add_parser("replay", help="race the recorded recipes")
     player.add_argument("run", type=Path)

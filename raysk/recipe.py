@@ -35,10 +35,8 @@ PART_NODES: dict[str, Registry[Any]] = {
     "head": heads,
     "mixing": mixings,
 }
-# The settings of a recipe that stage one reads.
+# The settings of a recipe that determine a frozen encoder, and what is fitted to its features before stage two.
 _OF_THE_ENCODER = ("model", "image_size", "stage_one", "seed")
-# Those that determine an encoder which no stage trains.
-_OF_A_READY_ENCODER = ("model", "image_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +194,7 @@ class Recipe(Settings):
         """The name of the frozen encoder, made from the settings that determine it; None if stage two trains it."""
         if self.stage_one is None and not self.is_probe:
             return None
-        names = _OF_A_READY_ENCODER if self.is_probe else _OF_THE_ENCODER
-        read = {name: value for name, value in self.choices().items() if name in names}
+        read = {name: value for name, value in self.choices().items() if name in _OF_THE_ENCODER}
         return digest_of({"schema": RECIPE_SCHEMA, "encoder": read})
 
     def check_rows(self, class_counts: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -12,10 +12,11 @@ from raysk.artifacts import digest_of
 from raysk.errors import ConfigError
 from raysk.evaluation.metrics import DEFAULT_METRIC
 from raysk.recipe import Recipe
+from raysk.spaces.reference_heads import reference_heads
 from raysk.spaces.sweeps import Parameter, as_value, assigned, values_of
 
 # Raise it when a search writes or chooses differently: searches of another version are repeated.
-_VERSION = 6
+_VERSION = 7
 
 # A space with fewer settings than asked for is left after so many times the points that were asked for.
 _MOST_POINTS = 8
@@ -30,7 +31,7 @@ class StageTwoSearch:
 
     Args:
         recipe: Its stage one gives the encoders. Its stage two is the base; values of the base that the search covers
-            are tried first.
+            are tried first, then the reference heads.
         parameters: The searched settings of stage two.
         num_settings: Number of settings to try.
         metric: The study's metric, by which it chooses.
@@ -73,10 +74,11 @@ class StageTwoSearch:
         return cls(recipe, parameters, plain["num_settings"], plain["metric"], require)
 
     def settings(self, check: Callable[[Recipe], None]) -> list["Setting"]:
-        """Returns different settings: that of the recipe, then those at the points of a scrambled Sobol sequence.
+        """Returns different settings: that of the recipe, the reference heads, points of a scrambled Sobol sequence.
 
-        The sequence (Owen 1998) covers every parameter evenly. It follows from the recipe's seed, its encoder and its
-        values. A point whose setting is refused, or is that of an earlier point, is replaced by a later one.
+        Of the reference heads it takes those of its space. The sequence (Owen 1998) covers every parameter evenly. It
+        follows from the recipe's seed, its encoder and its values. A point whose setting is refused, or is that of an
+        earlier setting, is replaced by a later one.
 
         Args:
             check: Raises a ConfigError for a recipe that cannot be trained.
@@ -85,9 +87,9 @@ class StageTwoSearch:
             `num_settings` settings, or fewer if the space has no more.
         """
         settings: dict[str, Setting] = {}
-        for number, point in enumerate(self._points()):
+        for point, given in self._candidates():
             try:
-                setting = self.setting(point, {} if number else self.base())
+                setting = self.setting(point, given)
                 check(setting.recipe)
             except ConfigError:
                 continue  # The values are valid alone but not together.
@@ -95,6 +97,25 @@ class StageTwoSearch:
             if len(settings) == self.num_settings:
                 break
         return list(settings.values())
+
+    def _candidates(self) -> Iterator[tuple[dict[str, float], dict[str, Any]]]:
+        """Yields a point, and values that come before it."""
+        points = self._points()
+        first = next(points)
+        yield first, self.base()
+        for stage in reference_heads(self.recipe.stage_two).values():
+            head = replace(self.recipe, stage_two=stage)
+            given = self._values_in(head)
+            if self._gives(head, first, given):
+                yield first, given
+        for point in points:
+            yield point, {}
+
+    def _gives(self, recipe: Recipe, point: Mapping[str, float], given: Mapping[str, Any]) -> bool:
+        try:
+            return self.setting(point, given).recipe.key == recipe.key
+        except ConfigError:
+            return False
 
     def setting(self, point: Mapping[str, float], given: Mapping[str, Any]) -> "Setting":
         """Returns the setting at a point.
@@ -129,13 +150,17 @@ class StageTwoSearch:
 
     def base(self) -> dict[str, Any]:
         """Returns the recipe's values of the searched parameters, by parameter name."""
-        base = {}
-        plain = self.recipe.to_plain()
+        return self._values_in(self.recipe)
+
+    def _values_in(self, recipe: Recipe) -> dict[str, Any]:
+        """Returns a recipe's values of the searched parameters, by parameter name, if the search covers them."""
+        found = {}
+        plain = recipe.to_plain()
         for parameter in self.parameters:
             values = values_of([parameter], plain)
             if parameter.key in values and parameter.allows(values[parameter.key]):
-                base[parameter.name] = values[parameter.key]
-        return base
+                found[parameter.name] = values[parameter.key]
+        return found
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from raysk.errors import ConfigError
 from raysk.recipe import Recipe
+from raysk.spaces.reference_heads import reference_heads
 from raysk.spaces.space import load_space
 from raysk.spaces.stage_two_search import StageTwoSearch, value_at
 from raysk.spaces.sweeps import Parameter
@@ -42,6 +43,24 @@ def test_settings_are_different_and_begin_with_that_of_the_recipe():
     assert len({setting.recipe.key for setting in settings}) == len(settings) == 64
 
 
+def test_the_reference_heads_of_the_space_follow_the_setting_of_the_recipe():
+    space = load_space("metric")
+    search = space.stage_two_search(next(point for point in space.named_points() if space.stage_two_search(point)))
+    heads = [replace(search.recipe, stage_two=stage).key for stage in reference_heads(search.recipe.stage_two).values()]
+    first = list(dict.fromkeys([search.recipe.key, *heads]))  # The recipe may have one of the heads itself.
+    assert keys(search)[: len(first)] == first
+    assert keys(replace(search, num_settings=3)) == first[:3]
+
+
+def test_a_reference_head_outside_of_the_space_is_not_tried():
+    """The space varies the learning rate of cross entropy up to 0.05: of the ten heads, one is in it."""
+    lr = (Parameter("stage_two.optimizer.lr", FloatDistribution(0.001, 0.05, log=True)),)
+    base = replace(Recipe().stage_two, optimizer=replace(Recipe().stage_two.optimizer, lr=0.02))
+    settings = StageTwoSearch(replace(Recipe(), stage_two=base), lr, 64).settings(accept)
+    heads = [stage for stage in reference_heads(base).values() if stage in [s.recipe.stage_two for s in settings]]
+    assert heads == [reference_heads(base)["cross entropy, lr 0.01"]]
+
+
 def test_settings_follow_from_seed_encoder_and_base():
     assert keys(search_of()) == keys(StageTwoSearch.from_plain(json.loads(json.dumps(search_of().to_plain()))))
     assert set(keys(search_of(seed=1))).isdisjoint(keys(search_of()))
@@ -66,10 +85,10 @@ def test_values_that_do_not_apply_are_ignored_and_repeated_settings_drawn_again(
 
 def test_the_values_of_a_parameter_are_even():
     """Each of 64 equal intervals holds one of the 64 points; the first point is replaced by the recipe's own value."""
-    lr = (Parameter("stage_two.optimizer.lr", FloatDistribution(0.001, 0.1, log=True)),)
-    settings = StageTwoSearch(Recipe(), lr, 64).settings(accept)
-    shares = [np.log(setting.values["stage_two.optimizer.lr"] / 0.001) / np.log(100) for setting in settings[1:]]
-    assert len({int(64 * share) for share in shares}) == 63
+    decay = (Parameter("stage_two.optimizer.weight_decay", FloatDistribution(0.001, 0.1, log=True)),)
+    settings = StageTwoSearch(Recipe(), decay, 64).settings(accept)
+    values = [setting.values["stage_two.optimizer.weight_decay"] for setting in settings[1:]]
+    assert len({int(64 * share) for share in np.log(np.divide(values, 0.001)) / np.log(100)}) == 63
 
 
 @pytest.mark.parametrize("num_settings", [1, 3, 100])

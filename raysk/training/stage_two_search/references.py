@@ -1,50 +1,16 @@
-"""The reference heads: ten fixed settings of stage two, by which a race judges an encoder.
-
-The score of an encoder after its stage two was searched follows its score with one setting badly: a setting that suits
-one encoder does not suit the next. Ten settings, plain and balanced, with two learning rates, are the same for all
-recipes, and are fitted at once on features that the job has already computed.
-"""
+"""Scores of the reference heads, which are fitted at once on features that the job has already computed."""
 
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from raysk.parts.heads import LinearHead
-from raysk.parts.losses.classification import BalancedSoftmax, CrossEntropy
-from raysk.recipe import Job, StageTwo
+from raysk.recipe import Job
 from raysk.records import ReferenceRecord
 from raysk.run import Run
-from raysk.stage import Optimizer
+from raysk.spaces.reference_heads import reference_heads
 from raysk.training.stage_two_search.head_scores import head_scores
 from raysk.training.world import World
-
-# The first one judges an encoder that has one fold.
-_REBALANCING: dict[str, dict[str, Any]] = {
-    "balanced softmax": {"loss": BalancedSoftmax()},
-    "cross entropy": {"loss": CrossEntropy()},
-    "balanced weights": {"loss": CrossEntropy(weights="balanced")},
-    "half adjusted": {"loss": CrossEntropy(), "adjustment": 0.5},
-    "adjusted": {"loss": CrossEntropy(), "adjustment": 1.0},
-}
-_RATES = (0.01, 0.001)
-
-
-def reference_heads(stage: StageTwo) -> dict[str, StageTwo]:
-    """Returns the reference heads by name.
-
-    Args:
-        stage: The stage two of a recipe; gives the training view, the batch size and the epochs.
-    """
-    plain = StageTwo(view=stage.view, passes=stage.passes, epochs=stage.epochs, batch_size=stage.batch_size)
-    return {
-        f"{name}, lr {rate:g}": replace(
-            plain, head=LinearHead(), optimizer=Optimizer(name="adamw", lr=rate, weight_decay=1e-4), **changes
-        )
-        for rate in _RATES
-        for name, changes in _REBALANCING.items()
-    }
 
 
 def score_references(job: Job, run: Run, world: World) -> None:

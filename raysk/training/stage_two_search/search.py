@@ -121,9 +121,9 @@ def _try_settings(search: StageTwoSearch, run: Run, world: World, report: Report
         The settings with their scores, an empty list on all ranks but the main one; and whether time is short.
     """
     began = perf_counter()
-    progress = StageProgress("stage-two search", search.num_settings)
-    is_short = report(progress)
     settings = search.settings(run.check)
+    progress = StageProgress("stage-two search", len(settings))
+    is_short = report(progress)
     size = _PART_ON_GPU if world.device.type == "cuda" else _PART
     tried: list[Tried] = []
     for first in range(0, len(settings), size):

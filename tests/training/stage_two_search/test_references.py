@@ -8,10 +8,10 @@ from raysk.artifacts import read_json
 from raysk.evaluation.reference_choice import chosen_scores
 from raysk.recipe import Job, Recipe, StageTwo
 from raysk.records import ReferenceRecord
+from raysk.spaces.reference_heads import reference_heads
 from raysk.stage import Optimizer
 from raysk.training.job import run_job
 from raysk.training.stage_two_search import references
-from raysk.training.stage_two_search.references import reference_heads
 from raysk.training.work import work_from_plain
 from raysk.training.world import World
 
@@ -42,7 +42,7 @@ def test_a_head_scores_what_the_same_recipe_scores_alone(job, run):
     record = ReferenceRecord.read(run.references_file(job))
     heads = reference_heads(job.recipe.stage_two)
     assert record.heads == tuple(heads)
-    for name in ("balanced softmax, lr 0.01", "adjusted, lr 0.001"):
+    for name in ("balanced softmax, lr 0.01", "adjusted, lr 0.1"):
         alone = Job(Recipe.from_plain(job.recipe.to_plain() | {"stage_two": heads[name].to_plain()}), 0)
         train(alone, run)
         place = record.heads.index(name)
