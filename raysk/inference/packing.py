@@ -198,7 +198,7 @@ def _counts(manifest: Manifest, rows: np.ndarray) -> tuple[int, ...]:
 
 def _weights_licence(recipes: Sequence[Recipe]) -> str:
     """Returns what a run knows of the licence of its weights."""
-    files = sorted({str(recipe.model.file) for recipe in recipes if recipe.model.file})
+    files = sorted({recipe.model.file.name for recipe in recipes if recipe.model.file})
     published = sorted({r.model.backbone for r in recipes if r.model.pretrained and not r.model.file})
     started = [f"the published weights {name}" for name in published] + [f"the file {name}" for name in files]
     if not started:
