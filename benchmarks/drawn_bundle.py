@@ -21,7 +21,9 @@ def random_bundle(backbone: str, size: int, num_members: int, num_views: int) ->
         tensors |= pack(f"encoders/{place}", encoder.state_dict())
         tensors |= pack(f"heads/{place}", LinearHead().build(encoder.num_features, len(CLASSES)).state_dict())
         encoders.append(
-            EncoderFacts(backbone=backbone, pooling="avg", image_size=size, mean=(0.5,) * 3, std=(0.25,) * 3)
+            EncoderFacts(
+                backbone=backbone, pooling="network", layers=1, image_size=size, mean=(0.5,) * 3, std=(0.25,) * 3
+            )
         )
         weights = dict.fromkeys(DIHEDRAL[:num_views], 1 / num_views / num_members)
         shift = (0.0,) * len(CLASSES)

@@ -69,7 +69,8 @@ class Config(Settings):
         finalists: Number of the best recipes that are trained with several seeds before the test part is opened, one of
             each family; 0 for none.
         seeds: Number of training seeds of a finalist.
-        cache: Folder on each machine that keeps decoded images and drawn datasets between runs.
+        cache: Folder on each machine that keeps decoded images, drawn datasets and features of ready encoders between
+            runs.
         stores: A folder or an address such as s3://bucket/prefix that all machines see, for decoded images.
         loader: Number of processes per worker that draw views; None chooses by the machine.
         stage_two: The budget of the search of stage two.

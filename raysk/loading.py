@@ -1,6 +1,6 @@
 """Loads the rows and images that the settings name, and shows progress."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from raysk.data.store.building import build_stores
 from raysk.data.store.chunks import Spread, in_threads
 from raysk.data.store.image_store import ImageStore
 from raysk.evaluation.goals import Goal
+from raysk.initial_weights import check_networks, notes_on_weights, weights_digest
 from raysk.parts.losses import losses
 from raysk.recipe import Recipe
 from raysk.records import RunFacts
@@ -58,7 +59,12 @@ def read_data(
 
 
 def prepare_rows(
-    config: Config, recipes: Iterable[Recipe], console: Console, spread: Spread = in_threads, **of_command: Any
+    config: Config,
+    recipes: Sequence[Recipe],
+    console: Console,
+    spread: Spread = in_threads,
+    encoders: Sequence[Recipe] = (),
+    **of_command: Any,
 ) -> tuple[Manifest, Folds, RunFacts]:
     """Reads and divides the rows, decodes their images, and checks that they suit the recipes and the goal.
 
@@ -67,24 +73,32 @@ def prepare_rows(
         recipes: The recipes that are known before the start.
         console: Shows progress.
         spread: Distributes the decoding.
+        encoders: A recipe with each encoder that a draw can have.
         of_command: The facts of the run that do not follow from the rows.
 
     Returns:
         The rows, the folds, and the facts of a run of them.
 
     Raises:
-        ConfigError: A recipe cannot train on some fold, or the goal has no score on some part.
+        ConfigError: A recipe cannot train on some fold, its weights do not fit or have seen rows that are scored, or
+            the goal has no score on some part.
     """
-    manifest, (store,) = read_data(config, console, spread=spread)
-    digest = data_digest(manifest, store)
+    recipes = list(recipes)
+    every = [config.recipe, *recipes, *encoders]
+    check_networks(every)
+    sizes = dict.fromkeys(recipe.image_size for recipe in every)
+    manifest, stores = read_data(config, console, list(sizes), spread)
+    digest = data_digest(manifest, stores[0])
     cases = _cases(manifest, digest, config, console) if len(manifest.unlabelled_rows) else None
     folds = make_folds(manifest, config.folds, cases)
-    recipes = list(recipes)
     _tell_unlabelled(folds, recipes, console)
     for recipe in recipes:
         check_recipe(recipe, manifest, folds)
     goal = Goal.parse(config.metric, config.require, manifest.class_names)
     check_goal(goal, manifest, folds)
+    models = [recipe.model for recipe in every]
+    with console.status("comparing with what the encoders have seen"):
+        notes = notes_on_weights(models, manifest, folds)
     facts = RunFacts(
         manifest=manifest.digest,
         pixels=digest,
@@ -95,7 +109,9 @@ def prepare_rows(
         divide=config.folds.to_plain(),
         cache=str(config.cache_folder),
         stores=config.stores,
-        images=store_key(store),
+        images={size: key for store in stores for size, key in store_key(store).items()},
+        initial_weights=weights_digest(models),
+        notes=notes,
         **of_command,
     )
     return manifest, folds, facts

@@ -1,7 +1,8 @@
 """A recipe: one validated value that specifies everything that a trial does.
 
 Stage one learns a representation; stage two fits a classifier, on the frozen encoder or end to end. A recipe without
-stage one is a one-stage recipe: the same stage two, trained end to end from the start.
+stage one is a one-stage recipe: the same stage two, trained end to end from the start. With a frozen encoder, it is a
+probe: the encoder comes ready, and no stage trains it.
 """
 
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import numpy as np
 from raysk.artifacts import digest_of
 from raysk.data.views import training_views
 from raysk.errors import ConfigError
-from raysk.parts.backbones import check_backbone
+from raysk.model import Model
 from raysk.parts.heads import FrozenHead, Head, LinearHead, heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.losses.classification import CrossEntropy
@@ -33,29 +34,8 @@ PART_NODES: dict[str, Registry[Any]] = {
     "head": heads,
     "mixing": mixings,
 }
-# The settings of a recipe that stage one reads.
+# The settings of a recipe that determine a frozen encoder, and what is fitted to its features before stage two.
 _OF_THE_ENCODER = ("model", "image_size", "stage_one", "seed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model(Settings):
-    """The network that encodes an image.
-
-    Args:
-        backbone: Name of a timm model.
-        pretrained: Whether to load timm's weights.
-        checkpoint: A safetensors file of backbone weights to load instead.
-        pooling: "avg" gives the mean of the last feature map, "none" all of it, flattened.
-    """
-
-    backbone: str = "test_resnet"
-    pretrained: bool = False
-    checkpoint: str | None = None
-    pooling: Literal["avg", "none"] = "avg"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_backbone(self.backbone)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +176,7 @@ class Recipe(Settings):
     Args:
         model: The network.
         image_size: Side of the square images, in pixels.
-        stage_one: Learns the representation; None for a one-stage recipe.
+        stage_one: Learns the representation; None for a one-stage recipe or a probe.
         stage_two: Fits the classifier.
         test_views: "dihedral" (eight views of each image are predicted and averaged) or "none".
         seed: The seed of weights, sampling, views and shares of labels.
@@ -214,9 +194,17 @@ class Recipe(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stage_one is None and self.stage_two.frozen:
-            rule = "stage_two.frozen must be false without a stage one, which would train the encoder"
-            raise ConfigError(f"{rule}, but got true: set stage_two.frozen=false, or give stage_one")
+        if self.is_probe and not self.model.has_weights:
+            raise ConfigError(
+                "model must have trained weights for a frozen encoder without a stage one, but has none: set "
+                "model.checkpoint=FILE, model.weights=DIR or model.pretrained=true, or give stage_one, or set "
+                "stage_two.frozen=false"
+            )
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the encoder comes ready: no stage trains its weights."""
+        return self.stage_one is None and self.stage_two.frozen
 
     @cached_property
     def key(self) -> str:
@@ -225,10 +213,11 @@ class Recipe(Settings):
 
     @cached_property
     def encoder_key(self) -> str | None:
-        """The name of the encoder, made from the settings that stage one reads; None without a stage one."""
-        if self.stage_one is None:
+        """The name of the frozen encoder, made from the settings that determine it; None if stage two trains it."""
+        if self.stage_one is None and not self.is_probe:
             return None
-        names = (*_OF_THE_ENCODER, *["label_share"] * self.stage_one.reads_labels)
+        reads_labels = self.stage_one is not None and self.stage_one.reads_labels
+        names = (*_OF_THE_ENCODER, *["label_share"] * reads_labels)
         read = {name: value for name, value in self.choices().items() if name in names}
         return digest_of({"schema": RECIPE_SCHEMA, "encoder": read})
 
@@ -251,8 +240,10 @@ class Recipe(Settings):
         check_within("stage_two.loss", partial(two.loss.check, class_counts))
 
     @property
-    def kind(self) -> Literal["two-stage", "one-stage"]:
-        """Its kind in the leaderboard: "two-stage" or "one-stage"."""
+    def kind(self) -> Literal["two-stage", "one-stage", "probe"]:
+        """Its kind in the leaderboard."""
+        if self.is_probe:
+            return "probe"
         return "one-stage" if self.stage_one is None else "two-stage"
 
 
@@ -280,9 +271,13 @@ class Job:
 
     @property
     def trained_encoder(self) -> str | None:
-        """The name of the encoder that this job trains or reads; no other job may train it at the same time."""
-        is_first = self.part == "held_out" and self.recipe.encoder_key is not None
-        return f"{self.recipe.encoder_key}-{self.fold}" if is_first else None
+        """The name of the encoder that this job trains or reads; no other job may have it at the same time.
+
+        A ready encoder encodes the rows of all folds at once, in the first job that has it.
+        """
+        if self.part == "test" or self.recipe.encoder_key is None:
+            return None
+        return self.recipe.encoder_key if self.recipe.is_probe else f"{self.recipe.encoder_key}-{self.fold}"
 
     def for_test(self) -> "Job":
         """Returns the job that predicts the locked test part."""

@@ -6,7 +6,7 @@ by hand gives an error of one line instead of a later failure.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,7 +17,7 @@ from raysk.errors import ArtifactError, shown
 
 # Part of every recipe's key. Raise it when a recipe would no longer give the same weights, or when a default changes,
 # since keys leave out the settings that have their default.
-RECIPE_SCHEMA = 4
+RECIPE_SCHEMA = 5
 # The rows that a job predicts: the held-out rows of its fold, or the locked test part.
 Part = Literal["held_out", "test"]
 # The origin of a recipe in a study: a start of the space, a control, or the search.
@@ -199,7 +199,8 @@ class RunFacts(Record):
         space: Name or file of the space of a study; the rest is of a study, too.
         overrides: Overrides that affect results.
         content_of_the_space: Digest of the space with its overrides.
-        initial_weights: Digest of the file of initial weights; None without one.
+        initial_weights: Digest of the files of initial weights; None without any.
+        notes: What the board says of initial weights, by their source.
         command: The command as typed.
         repeating_command: The command that repeats the study.
         begun: When it was begun.
@@ -220,6 +221,7 @@ class RunFacts(Record):
     overrides: tuple[str, ...] = ()
     content_of_the_space: str = ""
     initial_weights: str | None = None
+    notes: dict[str, str] = field(default_factory=dict)
     command: str = ""
     repeating_command: str = ""
     begun: str = ""

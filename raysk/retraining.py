@@ -35,6 +35,7 @@ from raysk.scoring import (
     all_scores,
     chosen_on,
     commit,
+    encoder_note,
     read_held_out,
     read_test,
     requirement_checks,
@@ -263,6 +264,7 @@ def _row(run: Run, file: RecipeFile, recipe: Recipe, path: Path, names_seed: boo
         commit=commit(),
         command=shlex.join(["raysk", "train", str(path)]),
         settings="",
+        encoder=encoder_note(run, [recipe.key]),
         requirements=requirement_checks(run, held_out, held_out.mean()),
         operating_points=row_operating_points(run, held_out, held_out.mean(), test.mean()),
     )

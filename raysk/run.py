@@ -49,7 +49,7 @@ class Run:
 
     Args:
         folder: Its path; on a cluster, on storage that all nodes see.
-        cache: Folder on this machine that keeps image stores between runs.
+        cache: Folder on this machine that keeps image stores, and features of ready encoders, between runs.
         stores: Folder of image stores for all machines; None if each machine decodes for itself.
     """
 
@@ -105,6 +105,7 @@ class Run:
             cache=facts.cache,
             stores=facts.stores,
             images=facts.images,
+            notes=self.facts.notes | facts.notes,
         )
         if here != self.facts:
             write_facts(self.folder, here)

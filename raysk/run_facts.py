@@ -9,7 +9,7 @@ from raysk.errors import ArtifactError
 from raysk.records import RECIPE_SCHEMA, RunFacts
 
 # Schema of a run's files. Raise the second number when a record changes.
-_SCHEMA = f"{RECIPE_SCHEMA}.4"
+_SCHEMA = f"{RECIPE_SCHEMA}.5"
 
 # The facts that must not change when a run is resumed.
 _SAME = (

@@ -143,6 +143,12 @@ def chosen_on(recipe: "Recipe", earlier: str = NOTHING) -> str:
     return HELD_OUT if recipe.stage_one is not None and recipe.stage_one.patience > 0 else NOTHING
 
 
+def encoder_note(run: Run, recipe_keys: Iterable[str]) -> str:
+    """Returns what is known of the weights that recipes began with, for their row; "" if nothing is to be said."""
+    sources = {str(run.recipe(key).model.source) for key in recipe_keys}
+    return "; ".join(dict.fromkeys(note for source, note in sorted(run.facts.notes.items()) if source in sources))
+
+
 def strictest(chosen_on: Iterable[str]) -> str:
     """Returns what an average of rows was chosen on, from what each of them was: nothing only if all were."""
     return next((rows for rows in chosen_on if rows != NOTHING), NOTHING)

@@ -90,7 +90,7 @@ def test_two_compositions_do_not_affect_each_other():
         ),
         (["stage_two.mixing.name=mixpu"], "did you mean mixup"),
         (["stage_one.loss=null"], "stage_one.loss must be given if classifier_loss is null"),
-        (["stage_one=null"], "stage_two.frozen must be false without a stage one"),
+        (["stage_one=null"], "model must have trained weights for a frozen encoder without a stage one"),
         (["stage_one.epochs=[1"], r"an override must be KEY=VALUE, but got 'stage_one.epochs=\[1'"),
         (["stage_one.epochs"], "an override must be KEY=VALUE, but got 'stage_one.epochs'"),
         (["seed=${nothing}"], "the overrides must fit the configuration"),

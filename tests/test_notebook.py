@@ -134,7 +134,7 @@ def test_a_run_is_ranked_anew_by_another_metric_from_its_predictions(metric, res
             frame = results.out_of_fold(name)
             by_fold = [metric(probabilities(part, results), codes(part, results)) for _, part in frame.groupby("fold")]
             assert row[f"oof_{metric.name}"] == pytest.approx(np.mean(by_fold))
-    assert board.columns[4] == f"test_{metric.name}"
+    assert board.columns[5] == f"test_{metric.name}"
     scores = board[f"oof_{metric.name}"].tolist()
     assert scores == sorted(scores, reverse=metric.larger_is_better)
 

@@ -180,6 +180,7 @@ ENCODER_CHANGES = {
     "stage_one.loss_weight": 0.5,
     "stage_one.patience": 3,
     "model.pooling": "none",
+    "model.seen": True,
 }
 
 

@@ -57,7 +57,8 @@ REFUSALS = {
     ),
     "a frozen encoder that nobody trains": (
         {"stage_one": None},
-        r"stage_two\.frozen must be false without a stage one.*: set stage_two\.frozen=false",
+        r"model must have trained weights for a frozen encoder without a stage one.*: set model\.checkpoint=FILE.*"
+        r"or set stage_two\.frozen=false",
     ),
     "one view for SimCLR": (
         {"stage_one": {"loss": {"name": "simclr"}, "views": ["supercon"]}},
@@ -189,7 +190,7 @@ REFUSALS = {
     ),
     "shifted batch norm without a stage one": (
         {"stage_one": None, "stage_two": {"shift_batch_norm": True}},
-        r"stage_two\.frozen must be false without a stage one",
+        r"model must have trained weights for a frozen encoder without a stage one",
     ),
     "an unknown mixing": (
         {"stage_two": {"mixing": {"name": "cutmixx"}}},
@@ -198,6 +199,14 @@ REFUSALS = {
     "an adjustment below zero": (
         {"stage_two": {"adjustment": -1}},
         r"stage_two\.adjustment must be a number in \[0, 10\], but got -1: ",
+    ),
+    "two sources of weights": (
+        {"model": {"checkpoint": "a.safetensors", "weights": "folder"}},
+        r"model\.weights must be null with a checkpoint, .*: give one",
+    ),
+    "layers that the network pools": (
+        {"model": {"layers": 2}},
+        r"model\.layers must be 1 with pooling=network, .*: set model\.pooling=avg",
     ),
     "half a pooling": ({"model": {"pooling": "max"}}, r"model\.pooling must be a known name, but got 'max'"),
     "an average that never moves": ({"stage_one": {"ema": 1}}, r"stage_one\.ema must be a number in \[0, 1\), but got"),

@@ -116,7 +116,7 @@ def test_the_printed_file_has_everything_that_the_row_depends_on(file, printed):
         ("{data: {}, folds: {}, recipe: {}, metric: [kappa]}", "metric must be a text"),
         ("{data: {}, folds: {}, recipe: {}, require: kappa>=0}", "require must be a list"),
         ("{data: {}, folds: {}, recipe: {}, require: [kappa]}", "a requirement must be METRIC>=BOUND"),
-        ("{data: {}, folds: {}, recipe: {stage_one: null}}", "stage_two.frozen must be false without a stage one"),
+        ("{data: {}, folds: {}, recipe: {stage_one: null}}", "model must have trained weights for a frozen encoder"),
     ],
 )  # fmt: skip
 def test_an_invalid_file_is_refused_in_one_line(content, message, tmp_path, capfd):

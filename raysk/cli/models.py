@@ -1,4 +1,4 @@
-"""`raysk bundle`, `raysk show` and `raysk refit`: a leaderboard row as one file, and trained on all rows."""
+"""`raysk bundle`, `show`, `encoder` and `refit`: a leaderboard row as one file, and trained on all rows."""
 
 import argparse
 import shlex
@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from raysk.cli.completions import row_names
 from raysk.errors import ConfigError
 
 SUFFIX = ".raysk"
+WEIGHTS_SUFFIX = ".safetensors"
 
 
 def add_model_commands(commands: Any) -> None:
@@ -27,6 +29,15 @@ def add_model_commands(commands: Any) -> None:
     show = commands.add_parser("show", help="print the model card of a bundle")
     show.add_argument("model", type=Path, metavar="FILE.raysk", help="a file that raysk bundle wrote")
     show.set_defaults(run_command=_show)
+    encoder = commands.add_parser("encoder", help="write the encoder of a row as weights for other studies")
+    encoder.add_argument("run", metavar="RUN", help="the run directory")
+    row = encoder.add_argument("row", metavar="ROW", help="place, name or key of the row")
+    row.completer = row_names
+    encoder.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors", help="the file to write")
+    encoder.add_argument(
+        "--fold", type=int, metavar="N", help="take the encoder of fold N, from 0 (that of raysk refit)"
+    )
+    encoder.set_defaults(run_command=_encoder)
     refit = commands.add_parser("refit", help="train a row once more, on all rows that are not locked away")
     refit.add_argument("run", metavar="RUN", help="the run directory")
     refit.add_argument("--row", metavar="ROW", help="place, name or key of the row (ensemble: greedy)")
@@ -78,6 +89,26 @@ def _show(arguments: argparse.Namespace) -> int:
     from raysk.inference.bundle import Bundle
 
     sys.stdout.write(Bundle.read(arguments.model).card)
+    return 0
+
+
+def _encoder(arguments: argparse.Namespace) -> int:
+    output = arguments.output
+    if output.suffix != WEIGHTS_SUFFIX:
+        raise ConfigError(
+            f"--output must end in {WEIGHTS_SUFFIX}, but got {output}: name it {output.stem}{WEIGHTS_SUFFIX}"
+        )
+    refuse_existing(output)
+    from raysk.inference.encoders import encoder_of_row
+    from raysk.parts.weights import write_weights
+    from raysk.run import Run
+
+    tensors, origin = encoder_of_row(Run.open(Path(arguments.run)), arguments.row, arguments.fold)
+    write_weights(output, tensors, origin)
+    of_fold = "trained on all rows of the folds" if origin.fold < 0 else f"of fold {origin.fold}"
+    print(f"{output}: the {origin.backbone} of {origin.row}, {of_fold}, {output.stat().st_size / 1e6:.1f} MB")
+    words = ["raysk", "tune", "--space", "probe", f"model.backbone={origin.backbone}", f"model.checkpoint={output}"]
+    print(f"Next, on other images: {shlex.join(words)}")
     return 0
 
 

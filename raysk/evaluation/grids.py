@@ -151,9 +151,11 @@ def _grid(leaderboard: Leaderboard, style: Style, title: str, label: str, column
     """Returns a table of scores; `columns` maps the name of a score to its heading."""
     shown = [column for column in columns if column in leaderboard.score_columns]
     text = ["", "name", "kind"] if label == "scores" else ["", "name"]
+    if label == "scores" and any(row.encoder for row in leaderboard.rows):
+        text.append("encoder")
     cells = []
     for place, row in enumerate(leaderboard.rows, start=1):
-        words = [str(place), row_name(leaderboard, row, style), row.kind][: len(text)]
+        words = [str(place), row_name(leaderboard, row, style), row.kind, style.escape(row.encoder)][: len(text)]
         cells.append(words + [score_cell(leaderboard, row, column, style) for column in shown])
     headings = text + [columns[column] for column in shown]
     return Grid(title, label, headings, len(text), cells, _note(leaderboard, style, shown))

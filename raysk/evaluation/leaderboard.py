@@ -18,8 +18,8 @@ from raysk.evaluation.operating_points import OperatingPoint
 from raysk.evaluation.requirement_checks import RequirementCheck
 from raysk.evaluation.row_scores import USUAL
 
-Kind = Literal["two-stage", "one-stage", "ensemble"]
-KINDS = ("two-stage", "one-stage", "ensemble")
+Kind = Literal["two-stage", "one-stage", "probe", "ensemble"]
+KINDS = ("two-stage", "one-stage", "probe", "ensemble")
 
 # Suffixes of a headline score: the ends of its interval, its spread over folds, its cross-fitted value, for which each
 # fold is scored with the choice of the other folds, and in tables for people its value for the choice of all folds.
@@ -49,6 +49,8 @@ class Row:
         commit: The version of the code.
         command: The command that repeats this row.
         settings: What distinguishes this row, in one line.
+        encoder: What is known of the weights that it began with: that they were published, or how many scored rows they
+            have seen; "" for random ones.
         requirements: How it meets each requirement of the study, out of fold.
         operating_points: Thresholds that meet those on the sensitivity or the specificity of a class.
 
@@ -69,6 +71,7 @@ class Row:
     settings: str
     requirements: tuple[RequirementCheck, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()
+    encoder: str = ""
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any], where: object) -> "Row":
@@ -185,7 +188,7 @@ class Leaderboard:
         """Returns a table with one line per row and one column per score, null where a row has none."""
         columns: dict[str, pa.Array] = {
             name: pa.array([getattr(row, name) for row in self.rows], pa.string())
-            for name in ("key", "name", "kind", "settings")
+            for name in ("key", "name", "kind", "settings", "encoder")
         }
         for name in self.score_columns:
             columns[name] = pa.array([row.scores.get(name) for row in self.rows], pa.float64())

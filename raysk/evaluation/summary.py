@@ -104,7 +104,8 @@ def _fitting(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> list[
 
     place = _Column("", [str(place) for place in range(1, len(rows) + 1)])
     name = _Column("name", [row_name(leaderboard, row, STYLE) for row in rows], is_number=False)
-    kind = _Column("kind", [row.kind for row in rows], is_number=False)
+    kinds = [", ".join(filter(None, [row.kind, STYLE.escape(row.encoder)])) for row in rows]
+    kind = _Column("kind", kinds, is_number=False)
     metric = leaderboard.ranked_by
     title = "\n".join(map(STYLE.escape, wrap(metric.title, MOST_HEADING, break_long_words=False)))
     whole, bare = (scores(title, f"{part}_{metric.name}", style) for style in (STYLE, _BARE))

@@ -23,10 +23,11 @@ from raysk.errors import ArtifactError, shown
 from raysk.evaluation.operating_points import OperatingPoint
 from raysk.inference.seal import not_a_bundle, open_seal, seal, strict_json
 from raysk.inference.turning import TURNS
+from raysk.parts.pooling import Pooling
 from raysk.records import Record
 
 # Raise it when a bundle means something else.
-SCHEMA = 1
+SCHEMA = 2
 
 _Positive = Annotated[FiniteFloat, Field(gt=0)]
 
@@ -37,14 +38,16 @@ class EncoderFacts(Record):
 
     Args:
         backbone: Its timm name.
-        pooling: How it pools its last maps.
+        pooling: How it pools its last layers.
+        layers: Number of last layers whose pooled features are concatenated.
         image_size: Side of its images, in pixels.
         mean: Mean of each colour that it subtracts, for pixels in [0, 1].
         std: Standard deviation of each colour that it divides by.
     """
 
     backbone: str
-    pooling: Literal["avg", "none"]
+    pooling: Pooling
+    layers: Annotated[int, Field(ge=1, le=100)]
     image_size: Annotated[int, Field(ge=16, le=4096)]
     mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
     std: tuple[_Positive, _Positive, _Positive]
@@ -104,7 +107,7 @@ class Provenance(Record):
 
     name: str
     key: str
-    kind: Literal["two-stage", "one-stage", "ensemble"]
+    kind: Literal["two-stage", "one-stage", "probe", "ensemble"]
     settings: str
     chosen_on: str
     scored_on: str

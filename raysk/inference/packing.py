@@ -114,9 +114,10 @@ class _Packing:
         """Adds the models of a recipe's folds, with equal shares of its weight in each view."""
         for fold in folds:
             encoder, head = load_classifier(Job(recipe, fold), self.run)
-            # Recipes with one stage one share its encoders; an encoder that was trained with its head is its own.
+            # Recipes with one stage one share its encoders, and all folds a ready one; an encoder that was trained with
+            # its head is its own.
             name = str(recipe.encoder_key if recipe.stage_two.uses_kept_features else recipe.key)
-            place = self._place(name, fold, recipe, encoder)
+            place = self._place(name, WHOLE if recipe.is_probe else fold, recipe, encoder)
             self.tensors |= pack(f"heads/{len(self.heads)}", head.state_dict())
             shift = recipe.stage_two.adjustment * log_shares(self.run.class_counts(Job(recipe, fold)))
             self.heads.append(
@@ -138,7 +139,12 @@ class _Packing:
             model = recipe.model
             self.encoders.append(
                 EncoderFacts(
-                    backbone=model.backbone, pooling=model.pooling, image_size=recipe.image_size, mean=mean, std=std
+                    backbone=model.backbone,
+                    pooling=model.pooling,
+                    layers=model.layers,
+                    image_size=recipe.image_size,
+                    mean=mean,
+                    std=std,
                 )
             )
             self.tensors |= pack(f"encoders/{place}", encoder.state_dict())
@@ -155,7 +161,7 @@ def _provenance(run: Run, row: Row, refitted: bool, weights_licence: str, data_l
         name=row.name,
         key=row.key,
         kind=row.kind,
-        settings=row.settings,
+        settings=", ".join(filter(None, [row.settings, row.encoder and f"encoder: {row.encoder}"])),
         chosen_on=row.chosen_on,
         scored_on=row.scored_on,
         metric=run.goal.metric.name,
@@ -187,8 +193,8 @@ def _assumed_shares(held_out: np.ndarray, run: Run) -> tuple[float, ...]:
 
 def _weights_licence(recipes: Sequence[Recipe]) -> str:
     """Returns what a run knows of the licence of its weights."""
-    published = sorted({recipe.model.backbone for recipe in recipes if recipe.model.pretrained})
-    files = sorted({str(recipe.model.checkpoint) for recipe in recipes if recipe.model.checkpoint})
+    files = sorted({recipe.model.file.name for recipe in recipes if recipe.model.file})
+    published = sorted({r.model.backbone for r in recipes if r.model.pretrained and not r.model.file})
     started = [f"the published weights {name}" for name in published] + [f"the file {name}" for name in files]
     if not started:
         return "trained from scratch: only the licence of the images restricts the weights"

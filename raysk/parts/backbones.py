@@ -1,19 +1,19 @@
 """Backbones by their timm names, from images to pooled features; only this module imports timm."""
 
+import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raysk.errors import ConfigError, TrainingError
+from raysk.parts.pooling import Pooling, check_pooling, last_layers
+from raysk.parts.weights import Origin, read_weights
 from raysk.registry import unknown_name
-
-Pooling = Literal["avg", "none"]
 
 
 class Backbone(nn.Module):
@@ -21,25 +21,33 @@ class Backbone(nn.Module):
 
     Args:
         network: The timm network.
-        num_features: Width D of the features.
+        name: Its timm name.
+        pooling: How it pools its last layers.
+        layers: Number L of last layers whose pooled features are concatenated, the last one first.
 
     Attributes:
         network: The timm network.
-        num_features: Width D of the features.
+        num_features: Width D of the features; set by `create_backbone`.
         mean: Mean of each colour in the training of the pretrained weights, for pixels in [0, 1].
         std: Standard deviation of each colour in that training.
     """
 
-    def __init__(self, network: Any, num_features: int) -> None:
+    num_features: int
+
+    def __init__(self, network: Any, name: str, pooling: Pooling, layers: int) -> None:
         super().__init__()
         self.network: nn.Module = network
-        self.num_features = num_features
+        self.name, self.pooling, self.num_layers = name, pooling, layers
         self.mean: tuple[float, ...] = tuple(network.pretrained_cfg["mean"])
         self.std: tuple[float, ...] = tuple(network.pretrained_cfg["std"])
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns features (B, D), pooled or whole maps, of normalised images (B, 3, H, W)."""
-        return self.network(images).flatten(1)
+        if self.pooling in ("network", "none"):
+            features: Tensor = self.network(images)
+            return features.flatten(1)
+        outputs = last_layers(self.network, self.name, images, self.num_layers)
+        return torch.cat([output.pooled(self.pooling) for output in outputs], dim=1)
 
     def layers(self) -> dict[str, int]:
         """Returns the number of the layer of each parameter, counted from the pixels, as timm divides the network.
@@ -77,9 +85,10 @@ def check_backbone(name: str) -> None:
 def create_backbone(
     name: str,
     pretrained: bool,
-    checkpoint: str | None,
+    checkpoint: str | Path | None,
     image_size: int | None = None,
-    pooling: Pooling = "avg",
+    pooling: Pooling = "network",
+    layers: int = 1,
 ) -> Backbone:
     """Returns the network called `name`, in training mode.
 
@@ -88,11 +97,13 @@ def create_backbone(
         pretrained: Whether to fetch the published weights, or read them from the cache of an earlier fetch.
         checkpoint: Safetensors file with weights under timm's names; if given, nothing is fetched.
         image_size: Side of the images in pixels; networks of a fixed input size are built for this size.
-        pooling: "avg" pools as the network does, nearly always by the mean of its maps; "none" keeps every position of
-            the last maps, so that the width grows with the image size and all images must have this size.
+        pooling: "network" pools as the network does, nearly always by the mean of its maps or by its class token;
+            "none" keeps every position of the last maps, so that the width grows with the image size and all images
+            must have this size; see `pooling.Layer.pooled` for the others.
+        layers: Number of last layers whose pooled features are concatenated.
 
     Raises:
-        ConfigError: timm has no such network or weights, the checkpoint does not fit it, or its features are not maps.
+        ConfigError: timm has no such network or weights, the checkpoint does not fit it, or it cannot pool this way.
         TrainingError: The weights could not be fetched.
     """
     check_backbone(name)
@@ -102,7 +113,7 @@ def create_backbone(
     if fetch and not published.has_weights:
         raise ConfigError(
             f"model.pretrained needs published weights, but timm has none for {name}: "
-            "set model.pretrained=false or model.checkpoint=FILE"
+            "set model.pretrained=false, model.weights=DIR or model.checkpoint=FILE"
         )
     options: dict[str, Any] = {"global_pool": ""} if pooling == "none" else {}
     if published.fixed_input_size and image_size is not None:
@@ -110,33 +121,61 @@ def create_backbone(
     try:
         network = timm.create_model(name, pretrained=fetch, num_classes=0, **options)
     except AssertionError as error:
-        if pooling == "avg":
+        if pooling != "none":
             raise
         raise _no_maps(name, _first_line(error)) from error
     except OSError as error:
         raise TrainingError(
-            f"the weights of {name} must be fetched once, but that failed ({_first_line(error)}): "
-            "set model.pretrained=false to train from scratch, or model.checkpoint=FILE to read them from a file"
+            f"the weights of {name} must be fetched once, but that failed ({_first_line(error)}): set "
+            "model.pretrained=false to train from scratch, or model.checkpoint=FILE or model.weights=DIR to read them"
         ) from error
+    check_pooling(network, name, pooling, layers)
     if checkpoint is not None:
-        _read_weights(network, name, Path(checkpoint))
-    if pooling == "none":
-        return Backbone(network, _width_of_maps(network, name, image_size or published.input_size[-1]))
-    # Some networks (MobileNet-v3, VGG) have layers between pooling and classifier: timm's num_features is the width
-    # before them.
-    return Backbone(network, int(network.head_hidden_size))
+        _load_weights(network, name, Path(checkpoint))
+    backbone = Backbone(network, name, pooling, layers)
+    if pooling == "network":
+        # Some networks (MobileNet-v3, VGG) have layers between pooling and classifier: timm's num_features is the width
+        # before them.
+        backbone.num_features = int(network.head_hidden_size)
+    else:
+        backbone.num_features = _width(backbone, image_size or published.input_size[-1])
+    return backbone
 
 
-def _width_of_maps(network: Any, name: str, image_size: int) -> int:
-    """Returns the size of one image's maps; leaves the network and its running statistics unchanged."""
-    network.eval()
+def published_weights(name: str) -> str:
+    """Returns the full name of the published weights that `create_backbone` fetches for a timm name."""
+    published = _load_timm().models.get_pretrained_cfg(name)
+    return f"{published.architecture}.{published.tag}"
+
+
+def _width(backbone: Backbone, image_size: int) -> int:
+    """Returns the width of the features; leaves the network and its running statistics unchanged."""
+    backbone.eval()
     with torch.no_grad():
-        features = network(torch.zeros(1, 3, image_size, image_size))
-    network.train()
-    if not isinstance(features, Tensor) or features.dim() != 4:
-        shape = f"features {tuple(features.shape)}" if isinstance(features, Tensor) else "several features"
-        raise _no_maps(name, f"{shape} of one image")
-    return features.numel()
+        images = torch.zeros(1, 3, image_size, image_size)
+        if backbone.pooling == "none":
+            features = backbone.network(images)
+            if not isinstance(features, Tensor) or features.dim() != 4:
+                shape = f"features {tuple(features.shape)}" if isinstance(features, Tensor) else "several features"
+                raise _no_maps(backbone.name, f"{shape} of one image")
+            width = features.numel()
+        else:
+            width = backbone(images).shape[1]
+    if backbone.pooling != "none":
+        _freeze_unused(backbone, images)
+    backbone.train()
+    return width
+
+
+def _freeze_unused(backbone: Backbone, images: Tensor) -> None:
+    """Freezes the weights that the features do not depend on, such as a layer after the network's own pooling.
+
+    Workers that train together wait for the gradient of each weight that is not frozen.
+    """
+    weights = list(backbone.parameters())
+    gradients = torch.autograd.grad(backbone(images).sum(), weights, allow_unused=True)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.requires_grad_(gradient is not None)
 
 
 def _no_maps(name: str, reason: str) -> ConfigError:
@@ -146,34 +185,57 @@ def _no_maps(name: str, reason: str) -> ConfigError:
     )
 
 
-def _read_weights(network: Any, name: str, path: Path) -> None:
+def _load_weights(network: Any, name: str, path: Path) -> None:
     """Loads the weights of a network from a file, all of them or none.
 
     timm's own loader leaves missing weights at random values and reports this in a log only.
     """
-    rule = f"model.checkpoint must hold the weights of {name}"
-    if not path.is_file():
-        raise ConfigError(f"{rule}, but {path} is not a file: correct the path")
-    try:
-        # Reading other formats can run code.
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(
-            f"{rule}, but {path} is not readable ({_first_line(error)}): save it as .safetensors"
-        ) from error
-
+    weights = read_weights(path)
+    if weights.origin is not None:
+        _check_origin(weights.origin, network, name, path)
     classifiers = network.pretrained_cfg["classifier"] or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
-    kept = {key: value for key, value in weights.items() if key.rpartition(".")[0] not in classifiers}
-    remedy = "give a file of this architecture, or choose the backbone that it was made with"
+    kept = {key: value for key, value in weights.tensors.items() if key.rpartition(".")[0] not in classifiers}
+    rule = f"a file of weights must hold those of {name}"
+    remedy = "give a file of this architecture, or set model.backbone to the one that it was made with"
     try:
-        result = network.load_state_dict(kept, strict=False)
+        result = _fill(network, kept)
     except RuntimeError as error:  # Shapes differ; torch reports one line per tensor.
         mismatch = str(error).splitlines()[-1].strip().rstrip(".")
         raise ConfigError(f"{rule}, but {path} has a {mismatch}: {remedy}") from error
     if result.missing_keys or result.unexpected_keys:
         wrong = f"lacks {result.missing_keys[0]}" if result.missing_keys else f"also has {result.unexpected_keys[0]}"
         raise ConfigError(f"{rule}, but {path} {wrong}: {remedy}")
+    if not all(bool(tensor.isfinite().all()) for tensor in kept.values()):
+        raise ConfigError(f"{rule}, but {path} has weights that are not finite: give another file")
+
+
+def _check_origin(origin: Origin, network: Any, name: str, path: Path) -> None:
+    """Refuses weights of another architecture, or that expect other colours than those of this name.
+
+    Raises:
+        ConfigError: They do.
+    """
+    expected = tuple(network.pretrained_cfg["mean"]), tuple(network.pretrained_cfg["std"])
+    is_same = origin.backbone.partition(".")[0] == name.partition(".")[0]
+    if not is_same or not np.allclose(expected, (origin.mean, origin.std)):
+        raise ConfigError(
+            f"model.backbone must be that of the weights, but got {name} for {path}, whose encoder is a "
+            f"{origin.backbone}: set model.backbone={origin.backbone}"
+        )
+
+
+def _fill(network: nn.Module, weights: dict[str, Tensor]) -> Any:
+    """Loads weights; if they are of another image size, with the positions that timm interpolates between theirs."""
+    try:
+        return network.load_state_dict(weights, strict=False)
+    except RuntimeError:
+        interpolate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+        shapes = {key: value.shape for key, value in network.state_dict().items()}
+        differing = [key for key, value in weights.items() if key in shapes and shapes[key] != value.shape]
+        if interpolate is None or not all(key.endswith("pos_embed") for key in differing):
+            raise
+        return network.load_state_dict(interpolate(weights, network), strict=False)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """The preparation of a study: reads and divides the rows, decodes the images, and opens the run directory."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,12 +14,12 @@ from raysk.data.manifest import Manifest
 from raysk.data.store.chunks import Chunk, Spread, decode_chunk, in_threads
 from raysk.errors import ArtifactError
 from raysk.loading import prepare_rows
-from raysk.parts.backbones import create_backbone
 from raysk.records import RunFacts
 from raysk.run import Run
 from raysk.search.cluster import connected
 from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
+from raysk.spaces.encoders import drawn_encoders
 from raysk.spaces.space import Space
 
 # Settings that do not affect results: another machine may need others.
@@ -74,10 +73,6 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         )
     # Errors in any named point are reported now rather than after an hour.
     named = [space.config(point).recipe for point in space.named_points()]
-    model = config.recipe.model
-    if model.checkpoint is not None or model.pooling != "avg":
-        # Built once here, so that a missing or incompatible file is refused before every trial fails for it.
-        create_backbone(model.backbone, model.pretrained, model.checkpoint, config.recipe.image_size, model.pooling)
     on_all = request.address is not None and config.stores is not None
     spread = on_cluster(request.address) if on_all else in_threads
     manifest, folds, facts = prepare_rows(
@@ -85,6 +80,7 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         named,
         console,
         spread,
+        drawn_encoders(space),
         space=request.space,
         overrides=tuple(
             text
@@ -92,7 +88,6 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
             if not text.startswith((*_OF_THE_MACHINE, *_OF_THE_BUDGET, *_OF_THE_GOAL))
         ),
         content_of_the_space=space.digest,
-        initial_weights=_digest_of_file(model.checkpoint),
         command=request.command,
         repeating_command=request.repeating_command,
         begun=f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}",
@@ -100,14 +95,6 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     if exists:
         Run.open(folder).check_same(facts)
     return Preparation(folder, manifest, folds, facts, mirror)
-
-
-def _digest_of_file(path: str | None) -> str | None:
-    """Returns the digest of a file's content; None without a file."""
-    if path is None:
-        return None
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:16]
 
 
 def on_cluster(address: str | None) -> Spread:

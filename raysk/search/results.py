@@ -25,6 +25,7 @@ from raysk.scoring import (
     all_scores,
     combined_test,
     commit,
+    encoder_note,
     read_held_out,
     read_test,
     requirement_checks,
@@ -176,6 +177,7 @@ def _recipe_row(run: Run, entry: Entry) -> Row:
         commit=commit(),
         command=command(run, candidate),
         settings=", ".join(candidate.overrides),
+        encoder=encoder_note(run, [candidate.recipe.key]),
         requirements=requirement_checks(run, entry.held_out, entry.held_out.mean()),
         operating_points=row_operating_points(run, entry.held_out, entry.held_out.mean(), entry.test.mean()),
     )
@@ -206,6 +208,7 @@ def _ensemble_row(
         commit=commit(),
         command=run.facts.repeating_command,
         settings=f"{len(ensemble.members)} members of {len(used)} recipes",
+        encoder=encoder_note(run, used),
         requirements=requirement_checks(run, where, held_out),
         operating_points=row_operating_points(run, where, held_out, test),
     )

@@ -17,7 +17,8 @@
     include: [NAME, ...]                    searched settings and controls from conf/fragments/NAME.yaml
 
 The command line overrides the base and the starts. A value fixes a searched setting; a sweep replaces its sweep, and
-KEY=choice(...) tries each recipe of a grid with each of the values. A control keeps the settings of the file.
+KEY=choice(...) tries each recipe of a grid with each of the values. A control keeps the settings of the file, and has
+the first choice of a sweep over networks, files or image sizes.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,15 @@ from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
 from raysk.spaces.grids import grid_points
 from raysk.spaces.stage_two_search import NEVER_INNER, StageTwoSearch, is_inner
-from raysk.spaces.sweeps import Parameter, assigned, distribution, override_texts, read_parameters, values_of
+from raysk.spaces.sweeps import (
+    Parameter,
+    assigned,
+    distribution,
+    first_encoder,
+    override_texts,
+    read_parameters,
+    values_of,
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ class Space:
             ConfigError: An override does not exist, or a value breaks a rule.
         """
         family, overrides = (self.family(point.family), point.own) if point else (None, ())
-        return read_config(self._compose(family, *overrides))
+        return read_config(self.compose(family, *overrides))
 
     def family(self, name: str) -> Family | None:
         """Returns a family by its name; None for the empty name of a control's family."""
@@ -147,7 +156,7 @@ class Space:
         """
         settings: dict[str, Any] = {}
         values, base = {}, {}
-        plain = self._compose(family)
+        plain = self.compose(family)
         for parameter in family.parameters:
             if not parameter.exists(plain):
                 continue
@@ -167,7 +176,7 @@ class Space:
 
     def drawn_parameters(self, family: Family) -> tuple[Parameter, ...]:
         """Returns the parameters that a draw may have, without those that only a search of stage two tries."""
-        plain = self._compose(family)
+        plain = self.compose(family)
         if any(parameter.key in NEVER_INNER for parameter in family.parameters):
             return family.parameters  # Draws decide whether there is a search of stage two.
         return tuple(parameter for parameter in family.parameters if not is_inner(parameter, plain))
@@ -177,7 +186,7 @@ class Space:
         family = self.family(point.family)
         if family is None:
             return None
-        plain = self._compose(family, *point.own)
+        plain = self.compose(family, *point.own)
         parameters = tuple(parameter for parameter in family.parameters if is_inner(parameter, plain))
         if not parameters:
             return None
@@ -186,7 +195,8 @@ class Space:
         require = tuple(requirement.name for requirement in goal.requirements)
         return StageTwoSearch(config.recipe, parameters, config.stage_two.search, goal.metric.name, require)
 
-    def _compose(self, family: Family | None, *overrides: str) -> dict[str, Any]:
+    def compose(self, family: Family | None, *overrides: str) -> dict[str, Any]:
+        """Returns the configuration of a family, or of the controls, before it is validated."""
         return compose_plain(*(family or self).settings, *self.user, *overrides)
 
     def _named(self, family: Family, name: str) -> str:
@@ -211,7 +221,7 @@ class Space:
     def _control(self, name: str, texts: tuple[str, ...]) -> Point:
         # The control also records the searched settings that it leaves open, so that it is complete.
         parameters = self.families[0].parameters if len(self.families) == 1 else ()
-        values = values_of(parameters, self._compose(None, *texts))
+        values = values_of(parameters, self.compose(None, *texts))
         given = {item.key_or_group: text for item, text in zip(parse_overrides(texts), texts, strict=True)}
         remaining = {key: value for key, value in values.items() if key not in given}
         return Point(name, "control", "", (*given.values(), *override_texts(remaining)))
@@ -232,9 +242,11 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
     families = []
     points = {point: _flat(texts) for point, texts in (content.get("grid") or {}).items()}
     sweeps = [item for item in given if item.is_sweep_override() and points]
+    searched = [item for item in given if item not in sweeps]
+    base = first_encoder(searched)
     for file_name, file in files.items():
-        searched = [item for item in given if item not in sweeps]
         family = _family(f"{path if not names else find_space(file_name)}", file_name, file, searched)
+        family = replace(family, settings=(*family.settings, *base))
         families.append(family if not names else _prefixed(family))
     grid = grid_points(f"{path}", points, sweeps)
     controls = {point: _flat(texts) for point, texts in (content.get("controls") or {}).items()}
@@ -245,7 +257,7 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
         families=tuple(family for family in families if family.parameters or family.starts),
         controls=grid | controls,
         grid=tuple(grid),
-        settings=_flat(content.get("settings") or []),
+        settings=(*_flat(content.get("settings") or []), *base),
     )
 
 

@@ -202,6 +202,6 @@ def _between(low: float, high: float, log: bool, share: float) -> float:
 def is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:
     """Returns whether a search of stage two on a frozen encoder tries this parameter, instead of the trial."""
     stage_two = plain["stage_two"]
-    has_kept_features = plain["stage_one"] is not None and stage_two["frozen"] and not stage_two["shift_batch_norm"]
+    has_kept_features = stage_two["frozen"] and not stage_two["shift_batch_norm"]
     is_searched = bool(stage_two["search"] and has_kept_features)
     return is_searched and parameter.key.startswith("stage_two.") and parameter.key not in NEVER_INNER

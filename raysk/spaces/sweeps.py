@@ -177,6 +177,21 @@ def _condition(text: str) -> tuple[str, tuple[str, ...]]:
     return item.key_or_group, tuple(map(str, values))
 
 
+def is_of_the_encoder(key: str) -> bool:
+    """Returns whether a setting is of the network or its images."""
+    return key == "image_size" or key.startswith("model.")
+
+
+def first_encoder(given: Iterable[Override]) -> tuple[str, ...]:
+    """Returns the first choices of the sweeps over settings of the encoder, as overrides for what has no draw."""
+    first = {}
+    for item in given:
+        sweep = item.value()
+        if is_of_the_encoder(item.key_or_group) and isinstance(sweep, ChoiceSweep):
+            first[item.key_or_group] = as_choice(sweep.list[0])
+    return override_texts(first)
+
+
 def distribution(where: str, item: Override) -> BaseDistribution:
     """Returns Optuna's form of a sweep.
 

@@ -1,4 +1,7 @@
-"""Features of rows from a frozen encoder, computed once per encoder, fold and view, and kept in the run."""
+"""Features of rows from a frozen encoder, computed once per encoder, fold and view, and kept in the run.
+
+Those of an encoder that came ready do not depend on the fold; see `ready_features`.
+"""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -16,6 +19,7 @@ from raysk.run import Run
 from raysk.training.checkpoints import FeatureCheckpoint
 from raysk.training.images import DrawnViews, Draws, Images, plain_images, turned_images
 from raysk.training.precision import autocast
+from raysk.training.ready_features import ReadyFeatures
 from raysk.training.world import World
 
 # Large enough to fill a GPU, small enough for the memory of a laptop.
@@ -67,9 +71,14 @@ class FrozenFeatures:
         """Returns the features of the training rows in `passes` drawn views, (P, N, D)."""
         # Recipes with other shares of labels may use the same encoder, so the file has the rows of all shares.
         rows = self.run.folds.train_rows(self.job.fold)
-        features = torch.stack(
-            [self._features(f"train-{view}-{number}", rows, self._drawn(view, number)) for number in range(passes)]
-        )
+        images = [self._drawn(view, number) for number in range(passes)]
+        if self.job.recipe.is_probe:
+            seed = self.job.recipe.seed
+            names = ["identity" if view == "none" else f"{view}-{number}-{seed}" for number in range(passes)]
+            features = torch.stack([self._ready(*named, rows) for named in zip(names, images, strict=True)])
+        else:
+            names = [f"train-{view}-{number}" for number in range(passes)]
+            features = torch.stack([self._features(name, rows, of) for name, of in zip(names, images, strict=True)])
         is_labelled = np.isin(rows, self.run.train_rows(self.job))
         return features if is_labelled.all() else features[:, np.flatnonzero(is_labelled)]
 
@@ -77,7 +86,14 @@ class FrozenFeatures:
         """Returns the features of a part's rows in every test-time view of the recipe, (V, N, D)."""
         rows = self.run.folds.test_rows if part == "test" else self.run.folds.held_out_rows(self.job.fold)
         views = view_names(self.job.recipe.test_views)
+        if self.job.recipe.is_probe:
+            return torch.stack([self._ready(view, turned_images(self._store, view), rows) for view in views])
         return torch.stack([self._features(f"{part}-{view}", rows, turned_images(self._store, view)) for view in views])
+
+    def _ready(self, name: str, images: Images, rows: np.ndarray) -> Tensor:
+        """Returns the features of rows, (N, D), cut out of those of all rows, which all folds share."""
+        kept = ReadyFeatures.of(self.job.recipe, name, self._store, self.run, self.world)
+        return kept.of_rows(rows, lambda every: encode(self._encoder, every, images, self.world))
 
     def _features(self, name: str, rows: np.ndarray, images: Images) -> Tensor:
         path = self.run.features_file(self.job, name)

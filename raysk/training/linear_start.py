@@ -16,12 +16,11 @@ from raysk.training.world import World
 def linear_start(job: Job, run: Run, world: World) -> tuple[Tensor, Tensor]:
     """Returns weight (C, D) and bias (C,) of stage one's classifier, or of a classifier fitted to its features.
 
-    Kang et al. 2020 rescale the classifier of stage one. If stage one learnt no linear one, our choice is a logistic
-    regression on the plain training rows, kept beside the features.
+    Kang et al. 2020 rescale the classifier of stage one. If stage one learnt no linear one, or the encoder came ready,
+    our choice is a logistic regression on the plain training rows, kept in the run.
     """
     key = str(job.recipe.encoder_key)
-    encoder = EncoderCheckpoint.read(run.encoder_file(job), key, job.fold)
-    learnt = unpack("classifier", encoder.tensors)
+    learnt = {} if job.recipe.is_probe else _classifier_of_stage_one(job, run)
     if "bias" in learnt:  # a cosine classifier has none
         return learnt["weight"], learnt["bias"]
     name = f"linear-start-{job.recipe.label_share}"
@@ -35,6 +34,11 @@ def linear_start(job: Job, run: Run, world: World) -> tuple[Tensor, Tensor]:
         world.barrier()
     tensors = FeatureCheckpoint.read(path, key, job.fold).tensors
     return tensors["weight"], tensors["bias"]
+
+
+def _classifier_of_stage_one(job: Job, run: Run) -> dict[str, Tensor]:
+    saved = EncoderCheckpoint.read(run.encoder_file(job), str(job.recipe.encoder_key), job.fold)
+    return unpack("classifier", saved.tensors)
 
 
 def _logistic_regression(features: Tensor, labels: np.ndarray) -> tuple[Tensor, Tensor]:

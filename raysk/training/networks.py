@@ -19,12 +19,14 @@ def new_encoder(model: Model, image_size: int) -> Encoder:
         model: The backbone and its initial weights.
         image_size: Side of the images, in pixels.
     """
-    return Encoder(create_backbone(model.backbone, model.pretrained, model.checkpoint, image_size, model.pooling))
+    return Encoder(
+        create_backbone(model.backbone, model.pretrained, model.file, image_size, model.pooling, model.layers)
+    )
 
 
 def blank_encoder(model: Model, image_size: int) -> Encoder:
     """Returns an encoder to load weights into; fetches nothing."""
-    return new_encoder(replace(model, pretrained=False, checkpoint=None), image_size)
+    return new_encoder(replace(model, pretrained=False, checkpoint=None, weights=None), image_size)
 
 
 class StageOneNetwork(nn.Module):

@@ -42,11 +42,14 @@ def fresh_encoder(job: Job, world: World) -> Encoder:
 
 
 def load_encoder(job: Job, run: Run) -> Encoder:
-    """Returns the encoder that stage one of this job saved.
+    """Returns the encoder that stage one of this job saved, or the one that came ready.
 
     Raises:
         ArtifactError: Its file is missing, broken or from another job.
+        ConfigError: The file of a ready encoder is missing or broken.
     """
+    if job.recipe.is_probe:
+        return new_encoder(job.recipe.model, job.recipe.image_size)
     path = run.encoder_file(job)
     encoder = blank_encoder(job.recipe.model, job.recipe.image_size)
     saved = EncoderCheckpoint.read(path, str(job.recipe.encoder_key), job.fold)

@@ -64,7 +64,8 @@ def _fit_on_features(job: Job, run: Run, world: World, report: Report) -> tuple[
 def _fit_on_images(job: Job, run: Run, world: World, report: Report) -> tuple[StageProgress, nn.Module]:
     """Fits encoder and head together; of a frozen encoder, batch norm's running statistics alone."""
     recipe, stage = job.recipe, job.recipe.stage_two
-    encoder = fresh_encoder(job, world) if recipe.stage_one is None else load_encoder(job, run)
+    is_new = recipe.stage_one is None and not stage.frozen
+    encoder = fresh_encoder(job, world) if is_new else load_encoder(job, run)
     torch.manual_seed(hash_seed(recipe.seed, job.fold, 2))
     classifier = Classifier(encoder, stage.head, len(run.manifest.class_names))
     if stage.frozen:

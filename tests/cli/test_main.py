@@ -161,7 +161,7 @@ def test_an_unknown_space_suggests_the_nearest_name(tune):
 def test_a_space_with_invalid_controls_is_refused_before_any_work(tune, tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text("about: Wrong.\ncontrols: {wrong: [stage_one=null]}\n")
-    assert "stage_two.frozen must be false without a stage one" in tune.refused(space=str(path))
+    assert "model must have trained weights for a frozen encoder" in tune.refused(space=str(path))
     assert not tune.cache.exists()
 
 

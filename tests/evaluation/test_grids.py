@@ -43,6 +43,15 @@ def test_the_best_score_out_of_fold_is_marked_and_no_score_on_the_test_part() ->
     assert "BOLD SCORE" not in means.note
 
 
+def test_what_is_known_of_initial_weights_stands_in_every_row_that_has_it() -> None:
+    plain = make_row("a", oof_macro_f1=0.6, test_macro_f1=0.3)
+    begun = replace(make_row("b", oof_macro_f1=0.5, test_macro_f1=0.4), encoder="has seen 3 of 9 scored rows")
+    summary = leaderboard_grids(Leaderboard((plain, begun), ("x",)), STYLE)[0]
+    assert summary.headings[:4] == ["", "name", "kind", "encoder"]
+    assert [line[3] for line in summary.cells] == ["", "HAS SEEN 3 OF 9 SCORED ROWS"]
+    assert summary.num_text == 4
+
+
 def test_scores_that_look_the_same_are_marked_the_same() -> None:
     rows = (make_row("a", oof_macro_f1=0.70004), make_row("b", oof_macro_f1=0.7))
     assert [line[3] for line in leaderboard_grids(Leaderboard(rows, ()), STYLE)[0].cells] == ["<0.700>"] * 2

@@ -127,7 +127,7 @@ def test_the_table_has_a_column_per_score_and_null_for_missing_scores() -> None:
     second = make_row("b", oof_macro_f1=0.4, oof_macro_f1_sd=0.1, oof_accuracy=0.5)
     table = Leaderboard((second, first), NAMES).to_table()
     assert table.column_names == [
-        "key", "name", "kind", "settings",
+        "key", "name", "kind", "settings", "encoder",
         "test_macro_f1", "test_macro_f1_low", "test_macro_f1_high", "oof_macro_f1", "oof_macro_f1_sd",
         "oof_accuracy", "oof_f1_nv",
         "chosen_on", "scored_on", "seconds", "images", "commit", "command",

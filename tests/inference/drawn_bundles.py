@@ -53,7 +53,14 @@ def draw_bundle(
         bits=None,
         operating_points=(),
         encoders=tuple(
-            EncoderFacts(backbone=backbone, pooling="avg", image_size=size, mean=(0.5, 0.4, 0.6), std=(0.2, 0.3, 0.2))
+            EncoderFacts(
+                backbone=backbone,
+                pooling="network",
+                layers=1,
+                image_size=size,
+                mean=(0.5, 0.4, 0.6),
+                std=(0.2, 0.3, 0.2),
+            )
             for backbone, size in encoders
         ),
         heads=tuple(of_heads),

@@ -113,9 +113,14 @@ def with_another_shape(weights):
     return {**weights, "conv1.0.weight": torch.ones(1, 1, 1, 1)}
 
 
+def with_a_weight_that_is_no_number(weights):
+    return {**weights, "conv1.0.weight": weights["conv1.0.weight"] * float("nan")}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (with_a_weight_that_is_no_number, "has weights that are not finite"),
         (without_a_tensor, "lacks conv1.0.weight"),
         (with_another_tensor, "also has extra.weight"),
         (with_another_shape, "size mismatch for conv1.0.weight"),
@@ -125,7 +130,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change, message):
     weights = create_backbone("test_resnet", pretrained=False, checkpoint=None).network.state_dict()
     assert "conv1.0.weight" in weights
     save_file(change(weights), tmp_path / "weights.safetensors")
-    with pytest.raises(ConfigError, match=f"model.checkpoint must hold the weights of test_resnet.*{message}"):
+    with pytest.raises(ConfigError, match=f"a file of weights must hold those of test_resnet.*{message}"):
         create_backbone("test_resnet", pretrained=False, checkpoint=str(tmp_path / "weights.safetensors"))
 
 

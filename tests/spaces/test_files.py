@@ -12,17 +12,11 @@ from raysk.spaces.space import load_space
 from raysk.spaces.sweeps import lookup
 
 NAMES = [
-    "contrastive",
-    "decouple",
-    "focal",
-    "focal_ablation",
-    "gravis",
-    "longtail",
-    "metric",
-    "mislas",
-    "supcon",
+    "contrastive", "decouple", "focal", "focal_ablation", "gravis", "longtail", "metric", "mislas", "probe", "supcon",
     "tournament",
-]
+]  # fmt: skip
+# A ready encoder has weights.
+GIVEN = {"probe": ["model.pretrained=true"]}
 SEARCHED = [name for name in NAMES if name not in ("focal_ablation", "tournament")]
 # A screening for one disease, which few of the rows have.
 BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110])
@@ -30,7 +24,7 @@ BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110]
 
 @pytest.fixture(scope="module")
 def spaces():
-    return {name: load_space(name) for name in NAMES}
+    return {name: load_space(name, GIVEN.get(name, [])) for name in NAMES}
 
 
 def trials(count, seed=0):
@@ -68,8 +62,7 @@ def test_drawn_points_and_their_stage_two_settings_are_valid_recipes(name, space
         point = space.draw(trial, family)
         recipe = space.config(point).recipe
         recipe.check_rows(BINARY)
-        two_stage = recipe.stage_one is not None
-        is_searched_inside = two_stage and recipe.stage_two.uses_kept_features
+        is_searched_inside = recipe.stage_two.uses_kept_features
         drawn = [p for p in family.parameters if not (is_searched_inside and p.key.startswith("stage_two."))]
         check_conditions(drawn, point.values, recipe.to_plain())
         search = space.stage_two_search(point)
@@ -80,7 +73,8 @@ def test_drawn_points_and_their_stage_two_settings_are_valid_recipes(name, space
             assert setting.recipe.encoder_key == recipe.encoder_key, "stage two must not change the encoder"
             recipe = setting.recipe
         keys.add(recipe.key)
-    assert len(keys) == 20
+    # A probe has as many encoders as poolings and layers; the settings of stage two follow from these.
+    assert len(keys) == (4 if name == "probe" else 20)
 
 
 def check_conditions(parameters, drawn, plain):

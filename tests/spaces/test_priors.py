@@ -39,7 +39,9 @@ def draws(family: Family, count: int) -> Iterator[dict[str, Any]]:
     """Yields configurations of a family. As in a study, stage two is drawn from all starts and from no start."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trial = study.ask()
-    bases = [compose_plain(*family.settings, *texts) for texts in ((), *family.starts.values())]
+    # A ready encoder has weights.
+    given = ("model.pretrained=true",) if family.name == "probe" else ()
+    bases = [compose_plain(*family.settings, *given, *texts) for texts in ((), *family.starts.values())]
     yield from bases
     for number in range(count):
         plain = bases[number % len(bases)]

@@ -21,6 +21,12 @@ _ROLES = ("test", "", "train", "train_only", "unlabelled")
 logger = logging.getLogger(__name__)
 
 
+def archive_name(image: str) -> str | None:
+    """Returns the name of a picture in the ISIC archive, which it has in every collection; None for other pictures."""
+    match = _ARCHIVE_NAME.match(Path(image).stem.casefold())
+    return match[0] if match else None
+
+
 class Row(NamedTuple):
     """A row of several collections: the number of its collection, and its row there."""
 
@@ -81,9 +87,8 @@ def _duplicates(parts: Sequence[Collection]) -> Iterator[list[Row]]:
     rows_by_name: dict[str, list[Row]] = defaultdict(list)
     for number, part in enumerate(parts):
         for row, image in enumerate(part.images):
-            stem = Path(str(image)).stem.casefold()
-            match = _ARCHIVE_NAME.match(stem)
-            rows_by_name[match[0] if match else stem].append(Row(number, row))
+            name = archive_name(str(image)) or Path(str(image)).stem.casefold()
+            rows_by_name[name].append(Row(number, row))
     for name, rows in rows_by_name.items():
         rows.sort(key=lambda place: (_ROLES.index(_role(parts[place.part], place.row)), place))
         first, *others = rows

@@ -1,0 +1,72 @@
+"""The settings of the network that encodes an image."""
+
+from dataclasses import dataclass
+from os.path import abspath
+from pathlib import Path
+from typing import Annotated
+
+from raysk.errors import ConfigError
+from raysk.parts.backbones import check_backbone
+from raysk.parts.pooling import Pooling
+from raysk.settings import Between, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Settings):
+    """The network that encodes an image.
+
+    Args:
+        backbone: Name of a timm model.
+        pretrained: Whether to load timm's weights.
+        checkpoint: A safetensors file of backbone weights to load instead.
+        weights: A folder of safetensors files to load from instead, each called by the timm name of its backbone.
+        seen: Whether the weights may have seen rows that the study scores; every row of the board then says so.
+        pooling: "network" pools as the network does, "avg" gives the mean of the last feature map, "gem" its
+            generalised mean, "token" the class token, "both" the token and the mean, and "none" all of the map,
+            flattened.
+        layers: Number of last layers whose pooled features are concatenated; not with "network" or "none".
+    """
+
+    backbone: str = "test_resnet"
+    pretrained: bool = False
+    checkpoint: str | None = None
+    weights: str | None = None
+    seen: bool = False
+    pooling: Pooling = "network"
+    layers: Annotated[int, Between(1, 100)] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_backbone(self.backbone)
+        # The workers of a lane have another working directory.
+        for name in ("checkpoint", "weights"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, abspath(Path(path).expanduser()))
+        if self.checkpoint is not None and self.weights is not None:
+            raise ConfigError(
+                f"weights must be null with a checkpoint, but got {self.weights} and {self.checkpoint}: give one"
+            )
+        if self.layers > 1 and self.pooling in ("network", "none"):
+            raise ConfigError(
+                f"layers must be 1 with pooling={self.pooling}, which pools the last layer only, but got "
+                f"{self.layers}: set model.pooling=avg"
+            )
+
+    @property
+    def file(self) -> Path | None:
+        """The file of its initial weights; None without one."""
+        if self.weights is not None:
+            return Path(self.weights) / f"{self.backbone}.safetensors"
+        return None if self.checkpoint is None else Path(self.checkpoint)
+
+    @property
+    def source(self) -> str | None:
+        """Where its initial weights come from: a file, or timm's name; None if they are random."""
+        if self.file is not None:
+            return str(self.file)
+        return self.backbone if self.pretrained else None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it begins with trained weights."""
+        return self.source is not None
