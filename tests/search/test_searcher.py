@@ -152,7 +152,8 @@ def test_without_a_search_of_stage_two_the_trial_draws_its_settings(run):
     driver = Driver(run, 1, user=[*USER, "stage_two.search=0"])
     assert [type(work) for work in work_of(driver.searcher.suggest("paper"))] == [Job] * 3
     (trial,) = driver.searcher.study.get_trials()
-    assert trial.params["stage_two.optimizer.lr"] == 0.0005
+    (rate,) = (value for name, value in trial.params.items() if name.startswith("stage_two.optimizer.lr"))
+    assert rate == 0.0005
 
 
 def test_optuna_receives_the_best_score_of_the_stage_two_search(run):
@@ -521,8 +522,8 @@ def test_a_recipe_is_tried_once_and_an_exhausted_space_ends_the_study(sampler, r
 
 
 def test_starts_that_an_override_makes_equal_are_tried_once(run):
-    same = ["stage_two.head.name=linear", "stage_two.loss.name=cross_entropy", "stage_two.sampler.name=instance"]
-    driver = Driver(run, 3, space="decouple", user=[*USER, *same])
+    same = ["head.name=linear", "loss.name=cross_entropy", "sampler.name=instance", "optimizer.lr=0.02"]
+    driver = Driver(run, 3, space="decouple", user=[*USER, *(f"stage_two.{text}" for text in same)])
     assert driver.rest() == ["crt", "cross_entropy", "balanced_softmax"]
     assert "lws: its recipe has been tried" in driver.lines
 
