@@ -113,6 +113,7 @@ def compose_plain(*texts: str) -> dict[str, Any]:
     try:
         return _compose(opened, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
+        _check_nodes(texts)
         reason = in_one_line(error)
         raise ConfigError(f"the overrides must fit the configuration, but {reason}: correct them") from error
 
@@ -240,6 +241,17 @@ def _with_collections(data: dict[str, Any]) -> dict[str, Any]:
 def _check_source(name: str) -> None:
     if name not in list(sources):
         raise unknown_name("data", name, list(sources))
+
+
+def _check_nodes(texts: tuple[str, ...]) -> None:
+    """Raises a ConfigError if an override sets a setting of a node that another one replaces by a value."""
+    values = {item.key_or_group: item.value() for item in map(parse_override, texts)}
+    for key in values:
+        names = key.split(".")
+        for node in (".".join(names[:depth]) for depth in range(1, len(names))):
+            if node in values and not isinstance(values[node], dict):
+                shown = "null" if values[node] is None else values[node]
+                raise ConfigError(f"{key} must have {node}, but {node} is {shown}: leave out one of the two")
 
 
 def _opened(text: str, collections: dict[str, str]) -> str:

@@ -93,6 +93,10 @@ def test_two_compositions_do_not_affect_each_other():
         (["stage_one=null"], "model must have trained weights for a frozen encoder without a stage one"),
         (["stage_one.epochs=[1"], r"an override must be KEY=VALUE, but got 'stage_one.epochs=\[1'"),
         (["stage_one.epochs"], "an override must be KEY=VALUE, but got 'stage_one.epochs'"),
+        (
+            ["stage_one=null", "stage_one.copies=4"],
+            "stage_one.copies must have stage_one, but stage_one is null",
+        ),
         (["seed=${nothing}"], "the overrides must fit the configuration"),
         (["image_size=null"], "image_size must be a whole number"),
     ],

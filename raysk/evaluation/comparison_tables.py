@@ -82,6 +82,23 @@ def grid_table(scores_by_name: Mapping[str, Mapping[str, float]]) -> ComparisonT
     return ComparisonTable("Ablation", "ablation", ("", *ABLATION), 1, cells, note)
 
 
+def choices_table(scores_by_point: Mapping[tuple[str, str], Mapping[str, float]], metric: Metric) -> ComparisonTable:
+    """Returns the table of a grid's methods by the choices that each is tried with, such as shares of the labels.
+
+    Args:
+        scores_by_point: The scores of each `Row` by (method, choice), in print order. A row that failed has no scores.
+        metric: Their metric.
+    """
+    methods, choices = (tuple(dict.fromkeys(point[place] for point in scores_by_point)) for place in (0, 1))
+    column = f"test_{metric.name}"
+    cells = tuple(
+        (method, *(_with_interval(scores_by_point.get((method, choice), {}), column) for choice in choices))
+        for method in methods
+    )
+    note = "In brackets: 95% interval for new lesions and these trained weights, from whole groups."
+    return ComparisonTable(f"{metric.title} on the test part", "choices", ("", *choices), 1, cells, note)
+
+
 def expected_best_table(scores_by_family: Mapping[str, Sequence[float]], metric: Metric) -> ComparisonTable:
     """Returns each family's expected best score of k recipes, with budgets up to the size of the smallest family.
 
@@ -213,6 +230,13 @@ def _budgets(largest: int) -> list[int]:
         return list(range(1, largest + 1))
     # The first recipes gain the most, so budgets grow by equal ratios rather than by equal steps.
     return [int(k) for k in np.unique(np.geomspace(1, largest, MOST_BUDGETS).round())]
+
+
+def _with_interval(scores: Mapping[str, float], column: str) -> str | None:
+    if column not in scores:
+        return None
+    value, low, high = (scores.get(f"{column}{end}") for end in ("", "_low", "_high"))
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _percent(share: float | None) -> str | None:

@@ -27,7 +27,7 @@ from raysk.parts.pooling import Pooling
 from raysk.records import Record
 
 # Raise it when a bundle means something else.
-SCHEMA = 2
+SCHEMA = 3
 
 _Positive = Annotated[FiniteFloat, Field(gt=0)]
 
@@ -92,6 +92,7 @@ class Provenance(Record):
             its folds' models.
         class_counts: Number of training rows of each class over all folds, (C,).
         num_groups: Number of groups among these rows.
+        num_unlabelled: Number of further rows that the encoders learnt from without labels.
         test_counts: Number of rows of each class in the locked test part, (C,).
         assumed_shares: The class shares that the probabilities assume, (C,); see `evaluation.prior_shift`.
         data: The settings of the rows.
@@ -116,6 +117,7 @@ class Provenance(Record):
     refitted: bool
     class_counts: tuple[int, ...]
     num_groups: int
+    num_unlabelled: int
     test_counts: tuple[int, ...]
     assumed_shares: tuple[float, ...]
     data: dict[str, Any]

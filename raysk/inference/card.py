@@ -149,11 +149,12 @@ def _training(facts: BundleFacts) -> str:
     groups = f" of {provenance.num_groups} groups" if provenance.num_groups else ", each a group of its own"
     views = sorted({view for head in facts.heads for view in head.weights})
     parts = f"{_number(len(facts.heads), 'head')} on {_number(len(facts.encoders), 'encoder')} ({backbones})"
+    without = f", and {provenance.num_unlabelled} without labels" if provenance.num_unlabelled else ""
     lines = [
         f"Models: {parts}, averaged over the test-time views {', '.join(views)}",
         f"Settings: {provenance.settings or 'those of the command'}",
         f"Data: {_data(provenance)}",
-        f"Rows: {sum(provenance.class_counts)}{groups}; their digest is {provenance.manifest}",
+        f"Rows: {sum(provenance.class_counts)}{groups}{without}; their digest is {provenance.manifest}",
         f"Chosen on: {provenance.chosen_on}",
     ]
     return "\n".join(f"- {line}." for line in lines)

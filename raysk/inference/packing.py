@@ -154,7 +154,9 @@ class _Packing:
 def _provenance(run: Run, row: Row, refitted: bool, weights_licence: str, data_licence: str) -> Provenance:
     manifest, test_rows = run.manifest, run.folds.test_rows
     recipes = [run.recipe(key) for key in recipe_weights(run, row)]
-    trained = np.unique(np.concatenate([run.train_rows(Job(recipe, WHOLE)) for recipe in recipes]))
+    jobs = [Job(recipe, WHOLE) for recipe in recipes]
+    trained = np.unique(np.concatenate([run.train_rows(job) for job in jobs]))
+    seen = np.unique(np.concatenate([run.stage_one_rows(job) for job in jobs]))
     held_out, test = read_held_out(run, row.key).mean(), probabilities_on_test(run, row)
     rates = class_rates(test, manifest.labels[test_rows], manifest.groups[test_rows], manifest.class_names)
     return Provenance(
@@ -169,6 +171,7 @@ def _provenance(run: Run, row: Row, refitted: bool, weights_licence: str, data_l
         refitted=refitted,
         class_counts=tuple(manifest.count_classes(trained).tolist()),
         num_groups=len(np.unique(manifest.groups[trained])) if manifest.grouped else 0,
+        num_unlabelled=len(np.setdiff1d(seen, trained)),
         test_counts=tuple(manifest.count_classes(test_rows).tolist()),
         assumed_shares=_assumed_shares(held_out, run),
         data=run.facts.data,

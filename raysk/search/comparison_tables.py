@@ -6,7 +6,13 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from raysk.evaluation.comparison import ChoiceScore, compare, score_of_choice, scores_elsewhere
-from raysk.evaluation.comparison_tables import ComparisonTable, expected_best_table, grid_table, significance_table
+from raysk.evaluation.comparison_tables import (
+    ComparisonTable,
+    choices_table,
+    expected_best_table,
+    grid_table,
+    significance_table,
+)
 from raysk.evaluation.leaderboard import Row
 from raysk.run import Run
 from raysk.search.finalists import worth
@@ -30,6 +36,9 @@ def study_tables(
     tables = []
     if space.grid:
         scores = {row.name: row.scores for row in rows}
+        if len({point.choice for point in space.grid.values()}) > 1:
+            by_choice = {(point.method, point.choice): scores.get(name, {}) for name, point in space.grid.items()}
+            tables.append(choices_table(by_choice, run.goal.metric))
         tables.append(grid_table({name: scores.get(name, {}) for name in space.grid}))
     if len(space.families) > 1:
         if budgets := _budgets(run, space, trials):

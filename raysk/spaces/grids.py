@@ -1,6 +1,7 @@
 """The points of a grid: those of its file, each once for every combination of the choices of its sweeps."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 from hydra.core.override_parser.types import ChoiceSweep, Override
@@ -10,10 +11,23 @@ from raysk.overrides import parse_overrides
 from raysk.spaces.sweeps import as_choice, override_texts
 
 
-def grid_points(
-    where: str, points: Mapping[str, Sequence[str]], sweeps: Sequence[Override]
-) -> dict[str, tuple[str, ...]]:
-    """Returns the overrides of each point by its name, to which the value of each sweep is added.
+@dataclass(frozen=True)
+class GridPoint:
+    """A recipe of a grid.
+
+    Args:
+        method: The name of its point in the file.
+        choice: The values of its sweeps, as "label_share 0.1"; "" without sweeps.
+        overrides: Its overrides.
+    """
+
+    method: str
+    choice: str
+    overrides: tuple[str, ...]
+
+
+def grid_points(where: str, points: Mapping[str, Sequence[str]], sweeps: Sequence[Override]) -> dict[str, GridPoint]:
+    """Returns the recipes of a grid by name: each point of the file with each choice of its sweeps.
 
     Args:
         where: The file, for errors.
@@ -23,7 +37,7 @@ def grid_points(
     Raises:
         ConfigError: A sweep has no list of choices, or two points have one name.
     """
-    expanded: dict[str, tuple[str, ...]] = {}
+    expanded: dict[str, GridPoint] = {}
     given = {item.key_or_group: item for item in sweeps}
     for name, texts in points.items():
         items = {item.key_or_group: (item, text) for item, text in zip(parse_overrides(texts), texts, strict=True)}
@@ -31,11 +45,11 @@ def grid_points(
         swept = {key: item for key, (item, _) in items.items() if item.is_sweep_override()} | given
         for values in product(*(_choices(where, item) for item in swept.values())):
             chosen = dict(zip(swept, values, strict=True))
-            words = [f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items()]
-            full_name = ", ".join([name, *words])
+            choice = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items())
+            full_name = ", ".join(filter(None, [name, choice]))
             if full_name in expanded:
                 raise ConfigError(f"{where}: points of a grid must have different names, but got {full_name!r} twice")
-            expanded[full_name] = (*fixed, *override_texts(chosen))
+            expanded[full_name] = GridPoint(name, choice, (*fixed, *override_texts(chosen)))
     return expanded
 
 

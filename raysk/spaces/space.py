@@ -35,7 +35,7 @@ from raysk.evaluation.goals import Goal
 from raysk.overrides import parse_overrides
 from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
-from raysk.spaces.grids import grid_points
+from raysk.spaces.grids import GridPoint, grid_points
 from raysk.spaces.stage_two_search import NEVER_INNER, StageTwoSearch, is_inner
 from raysk.spaces.sweeps import (
     Parameter,
@@ -96,7 +96,7 @@ class Space:
         user: Overrides of the command line, without its sweeps.
         families: The searched methods; one, unless several compete.
         controls: Recipes for comparison, by name.
-        grid: Names of the controls that form a separate table, in its order.
+        grid: The controls that form tables of their own, in their order.
         settings: Overrides that the controls share.
     """
 
@@ -105,7 +105,7 @@ class Space:
     user: tuple[str, ...]
     families: tuple[Family, ...]
     controls: dict[str, tuple[str, ...]]
-    grid: tuple[str, ...] = ()
+    grid: dict[str, GridPoint] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
 
     @property
@@ -115,7 +115,7 @@ class Space:
             [family.name, family.settings, [parameter.to_plain() for parameter in family.parameters], family.starts]
             for family in self.families
         ]
-        return digest_of([families, self.controls, self.grid, self.settings])
+        return digest_of([families, self.controls, list(self.grid), self.settings])
 
     def config(self, point: Point | None = None) -> Config:
         """Returns the validated configuration of a point, or of the base.
@@ -255,8 +255,8 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
         about=" ".join(content["about"].split()),
         user=user,
         families=tuple(family for family in families if family.parameters or family.starts),
-        controls=grid | controls,
-        grid=tuple(grid),
+        controls={name: point.overrides for name, point in grid.items()} | controls,
+        grid=grid,
         settings=(*_flat(content.get("settings") or []), *base),
     )
 

@@ -11,6 +11,7 @@ from raysk.evaluation.comparison import Difference, expected_best
 from raysk.evaluation.comparison_tables import (
     Cell,
     ComparisonTable,
+    choices_table,
     expected_best_table,
     grid_table,
     significance_table,
@@ -46,6 +47,19 @@ def test_an_ablation_keeps_its_order_and_shows_failed_rows() -> None:
     table = grid_table({"z": row_scores(12.34, 5, 100, 99.96), "failed": {}, "a": row_scores(1, 2, 3, 4)})
     assert table.cells[:2] == (("z", "12.3", "5.0", "100.0", "100.0"), ("failed", None, None, None, None))
     assert table.cells[2][0] == "a"
+
+
+def test_a_grid_has_a_line_for_each_method_and_a_column_for_each_choice() -> None:
+    few = {"test_macro_f1": 0.3, "test_macro_f1_low": 0.2, "test_macro_f1_high": 0.41}
+    scores = {
+        ("simclr", "label_share 0.1"): few,
+        ("simclr", "label_share 1"): {"test_macro_f1": 0.5, "oof_macro_f1": 0.9},
+        ("gravis", "label_share 0.1"): {},
+    }
+    table = choices_table(scores, MACRO_F1)
+    assert table.title == "macro-F1 on the test part"
+    assert table.headings == ("", "label_share 0.1", "label_share 1")
+    assert table.cells == (("simclr", "0.300 [0.200, 0.410]", "0.500"), ("gravis", None, None))
 
 
 def test_budgets_go_up_to_the_smallest_family() -> None:

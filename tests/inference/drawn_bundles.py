@@ -15,8 +15,8 @@ CLASSES = ("mel", "nv", "bkl")
 PROVENANCE = Provenance(
     name="ensemble, greedy", key="k", kind="ensemble", settings="", chosen_on="folds", scored_on="test part",
     scores={"test_macro_f1": 0.8, "test_macro_f1_low": 0.7, "test_macro_f1_high": 0.9}, refitted=False,
-    class_counts=(3, 9, 6), num_groups=5, test_counts=(2, 4, 3), assumed_shares=(0.2, 0.5, 0.3), metric="macro_f1",
-    data={}, folds={}, manifest="m", command="raysk tune",
+    class_counts=(3, 9, 6), num_groups=5, num_unlabelled=0, test_counts=(2, 4, 3), assumed_shares=(0.2, 0.5, 0.3),
+    metric="macro_f1", data={}, folds={}, manifest="m", command="raysk tune",
     commit="c", created="2026-01-01", versions={}, weights_licence="none", data_licence="none",
 )  # fmt: skip
 

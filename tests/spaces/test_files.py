@@ -12,12 +12,13 @@ from raysk.spaces.space import load_space
 from raysk.spaces.sweeps import lookup
 
 NAMES = [
-    "contrastive", "decouple", "focal", "focal_ablation", "gravis", "longtail", "metric", "mislas", "probe", "supcon",
-    "tournament",
+    "contrastive", "decouple", "focal", "focal_ablation", "gravis", "label_shares", "longtail", "metric", "mislas",
+    "probe", "supcon", "tournament",
 ]  # fmt: skip
 # A ready encoder has weights.
 GIVEN = {"probe": ["model.pretrained=true"]}
-SEARCHED = [name for name in NAMES if name not in ("focal_ablation", "tournament")]
+GRIDS = ("focal_ablation", "label_shares")
+SEARCHED = [name for name in NAMES if name not in (*GRIDS, "tournament")]
 # A screening for one disease, which few of the rows have.
 BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110])
 
@@ -131,6 +132,23 @@ def test_the_ablation_tries_only_its_rows_in_the_order_of_the_paper(spaces):
         assert changed.rpartition(".")[0] in ("stage_two.head", "stage_two", "stage_two.loss", "model"), name
 
 
+def test_methods_of_label_shares_differ_in_their_loss_and_train_on_the_same_shares(spaces):
+    space = spaces["label_shares"]
+    recipes = {name: space.config(point).recipe for name, point in zip(space.grid, space.named_points(), strict=True)}
+    methods = {point.method: [] for point in space.grid.values()}
+    for name, point in space.grid.items():
+        methods[point.method].append(recipes[name].label_share)
+    assert list(methods.values()) == [[0.01, 0.1, 1.0]] * 7
+    for ending in ("frozen", "end to end"):
+        gravis, simclr, supcon = (
+            recipes[f"{loss}, {ending}, label_share 0.1"] for loss in ("gravis", "simclr", "supcon")
+        )
+        assert differing(gravis.to_plain(), simclr.to_plain()) == ["stage_one.loss.name"]
+        assert differing(gravis.to_plain(), supcon.to_plain()) == ["stage_one.loss.name"]
+    encoders = {recipe.encoder_key for recipe in recipes.values()}
+    assert len(encoders) == 2 + 3 + 1, "gravis and simclr need one for all shares, supcon one each, the last none"
+
+
 def differing(first, second, path=""):
     """The dotted paths of the settings that differ; a part of another name counts as one."""
     if not (isinstance(first, dict) and isinstance(second, dict)):
@@ -182,7 +200,7 @@ def test_a_space_overrides_the_fragments_that_it_includes(tmp_path):
 
 
 def test_every_space_includes_the_controls():
-    """The ablation has none, since its rows are compared with one another."""
-    for name in set(NAMES) - {"focal_ablation"}:
+    """A grid has none, since its rows are compared with one another."""
+    for name in set(NAMES) - set(GRIDS):
         controls = read_space_file(spaces_folder() / f"{name}.yaml")["controls"]
         assert list(controls)[:3] == ["cross_entropy", "balanced_softmax", "logit_adjustment"], name

@@ -2,7 +2,7 @@ import pytest
 
 from raysk.errors import ConfigError
 from raysk.overrides import parse_overrides
-from raysk.spaces.grids import grid_points
+from raysk.spaces.grids import GridPoint, grid_points
 from raysk.spaces.space import load_space
 
 POINTS = {"one": ["seed=1"], "two": ["stage_two.loss.name=choice(focal,ldam)"]}
@@ -10,9 +10,9 @@ POINTS = {"one": ["seed=1"], "two": ["stage_two.loss.name=choice(focal,ldam)"]}
 
 def test_a_point_is_tried_with_each_combination_of_choices():
     assert grid_points("file", POINTS, []) == {
-        "one": ("seed=1",),
-        "two, name focal": ("stage_two.loss.name=focal",),
-        "two, name ldam": ("stage_two.loss.name=ldam",),
+        "one": GridPoint("one", "", ("seed=1",)),
+        "two, name focal": GridPoint("two", "name focal", ("stage_two.loss.name=focal",)),
+        "two, name ldam": GridPoint("two", "name ldam", ("stage_two.loss.name=ldam",)),
     }
     swept = grid_points("file", POINTS, parse_overrides(["label_share=choice(0.1,1)"]))
     assert list(swept) == [
@@ -23,12 +23,13 @@ def test_a_point_is_tried_with_each_combination_of_choices():
         "two, name ldam, label_share 0.1",
         "two, name ldam, label_share 1",
     ]
-    assert swept["two, name ldam, label_share 1"] == ("stage_two.loss.name=ldam", "label_share=1")
+    point = swept["two, name ldam, label_share 1"]
+    assert point == GridPoint("two", "name ldam, label_share 1", ("stage_two.loss.name=ldam", "label_share=1"))
 
 
 def test_a_sweep_of_the_command_line_replaces_values_of_the_file():
     swept = grid_points("file", POINTS, parse_overrides(["seed=choice(3,4)"]))
-    assert swept["one, seed 3"] == ("seed=3",)
+    assert swept["one, seed 3"].overrides == ("seed=3",)
     swept = grid_points("file", POINTS, parse_overrides(["stage_two.loss.name=choice(vs,gcl)"]))
     assert list(swept) == ["one, name vs", "one, name gcl", "two, name vs", "two, name gcl"]
 
