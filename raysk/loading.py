@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -16,6 +17,7 @@ from raysk.data.sources import load_manifest
 from raysk.data.store.building import build_stores
 from raysk.data.store.chunks import Spread, in_threads
 from raysk.data.store.image_store import ImageStore
+from raysk.data.store.region_store import RegionStore, build_regions
 from raysk.evaluation.goals import Goal
 from raysk.initial_weights import check_networks, notes_on_weights, weights_digest
 from raysk.parts.losses import losses
@@ -88,7 +90,8 @@ def prepare_rows(
     check_networks(every)
     sizes = dict.fromkeys(recipe.image_size for recipe in every)
     manifest, stores = read_data(config, console, list(sizes), spread)
-    digest = data_digest(manifest, stores[0])
+    regions = _read_regions(manifest, every, config, console)
+    digest = data_digest(manifest, stores[0], regions)
     cases = _cases(manifest, digest, config, console) if len(manifest.unlabelled_rows) else None
     folds = make_folds(manifest, config.folds, cases)
     _tell_unlabelled(folds, recipes, console)
@@ -110,11 +113,27 @@ def prepare_rows(
         cache=str(config.cache_folder),
         stores=config.stores,
         images={size: key for store in stores for size, key in store_key(store).items()},
+        regions={str(size): store.key for size, store in regions.items()},
         initial_weights=weights_digest(models),
         notes=notes,
         **of_command,
     )
     return manifest, folds, facts
+
+
+def _read_regions(
+    manifest: Manifest, recipes: Sequence[Recipe], config: Config, console: Console
+) -> dict[int, RegionStore]:
+    """Returns the masks and boxes at each size at which a recipe reads them."""
+    stores = {}
+    for size in dict.fromkeys(recipe.image_size for recipe in recipes if recipe.stage_two.care is not None):
+        with progress_bar(console, "reading masks and boxes") as bar:
+            cache, on_error = config.cache_folder, config.data.on_error
+            stores[size] = store = build_regions(manifest, size, cache, on_error, bar, config.stores)
+        masks, boxes = store.masks.any(axis=(1, 2)), ~np.isnan(store.boxes).any(axis=1)
+        counted = f"{masks.sum()} masks and {boxes.sum()} boxes in {len(manifest)} images"
+        console.print(f"lesions at {size} pixels: {counted}", highlight=False)
+    return stores
 
 
 def _tell_unlabelled(folds: Folds, recipes: Sequence[Recipe], console: Console) -> None:

@@ -15,6 +15,7 @@ from raysk.artifacts import digest_of
 from raysk.data.views import training_views
 from raysk.errors import ConfigError
 from raysk.model import Model
+from raysk.parts.attention import Attention, Care, NoAttention, attentions
 from raysk.parts.heads import FrozenHead, Head, LinearHead, heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.losses.classification import CrossEntropy
@@ -33,6 +34,7 @@ PART_NODES: dict[str, Registry[Any]] = {
     "sampler": samplers,
     "head": heads,
     "mixing": mixings,
+    "attention": attentions,
 }
 # The settings of a recipe that determine a frozen encoder, and what is fitted to its features before stage two.
 _OF_THE_ENCODER = ("model", "image_size", "stage_one", "seed")
@@ -110,6 +112,7 @@ class StageTwo(Stage):
         shift_batch_norm: Whether a frozen encoder's batch norm learns the statistics of the resampled images, while the
             weights stay (Zhong et al. 2021, shifted batch norm). Images are then drawn and encoded again in each epoch.
         mixing: How to mix the images of a batch; not for features that are computed once.
+        attention: What guides the attention of the classifier to the lesion; only with an encoder that trains.
         adjustment: tau of the post-hoc logit adjustment (Menon et al. 2021, equation 9): predictions use
             z - tau log(n_k / N), with the shares of the training rows.
     """
@@ -126,6 +129,7 @@ class StageTwo(Stage):
     head_epochs: Annotated[int, Between(0, 100_000)] = 0
     shift_batch_norm: bool = False
     mixing: Annotated[Mixing, mixings] = field(default_factory=NoMixing)
+    attention: Annotated[Attention, attentions] = field(default_factory=NoAttention)
     adjustment: Annotated[float, Between(0, 10)] = 0.0
 
     def __post_init__(self) -> None:
@@ -155,6 +159,12 @@ class StageTwo(Stage):
                 f"mixing must be none with a frozen encoder, whose features are computed once, but got {mixing}: "
                 "set frozen=false"
             )
+        if self.care is not None and (self.frozen or not isinstance(self.mixing, NoMixing)):
+            reason = "a frozen encoder" if self.frozen else f"mixing {mixing}, whose images have two lesions"
+            raise ConfigError(
+                f"attention must be none with {reason}, but got {attentions.name_of(type(self.attention))}: set "
+                f"{'frozen=false' if self.frozen else 'mixing.name=none'}"
+            )
         if self.shift_batch_norm and not self.frozen:
             raise ConfigError(
                 "shift_batch_norm must be false with frozen=false, which trains batch norm as well, but got true: "
@@ -162,6 +172,11 @@ class StageTwo(Stage):
             )
         if self.shift_batch_norm and isinstance(self.head, FrozenHead) and not self.head.is_trained:
             raise ConfigError(f"head must be trained with shift_batch_norm=true, but got {head}: choose lws or linear")
+
+    @property
+    def care(self) -> Care | None:
+        """The settings of CARE; None if nothing guides the attention."""
+        return self.attention if isinstance(self.attention, Care) else None
 
     @property
     def uses_kept_features(self) -> bool:

@@ -195,6 +195,7 @@ class RunFacts(Record):
         cache: Folder of image stores on the machine of the driver.
         stores: Folder of image stores for all machines; None without one.
         images: Key of the image store of each size, by which every machine finds it.
+        regions: Key of the region store of each size; empty if no recipe reads masks or boxes.
         recipe: Key of the recipe of a run of `raysk train`; "" for a study.
         space: Name or file of the space of a study; the rest is of a study, too.
         overrides: Overrides that affect results.
@@ -216,6 +217,7 @@ class RunFacts(Record):
     cache: str
     stores: str | None
     images: dict[str, str]
+    regions: dict[str, str] = field(default_factory=dict)
     recipe: str = ""
     space: str = ""
     overrides: tuple[str, ...] = ()

@@ -14,11 +14,12 @@ leaderboard.*  ensemble*.json       .driver         locked by the driver that us
 test_openings.json  the recipes of each look at the locked test part
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from raysk.data.folds.assignment import Folds
 from raysk.data.manifest import IntArray, Manifest
 from raysk.data.store.building import build_store
 from raysk.data.store.image_store import ImageStore, find_store
+from raysk.data.store.region_store import RegionStore, build_regions, find_regions
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.ensemble import AVERAGE, GREEDY
 from raysk.evaluation.goals import Goal
@@ -105,6 +107,7 @@ class Run:
             cache=facts.cache,
             stores=facts.stores,
             images=facts.images,
+            regions=facts.regions,
             notes=self.facts.notes | facts.notes,
         )
         if here != self.facts:
@@ -173,6 +176,12 @@ class Run:
         key = self.facts.images.get(str(size))
         store = find_store(key, self.cache, self.stores) if key else None
         return store or build_store(self.manifest, size, self.cache, shared=self.stores)[0]
+
+    def regions(self, size: int) -> RegionStore:
+        """Returns the masks and boxes at `size` pixels; scales them if this machine has not done so before."""
+        key = self.facts.regions.get(str(size))
+        store = find_regions(key, self.cache, self.stores) if key else None
+        return store or build_regions(self.manifest, size, self.cache, "skip", shared=self.stores)
 
     def encoder_file(self, job: "Job") -> Path:
         """Returns the file of the encoder of this job's stage one."""
@@ -266,9 +275,11 @@ class Run:
         return Recipe.from_plain(read_json(self.folder / "recipes" / f"{key}.json"))
 
 
-def data_digest(manifest: Manifest, store: ImageStore) -> str:
-    """Returns a name made from the rows and their pixels."""
-    return digest_of({"manifest": manifest.digest, "pixels": store.digest})
+def data_digest(manifest: Manifest, store: ImageStore, regions: Mapping[int, RegionStore]) -> str:
+    """Returns a name made from the rows, their pixels and, if recipes read them, their masks and boxes."""
+    facts: dict[str, Any] = {"manifest": manifest.digest, "pixels": store.digest}
+    lesions = {str(size): region.digest for size, region in regions.items()}
+    return digest_of(facts | ({"regions": lesions} if lesions else {}))
 
 
 def store_key(store: ImageStore) -> dict[str, str]:

@@ -156,12 +156,12 @@ def test_images_are_decoded_at_any_size_and_named_with_the_rows(run, manifest):
     assert store.pixels.shape == (len(manifest), 32, 32, 3)
     assert smaller.pixels.shape == (len(manifest), 16, 16, 3)
     digests = {
-        data_digest(manifest, store),
-        data_digest(manifest, smaller),
-        data_digest(manifest.without([int(np.argmax(np.bincount(manifest.labels)))]), store),
+        data_digest(manifest, store, {}),
+        data_digest(manifest, smaller, {}),
+        data_digest(manifest.without([int(np.argmax(np.bincount(manifest.labels)))]), store, {}),
     }
     assert len(digests) == 3
-    assert data_digest(manifest, run.store(32)) in digests
+    assert data_digest(manifest, run.store(32), {}) in digests
 
 
 def test_a_study_without_a_test_part_is_refused(tmp_path, manifest, cache):

@@ -22,6 +22,7 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+_ON_THEIR_SIDE = (5, 6, 7, 8)
 _BITS_PER_SAMPLE = 258  # a TIFF tag
 
 
@@ -56,6 +57,12 @@ def upright(image: Image.Image) -> Image.Image:
     """
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     return image if turn is None else image.transpose(turn)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Returns the width and the height that `upright` gives an image, and decodes no pixel."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(_ORIENTATION, 1) in _ON_THEIR_SIDE else (width, height)
 
 
 def check_decodable(image: Image.Image) -> None:

@@ -153,6 +153,25 @@ class TrainingView:
             image: (H, W, 3) uint8; it is not changed.
             seed: See `view_seed`.
         """
+        self._seed(seed)
+        view: Pixels = self._pipeline(image=image)["image"]
+        return view
+
+    def with_region(self, image: Pixels, region: Pixels, seed: int) -> tuple[Pixels, Pixels]:
+        """Returns the same view with a region of the image, which turns with it: (size, size, 3) and (size, size).
+
+        Holes that the view cuts hide the image and not the region: the lesion is where it was.
+
+        Args:
+            image: (H, W, 3) uint8; it is not changed.
+            region: (H, W) uint8, 255 inside and 0 outside; it is not changed.
+            seed: See `view_seed`.
+        """
+        self._seed(seed)
+        view = self._pipeline(image=image, mask=region)
+        return view["image"], view["mask"]
+
+    def _seed(self, seed: int) -> None:
         self._random.seed(seed)
         self._bits.state = {
             "bit_generator": "PCG64",
@@ -160,8 +179,6 @@ class TrainingView:
             "has_uint32": 0,
             "uinteger": 0,
         }
-        view: Pixels = self._pipeline(image=image)["image"]
-        return view
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TrainingView, (self.name, self.size)

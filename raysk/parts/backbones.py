@@ -1,5 +1,6 @@
 """Backbones by their timm names, from images to pooled features; only this module imports timm."""
 
+import math
 import sys
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raysk.errors import ConfigError, TrainingError
-from raysk.parts.pooling import Pooling, check_pooling, last_layers
+from raysk.parts.pooling import Pooling, check_pooling, last_layers, layer_of
 from raysk.parts.weights import Origin, read_weights
 from raysk.registry import unknown_name
 
@@ -48,6 +49,27 @@ class Backbone(nn.Module):
             return features.flatten(1)
         outputs = last_layers(self.network, self.name, images, self.num_layers)
         return torch.cat([output.pooled(self.pooling) for output in outputs], dim=1)
+
+    def last_maps(self, images: Tensor) -> Tensor:
+        """Returns the output of the last layer for normalised images, in the layout of the network."""
+        maps: Tensor = self.network.forward_features(images)  # type: ignore[operator]
+        return maps
+
+    def pooled(self, last_maps: Tensor) -> Tensor:
+        """Returns the features (B, D) that `forward` makes of the output of `last_maps`; of one layer only."""
+        if self.pooling in ("network", "none"):
+            features: Tensor = self.network.forward_head(last_maps)  # type: ignore[operator]
+            return features.flatten(1)
+        return layer_of(self.network, self.name, last_maps).pooled(self.pooling)
+
+    def grid(self, last_maps: Tensor) -> Tensor:
+        """Returns the output of `last_maps`, or its gradient, as maps (B, K, h, w) without the class token."""
+        positions = layer_of(self.network, self.name, last_maps).positions.transpose(1, 2)
+        if last_maps.dim() == 4:
+            is_last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
+            return positions.unflatten(2, tuple(last_maps.shape[1:3] if is_last else last_maps.shape[2:]))
+        sides = getattr(self.network.patch_embed, "grid_size", None) or (math.isqrt(positions.shape[2]),) * 2
+        return positions.unflatten(2, tuple(sides))
 
     def layers(self) -> dict[str, int]:
         """Returns the number of the layer of each parameter, counted from the pixels, as timm divides the network.

@@ -44,6 +44,12 @@ class Encoder(nn.Module):
         Returns:
             Features (B, D).
         """
-        scaled = images.permute(0, 3, 1, 2).to(self.mean.dtype).div(255).sub(self.mean).div(self.std)
-        features: Tensor = self.backbone(scaled)
+        features: Tensor = self.backbone(self._normalised(images))
         return features
+
+    def last_maps(self, images: Tensor) -> Tensor:
+        """Returns what the last layer makes of uint8 images (B, H, W, 3); see `Backbone.last_maps`."""
+        return self.backbone.last_maps(self._normalised(images))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return images.permute(0, 3, 1, 2).to(self.mean.dtype).div(255).sub(self.mean).div(self.std)

@@ -72,7 +72,7 @@ def last_layers(network: Any, name: str, images: Tensor, number: int) -> list[La
         ConfigError: The network has fewer layers, or gives something else.
     """
     if number == 1:
-        return [_layer(network, name, network.forward_features(images))]
+        return [layer_of(network, name, network.forward_features(images))]
     options: dict[str, Any] = {"indices": number}
     known = inspect.signature(network.forward_intermediates).parameters
     if getattr(network, "num_prefix_tokens", 0) and "return_prefix_tokens" in known:
@@ -83,11 +83,15 @@ def last_layers(network: Any, name: str, images: Tensor, number: int) -> list[La
         raise ConfigError(
             f"model.layers must be at most the number of layers of {name}, but got {number}: choose fewer"
         ) from error
-    return [_layer(network, name, last), *(_earlier(maps) for maps in reversed(earlier[:-1]))]
+    return [layer_of(network, name, last), *(_earlier(maps) for maps in reversed(earlier[:-1]))]
 
 
-def _layer(network: Any, name: str, features: Any) -> Layer:
-    """Returns the last layer, which has the layout of its network: (B, N, D), (B, D, H, W) or (B, H, W, D)."""
+def layer_of(network: Any, name: str, features: Any) -> Layer:
+    """Returns the last layer from its output in the layout of its network: (B, N, D), (B, D, H, W) or (B, H, W, D).
+
+    Raises:
+        ConfigError: It has another layout.
+    """
     if isinstance(features, Tensor) and features.dim() == 3:
         prefix = int(getattr(network, "num_prefix_tokens", 0))
         token = features[:, 0] if getattr(network, "cls_token", None) is not None else None

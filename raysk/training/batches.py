@@ -12,8 +12,12 @@ from raysk.data.store.image_store import ImageStore
 from raysk.errors import ConfigError
 from raysk.parts.samplers import InstanceSampler
 from raysk.stage import Stage
+from raysk.training.guided import Guide, Guided
 from raysk.training.images import DrawnViews, Draws
 from raysk.training.world import World
+
+# What the network takes: images or features, or images with their lesions.
+Inputs = Tensor | Guided
 
 
 class Batches(Protocol):
@@ -23,7 +27,7 @@ class Batches(Protocol):
     def num_batches(self) -> int:
         """Number of batches in an epoch."""
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int) -> Iterator[tuple[Inputs, Tensor]]:
         """Yields this rank's share of each global batch: inputs (B/W, …) and labels (B/W,), on the device."""
 
 
@@ -97,25 +101,34 @@ class ImageBatches:
         rows: (N,) the training rows.
         views: The training view of each copy.
         plan: The rows of each batch.
+        guide: The lesions of the training rows, which then turn with the images; None without them.
     """
 
-    def __init__(self, store: ImageStore, rows: np.ndarray, views: tuple[str, ...], plan: Plan) -> None:
-        self.rows, self.plan = rows, plan
-        self._draw = DrawnViews(store, views, plan.seed, plan.world)
+    def __init__(
+        self, store: ImageStore, rows: np.ndarray, views: tuple[str, ...], plan: Plan, guide: Guide | None = None
+    ) -> None:
+        self.rows, self.plan, self.guide = rows, plan, guide
+        self._draw = DrawnViews(store, views, plan.seed, plan.world, None if guide is None else guide.lesions(rows))
 
     @property
     def num_batches(self) -> int:
         """Number of batches in an epoch."""
         return self.plan.num_batches
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images (B/W, V, H, W, 3), uint8, and labels (B/W,)."""
-        device = self.plan.world.device
+    def epoch(self, epoch: int) -> Iterator[tuple[Inputs, Tensor]]:
+        """Yields images (B/W, V, H, W, 3), uint8, or the first views with their lesions, and labels (B/W,)."""
         shares = self.plan.shares(epoch)
         requests = [share._replace(rows=self.rows[share.rows]) for share in shares]
-        for images, share in zip(self._draw(epoch, requests), shares, strict=True):
-            labels = torch.from_numpy(self.plan.labels[share.rows])
-            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        for (images, regions), share in zip(self._draw(epoch, requests), shares, strict=True):
+            labels = self._moved(torch.from_numpy(self.plan.labels[share.rows]))
+            if self.guide is None or regions is None:
+                yield self._moved(images), labels
+            else:
+                targets = self._moved(torch.from_numpy(self.guide.targets[share.rows]))
+                yield Guided(self._moved(images), self._moved(regions), targets), labels
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.plan.world.device, non_blocking=True)
 
 
 class FeatureBatches:

@@ -111,7 +111,7 @@ class FrozenFeatures:
         draw = DrawnViews(self._store, (view,), self.job.recipe.seed, self.world)
         # A pass is drawn as an epoch that draws each row once.
         return lambda batches: (
-            views[:, 0] for views in draw(number, [Draws(rows, np.zeros_like(rows)) for rows in batches])
+            views.images[:, 0] for views in draw(number, [Draws(rows, np.zeros_like(rows)) for rows in batches])
         )
 
     @cached_property

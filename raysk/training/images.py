@@ -1,7 +1,7 @@
 """The images of rows in batches: as stored, in a test-time view, or in drawn training views."""
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from multiprocessing.context import ForkServerContext
 from typing import NamedTuple
@@ -31,6 +31,18 @@ class Draws(NamedTuple):
     occurrences: np.ndarray
 
 
+class DrawnBatch(NamedTuple):
+    """The views of a batch.
+
+    Attributes:
+        images: (B, V, H, W, 3), uint8.
+        regions: (B, H, W), uint8: the lesion in the first view of each image, 255 inside its box; None unless asked.
+    """
+
+    images: Tensor
+    regions: Tensor | None
+
+
 def plain_images(store: ImageStore) -> Images:
     """Returns the function from rows to their stored images."""
     return turned_images(store, "identity")
@@ -50,16 +62,24 @@ class DrawnViews:
         views: The training view of each copy.
         seed: Seed of the views; seed, epoch, row, occurrence and copy determine a view in any process.
         world: Sets the number of loader processes.
+        lesions: The box around the lesion of some rows, (4,) left, top, right, bottom in pixels; None draws no regions.
     """
 
-    def __init__(self, store: ImageStore, views: tuple[str, ...], seed: int, world: World) -> None:
-        self.dataset = _Views(store, views, seed)
+    def __init__(
+        self,
+        store: ImageStore,
+        views: tuple[str, ...],
+        seed: int,
+        world: World,
+        lesions: Mapping[int, np.ndarray] | None = None,
+    ) -> None:
+        self.dataset = _Views(store, views, seed, lesions)
         self.world = world
         self._requests: list[tuple[int, Draws]] = []
-        self._loader: DataLoader[Tensor] | None = None
+        self._loader: DataLoader[DrawnBatch] | None = None
 
-    def __call__(self, epoch: int, batches: Sequence[Draws]) -> Iterator[Tensor]:
-        """Yields the views (B, V, H, W, 3), uint8, of every batch of draws."""
+    def __call__(self, epoch: int, batches: Sequence[Draws]) -> Iterator[DrawnBatch]:
+        """Yields the views of every batch of draws."""
         self._requests[:] = [(epoch, draws) for draws in batches]
         if self._loader is None:
             processes = min(self.world.loader_workers, len(batches))
@@ -78,27 +98,41 @@ class DrawnViews:
         yield from self._loader
 
 
-class _Views(Dataset[Tensor]):
+class _Views(Dataset[DrawnBatch]):
     """Draws the views of a batch, indexed by (epoch, draws), so that loader processes keep no state."""
 
-    def __init__(self, store: ImageStore, views: tuple[str, ...], seed: int) -> None:
-        self.store = store
+    def __init__(
+        self, store: ImageStore, views: tuple[str, ...], seed: int, lesions: Mapping[int, np.ndarray] | None
+    ) -> None:
+        self.store, self.lesions, self.draws_regions = store, lesions or {}, lesions is not None
         size = store.pixels.shape[1]
         # A stored image already has the size, so its plain view is the image itself: None skips the pipeline.
         self.views = [None if name == "none" else TrainingView(name, size) for name in views]
         self.seed = seed
 
-    def __getitem__(self, item: tuple[int, Draws]) -> Tensor:
+    def __getitem__(self, item: tuple[int, Draws]) -> DrawnBatch:
         epoch, (rows, occurrences) = item
-        batch = np.empty((len(rows), len(self.views), *self.store.pixels.shape[1:]), np.uint8)
+        size = self.store.pixels.shape[1]
+        images = np.empty((len(rows), len(self.views), size, size, 3), np.uint8)
+        regions = np.zeros((len(rows), size, size), np.uint8) if self.draws_regions else None
         for place, (row, occurrence) in enumerate(zip(rows.tolist(), occurrences.tolist(), strict=True)):
-            image = self.store.pixels[row]
             for number, view in enumerate(self.views):
                 if view is None:
-                    batch[place, number] = image
+                    images[place, number] = self.store.pixels[row]
                 else:
-                    batch[place, number] = view(image, view_seed(self.seed, epoch, row, number, occurrence))
-        return torch.from_numpy(batch)
+                    seed = view_seed(self.seed, epoch, row, number, occurrence)
+                    images[place, number] = view(self.store.pixels[row], seed)
+            if regions is not None and row in self.lesions:
+                regions[place] = self._region(row, view_seed(self.seed, epoch, row, 0, occurrence))
+        return DrawnBatch(torch.from_numpy(images), None if regions is None else torch.from_numpy(regions))
+
+    def _region(self, row: int, seed: int) -> np.ndarray:
+        """Returns the lesion of a row in its first view."""
+        region = np.zeros(self.store.pixels.shape[1:3], np.uint8)
+        left, top, right, bottom = self.lesions[row]
+        region[top:bottom, left:right] = 255
+        view = self.views[0]
+        return region if view is None else view.with_region(self.store.pixels[row], region, seed)[1]
 
 
 @cache

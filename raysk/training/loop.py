@@ -23,8 +23,9 @@ from raysk.parts.mixing import Mixed
 from raysk.records import Health, StageRecord
 from raysk.stage import Stage
 from raysk.training.batch_norm import GlobalBatchNorm, statistics_kept
-from raysk.training.batches import Batches
+from raysk.training.batches import Batches, Inputs
 from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_weights, optimizer_tensors, pack, unpack
+from raysk.training.guided import Guided
 from raysk.training.mixer import Mixer
 from raysk.training.optimization import averaged, create_optimizer, learning_rate, parameter_groups
 from raysk.training.precision import autocast, gradient_scaler
@@ -166,15 +167,13 @@ class Trainer:
             rate = learning_rate(self.stage.optimizer, epoch * batches.num_batches + number, num_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            if self.mixer is None:
+            if self.mixer is None or isinstance(inputs, Guided):
                 criterion = self._criterion(labels)
             else:
                 mixed = self.mixer.mix(inputs, labels, epoch, number)
                 inputs, criterion = mixed.images, self._mixed_criterion(mixed)
             total += self._step(inputs, criterion)
-            # Each view of an image (B, V, H, W, 3) passes through the network.
-            copies = inputs.shape[1] if inputs.dim() == 5 else 1
-            progress.images += len(inputs) * copies * self.world.size
+            progress.images += _num_images(inputs) * self.world.size
         mean = (total / batches.num_batches).item()
         if not math.isfinite(mean):
             rate = self.stage.optimizer.lr
@@ -195,7 +194,7 @@ class Trainer:
         row_loss, partner_loss = self._criterion(mixed.labels), self._criterion(mixed.partner_labels)
         return lambda outputs: mixed.share * row_loss(outputs) + (1 - mixed.share) * partner_loss(outputs)
 
-    def _step(self, inputs: Tensor, criterion: Criterion) -> Tensor:
+    def _step(self, inputs: Inputs, criterion: Criterion) -> Tensor:
         """Takes one optimizer step on this rank's share of a global batch; returns the loss of the whole batch."""
         pieces = inputs.chunk(self.stage.accumulate)
         if len(pieces) == 1:
@@ -212,7 +211,7 @@ class Trainer:
             self.average.update_parameters(self.model)
         return loss.detach()
 
-    def _accumulate(self, pieces: tuple[Tensor, ...], criterion: Criterion) -> Tensor:
+    def _accumulate(self, pieces: tuple[Inputs, ...], criterion: Criterion) -> Tensor:
         """Computes the gradient of the whole batch's loss with the memory of one piece.
 
         The loss of a batch is not the mean of the losses of its pieces: a contrastive loss compares all images, a
@@ -272,6 +271,12 @@ class Trainer:
         self.world.barrier()  # After the last epoch the main rank soon removes the file.
         health = [Health.from_plain(measured, self.progress_file) for measured in saved.facts.pop("health")]
         return StageProgress(**saved.facts, health=health)
+
+
+def _num_images(inputs: Inputs) -> int:
+    """Returns how many images pass through the network: each view counts, of images (B, V, H, W, 3)."""
+    images = inputs.images if isinstance(inputs, Guided) else inputs
+    return len(images) * (images.shape[1] if images.dim() == 5 else 1)
 
 
 def hash_seed(*numbers: int) -> int:

@@ -9,9 +9,11 @@ from raysk.parts.heads import FrozenClassifier
 from raysk.recipe import Job
 from raysk.records import StageRecord
 from raysk.run import Run
+from raysk.training.attending import AttendingClassifier, CareLoss
 from raysk.training.batches import FeatureBatches, ImageBatches, Plan
 from raysk.training.checkpoints import ClassifierCheckpoint
 from raysk.training.features import FrozenFeatures
+from raysk.training.guided import Guide
 from raysk.training.linear_start import linear_start
 from raysk.training.loop import Report, StageProgress, Trainer, hash_seed
 from raysk.training.mixer import mixer_for
@@ -72,9 +74,11 @@ def _fit_on_images(job: Job, run: Run, world: World, report: Report) -> tuple[St
         encoder.requires_grad_(False)
         features = FrozenFeatures(job, run, world, load_encoder).training("none", 1)[0]
         _start(classifier.head, features, job, run, world)
-    rows = run.train_rows(job)
-    batches = ImageBatches(run.store(recipe.image_size), rows, (stage.view,), _plan(job, run, world))
-    trainer = _trainer(job, run, world, classifier, _progress_file(job, run))
+    rows, care = run.train_rows(job), stage.care
+    guide = None if care is None else Guide.of(job, run, care)
+    batches = ImageBatches(run.store(recipe.image_size), rows, (stage.view,), _plan(job, run, world), guide)
+    trained = classifier if care is None else AttendingClassifier(classifier, care)
+    trainer = _trainer(job, run, world, trained, _progress_file(job, run))
     return trainer.fit(batches, "stage two", report), classifier
 
 
@@ -93,9 +97,10 @@ def _plan(job: Job, run: Run, world: World) -> Plan:
 def _trainer(job: Job, run: Run, world: World, model: nn.Module, progress_file: Path | None) -> Trainer:
     recipe, stage = job.recipe, job.recipe.stage_two
     counts = torch.from_numpy(run.class_counts(job))
+    loss = stage.loss.build(counts)
     return Trainer(
         model.to(world.device),
-        stage.loss.build(counts),
+        loss if stage.care is None else CareLoss(loss, stage.care.weight),
         stage,
         hash_seed(recipe.seed, 2),
         world,

@@ -209,7 +209,7 @@ def prepared(tune, photographs):
         manifest,
         folds,
         tune.cache,
-        pixels=data_digest(manifest, store),
+        pixels=data_digest(manifest, store, {}),
         space="supcon",
         content_of_the_space=load_space("supcon", overrides).digest,
         overrides=tuple(text for text in overrides if not text.startswith("cache=")),

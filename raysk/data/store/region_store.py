@@ -1,0 +1,208 @@
+"""The region store: the masks and boxes of a manifest at one size, beside its image store.
+
+masks.npy       (N, size, size), uint8: 255 on the lesion; 0 everywhere in a row without a mask
+boxes.npy       (N, 4), float32: left, top, right, bottom; NaN in a row without a box
+store.json      the digest of both, and the rows whose region cannot be used
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raysk.artifacts import digest_of, locked, read_json, replacing, write_json
+from raysk.data.decodable import UNREADABLE
+from raysk.data.manifest import Manifest
+from raysk.data.regions import Region, ScaledRegion, regions_of, scaled_region
+from raysk.data.store.shared_stores import fetch, publish
+from raysk.errors import ArtifactError, DataError
+
+FORMAT_VERSION = 1
+FILES = ("masks.npy", "boxes.npy", "store.json")  # the last one marks the others as complete
+
+logger = logging.getLogger(__name__)
+
+
+class RegionStore:
+    """Masks and boxes in the order of the rows of a manifest; pickled as its path.
+
+    Attributes:
+        folder: The folder of the store.
+        masks: (N, size, size), uint8, 255 on the lesion; read-only and mapped from the file.
+        boxes: (N, 4), float32; NaN in a row without a box.
+        digest: The digest of both.
+    """
+
+    def __init__(self, folder: Path, masks: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32], digest: str) -> None:
+        self.folder, self.masks, self.boxes, self.digest = folder, masks, boxes, digest
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RegionStore.open, (self.folder,)
+
+    @classmethod
+    def open(cls, folder: Path) -> "RegionStore":
+        """Maps a store that `build_regions` wrote.
+
+        Raises:
+            ArtifactError: The folder is not a complete store.
+        """
+        header = read_json(folder / "store.json")
+        try:
+            masks = np.load(folder / "masks.npy", mmap_mode="r", allow_pickle=False)
+            boxes = np.load(folder / "boxes.npy", allow_pickle=False)
+            if masks.shape != (len(boxes), header["size"], header["size"]):
+                raise ValueError(f"its masks have the shape {masks.shape}")
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{folder} must be a region store, but {error}: remove the folder") from error
+        return cls(folder, masks, boxes, header["digest"])
+
+    @property
+    def key(self) -> str:
+        """The key of the store on any machine."""
+        return self.folder.name.removeprefix("regions-")
+
+
+def build_regions(
+    manifest: Manifest,
+    size: int,
+    cache: Path,
+    on_error: str = "refuse",
+    progress: Callable[[int, int], None] | None = None,
+    shared: str | None = None,
+) -> RegionStore:
+    """Finds or builds the region store of some files at a size; a change of a mask or of a box gives a new one.
+
+    Args:
+        manifest: The rows.
+        size: Height and width in pixels.
+        cache: The folder of stores on this machine.
+        on_error: How to handle a region that does not fit its picture: "refuse" it, or "skip" it with a warning.
+        progress: Called with the number of rows done and the total.
+        shared: A folder or an address that all machines reach; see `build_stores`.
+
+    Raises:
+        DataError: A region does not fit its picture, or two rows have one mask.
+        ArtifactError: A folder cannot be read or written.
+    """
+    regions = _read_regions(manifest)
+    _check_masks_once(regions)
+    key = _key(regions, size)
+    if (found := find_regions(key, cache, shared)) is not None:
+        return found
+    folder = cache / f"regions-{key}"
+    with locked(cache / f".building-regions-{key}"):
+        if not (folder / "store.json").is_file():
+            scaled = _scaled(regions, size, on_error, progress)
+            with replacing(folder) as temporary:
+                temporary.mkdir()
+                _write(temporary, scaled, size)
+    if shared is not None:
+        publish(folder, shared, FILES)
+    return RegionStore.open(folder)
+
+
+def find_regions(key: str, cache: Path, shared: str | None = None) -> RegionStore | None:
+    """Returns the region store of a key, copied from `shared` if this machine lacks it; None if it does not exist."""
+    folder = cache / f"regions-{key}"
+    if not (folder / "store.json").is_file() and shared is not None:
+        with locked(cache / f".copying-regions-{key}"):
+            if not (folder / "store.json").is_file():
+                fetch(folder, shared, _verify, FILES)
+    return RegionStore.open(folder) if (folder / "store.json").is_file() else None
+
+
+def _verify(folder: Path) -> None:
+    """Reads a whole store, and checks it against its digest."""
+    store = RegionStore.open(folder)
+    if _digest(store.masks, store.boxes) != store.digest:
+        raise ArtifactError(f"{folder} must have the regions {store.digest}, but has others: remove the folder")
+
+
+def _read_regions(manifest: Manifest) -> list[Region]:
+    try:
+        return regions_of(manifest)
+    except ValueError as error:
+        raise DataError(f"the boxes must be in columns of numbers, but {error}: correct the table") from error
+
+
+def _check_masks_once(regions: Sequence[Region]) -> None:
+    first: dict[Path, Region] = {}
+    for region in regions:
+        if region.mask is not None and (other := first.setdefault(region.mask, region)) is not region:
+            raise DataError(
+                f"a mask must belong to one picture, but {region.mask} is that of {other.picture.name} and of "
+                f"{region.picture.name}: correct data.mask"
+            )
+
+
+def _key(regions: Sequence[Region], size: int) -> str:
+    files = [[_state(region.picture), _state(region.mask), region.box] for region in regions]
+    return digest_of({"regions": files, "size": size, "version": FORMAT_VERSION})
+
+
+def _state(path: Path | None) -> list[Any] | None:
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+        return [path.name, status.st_size, status.st_mtime_ns]
+    except OSError:
+        return [path.name, None, None]
+
+
+def _scaled(
+    regions: Sequence[Region], size: int, on_error: str, progress: Callable[[int, int], None] | None
+) -> list[ScaledRegion]:
+    def scale(region: Region) -> ScaledRegion | str:
+        if region.mask is None and region.box is None:
+            return ScaledRegion(None, None)
+        try:
+            return scaled_region(region, size)
+        except UNREADABLE as error:
+            return str(error).partition("\n")[0]
+
+    scaled, bad = [], []
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        for row, outcome in enumerate(pool.map(scale, regions)):
+            if isinstance(outcome, str):
+                bad.append(f"row {row} ({regions[row].picture.name}): {outcome}")
+            scaled.append(ScaledRegion(None, None) if isinstance(outcome, str) else outcome)
+            if progress is not None:
+                progress(row + 1, len(regions))
+    if bad and on_error == "refuse":
+        raise DataError(
+            f"every mask and box must fit its picture, but {bad[0]} ({len(bad)} in all): correct them, blank their "
+            "cells, or set data.on_error=skip"
+        )
+    if bad:
+        logger.warning("left out the regions of %d rows that do not fit their pictures, first %s", len(bad), bad[0])
+    return scaled
+
+
+def _write(folder: Path, scaled: Sequence[ScaledRegion], size: int) -> None:
+    masks = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, (len(scaled), size, size))
+    boxes = np.full((len(scaled), 4), np.nan, np.float32)
+    for row, region in enumerate(scaled):
+        masks[row] = 0 if region.mask is None else region.mask
+        if region.box is not None:
+            boxes[row] = region.box
+    masks.flush()
+    np.save(folder / "boxes.npy", boxes, allow_pickle=False)
+    write_json(folder / "store.json", {"digest": _digest(masks, boxes), "size": size})
+
+
+def _digest(masks: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for row in masks:
+        digest.update(np.ascontiguousarray(row).data)
+    digest.update(np.ascontiguousarray(boxes).data)
+    return digest.hexdigest()
