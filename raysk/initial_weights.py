@@ -12,7 +12,7 @@ from raysk.data.manifest import Manifest
 from raysk.data.seen import Identities, Seen
 from raysk.errors import ConfigError
 from raysk.model import Model
-from raysk.parts.backbones import create_backbone
+from raysk.parts.backbones import check_has_maps, create_backbone
 from raysk.parts.weights import read_weights
 from raysk.recipe import Recipe
 
@@ -23,14 +23,18 @@ def check_networks(recipes: Iterable[Recipe]) -> None:
     """Builds each network once, so that weights that are missing or do not fit are refused before every trial fails.
 
     Raises:
-        ConfigError: A file does not exist or fit, or a network cannot pool as asked.
+        ConfigError: A file does not exist or fit, or a network cannot pool as asked or has no maps for its attention.
         TrainingError: Published weights could not be fetched.
     """
+    recipes = list(recipes)
     shapes = {(recipe.model, recipe.image_size) for recipe in recipes}
+    guided = {(recipe.model, recipe.image_size) for recipe in recipes if recipe.stage_two.care is not None}
     for model, size in sorted(shapes, key=repr):
         # On the device without memory: only the shapes are of interest.
         with torch.device("meta"):
-            create_backbone(model.backbone, False, None, size, model.pooling, model.layers)
+            backbone = create_backbone(model.backbone, False, None, size, model.pooling, model.layers)
+            if (model, size) in guided:
+                check_has_maps(backbone.eval(), size)
     plain = {(replace(model, pooling="network", layers=1), size) for model, size in shapes if model.file is not None}
     for model, size in sorted(plain, key=repr):
         create_backbone(model.backbone, False, model.file, size)

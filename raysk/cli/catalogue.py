@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from dataclasses import fields
 from inspect import getdoc
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from raysk.data.sources import sources
 from raysk.data.sources.base import Source
 from raysk.data.views import training_views
 from raysk.evaluation.metrics import Metric, metrics
+from raysk.parts.attention import attentions
 from raysk.parts.heads import heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.mixing import mixings
@@ -27,6 +28,7 @@ _FAMILIES: tuple[tuple[str, str, Registry[Any], type], ...] = (
     ("Heads", "stage_two.head.name", heads, Settings),
     ("Samplers", "stage_one.sampler.name, stage_two.sampler.name", samplers, Settings),
     ("Mixing", "stage_one.mixing.name, stage_two.mixing.name", mixings, Settings),
+    ("Attention", "stage_two.attention.name", attentions, Settings),
     ("Training views", "stage_one.views, stage_two.view", training_views, object),
     ("Data", "data", sources, object),
     ("Metrics", "metric", metrics, Metric),
@@ -108,6 +110,10 @@ def _rule(hint: Any) -> str:
         return " or ".join("null" if option is NoneType else _rule(option) for option in get_args(hint))
     if get_origin(hint) is tuple:
         return f"a list, each {_rule(get_args(hint)[0])}"
+    if get_origin(hint) is Literal:
+        return f"({', '.join(get_args(hint))})"
+    if hint is str:
+        return "(a name)"
     if get_origin(hint) is not Annotated:
         return "(true or false)"
     rule = get_args(hint)[1]

@@ -164,6 +164,32 @@ def create_backbone(
     return backbone
 
 
+def check_has_maps(backbone: Backbone, image_size: int) -> None:
+    """Refuses a network whose attention has no map, or one of a single position.
+
+    Raises:
+        ConfigError: Its features do not depend on the positions of its last layer, or there is only one.
+    """
+    name, pooling = backbone.name, backbone.pooling
+    if backbone.num_layers > 1:
+        raise ConfigError(
+            f"model.layers must be 1 where attention is guided, but got {backbone.num_layers}: set it to 1"
+        )
+    if getattr(backbone.network, "cls_token", None) is not None and pooling in ("network", "token"):
+        raise ConfigError(
+            "model.pooling must be avg, gem or both to guide the attention of a network with a class token, but got "
+            f"{pooling} for {name}: set model.pooling=avg"
+        )
+    weight = next(backbone.parameters())
+    with torch.no_grad():
+        maps = backbone.grid(backbone.last_maps(weight.new_zeros(2, 3, image_size, image_size)))
+    if maps.shape[2:].numel() == 1:
+        raise ConfigError(
+            f"image_size must give maps of more than one position to guide attention, but {name} gives 1 by 1 at "
+            f"{image_size} pixels: raise image_size"
+        )
+
+
 def published_weights(name: str) -> str:
     """Returns the full name of the published weights that `create_backbone` fetches for a timm name."""
     published = _load_timm().models.get_pretrained_cfg(name)

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from raysk.errors import ConfigError
 from raysk.parts.attention import Care, at_map_size, attention_loss, attention_map, region_weights
 from raysk.training.guided import Guided
 from raysk.training.networks import Classifier
@@ -18,25 +17,11 @@ class AttendingClassifier(nn.Module):
     Args:
         classifier: Encoder and head, which train, and which predict without this module.
         care: Settings of the attention.
-
-    Raises:
-        ConfigError: The network gives no maps that its features depend on.
     """
 
     def __init__(self, classifier: Classifier, care: Care) -> None:
         super().__init__()
         self.classifier, self.care = classifier, care
-        backbone = classifier.encoder.backbone
-        if backbone.num_layers > 1:
-            raise ConfigError(
-                f"model.layers must be 1 where attention is guided, but got {backbone.num_layers}: set it to 1"
-            )
-        has_token = getattr(backbone.network, "cls_token", None) is not None
-        if has_token and backbone.pooling in ("network", "token"):
-            raise ConfigError(
-                "model.pooling must be avg, gem or both to guide the attention of a network with a class token, but "
-                f"got {backbone.pooling} for {backbone.name}: set model.pooling=avg"
-            )
 
     def forward(self, batch: Guided) -> Tensor:
         """Returns logits, attention losses and whether an image is guided, side by side: (B, C + 2), float32."""

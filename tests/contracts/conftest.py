@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import pytest
 
+from raysk.parts.attention import attentions
 from raysk.parts.heads import heads
 from raysk.parts.losses import LogitLoss, losses
 from raysk.parts.mixing import mixings
@@ -14,7 +15,9 @@ from raysk.parts.samplers import samplers
 from raysk.registry import Registry
 from raysk.settings import Between, Settings
 
-FAMILIES: dict[str, Registry[Any]] = {"loss": losses, "sampler": samplers, "head": heads, "mixing": mixings}
+FAMILIES: dict[str, Registry[Any]] = {
+    "loss": losses, "sampler": samplers, "head": heads, "mixing": mixings, "attention": attentions
+}  # fmt: skip
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -44,6 +47,8 @@ def _rules(member: type[Settings]) -> Iterator[tuple[str, Any, Any]]:
         if get_origin(hint) is Annotated:
             rule = get_args(hint)[1]
             yield field.name, whole, list(rule) if isinstance(rule, Registry) else rule
+        elif get_origin(hint) is tuple:
+            yield field.name, whole, [("mel",), ("mel", "nv")]
         else:
             yield field.name, whole, list(get_args(hint)) if get_origin(hint) is Literal else [True, False]
 

@@ -163,3 +163,35 @@ def test_each_image_of_a_batch_is_transformed_separately() -> None:
     }
     for name, oracle in oracles.items():
         np.testing.assert_array_equal(test_time_views[name](batch), [oracle(image) for image in batch])
+
+
+def marked(height, width, seed):
+    """An image that is bright where a random region is, and dark elsewhere, and the region."""
+    random = np.random.default_rng(seed)
+    region = np.zeros((height, width), np.uint8)
+    top, left = random.integers(0, height // 2), random.integers(0, width // 2)
+    region[top : top + height // 3, left : left + width // 3] = 255
+    return np.repeat(region[:, :, None], 3, axis=2), region
+
+
+@pytest.mark.parametrize("name", list(training_views))
+def test_a_region_turns_with_its_image_and_does_not_change_it(name: str) -> None:
+    view, agreeing = TrainingView(name, 48), []
+    for seed in range(60):
+        image, region = marked(48, 48, seed)
+        seen, turned = view.with_region(image, region, seed)
+        np.testing.assert_array_equal(seen, view(image, seed))
+        assert turned.shape == (48, 48) and set(np.unique(turned)) <= {0, 255}
+        bright = seen.astype(int).max(axis=2) > 127
+        if turned.any() and bright.any():
+            agreeing.append((bright == (turned > 0)).mean())
+    # Interpolated borders differ by a pixel, and holes are grey.
+    assert np.median(agreeing) > 0.9
+    assert len(agreeing) > 30
+
+
+def test_the_seed_alone_determines_a_region() -> None:
+    image, region = marked(48, 48, 0)
+    first, second = (TrainingView("heavy", 32).with_region(image, region, 7)[1] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(region, marked(48, 48, 0)[1])

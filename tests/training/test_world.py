@@ -55,6 +55,16 @@ TASKS = {
             "optimizer": {"name": "sgd", "lr": 0.0003, "head_factor": 10.0, "layer_decay": 0.8},
         },
     },
+    "care": {
+        "image_size": 64, "model.backbone": "test_resnet", "stage_one.loss": None,
+        "stage_one.classifier_loss": {"name": "cross_entropy"}, "stage_one.views": ["light"],
+        "stage_one.optimizer": {"lr": 0.0003},
+        "stage_two": {
+            "frozen": False, "epochs": 2, "batch_size": 16, "view": "light", "head_epochs": 1,
+            "attention": {"name": "care", "rare": 0.3, "distance": 0.2},
+            "optimizer": {"name": "sgd", "lr": 0.0003, "head_factor": 10.0},
+        },
+    },
     "combined": {
         "stage_one.loss": {"name": "paco"}, "stage_one.classifier_loss": {"name": "balanced_softmax"},
         "stage_one.epochs": 2, "stage_one.optimizer": {"lr": 0.01}, "stage_two.head": {"name": "lws"},

@@ -61,7 +61,7 @@ class RegionStore:
             boxes = np.load(folder / "boxes.npy", allow_pickle=False)
             if masks.shape != (len(boxes), header["size"], header["size"]):
                 raise ValueError(f"its masks have the shape {masks.shape}")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError) as error:
             raise ArtifactError(f"{folder} must be a region store, but {error}: remove the folder") from error
         return cls(folder, masks, boxes, header["digest"])
 
