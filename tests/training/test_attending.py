@@ -114,13 +114,15 @@ def test_an_image_without_a_lesion_in_its_view_is_not_guided():
     )
 
 
-@pytest.mark.parametrize(("pooling", "grid"), [("avg", 4), ("both", 4)])
+@pytest.mark.parametrize(("pooling", "grid"), [("network", 4), ("token", 4), ("avg", 4), ("gem", 4), ("both", 4)])
 def test_a_network_of_tokens_attends_to_its_patches(pooling, grid):
     attending = network("test_vit", pooling=pooling)
     batch = drawn()
     last = attending.classifier.encoder.last_maps(batch.images.squeeze(1))
     maps = attending.classifier.encoder.backbone.grid(last)
     assert maps.shape[2:] == (grid, grid)
+    attending.eval()
+    torch.testing.assert_close(attending(batch)[:, :CLASSES], attending.classifier(batch.images))
     losses = attending(batch)[:, CLASSES]
     losses.sum().backward()
     assert torch.isfinite(losses).all() and losses.abs().max() > 0
@@ -132,10 +134,13 @@ def test_a_network_of_tokens_attends_to_its_patches(pooling, grid):
         (
             {"backbone": "test_convnext"},
             32,
-            "image_size must give maps of more than one position .* test_convnext gives",
+            "image_size must give a map of attention more than one .* gives 1 by 1 at 32",
         ),
-        ({"backbone": "test_vit"}, 64, "model.pooling must be avg, gem or both to guide .* got network for test_vit"),
-        ({"backbone": "test_resnet", "pooling": "avg", "layers": 2}, 64, "model.layers must be 1 where attention is"),
+        (
+            {"backbone": "test_resnet", "pooling": "avg", "layers": 2},
+            64,
+            "model.layers must be 1 for a map of attention",
+        ),
     ],
 )
 def test_a_network_without_maps_is_refused_before_the_start(small_recipe, model, size, message):
