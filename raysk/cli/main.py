@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import raysk
+from raysk.cli.attention import add_explain
 from raysk.cli.audit import add_audit
 from raysk.cli.completions import format_names, metric_names, row_names, space_names
 from raysk.cli.data import add_data_commands
@@ -142,6 +143,7 @@ def _parser() -> Parser:
     leaderboard.set_defaults(run_command=_leaderboard)
     add_model_commands(commands)
     add_predict(commands)
+    add_explain(commands)
     add_evaluate(commands)
     add_deploying(commands)
     return parser
