@@ -30,7 +30,7 @@ def check_networks(recipes: Iterable[Recipe]) -> None:
     for model, size in sorted(shapes, key=repr):
         # On the device without memory: only the shapes are of interest.
         with torch.device("meta"):
-            create_backbone(model.backbone, False, None, size, model.pooling, model.layers)
+            create_backbone(model.backbone, False, None, size, model.pooling, model.layers, model.output_stride)
     plain = {(replace(model, pooling="network", layers=1), size) for model, size in shapes if model.file is not None}
     for model, size in sorted(plain, key=repr):
         create_backbone(model.backbone, False, model.file, size)
