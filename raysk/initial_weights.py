@@ -32,7 +32,9 @@ def check_networks(recipes: Iterable[Recipe]) -> None:
     for model, size in sorted(shapes, key=repr):
         # On the device without memory: only the shapes are of interest.
         with torch.device("meta"):
-            backbone = create_backbone(model.backbone, False, None, size, model.pooling, model.layers)
+            backbone = create_backbone(
+                model.backbone, False, None, size, model.pooling, model.layers, model.output_stride
+            )
             if (model, size) in guided:
                 check_has_maps(backbone.eval(), size)
     plain = {(replace(model, pooling="network", layers=1), size) for model, size in shapes if model.file is not None}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from os.path import abspath
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from raysk.errors import ConfigError
 from raysk.parts.backbones import check_backbone
@@ -21,6 +21,8 @@ class Model(Settings):
         checkpoint: A safetensors file of backbone weights to load instead.
         weights: A folder of safetensors files to load from instead, each called by the timm name of its backbone.
         seen: Whether the weights may have seen rows that the study scores; every row of the board then says so.
+        output_stride: Pixels of the image per position of the last maps of a convolutional network. The usual 32 gives
+            a picture of 48 pixels 2 x 2 positions; 16 and 8 dilate the last stages instead of shrinking their maps.
         pooling: "network" pools as the network does, "avg" gives the mean of the last feature map, "gem" its
             generalised mean, "token" the class token, "both" the token and the mean, and "none" all of the map,
             flattened.
@@ -32,6 +34,7 @@ class Model(Settings):
     checkpoint: str | None = None
     weights: str | None = None
     seen: bool = False
+    output_stride: Literal[8, 16, 32] = 32
     pooling: Pooling = "network"
     layers: Annotated[int, Between(1, 100)] = 1
 

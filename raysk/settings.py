@@ -156,7 +156,10 @@ def _checked(where: str, hint: Any, value: Any) -> Any:
             return None
         return _checked(where, _option(hint, value), value)
     if get_origin(hint) is Literal:
-        if value not in get_args(hint):
+        if not any(value == option and type(value) is type(option) for option in get_args(hint)):
+            if isinstance(get_args(hint)[0], int):
+                listed = ", ".join(map(str, get_args(hint)))
+                raise ConfigError(f"{where} must be one of {listed}, but got {value!r}: choose one")
             raise unknown_name(where, str(value), list(get_args(hint)))
         return value
     if get_origin(hint) is tuple:

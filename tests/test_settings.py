@@ -20,6 +20,7 @@ class Paint(Settings):
     colour: Annotated[str, colours] = "red"
     finish: Literal["matt", "gloss"] = "matt"
     dry: bool = True
+    mesh: Literal[40, 80] = 80
 
 
 def test_a_whole_number_in_a_float_field_becomes_a_float():
@@ -40,9 +41,12 @@ def test_a_whole_number_in_a_float_field_becomes_a_float():
         ({"colour": None}, "^colour must be a known name"),
         ({"finish": "glos"}, "^finish .* did you mean gloss"),
         ({"finish": ["matt"]}, "^finish must be"),
+        ({"mesh": 60}, "^mesh must be one of 40, 80, but got 60: choose one"),
+        ({"mesh": 40.0}, "^mesh must be one of 40, 80, but got 40.0"),
+        ({"mesh": "40"}, "^mesh must be one of 40, 80, but got '40'"),
         ({"dry": 1}, "^dry must be true or false, but got 1"),
         ({"thicknes": 1}, "^thicknes must be .* did you mean thickness?"),
-        ({"x": 1}, "^x must be .* known here: thickness, coats, colour, finish, dry"),
+        ({"x": 1}, "^x must be .* known here: thickness, coats, colour, finish, dry, mesh"),
     ],
 )
 def test_an_invalid_setting_is_named_with_its_rule(values, message):

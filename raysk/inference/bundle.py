@@ -40,6 +40,7 @@ class EncoderFacts(Record):
         backbone: Its timm name.
         pooling: How it pools its last layers.
         layers: Number of last layers whose pooled features are concatenated.
+        output_stride: Pixels of the image per position of its last maps.
         image_size: Side of its images, in pixels.
         mean: Mean of each colour that it subtracts, for pixels in [0, 1].
         std: Standard deviation of each colour that it divides by.
@@ -48,6 +49,7 @@ class EncoderFacts(Record):
     backbone: str
     pooling: Pooling
     layers: Annotated[int, Field(ge=1, le=100)]
+    output_stride: Literal[8, 16, 32]
     image_size: Annotated[int, Field(ge=16, le=4096)]
     mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
     std: tuple[_Positive, _Positive, _Positive]

@@ -108,7 +108,9 @@ class BundleNetwork(nn.Module):
 
 
 def _encoder(facts: EncoderFacts) -> Encoder:
-    encoder = Encoder(create_backbone(facts.backbone, False, None, facts.image_size, facts.pooling, facts.layers))
+    encoder = Encoder(
+        create_backbone(facts.backbone, False, None, facts.image_size, facts.pooling, facts.layers, facts.output_stride)
+    )
     # A later timm may normalise otherwise; the weights expect what they were trained with.
     encoder.mean = torch.tensor(facts.mean).view(1, 3, 1, 1)
     encoder.std = torch.tensor(facts.std).view(1, 3, 1, 1)

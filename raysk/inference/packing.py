@@ -142,6 +142,7 @@ class _Packing:
                     backbone=model.backbone,
                     pooling=model.pooling,
                     layers=model.layers,
+                    output_stride=model.output_stride,
                     image_size=recipe.image_size,
                     mean=mean,
                     std=std,

@@ -130,6 +130,7 @@ def create_backbone(
     image_size: int | None = None,
     pooling: Pooling = "network",
     layers: int = 1,
+    output_stride: int = 32,
 ) -> Backbone:
     """Returns the network called `name`, in training mode.
 
@@ -142,9 +143,11 @@ def create_backbone(
             "none" keeps every position of the last maps, so that the width grows with the image size and all images
             must have this size; see `pooling.Layer.pooled` for the others.
         layers: Number of last layers whose pooled features are concatenated.
+        output_stride: Pixels of the image per position of the last maps; 32 leaves the network as it is.
 
     Raises:
-        ConfigError: timm has no such network or weights, the checkpoint does not fit it, or it cannot pool this way.
+        ConfigError: timm has no such network or weights, the checkpoint does not fit it, or it cannot pool this way or
+            has no such stride.
         TrainingError: The weights could not be fetched.
     """
     check_backbone(name)
@@ -157,12 +160,19 @@ def create_backbone(
             "set model.pretrained=false, model.weights=DIR or model.checkpoint=FILE"
         )
     options: dict[str, Any] = {"global_pool": ""} if pooling == "none" else {}
+    if output_stride != 32:
+        options["output_stride"] = output_stride
     if published.fixed_input_size and image_size is not None:
         options["img_size"] = image_size
     try:
         network = timm.create_model(name, pretrained=fetch, num_classes=0, **options)
-    except AssertionError as error:
-        if pooling != "none":
+    except (AssertionError, NotImplementedError, TypeError) as error:
+        if output_stride != 32:
+            raise ConfigError(
+                f"model.output_stride must be 32 for {name}, which timm cannot dilate, but got {output_stride}: set it "
+                "to 32, or choose another backbone"
+            ) from error
+        if pooling != "none" or not isinstance(error, AssertionError):
             raise
         raise _no_maps(name, _first_line(error)) from error
     except OSError as error:

@@ -20,7 +20,15 @@ def new_encoder(model: Model, image_size: int) -> Encoder:
         image_size: Side of the images, in pixels.
     """
     return Encoder(
-        create_backbone(model.backbone, model.pretrained, model.file, image_size, model.pooling, model.layers)
+        create_backbone(
+            model.backbone,
+            model.pretrained,
+            model.file,
+            image_size,
+            model.pooling,
+            model.layers,
+            model.output_stride,
+        )
     )
 
 

@@ -72,7 +72,7 @@ class ReadyFeatures:
             "device": world.device.type,
             "backbone": model.backbone,
             "weights": weights_digest(model),
-            "pooling": [model.pooling, model.layers],
+            "pooling": [model.pooling, model.layers, model.output_stride],
             "pixels": store.digest,
             "view": view,
         }

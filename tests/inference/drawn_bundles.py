@@ -57,6 +57,7 @@ def draw_bundle(
                 backbone=backbone,
                 pooling="network",
                 layers=1,
+                output_stride=32,
                 image_size=size,
                 mean=(0.5, 0.4, 0.6),
                 std=(0.2, 0.3, 0.2),

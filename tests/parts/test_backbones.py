@@ -169,3 +169,23 @@ def test_a_failed_fetch_names_both_remedies(tmp_path):
     assert "model.pretrained=false" in ran.stdout
     assert "model.checkpoint=FILE" in ran.stdout
     assert ran.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext"])
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_the_last_maps_have_the_stride_and_the_weights_fit_any(name, stride):
+    usual = create_backbone(name, False, None, 64)
+    dilated = create_backbone(name, False, None, 64, output_stride=stride).eval()
+    dilated.load_state_dict(usual.state_dict())
+    with torch.no_grad():
+        maps = dilated.network.forward_features(torch.zeros(2, 3, 64, 64))
+        features = dilated(torch.zeros(2, 3, 64, 64))
+    assert maps.shape[2:] == (64 // stride, 64 // stride)
+    assert features.shape == (2, usual.num_features)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vgg11", "lcnet_050"])
+def test_a_network_that_timm_cannot_dilate_is_refused(name):
+    message = f"model.output_stride must be 32 for {name}, which timm cannot dilate, but got 8: set it to 32"
+    with pytest.raises(ConfigError, match=message):
+        create_backbone(name, False, None, 64, output_stride=8)
