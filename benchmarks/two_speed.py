@@ -41,7 +41,8 @@ from raysk.data.store.building import build_store
 from raysk.evaluation.metrics.base import mean_of_defined
 from raysk.evaluation.metrics.class_counts import count_classes
 from raysk.parts.samplers import PowerSampler
-from raysk.recipe import Model, StageTwo
+from raysk.recipe import Model
+from raysk.stage_two import StageTwo
 from raysk.training.features import encode
 from raysk.training.images import plain_images
 from raysk.training.networks import new_encoder

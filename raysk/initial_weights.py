@@ -12,7 +12,8 @@ from raysk.data.manifest import Manifest
 from raysk.data.seen import Identities, Seen
 from raysk.errors import ConfigError
 from raysk.model import Model
-from raysk.parts.backbones import check_has_maps, create_backbone
+from raysk.parts.backbones import create_backbone
+from raysk.parts.maps import check_has_maps
 from raysk.parts.weights import read_weights
 from raysk.recipe import Recipe
 

@@ -18,8 +18,9 @@ from raysk.parts.heads import FrozenHead, heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.mixing import mixings
 from raysk.parts.samplers import samplers
-from raysk.recipe import PART_NODES, RECIPE_SCHEMA, Job, Recipe, StageOne, StageTwo
+from raysk.recipe import PART_NODES, RECIPE_SCHEMA, Job, Recipe, StageOne
 from raysk.stage import Optimizer
+from raysk.stage_two import StageTwo
 
 LOGIT_LOSSES = [name for name in losses if issubclass(losses[name], LogitLoss)]
 EMBEDDING_LOSSES = [name for name in losses if issubclass(losses[name], EmbeddingLoss)]

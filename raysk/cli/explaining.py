@@ -12,9 +12,10 @@ from raysk.config import Config, StageTwoBudget
 from raysk.data.sources import sources
 from raysk.errors import ConfigError
 from raysk.evaluation.metrics import metrics
-from raysk.recipe import Recipe, StageTwo
+from raysk.recipe import Recipe
 from raysk.registry import Registry, unknown_name
 from raysk.settings import Between, Settings, described, within
+from raysk.stage_two import StageTwo
 
 # Column at which the comments start.
 _COLUMN = 44

@@ -3,16 +3,18 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from raysk.artifacts import replacing
-from raysk.data.decodable import UNREADABLE, depth_of, in_eight_bits, open_image, upright
+from raysk.data.decodable import UNREADABLE, depth_of, in_eight_bits, open_image, upright, upright_size
 from raysk.data.manifest import Manifest
+from raysk.data.regions import Region, read_mask, regions_of
 
 MOST_IMAGES = 24
 PAIRS_PER_SHEET = 24
@@ -21,6 +23,7 @@ SIDE = 160  # pixels of an image on the sheet
 GAP = 8
 LINE = 13
 PAPER, INK, FAINT, ALARM = (255, 255, 255), (25, 25, 25), (110, 110, 110), (190, 20, 20)
+MASK_INK, BOX_INK = (255, 255, 255), (70, 200, 255)
 
 Colour = tuple[int, int, int]
 
@@ -32,10 +35,12 @@ class Captioned:
     Attributes:
         path: The file.
         lines: The lines of the caption.
+        region: Where the lesion is; its mask and its box are outlined.
     """
 
     path: Path
     lines: tuple[str, ...] = ()
+    region: Region | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
         spread evenly over the class, so that the same dataset gives the same sheet.
     """
     rows = _chosen(manifest, label)
-    images, groups = manifest.paths, manifest.table.column("group")
+    images, groups, regions = manifest.paths, manifest.table.column("group"), _regions(manifest)
     count = int((manifest.labels == label).sum())
     num_groups = len(np.unique(manifest.groups[manifest.labels == label]))
     title = f"{manifest.class_name(label)}: {len(rows)} of {count} images"
@@ -72,11 +77,19 @@ def draw_contact_sheet(manifest: Manifest, label: int, path: Path) -> list[int]:
     captions = [(str(groups[row]),) if manifest.grouped else () for row in rows]
     _draw(
         title,
-        [Captioned(images[row], lines) for row, lines in zip(rows, captions, strict=True)],
+        [Captioned(images[row], lines, regions[row]) for row, lines in zip(rows, captions, strict=True)],
         path,
         bits=manifest.bits,
     )
     return rows
+
+
+def _regions(manifest: Manifest) -> list[Region | None]:
+    """Returns the region of each row; none if the boxes are no numbers, which only a recipe that reads them minds."""
+    try:
+        return [*regions_of(manifest)]
+    except ValueError:
+        return [None] * len(manifest)
 
 
 def draw_pairs(pairs: Sequence[Pair], path: Path, bits: int | None = None) -> list[Path]:
@@ -123,7 +136,7 @@ def _draw(
     for column in range(2, num_columns, 2) if colours else ():  # a rule between pairs
         draw.line((GAP // 2 + column * cell[0], top, GAP // 2 + column * cell[0], sheet.height - GAP), FAINT)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        thumbnails = list(pool.map(partial(_thumbnail, bits=bits), [image.path for image in images]))
+        thumbnails = list(pool.map(partial(_thumbnail, bits=bits), images))
     for place, (image, thumbnail) in enumerate(zip(images, thumbnails, strict=True)):
         left, upper = GAP + place % num_columns * cell[0], top + place // num_columns * cell[1]
         write = partial(_write, draw, width=SIDE, font=font)
@@ -155,17 +168,35 @@ def _spread(rows: np.ndarray, most: int) -> list[int]:
     return [int(rows[place]) for place in np.arange(most) * len(rows) // max(most, 1)]
 
 
-def _thumbnail(path: Path, bits: int | None) -> Image.Image | None:
-    if not path.is_file():  # opening a pipe would wait for ever
+def _thumbnail(captioned: Captioned, bits: int | None) -> Image.Image | None:
+    if not captioned.path.is_file():  # opening a pipe would wait for ever
         return None
     try:
-        with open_image(path) as image:
+        with open_image(captioned.path) as image:
+            size = upright_size(image)
             image.draft("RGB", (SIDE, SIDE))
             depth = depth_of(image, bits)
             turned = in_eight_bits(upright(image), depth)
-            return ImageOps.contain(turned.convert("RGB"), (SIDE, SIDE))
+            thumbnail = ImageOps.contain(turned.convert("RGB"), (SIDE, SIDE))
     except UNREADABLE:
         return None
+    if captioned.region is not None:
+        _outline(thumbnail, captioned.region, size)
+    return thumbnail
+
+
+def _outline(thumbnail: Image.Image, region: Region, size: tuple[int, int]) -> None:
+    """Draws the border of the mask and the box of a picture of this size onto its thumbnail, where they fit it."""
+    if region.mask is not None:
+        with suppress(*UNREADABLE):
+            mask = read_mask(region.mask, size).resize(thumbnail.size)
+            border = ImageChops.subtract(mask, mask.filter(ImageFilter.MinFilter(3)))
+            thumbnail.paste(MASK_INK, mask=border.point(lambda level: 255 if level > 127 else 0))
+    if region.box is not None:
+        scale = thumbnail.width / size[0], thumbnail.height / size[1]
+        left, top, right, bottom = (edge * scale[place % 2] for place, edge in enumerate(region.box))
+        if left < right and top < bottom:
+            ImageDraw.Draw(thumbnail).rectangle((left, top, right - 1, bottom - 1), outline=BOX_INK)
 
 
 def _write(

@@ -98,7 +98,7 @@ def scaled_region(region: Region, size: int) -> ScaledRegion:
     left, top = (width - side) // 2, (height - side) // 2
     mask = None
     if region.mask is not None:
-        whole = _read_mask(region.mask, (width, height))
+        whole = read_mask(region.mask, (width, height))
         scaled = whole.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
         mask = np.where(np.asarray(scaled) > 127, 255, 0).astype(np.uint8)
     box = None
@@ -151,8 +151,16 @@ def _check_box(box: Box, width: int, height: int) -> None:
         raise ValueError(f"a box must be in its picture of {width} by {height} pixels, but is {shown}")
 
 
-def _read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Returns a mask with levels 0 and 255, upright; a soft edge between them is cut in the middle."""
+def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Returns a mask with levels 0 and 255, upright; a soft edge between them is cut in the middle.
+
+    Args:
+        path: The file.
+        size: Width and height of its picture.
+
+    Raises:
+        ValueError: The mask has another size, or several classes.
+    """
     with open_image(path) as image:
         check_decodable(image)
         depth = depth_of(image)

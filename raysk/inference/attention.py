@@ -1,6 +1,7 @@
 """What a classifier looks at: Grad-CAM over all of its heads, encoders and views (Selvaraju et al. 2017)."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -9,7 +10,8 @@ from torch.nn import functional
 from raysk.inference.bundle import Bundle
 from raysk.inference.network import BundleNetwork
 from raysk.inference.turning import TURNS
-from raysk.parts.backbones import check_has_maps
+from raysk.parts.encoder import Encoder
+from raysk.parts.maps import check_has_maps, grid, last_maps, pooled
 
 # The view that turns the map of a view back.
 _BACK = {"rot90": "rot270", "rot270": "rot90"}
@@ -31,7 +33,7 @@ class AttentionMaps:
         self.facts = bundle.facts
         self.network = BundleNetwork(bundle).to(device)
         for place, encoder in enumerate(self.facts.encoders):
-            check_has_maps(self.network.encoders[place].backbone, encoder.image_size)  # type: ignore[arg-type]
+            check_has_maps(self._encoder(place).backbone, encoder.image_size)
 
     def of(self, images: Mapping[int, Tensor], classes: Tensor) -> Tensor:
         """Returns the attention to a class in each image, (B, S, S) in [0, 1], at the largest of the sizes S.
@@ -57,18 +59,22 @@ class AttentionMaps:
 
     def _of_view(self, place: int, images: Tensor, classes: Tensor, weights: Mapping[int, float]) -> Tensor:
         """Returns the weighted sum over heads of the maps of one encoder in one view, (B, h, w)."""
-        encoder = self.network.encoders[place]
+        encoder = self._encoder(place)
+        backbone = encoder.backbone
         with torch.no_grad():
-            last = encoder.last_maps(images)  # type: ignore[operator]
+            last = last_maps(backbone, encoder.normalised(images))
         leaf = last.detach().requires_grad_()
-        features = encoder.backbone.pooled(leaf)  # type: ignore[operator, union-attr]
-        maps, total = encoder.backbone.grid(last), torch.zeros(())  # type: ignore[operator, union-attr]
+        features = pooled(backbone, leaf)
+        maps, total = grid(backbone, last), torch.zeros((), device=last.device)
         for number, weight in weights.items():
             logits = self.network.heads[number](features)
             score = logits.gather(1, classes[:, None]).sum()
             (gradient,) = torch.autograd.grad(score, leaf, retain_graph=True)
-            alphas = encoder.backbone.grid(gradient).flatten(2).mean(dim=2)  # type: ignore[operator, union-attr]
+            alphas = grid(backbone, gradient).flatten(2).mean(dim=2)
             seen = torch.einsum("bkhw,bk->bhw", maps, alphas).relu()
             greatest = seen.amax(dim=(1, 2), keepdim=True)
             total = total + weight * seen / torch.where(greatest > 0, greatest, torch.ones_like(greatest))
         return total
+
+    def _encoder(self, place: int) -> Encoder:
+        return cast(Encoder, self.network.encoders[place])

@@ -1,6 +1,5 @@
 """Backbones by their timm names, from images to pooled features; only this module imports timm."""
 
-import math
 import sys
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raysk.errors import ConfigError, TrainingError
-from raysk.parts.pooling import Pooling, check_pooling, last_layers, layer_of
+from raysk.parts.pooling import Pooling, check_pooling, last_layers
 from raysk.parts.weights import Origin, read_weights
 from raysk.registry import unknown_name
 
@@ -49,46 +48,6 @@ class Backbone(nn.Module):
             return features.flatten(1)
         outputs = last_layers(self.network, self.name, images, self.num_layers)
         return torch.cat([output.pooled(self.pooling) for output in outputs], dim=1)
-
-    def last_maps(self, images: Tensor) -> Tensor:
-        """Returns the last layer on whose positions the features depend, for normalised images.
-
-        It is the output of the last layer, in the layout of the network, or, where the features are a class token, the
-        input of the last block: after it, the token depends on no position.
-        """
-        if not self._reads_token:
-            maps: Tensor = self.network.forward_features(images)  # type: ignore[operator]
-            return maps
-        before: list[Tensor] = []
-        with self._last_block.register_forward_pre_hook(lambda _, inputs: before.append(inputs[0])):
-            self.network.forward_features(images)  # type: ignore[operator]
-        return before[0]
-
-    def pooled(self, last_maps: Tensor) -> Tensor:
-        """Returns the features (B, D) that `forward` makes of the output of `last_maps`; of one layer only."""
-        if self._reads_token:
-            last_maps = self.network.norm(self._last_block(last_maps))  # type: ignore[operator]
-        if self.pooling in ("network", "none"):
-            features: Tensor = self.network.forward_head(last_maps)  # type: ignore[operator]
-            return features.flatten(1)
-        return layer_of(self.network, self.name, last_maps).pooled(self.pooling)
-
-    @property
-    def _reads_token(self) -> bool:
-        return self.pooling in ("network", "token") and getattr(self.network, "cls_token", None) is not None
-
-    @property
-    def _last_block(self) -> nn.Module:
-        return self.network.blocks[-1]  # type: ignore[index, return-value]
-
-    def grid(self, last_maps: Tensor) -> Tensor:
-        """Returns the output of `last_maps`, or its gradient, as maps (B, K, h, w) without the class token."""
-        positions = layer_of(self.network, self.name, last_maps).positions.transpose(1, 2)
-        if last_maps.dim() == 4:
-            is_last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
-            return positions.unflatten(2, tuple(last_maps.shape[1:3] if is_last else last_maps.shape[2:]))
-        sides = getattr(self.network.patch_embed, "grid_size", None) or (math.isqrt(positions.shape[2]),) * 2
-        return positions.unflatten(2, tuple(sides))
 
     def layers(self) -> dict[str, int]:
         """Returns the number of the layer of each parameter, counted from the pixels, as timm divides the network.
@@ -191,43 +150,6 @@ def create_backbone(
     else:
         backbone.num_features = _width(backbone, image_size or published.input_size[-1])
     return backbone
-
-
-def check_has_maps(backbone: Backbone, image_size: int) -> None:
-    """Refuses a network without a map of what it looks at, or with one of a single position.
-
-    Raises:
-        ConfigError: It concatenates layers, its features are not made of its last maps, or these have one position.
-    """
-    name = backbone.name
-    if backbone.num_layers > 1:
-        raise ConfigError(f"model.layers must be 1 for a map of attention, but got {backbone.num_layers}: set it to 1")
-    mode, weight = backbone.training, next(backbone.parameters())
-    images = torch.rand(2, 3, image_size, image_size).to(weight)
-    with torch.no_grad():
-        try:
-            backbone.eval()
-            last = backbone.last_maps(images)
-            is_same = weight.is_meta or torch.allclose(backbone.pooled(last), backbone(images), rtol=1e-3, atol=1e-4)
-            maps = backbone.grid(last)
-        except (AttributeError, TypeError, RuntimeError) as error:
-            raise _no_attention(name, _first_line(error)) from error
-        finally:
-            backbone.train(mode)
-    if not is_same:
-        raise _no_attention(name, "its features are not made of its last maps alone")
-    if maps.shape[2:].numel() == 1:
-        raise ConfigError(
-            f"image_size must give a map of attention more than one position, but {name} gives 1 by 1 at {image_size} "
-            "pixels: raise image_size"
-        )
-
-
-def _no_attention(name: str, reason: str) -> ConfigError:
-    return ConfigError(
-        f"model.backbone must have last maps or tokens to show its attention, but {name} has not ({reason}): set "
-        "model.pooling=avg, or choose another"
-    )
 
 
 def published_weights(name: str) -> str:

@@ -44,12 +44,9 @@ class Encoder(nn.Module):
         Returns:
             Features (B, D).
         """
-        features: Tensor = self.backbone(self._normalised(images))
+        features: Tensor = self.backbone(self.normalised(images))
         return features
 
-    def last_maps(self, images: Tensor) -> Tensor:
-        """Returns what the last layer makes of uint8 images (B, H, W, 3); see `Backbone.last_maps`."""
-        return self.backbone.last_maps(self._normalised(images))
-
-    def _normalised(self, images: Tensor) -> Tensor:
+    def normalised(self, images: Tensor) -> Tensor:
+        """Returns uint8 images (B, H, W, 3) as the backbone expects them, (B, 3, H, W)."""
         return images.permute(0, 3, 1, 2).to(self.mean.dtype).div(255).sub(self.mean).div(self.std)

@@ -10,8 +10,8 @@ from typing import Any
 
 from raysk.parts.heads import LinearHead
 from raysk.parts.losses.classification import BalancedSoftmax, CrossEntropy
-from raysk.recipe import StageTwo
 from raysk.stage import Optimizer
+from raysk.stage_two import StageTwo
 
 # The first one judges an encoder that has one fold, and is the anchor of a search: of the ten, it has the best mean
 # over 27 encoders (docs/results.md, "How stage two is chosen").

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from raysk.parts.attention import Care, at_map_size, attention_loss, attention_map, region_weights
+from raysk.parts.maps import grid, last_maps, pooled
 from raysk.training.guided import Guided
 from raysk.training.networks import Classifier
 
@@ -26,8 +27,8 @@ class AttendingClassifier(nn.Module):
     def forward(self, batch: Guided) -> Tensor:
         """Returns logits, attention losses and whether an image is guided, side by side: (B, C + 2), float32."""
         encoder, head = self.classifier.encoder, self.classifier.head
-        last = encoder.last_maps(batch.images.squeeze(1))
-        logits = head(encoder.backbone.pooled(last)).float()
+        last = last_maps(encoder.backbone, encoder.normalised(batch.images.squeeze(1)))
+        logits = head(pooled(encoder.backbone, last)).float()
         is_guided = (batch.targets >= 0) & (batch.regions > 0).flatten(1).any(dim=1)
         losses = torch.zeros_like(logits[:, 0])
         rows = is_guided.nonzero().squeeze(1)
@@ -37,7 +38,7 @@ class AttendingClassifier(nn.Module):
 
     def _attention_losses(self, last: Tensor, batch: Guided, rows: Tensor) -> Tensor:
         """Returns L_a of some rows, (R,)."""
-        maps = self.classifier.encoder.backbone.grid(last)[rows]
+        maps = grid(self.classifier.encoder.backbone, last)[rows]
         attention = attention_map(maps, self._alphas(last, batch.targets, rows))
         inside, outside = region_weights(batch.regions[rows] > 0, self.care.distance)
         height, width = attention.shape[1:]
@@ -53,9 +54,9 @@ class AttendingClassifier(nn.Module):
         backbone, head = self.classifier.encoder.backbone, self.classifier.head
         with torch.enable_grad(), _predicting(backbone, head):
             leaf = last.detach().requires_grad_()
-            logits = head(backbone.pooled(leaf))
+            logits = head(pooled(backbone, leaf))
             (gradient,) = torch.autograd.grad(logits[rows, targets[rows]].sum(), leaf)
-        return backbone.grid(gradient)[rows].flatten(2).mean(dim=2)
+        return grid(backbone, gradient)[rows].flatten(2).mean(dim=2)
 
 
 class CareLoss(nn.Module):

@@ -6,8 +6,10 @@ from PIL import Image
 
 from raysk.data.contact_sheets import (
     ALARM,
+    BOX_INK,
     GAP,
     LINE,
+    MASK_INK,
     MOST_IMAGES,
     PAIRS_PER_SHEET,
     SIDE,
@@ -111,3 +113,24 @@ def test_captions_with_line_breaks_are_drawn_in_one_line(tmp_path: Path) -> None
     path = dataset(tmp_path, 3, 1).paths[0]
     pair = Pair((Captioned(path, ("train a\nb", "")), Captioned(path, ())), leaks=True)
     assert draw_pairs([pair], tmp_path / "pairs.png") == [tmp_path / "pairs.png"]
+
+
+def test_a_sheet_outlines_masks_and_boxes(tmp_path: Path) -> None:
+    names = ["0.png", "1.png", "2.png"]
+    for name in names:
+        Image.fromarray(np.full((40, 80), 60, np.uint8)).save(tmp_path / name)
+    mask = np.zeros((40, 80), np.uint8)
+    mask[10:30, 20:60] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(mask[:9, :9]).save(tmp_path / "small.png")
+    columns = {"mask": ["mask.png", "", "small.png"], "x0": [None, 10, None], "y0": [None, 5, None]}
+    columns |= {"x1": [None, 70, None], "y1": [None, 35, None]}
+    manifest = make_manifest(names, ["nv", "nv", "mel"], root=tmp_path, attributes=columns)
+    draw_contact_sheet(manifest, 1, tmp_path / "nv.png")
+    draw_contact_sheet(manifest, 0, tmp_path / "mel.png")
+    sheet = np.asarray(Image.open(tmp_path / "nv.png"))
+    first, second = (sheet[2 * LINE + GAP :][:SIDE, GAP + place * (SIDE + GAP) :][:, :SIDE] for place in (0, 1))
+    assert (first == MASK_INK).all(axis=2).sum() > 80 and not (first == BOX_INK).all(axis=2).any()
+    assert (second == BOX_INK).all(axis=2).sum() > 200
+    other = np.asarray(Image.open(tmp_path / "mel.png"))[2 * LINE + GAP :][:SIDE, GAP:][:, :SIDE]
+    assert not (other == BOX_INK).all(axis=2).any(), "a mask of another size is left out"

@@ -8,7 +8,8 @@ from torch import nn
 from raysk.evaluation.predictions import Predictions
 from raysk.parts.losses import losses
 from raysk.parts.losses.base import LogitLoss
-from raysk.recipe import Job, Recipe, StageTwo
+from raysk.recipe import Job, Recipe
+from raysk.stage_two import StageTwo
 from raysk.training.batch_norm import GlobalBatchNorm
 from raysk.training.features import FrozenFeatures
 from raysk.training.job import run_job

@@ -69,7 +69,7 @@ class Collection:
 ROLES_OF_ALL = ("train_only", "test", "unlabelled")
 # The settings that a publisher's collection reads, and the settings that a user's table reads.
 OF_PUBLISHERS = ("path", "group_by", "role")
-OF_TABLES = ("path", "image", "label", "group", "role")
+OF_TABLES = ("path", "image", "label", "group", "role", "mask", "box")
 
 Reader = Callable[[DataSettings, Path], Collection]
 
@@ -95,7 +95,7 @@ class Source:
 
 
 # The settings that describe the layout of a dataset; each source reads some of them.
-DESCRIBING = ("path", "image", "label", "group", "group_by", "role")
+DESCRIBING = ("path", "image", "label", "group", "group_by", "role", "mask", "box")
 sources: Registry[Source] = Registry("data source")
 
 

@@ -44,6 +44,10 @@ class DataSettings(Settings):
             these for some rows ("train", "val" or blank for the others, which folds divide). Without it, a column named
             "role" is used if the table has one. Labels of unlabelled rows are ignored: they join a stage one whose loss
             needs none.
+        mask: The column of masks in a user's own table: the path of a picture of the same size that is bright on the
+            lesion, or blank. Without it, a column named "mask" is used if the table has one.
+        box: The columns of the box around the lesion in a user's own table, in pixels and half-open: "x0+y0+x1+y1",
+            which are also used without it if the table has them.
         classes: The classes in their order; any other label is then an error. Without it, the classes that occur.
         classes_map: The new name of each class of the collection; rows of other classes, and of classes whose new name
             is empty, are left out.
@@ -70,6 +74,8 @@ class DataSettings(Settings):
     group: str | None = None
     group_by: Literal["lesion", "patient", "both"] | None = None
     role: str | None = None
+    mask: str | None = None
+    box: str | None = None
     classes: tuple[str, ...] | None = None
     classes_map: ClassMap | None = None
     map: Literal["usual"] | None = None

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysk.data.manifest import ROLES, Manifest
+from raysk.data.regions import BOX, MASK
 from raysk.data.sources.base import (
     OF_TABLES,
     ROLES_OF_ALL,
@@ -29,6 +30,7 @@ from raysk.data.sources.parts import PART_ROLES
 from raysk.data.sources.settings import DataSettings
 from raysk.data.table_files import read_columns, strings_of
 from raysk.errors import ConfigError, DataError
+from raysk.registry import unknown_name
 
 MANIFEST_MARK = b"raysk.a manifest"
 NO_GROUP = "none"
@@ -99,6 +101,7 @@ def collection_of(table: pa.Table, root: Path, path: Path, settings: DataSetting
     groupings = _groupings(table, labels, settings, path)
     used = {settings.image, *label_columns, role_column, *(groupings if len(groupings) == 1 else ())}
     attributes: dict[str, Any] = {name: table.column(name) for name in table.column_names if name not in used}
+    attributes |= _regions(table, settings, path)
     return Collection(
         origin=path.name,
         root=root,
@@ -158,6 +161,24 @@ def _recognised_groupings(
 def _names_classes(values: Sequence[str], labels: Sequence[str]) -> bool:
     """Returns whether a column is the label in other words, as a column "lesion" of diagnoses is."""
     return len(set(zip(values, labels, strict=True))) == len(set(values)) == len(set(labels))
+
+
+def _regions(table: pa.Table, settings: DataSettings, path: Path) -> dict[str, pa.ChunkedArray]:
+    """Returns the columns of masks and boxes that settings name, under the names that a manifest has for them."""
+    named = {} if settings.mask is None else {MASK: settings.mask}
+    if settings.box is not None:
+        columns = settings.box.split("+")
+        if len(columns) != len(BOX):
+            raise ConfigError(
+                f"data.box must name the four columns of left, top, right and bottom, but got {settings.box!r}: write "
+                f"data.box={'+'.join(BOX)}"
+            )
+        named |= dict(zip(BOX, columns, strict=True))
+    for name, column in named.items():
+        if column not in table.column_names:
+            setting = "data.mask" if name == MASK else "data.box"
+            raise unknown_name(f"{setting} of {path.name}", column, table.column_names)
+    return {name: table.column(column) for name, column in named.items()}
 
 
 def _role_column(table: pa.Table, settings: DataSettings) -> str | None:

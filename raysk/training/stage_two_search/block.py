@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from raysk.recipe import StageTwo
+from raysk.stage_two import StageTwo
 from raysk.training.loop import hash_seed
 from raysk.training.stage_two_search.batched_optimizers import BatchedAverage, BatchedOptimizer, batched_optimizers
 from raysk.training.stage_two_search.stacked_heads import StackedHeads, stack_heads

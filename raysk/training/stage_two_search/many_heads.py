@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from raysk.errors import ConfigError
 from raysk.parts.heads import FrozenClassifier
-from raysk.recipe import StageTwo
+from raysk.stage_two import StageTwo
 from raysk.training.loop import hash_seed
 from raysk.training.stage_two_search.block import Block, Fit
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from raysk.parts.samplers import Sampler
-from raysk.recipe import StageTwo
+from raysk.stage_two import StageTwo
 from raysk.training.batches import Plan
 from raysk.training.world import World
 

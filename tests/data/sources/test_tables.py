@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from raysk.data.regions import regions_of
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.errors import DataError, RayskError
 
@@ -377,3 +378,35 @@ def test_columns_of_a_one_hot_table_are_checked(tmp_path: Path, label: str, comp
 def test_a_column_with_a_plus_in_its_name_is_one_column(tmp_path: Path) -> None:
     settings = write(tmp_path, "image,a+b\n1.png,x\n2.png,y\n", "1.png", "2.png")
     assert load_manifest(replace(settings, label="a+b"), tmp_path).class_names == ("x", "y")
+
+
+REGIONS = "image,label,outline,l,t,r,b\n1.png,mel,m1.png,1,2,3,4\n2.png,nv,,,,,\n"
+
+
+def test_settings_name_the_columns_of_masks_and_boxes(tmp_path: Path) -> None:
+    settings = write(tmp_path, REGIONS, "1.png", "2.png")
+    plain = load_manifest(settings, tmp_path)
+    assert not {"mask", "x0"} & set(plain.attributes)
+    named = load_manifest(replace(settings, mask="outline", box="l+t+r+b"), tmp_path)
+    assert [region.mask and region.mask.name for region in regions_of(named)] == ["m1.png", None]
+    assert [region.box for region in regions_of(named)] == [(1, 2, 3, 4), None]
+    assert named.digest == plain.digest, "the rows are the same"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask": "outlin"}, "data.mask of t.csv must be a known name, but got 'outlin'; did you mean outline"),
+        ({"box": "l+t+r+bottom"}, "data.box of t.csv must be a known name, but got 'bottom'"),
+        (
+            {"box": "l+t+r"},
+            r"data.box must name the four columns of left, top, right and bottom, but got 'l\+t\+r': write",
+        ),
+    ],
+)
+def test_columns_of_regions_that_are_not_there_are_refused(
+    tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    settings = write(tmp_path, REGIONS, "1.png", "2.png")
+    with pytest.raises(RayskError, match=message):
+        load_manifest(replace(settings, **changes), tmp_path)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from raysk.errors import ConfigError
 from raysk.parts.heads import FrozenClassifier, heads
 from raysk.parts.losses import LogitLoss, losses
-from raysk.recipe import StageTwo
+from raysk.stage_two import StageTwo
 from raysk.training.batches import FeatureBatches, Plan
 from raysk.training.loop import Trainer, hash_seed
 from raysk.training.stage_two_search import many_heads

@@ -6,10 +6,11 @@ import torch
 
 from raysk.artifacts import read_json
 from raysk.evaluation.reference_choice import chosen_scores
-from raysk.recipe import Job, Recipe, StageTwo
+from raysk.recipe import Job, Recipe
 from raysk.records import ReferenceRecord
 from raysk.spaces.reference_heads import reference_heads
 from raysk.stage import Optimizer
+from raysk.stage_two import StageTwo
 from raysk.training.job import run_job
 from raysk.training.stage_two_search import references
 from raysk.training.work import work_from_plain

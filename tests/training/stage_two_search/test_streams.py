@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysk.recipe import StageTwo
+from raysk.stage_two import StageTwo
 from raysk.training.batches import FeatureBatches, Plan
 from raysk.training.stage_two_search.streams import Stream, Streams
 from raysk.training.world import World
