@@ -12,7 +12,7 @@ from raysk.errors import ConfigError
 from raysk.initial_weights import check_networks
 from raysk.parts.attention import Care
 from raysk.parts.heads import LinearHead
-from raysk.parts.maps import last_maps, pooled
+from raysk.parts.maps import grid, last_maps, pooled
 from raysk.recipe import Model, Recipe
 from raysk.training.attending import AttendingClassifier, CareLoss
 from raysk.training.batches import Plan
