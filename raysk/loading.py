@@ -1,6 +1,6 @@
 """Loads the rows and images that the settings name, and shows progress."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,33 +10,38 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from raysk.config import Config
 from raysk.data.audit.cases import cases_of
+from raysk.data.crop import Crop
 from raysk.data.folds.assignment import Folds
 from raysk.data.folds.dividing import make_folds
 from raysk.data.manifest import IntArray, Manifest
+from raysk.data.regions import rows_with
 from raysk.data.sources import load_manifest
 from raysk.data.store.building import build_stores
 from raysk.data.store.chunks import Spread, in_threads
-from raysk.data.store.image_store import ImageStore
+from raysk.data.store.image_store import BadImage, ImageStore
 from raysk.data.store.region_store import RegionStore, build_regions
 from raysk.evaluation.goals import Goal
 from raysk.initial_weights import check_networks, notes_on_weights, weights_digest
 from raysk.parts.losses import losses
 from raysk.recipe import Recipe
 from raysk.records import RunFacts
-from raysk.run import data_digest, store_key
+from raysk.run import data_digest, store_name
 from raysk.run_checks import check_goal, check_recipe
 from raysk.run_facts import unlabelled_facts
 
 
 def read_data(
-    config: Config, console: Console, sizes: Sequence[int] = (), spread: Spread = in_threads
-) -> tuple[Manifest, list[ImageStore]]:
-    """Returns the rows with readable images, and their decoded images.
+    config: Config,
+    console: Console,
+    shapes: Iterable[tuple[int, Crop]] = (),
+    spread: Spread = in_threads,
+) -> tuple[Manifest, dict[str, ImageStore]]:
+    """Returns the rows with readable images, and their decoded images by `store_name`.
 
     Args:
         config: The rows, and the folders of the stores.
         console: Shows progress.
-        sizes: Sizes of the images; the recipe's size if empty.
+        shapes: Sizes and crops of the images; those of the recipe if empty.
         spread: Distributes the decoding.
 
     Raises:
@@ -46,10 +51,21 @@ def read_data(
         manifest = load_manifest(config.data, config.cache_folder)
     # Now, since a metric of a class that does not exist should not cost the time to decode the images.
     Goal.parse(config.metric, config.require, manifest.class_names)
-    sizes = sizes or [config.recipe.image_size]
+    sizes: dict[Crop, list[int]] = {}
+    for size, crop in dict.fromkeys(shapes or [(config.recipe.image_size, config.recipe.crop)]):
+        sizes.setdefault(crop, []).append(size)
     cache, on_error = config.cache_folder, config.data.on_error
-    with progress_bar(console, "decoding images") as bar:
-        stores, bad = build_stores(manifest, sizes, cache, on_error, bar, shared=config.stores, spread=spread)
+    stores: dict[str, ImageStore] = {}
+    bad: list[BadImage] = []
+    for crop, of_crop in sizes.items():
+        with progress_bar(console, "decoding images") as bar:
+            built, bad = build_stores(
+                manifest, of_crop, cache, on_error, bar, crop=crop, shared=config.stores, spread=spread
+            )
+        stores |= {store_name(size, crop): store for size, store in zip(of_crop, built, strict=True)}
+        if crop.region != "none":
+            known = f"{rows_with(manifest, crop.region).sum()} of {len(manifest)}"
+            console.print(f"crop {crop.name}: {known} pictures have a {crop.region}", highlight=False)
     for image in bad:
         console.print(f"left out: row {image.row}, {image.path}: {image.reason}", markup=False, highlight=False)
     manifest = manifest.without([image.row for image in bad])
@@ -88,10 +104,9 @@ def prepare_rows(
     recipes = list(recipes)
     every = [config.recipe, *recipes, *encoders]
     check_networks(every)
-    sizes = dict.fromkeys(recipe.image_size for recipe in every)
-    manifest, stores = read_data(config, console, list(sizes), spread)
+    manifest, stores = read_data(config, console, [(r.image_size, r.crop) for r in every], spread)
     regions = _read_regions(manifest, every, config, console)
-    digest = data_digest(manifest, stores[0], regions)
+    digest = data_digest(manifest, next(iter(stores.values())), regions)
     cases = _cases(manifest, digest, config, console) if len(manifest.unlabelled_rows) else None
     folds = make_folds(manifest, config.folds, cases)
     _tell_unlabelled(folds, recipes, console)
@@ -112,7 +127,7 @@ def prepare_rows(
         divide=config.folds.to_plain(),
         cache=str(config.cache_folder),
         stores=config.stores,
-        images={size: key for store in stores for size, key in store_key(store).items()},
+        images={name: store.key for name, store in stores.items()},
         regions={str(size): store.key for size, store in regions.items()},
         initial_weights=weights_digest(models),
         notes=notes,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from raysk.artifacts import digest_of
+from raysk.data.crop import Crop
 from raysk.data.views import training_views
 from raysk.errors import ConfigError
 from raysk.model import Model
@@ -37,7 +38,7 @@ PART_NODES: dict[str, Registry[Any]] = {
     "attention": attentions,
 }
 # The settings of a recipe that determine a frozen encoder, and what is fitted to its features before stage two.
-_OF_THE_ENCODER = ("model", "image_size", "stage_one", "seed")
+_OF_THE_ENCODER = ("model", "image_size", "crop", "stage_one", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,7 @@ class Recipe(Settings):
     Args:
         model: The network.
         image_size: Side of the square images, in pixels.
+        crop: The part of each picture that becomes the image.
         stage_one: Learns the representation; None for a one-stage recipe or a probe.
         stage_two: Fits the classifier.
         test_views: "dihedral" (eight views of each image are predicted and averaged) or "none".
@@ -114,6 +116,7 @@ class Recipe(Settings):
 
     model: Model = field(default_factory=Model)
     image_size: Annotated[int, Between(16, 4096)] = 48
+    crop: Crop = field(default_factory=Crop)
     stage_one: StageOne | None = field(default_factory=StageOne)
     stage_two: StageTwo = field(default_factory=StageTwo)
     test_views: Literal["dihedral", "none"] = "dihedral"
@@ -122,6 +125,11 @@ class Recipe(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.crop.region != "none" and self.stage_two.care is not None and self.stage_two.care.region != "saliency":
+            raise ConfigError(
+                "crop.region must be none where masks or boxes guide the attention, but got "
+                f"{self.crop.region}: choose one of the two"
+            )
         if self.is_probe and not self.model.has_weights:
             raise ConfigError(
                 "model must have trained weights for a frozen encoder without a stage one, but has none: set "

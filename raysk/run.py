@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysk.artifacts import digest_of, locked, read_json, write_json
+from raysk.data.crop import Crop
 from raysk.data.folds.assignment import Folds
 from raysk.data.manifest import IntArray, Manifest
 from raysk.data.store.building import build_store
@@ -170,12 +171,16 @@ class Run:
         """Refuses a recipe that cannot train on every fold; see `check_recipe`."""
         check_recipe(recipe, self.manifest, self.folds)
 
-    def store(self, size: int) -> ImageStore:
+    def store(self, size: int, crop: Crop = Crop()) -> ImageStore:  # noqa: B008 - settings cannot be changed
         """Returns the images at `size` pixels; decodes them if this machine has not done so before."""
         # The key spares every machine a look at all image files, and lets a machine without these files copy the store.
-        key = self.facts.images.get(str(size))
+        key = self.facts.images.get(store_name(size, crop))
         store = find_store(key, self.cache, self.stores) if key else None
-        return store or build_store(self.manifest, size, self.cache, shared=self.stores)[0]
+        return store or build_store(self.manifest, size, self.cache, crop=crop, shared=self.stores)[0]
+
+    def images(self, recipe: "Recipe") -> ImageStore:
+        """Returns the images that a recipe sees; see `store`."""
+        return self.store(recipe.image_size, recipe.crop)
 
     def regions(self, size: int) -> RegionStore:
         """Returns the masks and boxes at `size` pixels; scales them if this machine has not done so before."""
@@ -282,6 +287,6 @@ def data_digest(manifest: Manifest, store: ImageStore, regions: Mapping[int, Reg
     return digest_of(facts | ({"regions": lesions} if lesions else {}))
 
 
-def store_key(store: ImageStore) -> dict[str, str]:
-    """Returns the key by which every machine finds the decoded images, under their size."""
-    return {str(store.pixels.shape[1]): store.key}
+def store_name(size: int, crop: Crop) -> str:
+    """Returns the name under which a run knows the images of a size and a crop."""
+    return ", ".join(filter(None, [str(size), crop.name]))

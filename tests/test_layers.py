@@ -31,6 +31,7 @@ ORDER = [
     "raysk.data.dicom",
     "raysk.data.decodable",
     "raysk.data.regions",
+    "raysk.data.crop",
     "raysk.data.sources",
     "raysk.data.store",
     "raysk.data.views",

@@ -204,6 +204,18 @@ REFUSALS = {
         {"model": {"checkpoint": "a.safetensors", "weights": "folder"}},
         r"model\.weights must be null with a checkpoint, .*: give one",
     ),
+    "a crop where boxes guide": (
+        {"crop": {"region": "mask"}, "stage_two": {"frozen": False, "attention": {"name": "care"}}},
+        r"crop\.region must be none where masks or boxes guide the attention, but got mask: choose one",
+    ),
+    "attention of a frozen encoder": (
+        {"stage_two": {"attention": {"name": "care"}}},
+        r"stage_two.attention must be none with a frozen encoder, but got care: set frozen=false",
+    ),
+    "attention of mixed images": (
+        {"stage_two": {"frozen": False, "attention": {"name": "care"}, "mixing": {"name": "mixup"}}},
+        r"stage_two.attention must be none with mixing mixup, whose images have two lesions, but got care: set mixing\.name=none",
+    ),
     "layers that the network pools": (
         {"model": {"layers": 2}},
         r"model\.layers must be 1 with pooling=network, .*: set model\.pooling=avg",

@@ -13,7 +13,7 @@ from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe
 from raysk.records import JobRecord
-from raysk.run import Run, data_digest, store_key
+from raysk.run import Run, data_digest
 from tests.run_facts import run_facts
 
 
@@ -172,7 +172,9 @@ def test_a_study_without_a_test_part_is_refused(tmp_path, manifest, cache):
 
 def test_images_are_found_by_the_key_that_the_run_keeps(tmp_path, manifest, folds, cache):
     store, _ = build_store(manifest, 16, cache, shared=str(tmp_path / "shared"))
-    facts = run_facts(manifest, folds, cache, stores=str(tmp_path / "shared"), images=store_key(store))
+    facts = run_facts(
+        manifest, folds, cache, stores=str(tmp_path / "shared"), images={str(store.pixels.shape[1]): store.key}
+    )
     Run.create(tmp_path / "run", manifest, folds, facts)
     elsewhere = Run(tmp_path / "run", tmp_path / "another machine", str(tmp_path / "shared"))
     assert Run.open(tmp_path / "run").stores == str(tmp_path / "shared")
@@ -191,7 +193,7 @@ def test_rows_without_their_unreadable_images_keep_their_pixels(tmp_path):
     store, bad = build_store(everything, 8, tmp_path / "cache", on_error="skip")
     manifest = everything.without([image.row for image in bad])
     folds = make_folds(manifest, FoldSettings(k=2, test_share=0.2))
-    facts = run_facts(manifest, folds, tmp_path / "cache", images=store_key(store))
+    facts = run_facts(manifest, folds, tmp_path / "cache", images={str(store.pixels.shape[1]): store.key})
     run = Run.create(tmp_path / "run", manifest, folds, facts)
     assert run.store(8).folder == store.folder
     assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -57,7 +57,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
     from raysk.loading import read_data
 
     config, console, out = _begin(arguments)
-    manifest, stores = read_data(config, console, arguments.sizes)
+    crop = config.recipe.crop
+    manifest, by_name = read_data(config, console, [(size, crop) for size in arguments.sizes])
+    stores = list(by_name.values())
     for store in stores:
         store.verify()
     path = out / "manifest.parquet"

@@ -16,6 +16,7 @@ from PIL import Image
 
 from raysk.data.decodable import check_decodable, depth_of, in_eight_bits, open_image, upright, upright_size
 from raysk.data.manifest import Manifest
+from raysk.errors import DataError
 
 MASK = "mask"
 BOX = ("x0", "y0", "x1", "y1")
@@ -63,6 +64,29 @@ class ScaledRegion:
     box: Box | None
 
 
+def read_regions(manifest: Manifest) -> list[Region]:
+    """Returns the region of each row.
+
+    Raises:
+        DataError: A cell of a box is not a number.
+    """
+    try:
+        return regions_of(manifest)
+    except ValueError as error:
+        raise DataError(f"the boxes must be in columns of numbers, but {error}: correct the table") from error
+
+
+def state_of(path: Path | None) -> list[Any] | None:
+    """Returns name, length and time of a file, by which a changed one is known; None without a file."""
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+        return [path.name, status.st_size, status.st_mtime_ns]
+    except OSError:
+        return [path.name, None, None]
+
+
 @cache
 def rows_with(manifest: Manifest, kind: str) -> npt.NDArray[np.bool_]:
     """Returns which rows name a "mask" or a "box", (N,)."""
@@ -103,7 +127,7 @@ def scaled_region(region: Region, size: int) -> ScaledRegion:
         mask = np.where(np.asarray(scaled) > 127, 255, 0).astype(np.uint8)
     box = None
     if region.box is not None:
-        _check_box(region.box, width, height)
+        check_box(region.box, width, height)
         scale = size / side
         edges = zip(region.box, (left, top, left, top), strict=True)
         box = Box(*(min(max((edge - start) * scale, 0.0), float(size)) for edge, start in edges))
@@ -141,7 +165,12 @@ def _box(cells: tuple[Any, ...]) -> Box | None:
     return Box(*edges)
 
 
-def _check_box(box: Box, width: int, height: int) -> None:
+def check_box(box: Box, width: int, height: int) -> None:
+    """Refuses a box that is not in its picture of this size.
+
+    Raises:
+        ValueError: It is reversed, in shares of the picture, or beside it.
+    """
     shown = " ".join(f"{edge:g}" for edge in box)
     if box.left >= box.right or box.top >= box.bottom:
         raise ValueError(f"x0 and y0 of a box must be less than x1 and y1, but got {shown}")

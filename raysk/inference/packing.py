@@ -48,6 +48,11 @@ def pack_row(
     packing = _Packing(run)
     recipes = [run.recipe(key) for key in weights]
     for recipe in recipes:
+        if recipe.crop.region != "none":
+            raise ArtifactError(
+                f"a bundle must see whole pictures, since new ones have no {recipe.crop.region} to crop them to, but "
+                f"recipe {recipe.key} has crop.region={recipe.crop.region}: choose another row"
+            )
         if refitted:
             _check_refitted(run, recipe)
         packing.add(recipe, weights[recipe.key], [WHOLE] if refitted else range(len(run.folds)))

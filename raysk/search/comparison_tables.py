@@ -36,7 +36,8 @@ def study_tables(
     tables = []
     if space.grid:
         scores = {row.name: row.scores for row in rows}
-        if len({point.choice for point in space.grid.values()}) > 1:
+        choices = {point.choice for point in space.grid.values()}
+        if len(choices) > 1 and "" not in choices:
             by_choice = {(point.method, point.choice): scores.get(name, {}) for name, point in space.grid.items()}
             tables.append(choices_table(by_choice, run.goal.metric))
         tables.append(grid_table({name: scores.get(name, {}) for name in space.grid}))

@@ -116,7 +116,7 @@ class FrozenFeatures:
 
     @cached_property
     def _store(self) -> ImageStore:
-        return self.run.store(self.job.recipe.image_size)
+        return self.run.images(self.job.recipe)
 
     @cached_property
     def _encoder(self) -> Encoder:

@@ -60,7 +60,7 @@ class Guide:
         boxes = np.zeros((len(rows), 4), dtype=np.int64)
         regions = run.regions(job.recipe.image_size) if care.region != "saliency" else None
         for place in np.flatnonzero(targets >= 0):
-            box = _lesion(care, run, job.recipe.image_size, regions, int(rows[place]))
+            box = _lesion(care, run, job, regions, int(rows[place]))
             if box is None:
                 targets[place] = -1
             else:
@@ -72,10 +72,11 @@ class Guide:
         return {int(rows[place]): self.boxes[place] for place in np.flatnonzero(self.targets >= 0)}
 
 
-def _lesion(care: Care, run: Run, size: int, regions: RegionStore | None, row: int) -> tuple[int, int, int, int] | None:
+def _lesion(care: Care, run: Run, job: Job, regions: RegionStore | None, row: int) -> tuple[int, int, int, int] | None:
     """Returns the widened box of a row in whole pixels; None where no lesion is known."""
+    size = job.recipe.image_size
     if regions is None:
-        box = salient_box(run.store(size).pixels[row])
+        box = salient_box(run.images(job.recipe).pixels[row])
     elif care.region == "mask":
         box = box_of(regions.masks[row])
     else:

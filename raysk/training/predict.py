@@ -82,7 +82,7 @@ def _on_kept_features(job: Job, run: Run, world: World, rows: np.ndarray) -> tup
 def _on_images(job: Job, run: Run, world: World, rows: np.ndarray) -> tuple[nn.Module, Tensor]:
     """Returns the head, and the features (V, N, D) of the encoder that is kept with it."""
     classifier = _classifier(job, run).to(world.device)
-    store = run.store(job.recipe.image_size)
+    store = run.images(job.recipe)
     views = view_names(job.recipe.test_views)
     features = [encode(classifier.encoder, rows, turned_images(store, view), world) for view in views]
     return classifier.head, torch.stack(features)

@@ -80,7 +80,7 @@ def train_stage_one(job: Job, run: Run, world: World, report: Report) -> StageRe
     counts = torch.from_numpy(run.class_counts(job))
     loss = _loss(stage, counts)
     plan = Plan(labels, stage, job.recipe.seed, world)
-    batches = ImageBatches(run.store(job.recipe.image_size), rows, stage.views * stage.copies, plan)
+    batches = ImageBatches(run.images(job.recipe), rows, stage.views * stage.copies, plan)
     progress_file = path.with_suffix(".progress")
     mixer = mixer_for(stage.mixing, counts, hash_seed(job.recipe.seed, 4), world)
     trainer = Trainer(model, loss, stage, hash_seed(job.recipe.seed, 1), world, (key, job.fold), progress_file, mixer)
@@ -144,7 +144,7 @@ class _Probe:
 
     def __init__(self, job: Job, run: Run, encoder: Encoder, world: World, stage: StageOne) -> None:
         self.encoder, self.world, self.patience = encoder, world, stage.patience
-        self.images = plain_images(run.store(job.recipe.image_size))
+        self.images = plain_images(run.images(job.recipe))
         self.class_names = run.manifest.class_names
         self.labels = run.manifest.labels
         # An encoder that reads no labels serves all shares of labels, so its health must not depend on the share.

@@ -76,7 +76,7 @@ def _fit_on_images(job: Job, run: Run, world: World, report: Report) -> tuple[St
         _start(classifier.head, features, job, run, world)
     rows, care = run.train_rows(job), stage.care
     guide = None if care is None else Guide.of(job, run, care)
-    batches = ImageBatches(run.store(recipe.image_size), rows, (stage.view,), _plan(job, run, world), guide)
+    batches = ImageBatches(run.images(recipe), rows, (stage.view,), _plan(job, run, world), guide)
     trained = classifier if care is None else AttendingClassifier(classifier, care)
     trainer = _trainer(job, run, world, trained, _progress_file(job, run))
     return trainer.fit(batches, "stage two", report), classifier

@@ -12,12 +12,12 @@ from raysk.spaces.space import load_space
 from raysk.spaces.sweeps import lookup
 
 NAMES = [
-    "care", "contrastive", "decouple", "focal", "focal_ablation", "gravis", "label_shares", "longtail", "metric",
-    "mislas", "probe", "supcon", "tournament",
+    "care", "contrastive", "crop_ablation", "decouple", "focal", "focal_ablation", "gravis", "label_shares", "longtail",
+    "metric", "mislas", "probe", "supcon", "tournament",
 ]  # fmt: skip
 # A ready encoder has weights.
 GIVEN = {"probe": ["model.pretrained=true"]}
-GRIDS = ("focal_ablation", "label_shares")
+GRIDS = ("crop_ablation", "focal_ablation", "label_shares")
 SEARCHED = [name for name in NAMES if name not in (*GRIDS, "tournament")]
 # A screening for one disease, which few of the rows have.
 BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110])
@@ -130,6 +130,18 @@ def test_the_ablation_tries_only_its_rows_in_the_order_of_the_paper(spaces):
     for name, recipe in recipes.items():
         (changed,) = differing(full, recipe.to_plain())
         assert changed.rpartition(".")[0] in ("stage_two.head", "stage_two", "stage_two.loss", "model"), name
+
+
+def test_the_crop_study_changes_nothing_but_the_crop(spaces):
+    space = spaces["crop_ablation"]
+    recipes = {point.name: space.config(point).recipe for point in space.named_points()}
+    assert list(recipes) == [
+        "whole",
+        *(f"{name}, margin {margin}" for name in ("mask", "box") for margin in (0.0, 0.1, 0.25)),
+    ]
+    whole = recipes.pop("whole").to_plain()
+    for recipe in recipes.values():
+        assert set(differing(whole, recipe.to_plain())) <= {"crop.region", "crop.margin"}
 
 
 def test_methods_of_label_shares_differ_in_their_loss_and_train_on_the_same_shares(spaces):

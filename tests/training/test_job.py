@@ -81,3 +81,16 @@ def test_each_fold_is_a_separate_job(finished, frozen_job, alone, diary):
     run_job(other, finished, alone, report)
     assert ("stage one", 2) in report.calls
     assert (finished.predictions(frozen_job.recipe.key, 1).rows == finished.folds.held_out_rows(1)).all()
+
+
+def test_a_job_sees_its_crop_in_training_and_in_its_predictions(run, make_job, alone, diary, monkeypatch):
+    """The other recipe differs in its crop alone, and reads other pixels everywhere."""
+    seen = []
+    store = type(run).store
+    monkeypatch.setattr(type(run), "store", lambda self, *shape: seen.append(shape) or store(self, *shape))
+    job = make_job({"crop": {"region": "mask", "margin": 0.0}})
+    run_job(job, run, alone, diary())
+    assert seen and {crop.name for _, crop in seen} == {"mask + 0"}
+    cropped, whole = run.images(job.recipe).pixels, store(run, job.recipe.image_size).pixels
+    assert all((one != other).any() for one, other in zip(cropped, whole, strict=True))
+    assert job.recipe.encoder_key != make_job().recipe.encoder_key

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysk.artifacts import digest_of, locked, replacing, write_json
+from raysk.data.crop import Crop, Window, as_plain, crop_facts, windows_of
 from raysk.data.manifest import Manifest
 from raysk.data.store.chunks import (
     Chunk,
@@ -36,11 +37,12 @@ def build_store(
     on_error: str = "refuse",
     progress: ProgressCallback | None = None,
     *,
+    crop: Crop = Crop(),  # noqa: B008 - settings cannot be changed
     shared: str | None = None,
     spread: Spread = in_threads,
 ) -> tuple[ImageStore, list[BadImage]]:
     """Finds or builds the store of one size; see `build_stores`."""
-    stores, bad = build_stores(manifest, [size], cache, on_error, progress, shared=shared, spread=spread)
+    stores, bad = build_stores(manifest, [size], cache, on_error, progress, crop=crop, shared=shared, spread=spread)
     return stores[0], bad
 
 
@@ -51,6 +53,7 @@ def build_stores(
     on_error: str = "refuse",
     progress: ProgressCallback | None = None,
     *,
+    crop: Crop = Crop(),  # noqa: B008 - settings cannot be changed
     shared: str | None = None,
     spread: Spread = in_threads,
 ) -> tuple[list[ImageStore], list[BadImage]]:
@@ -66,6 +69,7 @@ def build_stores(
         cache: The folder of stores on this machine.
         on_error: How to handle unreadable images, "refuse" or "skip".
         progress: Called with the number of images done and the total.
+        crop: The part of each picture to keep.
         shared: A folder, or an address such as s3://bucket/prefix, that all machines reach: existing stores are copied
             from it, and new stores are copied to it.
         spread: Decodes the chunks; `shared` is required if it uses other machines.
@@ -82,7 +86,7 @@ def build_stores(
             f"a store must have a size of at least 1 and on_error 'refuse' or 'skip', but got {list(sizes)} and "
             f"{on_error!r}: correct it"
         )
-    keys = _store_keys(manifest, sizes)
+    keys = _store_keys(manifest, sizes, crop)
     if missing := [size for size in sizes if find_store(keys[size], cache, shared) is None]:
         _check_disk(len(manifest), missing, cache)
         with locked(cache / f".building-{digest_of(keys)}"):
@@ -90,7 +94,8 @@ def build_stores(
             missing = [size for size in missing if find_store(keys[size], cache, shared) is None]
             if missing:
                 try:
-                    _build(manifest, {size: keys[size] for size in missing}, cache, progress, shared, spread)
+                    windows = windows_of(manifest, crop, on_error)
+                    _build(manifest, windows, {size: keys[size] for size in missing}, cache, progress, shared, spread)
                 except OSError as error:
                     where = str(cache) if shared is None else f"{cache} and stores={shared}"
                     reason = in_one_line(error)
@@ -111,7 +116,7 @@ def build_stores(
     return stores, bad
 
 
-def _store_keys(manifest: Manifest, sizes: Sequence[int]) -> dict[int, str]:
+def _store_keys(manifest: Manifest, sizes: Sequence[int], crop: Crop) -> dict[int, str]:
     files = []
     for image, path in zip(manifest.table.column("image").to_pylist(), manifest.paths, strict=True):
         try:
@@ -121,6 +126,7 @@ def _store_keys(manifest: Manifest, sizes: Sequence[int]) -> dict[int, str]:
             files.append([image, None, None])
     facts = {"files": digest_of(files), "version": FORMAT_VERSION}
     facts |= {} if manifest.bits is None else {"bits": manifest.bits}
+    facts |= crop_facts(manifest, crop)
     return {size: digest_of(facts | {"size": size}) for size in sizes}
 
 
@@ -145,6 +151,7 @@ def _check_disk(num_images: int, sizes: Sequence[int], cache: Path) -> None:
 
 def _build(
     manifest: Manifest,
+    windows: Sequence[Window | None],
     keys: dict[int, str],
     cache: Path,
     progress: ProgressCallback | None,
@@ -155,7 +162,7 @@ def _build(
     # Only other machines need chunks in the shared folder; threads of this machine write them into its own cache.
     reachable = str(cache) if shared is None or spread is in_threads else shared
     place = below(reachable, f"building-{digest_of(keys)}")
-    chunks = make_chunks(manifest.paths, list(keys), place, manifest.bits)
+    chunks = make_chunks(manifest.paths, list(keys), place, manifest.bits, as_plain(windows))
     missing = missing_chunks(chunks)
     done = len(manifest) - sum(len(chunk.paths) for chunk in missing)
     for chunk in spread(missing):

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow import fs
 
+from raysk.data.crop import Window
 from raysk.data.store.decoding import decode
 
 # Bytes of decoded pixels in a chunk; each thread holds one chunk in memory.
@@ -35,6 +36,7 @@ class Chunk:
         sizes: The sizes in pixels.
         folder: The address of the folder for its Arrow files.
         bits: See `decode`.
+        windows: See `decode`; empty if all images are decoded whole.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Chunk:
     sizes: tuple[int, ...]
     folder: str
     bits: int | None = None
+    windows: tuple[Window | None, ...] = ()
 
     def file(self, size: int) -> str:
         """Returns the name of the file with the pixels of one size."""
@@ -79,13 +82,27 @@ def below(address: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}{mark}{query}"
 
 
-def make_chunks(paths: Sequence[Path], sizes: Sequence[int], folder: str, bits: int | None = None) -> list[Chunk]:
+def make_chunks(
+    paths: Sequence[Path],
+    sizes: Sequence[int],
+    folder: str,
+    bits: int | None = None,
+    windows: Sequence[Window | None] = (),
+) -> list[Chunk]:
     """Divides files into chunks, small enough that many of them fit into memory."""
     bytes_per_image = sum(size * size * 3 for size in sizes)
     length = min(MOST_IMAGES, max(LEAST_IMAGES, CHUNK_BYTES // bytes_per_image))
     starts = range(0, len(paths), length)
     return [
-        Chunk(number, start, tuple(map(str, paths[start : start + length])), tuple(sizes), folder, bits)
+        Chunk(
+            number,
+            start,
+            tuple(map(str, paths[start : start + length])),
+            tuple(sizes),
+            folder,
+            bits,
+            tuple(windows[start : start + length]),
+        )
         for number, start in enumerate(starts)
     ]
 
@@ -122,7 +139,11 @@ def _digest(table: pa.Table) -> bytes:
 
 def decode_chunk(chunk: Chunk) -> Chunk:
     """Decodes the images of a chunk, and writes a file for each size; returns the chunk."""
-    decoded = [decode(Path(path), list(chunk.sizes), chunk.bits) for path in chunk.paths]
+    windows = chunk.windows or (None,) * len(chunk.paths)
+    decoded = [
+        decode(Path(path), list(chunk.sizes), chunk.bits, window)
+        for path, window in zip(chunk.paths, windows, strict=True)
+    ]
     rows = pa.array(range(chunk.first_row, chunk.first_row + len(decoded)), pa.int64())
     reasons = pa.array([outcome if isinstance(outcome, str) else None for outcome in decoded], pa.string())
     for place, size in enumerate(chunk.sizes):

@@ -9,7 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from raysk.data.decodable import UNREADABLE, Depth, check_decodable, depth_of, in_eight_bits, open_image, upright
+from raysk.data.crop import Window
+from raysk.data.decodable import (
+    UNREADABLE,
+    Depth,
+    check_decodable,
+    depth_of,
+    in_eight_bits,
+    open_image,
+    upright,
+    upright_size,
+)
 from raysk.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -17,12 +27,14 @@ Pixels = npt.NDArray[np.uint8]
 _MEMORY_FILE = re.compile(r" <_io\.BytesIO object at \w+>")
 
 
-def decode(path: Path, sizes: Sequence[int], bits: int | None = None) -> list[Pixels] | str:
+def decode(
+    path: Path, sizes: Sequence[int], bits: int | None = None, window: Window | None = None
+) -> list[Pixels] | str:
     """Returns the pixels of an image file at every size, (size, size, 3), or the reason why it cannot be decoded.
 
     An image is turned upright, scaled so that its shorter side is `size`, and cropped to its centre. The file is read
     once; the pixels at one size do not depend on the other sizes. `bits` is the depth of a picture of 16 bits a pixel
-    whose file states none.
+    whose file states none; `window` is the square to see instead of that in the middle.
 
     Raises:
         DataError: The file exists but cannot be read now. This is no property of the image and must not be stored.
@@ -38,13 +50,15 @@ def decode(path: Path, sizes: Sequence[int], bits: int | None = None) -> list[Pi
         raise DataError(
             f"{path} must be readable, but {error.strerror}: restore access to the file, or remove its row"
         ) from error
-    return decode_content(content, sizes, bits)
+    return decode_content(content, sizes, bits, window)
 
 
-def decode_content(content: bytes, sizes: Sequence[int], bits: int | None = None) -> list[Pixels] | str:
+def decode_content(
+    content: bytes, sizes: Sequence[int], bits: int | None = None, window: Window | None = None
+) -> list[Pixels] | str:
     """Returns what `decode` returns for a file with this content."""
     try:
-        return [_decode(content, size, bits) for size in sizes]
+        return [_decode(content, size, bits, window) for size in sizes]
     except UNREADABLE as error:
         return _reason(error)
 
@@ -67,17 +81,26 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {_MEMORY_FILE.sub('', reason)}"
 
 
-def _decode(content: bytes, size: int, bits: int | None) -> Pixels:
+def _decode(content: bytes, size: int, bits: int | None, window: Window | None) -> Pixels:
     with open_image(content) as image:
         check_decodable(image)
-        image.draft("RGB", (size, size))  # lets the JPEG decoder skip unneeded detail
+        whole = upright_size(image)
+        # What the window shows at this size, the whole picture shows at that one.
+        wanted = size if window is None else -(-size * min(whole) // window.side)
+        image.draft("RGB", (wanted, wanted))  # lets the JPEG decoder skip unneeded detail
         depth = depth_of(image, bits)
-        return _fit(upright(image), depth, size)
+        picture = upright(image)
+        if window is None:
+            return _fit(picture, depth, size)
+        across, down = picture.width / whole[0], picture.height / whole[1]
+        right, bottom = window.left + window.side, window.top + window.side
+        return _fit(picture, depth, size, (window.left * across, window.top * down, right * across, bottom * down))
 
 
-def _fit(image: Image.Image, depth: Depth, size: int) -> Pixels:
+def _fit(image: Image.Image, depth: Depth, size: int, box: tuple[float, float, float, float] | None = None) -> Pixels:
     image = in_eight_bits(image, depth).convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
+    if box is None:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))

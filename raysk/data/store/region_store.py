@@ -19,7 +19,7 @@ import numpy.typing as npt
 from raysk.artifacts import digest_of, locked, read_json, replacing, write_json
 from raysk.data.decodable import UNREADABLE
 from raysk.data.manifest import Manifest
-from raysk.data.regions import Region, ScaledRegion, regions_of, scaled_region
+from raysk.data.regions import Region, ScaledRegion, read_regions, scaled_region, state_of
 from raysk.data.store.shared_stores import fetch, publish
 from raysk.errors import ArtifactError, DataError
 
@@ -93,7 +93,7 @@ def build_regions(
         DataError: A region does not fit its picture, or two rows have one mask.
         ArtifactError: A folder cannot be read or written.
     """
-    regions = _read_regions(manifest)
+    regions = read_regions(manifest)
     _check_masks_once(regions)
     key = _key(regions, size)
     if (found := find_regions(key, cache, shared)) is not None:
@@ -127,13 +127,6 @@ def _verify(folder: Path) -> None:
         raise ArtifactError(f"{folder} must have the regions {store.digest}, but has others: remove the folder")
 
 
-def _read_regions(manifest: Manifest) -> list[Region]:
-    try:
-        return regions_of(manifest)
-    except ValueError as error:
-        raise DataError(f"the boxes must be in columns of numbers, but {error}: correct the table") from error
-
-
 def _check_masks_once(regions: Sequence[Region]) -> None:
     first: dict[Path, Region] = {}
     for region in regions:
@@ -145,18 +138,8 @@ def _check_masks_once(regions: Sequence[Region]) -> None:
 
 
 def _key(regions: Sequence[Region], size: int) -> str:
-    files = [[_state(region.picture), _state(region.mask), region.box] for region in regions]
+    files = [[state_of(region.picture), state_of(region.mask), region.box] for region in regions]
     return digest_of({"regions": files, "size": size, "version": FORMAT_VERSION})
-
-
-def _state(path: Path | None) -> list[Any] | None:
-    if path is None:
-        return None
-    try:
-        status = path.stat()
-        return [path.name, status.st_size, status.st_mtime_ns]
-    except OSError:
-        return [path.name, None, None]
 
 
 def _scaled(
