@@ -12,12 +12,12 @@ from raysk.spaces.space import load_space
 from raysk.spaces.sweeps import lookup
 
 NAMES = [
-    "care", "contrastive", "crop_ablation", "decouple", "focal", "focal_ablation", "gravis", "label_shares", "longtail",
+    "care", "care_ablation", "contrastive", "crop_ablation", "decouple", "focal", "focal_ablation", "gravis", "label_shares", "longtail",
     "metric", "mislas", "probe", "supcon", "tournament",
 ]  # fmt: skip
 # A ready encoder has weights.
 GIVEN = {"probe": ["model.pretrained=true"]}
-GRIDS = ("crop_ablation", "focal_ablation", "label_shares")
+GRIDS = ("care_ablation", "crop_ablation", "focal_ablation", "label_shares")
 SEARCHED = [name for name in NAMES if name not in (*GRIDS, "tournament")]
 # A screening for one disease, which few of the rows have.
 BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110])
