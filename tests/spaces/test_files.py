@@ -12,8 +12,8 @@ from raysk.spaces.space import load_space
 from raysk.spaces.sweeps import lookup
 
 NAMES = [
-    "care", "care_ablation", "contrastive", "crop_ablation", "decouple", "focal", "focal_ablation", "gravis", "label_shares", "longtail",
-    "metric", "mislas", "probe", "supcon", "tournament",
+    "care", "care_ablation", "contrastive", "crop_ablation", "decouple", "focal", "focal_ablation", "gravis",
+    "label_shares", "longtail", "metric", "mislas", "probe", "supcon", "tournament",
 ]  # fmt: skip
 # A ready encoder has weights.
 GIVEN = {"probe": ["model.pretrained=true"]}
