@@ -214,7 +214,7 @@ REFUSALS = {
     ),
     "attention of mixed images": (
         {"stage_two": {"frozen": False, "attention": {"name": "care"}, "mixing": {"name": "mixup"}}},
-        r"stage_two.attention must be none with mixing mixup, whose images have two lesions, but got care: set mixing\.name=none",
+        r"stage_two.attention must be none with mixing mixup, whose images have two lesions, but got care: set mix",
     ),
     "layers that the network pools": (
         {"model": {"layers": 2}},
