@@ -14,12 +14,13 @@ from raysk.data.crop import Crop
 from raysk.data.folds.assignment import Folds
 from raysk.data.folds.dividing import make_folds
 from raysk.data.manifest import IntArray, Manifest
-from raysk.data.regions import rows_with
+from raysk.data.regions import BOX, MASK, rows_with
 from raysk.data.sources import load_manifest
 from raysk.data.store.building import build_stores
 from raysk.data.store.chunks import Spread, in_threads
 from raysk.data.store.image_store import BadImage, ImageStore
 from raysk.data.store.region_store import RegionStore, build_regions
+from raysk.errors import ConfigError
 from raysk.evaluation.goals import Goal
 from raysk.initial_weights import check_networks, notes_on_weights, weights_digest
 from raysk.parts.losses import losses
@@ -58,14 +59,13 @@ def read_data(
     stores: dict[str, ImageStore] = {}
     bad: list[BadImage] = []
     for crop, of_crop in sizes.items():
+        if crop.region != "none":
+            _tell_crop(manifest, crop, console)
         with progress_bar(console, "decoding images") as bar:
             built, bad = build_stores(
                 manifest, of_crop, cache, on_error, bar, crop=crop, shared=config.stores, spread=spread
             )
         stores |= {store_name(size, crop): store for size, store in zip(of_crop, built, strict=True)}
-        if crop.region != "none":
-            known = f"{rows_with(manifest, crop.region).sum()} of {len(manifest)}"
-            console.print(f"crop {crop.name}: {known} pictures have a {crop.region}", highlight=False)
     for image in bad:
         console.print(f"left out: row {image.row}, {image.path}: {image.reason}", markup=False, highlight=False)
     manifest = manifest.without([image.row for image in bad])
@@ -74,6 +74,22 @@ def read_data(
     classes += [f"unlabelled {len(manifest.unlabelled_rows)}"] if len(manifest.unlabelled_rows) else []
     console.print(f"{len(manifest)} images: {', '.join(classes)}", markup=False, highlight=False)
     return manifest, stores
+
+
+def _tell_crop(manifest: Manifest, crop: Crop, console: Console) -> None:
+    """Prints how many pictures a crop changes.
+
+    Raises:
+        ConfigError: None.
+    """
+    known = int(rows_with(manifest, crop.region).sum())
+    if not known:
+        columns = "a column mask" if crop.region == MASK else f"the columns {', '.join(BOX)}"
+        raise ConfigError(
+            f"crop.region must be none for pictures without a {crop.region}, but got {crop.region}: add {columns}, or "
+            "name yours in data.mask or data.box"
+        )
+    console.print(f"crop {crop.name}: {known} of {len(manifest)} pictures have a {crop.region}", highlight=False)
 
 
 def prepare_rows(

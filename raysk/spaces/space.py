@@ -17,8 +17,8 @@
     include: [NAME, ...]                    searched settings and controls from conf/fragments/NAME.yaml
 
 The command line overrides the base and the starts. A value fixes a searched setting; a sweep replaces its sweep, and
-KEY=choice(...) tries each recipe of a grid with each of the values. A control keeps the settings of the file, and has
-the first choice of a sweep over networks, files or image sizes.
+tries each recipe of a grid with each of the values. A control keeps the settings of the file, and has the first choice
+of a sweep over networks, files or image sizes.
 """
 
 from collections.abc import Sequence
@@ -36,6 +36,7 @@ from raysk.overrides import parse_overrides
 from raysk.records import PointKind
 from raysk.spaces.files import find_space, read_space_file
 from raysk.spaces.grids import GridPoint, grid_points
+from raysk.spaces.merging import control_overrides, start_overrides
 from raysk.spaces.stage_two_search import NEVER_INNER, StageTwoSearch, is_inner
 from raysk.spaces.sweeps import (
     Parameter,
@@ -127,7 +128,7 @@ class Space:
         return read_config(self.compose(family, *overrides))
 
     def family(self, name: str) -> Family | None:
-        """Returns a family by its name; None for the empty name of a control's family."""
+        """Returns a family by its name; None for that of a control, ""."""
         return next((family for family in self.families if family.name == name), None)
 
     def starts(self) -> list[Point]:
@@ -197,34 +198,33 @@ class Space:
 
     def compose(self, family: Family | None, *overrides: str) -> dict[str, Any]:
         """Returns the configuration of a family, or of the controls, before it is validated."""
-        return compose_plain(*(family or self).settings, *self.user, *overrides)
+        return compose_plain(*(family or self).settings, *control_overrides(self.user, overrides))
 
     def _named(self, family: Family, name: str) -> str:
         return name if len(self.families) == 1 else f"{family.name}: {name}"
 
     def _start(self, family: Family, name: str, texts: tuple[str, ...]) -> Point:
-        plain = compose_plain(*family.settings, *texts, *self.user)
+        plain = compose_plain(*family.settings, *start_overrides(self.user, texts))
         start_values = values_of(family.parameters, plain)
         settings, values, base = {}, {}, {}
-        for parameter in family.parameters:
+        for parameter in (p for p in family.parameters if p.key in start_values and p.exists(plain)):
             key = parameter.key
-            if not (parameter.exists(plain) and key in start_values):
-                continue
             if is_inner(parameter, plain):
                 settings[key] = base[key] = parameter.nearest(start_values[key])
             # A sweep of the command line may exclude the start's value; then the search draws one from the sweep.
             elif parameter.allows(start_values[key]):
                 settings[key] = values[parameter.name] = start_values[key]
-        name = self._named(family, filled_in(name, plain))
-        return Point(name, "start", family.name, override_texts(settings), values, base)
+        return Point(
+            self._named(family, filled_in(name, plain)), "start", family.name, override_texts(settings), values, base
+        )
 
     def _control(self, name: str, texts: tuple[str, ...]) -> Point:
         # The control also records the searched settings that it leaves open, so that it is complete.
         parameters = self.families[0].parameters if len(self.families) == 1 else ()
         values = values_of(parameters, self.compose(None, *texts))
         given = {item.key_or_group: text for item, text in zip(parse_overrides(texts), texts, strict=True)}
-        remaining = {key: value for key, value in values.items() if key not in given}
-        return Point(name, "control", "", (*given.values(), *override_texts(remaining)))
+        others = override_texts({key: value for key, value in values.items() if key not in given})
+        return Point(name, "control", "", (*given.values(), *others))
 
 
 def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
@@ -282,8 +282,8 @@ def _family(where: str, name: str, content: dict[str, Any], given: list[Override
         for item in parse_overrides(texts):
             if item.key_or_group not in named:
                 raise ConfigError(f"{where}: a start must set searched keys only, but {start} sets {item.key_or_group}")
-    # Stage two is drawn last, so that a seed gives the same encoders whatever the search of stage two. Of its settings,
-    # those are drawn first that decide whether there is such a search.
+    # Stage two is drawn last, so that a seed gives the same encoders whatever the search of stage two; and first those
+    # of its settings that decide whether there is such a search.
     flat = [parameter for parameters in searched.values() for parameter in parameters]
     parameters = tuple(sorted(flat, key=lambda p: (p.key.startswith("stage_two."), p.key not in NEVER_INNER)))
     return Family(name, _flat(content.get("settings") or []), parameters, starts)

@@ -132,6 +132,25 @@ def test_the_ablation_tries_only_its_rows_in_the_order_of_the_paper(spaces):
         assert changed.rpartition(".")[0] in ("stage_two.head", "stage_two", "stage_two.loss", "model"), name
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides", "having"),
+    [
+        ("focal", ["stage_two.loss.gamma=1.5"], {"paper", "no_weights"}),
+        ("focal", ["stage_two.loss.name=vs", "stage_two.loss.tau=1.5"], {"paper", "no_weights", "logit_adjustment"}),
+        ("care", ["stage_two.attention.weight=0.05"], {"paper, 10 epochs", "half adjusted", "cross_entropy",
+                                                       "balanced_softmax", "logit_adjustment"}),
+    ],
+)  # fmt: skip
+def test_a_setting_of_a_part_does_not_reach_a_point_that_names_a_part_without_it(name, overrides, having):
+    space, (key, value) = load_space(name, overrides), overrides[-1].split("=")
+    recipes = {point.name: space.config(point).recipe.to_plain() for point in space.named_points()}
+    assert {name for name, plain in recipes.items() if lookup(plain, key) == float(value)} == having
+    with pytest.raises(
+        ConfigError, match=rf"{key}x must be a known setting of .* did you mean {key.rpartition('.')[2]}"
+    ):
+        load_space(name, [*overrides[:-1], f"{key}x={value}"]).config()
+
+
 def test_the_crop_study_changes_nothing_but_the_crop(spaces):
     space = spaces["crop_ablation"]
     recipes = {point.name: space.config(point).recipe for point in space.named_points()}
