@@ -68,7 +68,7 @@ def test_two_compositions_do_not_affect_each_other():
         (["+stage_one.epoch=3"], "'stage_one.epoch'; did you mean stage_one.epochs"),
         (["++modle.backbone=x"], "'modle.backbone'; did you mean model.backbone"),
         (["optimizer.lr=1"], "'optimizer.lr'; did you mean stage_"),
-        (["zzzzzz=1"], "'zzzzzz'; known: batch_size, cache, controls, data, "),
+        (["zzzzzz=1"], "'zzzzzz'; known: batch_size, cache, controls, crop, "),
         (["stage_two.loss.gama=2", "stage_two.loss.name=focal"], "stage_two.loss.gama .* did you mean gamma"),
         (["stage_two.loss.gamma=2"], "stage_two.loss.gamma must be a known setting of CrossEntropy"),
         (["stage_two.loss.name=focall"], "must be a known name, but got 'focall'; did you mean focal"),

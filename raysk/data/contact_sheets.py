@@ -173,9 +173,9 @@ def _thumbnail(captioned: Captioned, bits: int | None) -> Image.Image | None:
         return None
     try:
         with open_image(captioned.path) as image:
+            depth = depth_of(image, bits)  # first, since a look at the EXIF data of a PNG file decodes it
             size = upright_size(image)
             image.draft("RGB", (SIDE, SIDE))
-            depth = depth_of(image, bits)
             turned = in_eight_bits(upright(image), depth)
             thumbnail = ImageOps.contain(turned.convert("RGB"), (SIDE, SIDE))
     except UNREADABLE:

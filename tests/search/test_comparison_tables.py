@@ -14,6 +14,7 @@ from raysk.search.candidates import read_candidates
 from raysk.search.comparison_tables import score_of_best, study_tables
 from raysk.search.results import best_single, read_entries, result_rows, select_ensemble, study_facts
 from raysk.search.trial_records import TrialRecord
+from raysk.spaces.grids import GridPoint
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +167,21 @@ def test_a_single_family_has_no_comparison_tables(finished_search, ended):
 
 def test_a_grid_is_a_table_in_order_with_gaps_for_failed_rows(finished_search, ended):
     names = ("focal: trial 5", "no such row", "focal: paper")
-    space = replace(finished_search.space, families=(), grid=names)
+    space = replace(finished_search.space, families=(), grid={name: GridPoint(name, "", ()) for name in names})
     (table,) = study_tables(finished_search.run, space, finished_search.trials, *ended)
     assert (table.label, tuple(line[0] for line in table.cells)) == ("ablation", names)
     assert set(table.cells[1][1:]) == {None}
     rows = {row.name: row for row in ended[1]}
     assert table.cells[2][-1] == f"{100 * rows['focal: paper'].scores['test_macro_f1']:.1f}"
+
+
+def test_a_grid_with_choices_has_a_table_of_methods_by_choices_first(finished_search, ended):
+    names = {"focal: paper": GridPoint("focal", "seed 0", ()), "focal: trial 5": GridPoint("focal", "seed 1", ())}
+    space = replace(finished_search.space, families=(), grid=names)
+    table, ablation = study_tables(finished_search.run, space, finished_search.trials, *ended)
+    assert (table.label, table.headings, ablation.label) == ("choices", ("", "seed 0", "seed 1"), "ablation")
+    scores = [{row.name: row for row in ended[1]}[name].scores["test_macro_f1"] for name in names]
+    assert [cell.partition(" ")[0] for cell in table.cells[0][1:]] == [f"{score:.3f}" for score in scores]
 
 
 def choice_by_hand(search, fold):

@@ -84,14 +84,15 @@ def _reason(error: Exception) -> str:
 def _decode(content: bytes, size: int, bits: int | None, window: Window | None) -> Pixels:
     with open_image(content) as image:
         check_decodable(image)
+        depth = depth_of(image, bits)  # first, since a look at the EXIF data of a PNG file decodes it
+        if window is None:
+            image.draft("RGB", (size, size))  # lets the JPEG decoder skip unneeded detail
+            return _fit(upright(image), depth, size)
         whole = upright_size(image)
         # What the window shows at this size, the whole picture shows at that one.
-        wanted = size if window is None else -(-size * min(whole) // window.side)
-        image.draft("RGB", (wanted, wanted))  # lets the JPEG decoder skip unneeded detail
-        depth = depth_of(image, bits)
+        wanted = -(-size * min(whole) // window.side)
+        image.draft("RGB", (wanted, wanted))
         picture = upright(image)
-        if window is None:
-            return _fit(picture, depth, size)
         across, down = picture.width / whole[0], picture.height / whole[1]
         right, bottom = window.left + window.side, window.top + window.side
         return _fit(picture, depth, size, (window.left * across, window.top * down, right * across, bottom * down))
