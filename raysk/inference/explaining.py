@@ -130,8 +130,9 @@ def explain_test_part(
         if found.label != truth:
             errors.setdefault(truth, []).append((found.probability, place, found))
             errors[truth] = sorted(errors[truth], key=lambda error: -error[0])[:_ERRORS]
-        if progress is not None:
-            progress(place + 1, len(rows))
+        done = place + 1
+        if progress is not None and (done % explainer.predictor.batch_length == 0 or done == len(rows)):
+            progress(done, len(rows))  # images come in batches
     for truth, worst in sorted(errors.items()):
         for number, (probability, place, found) in enumerate(worst):
             taken = manifest.class_names[found.label]
