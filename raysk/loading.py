@@ -80,7 +80,7 @@ def _tell_crop(manifest: Manifest, crop: Crop, console: Console) -> None:
     """Prints how many pictures a crop changes.
 
     Raises:
-        ConfigError: None.
+        ConfigError: No picture has such a region.
     """
     known = int(rows_with(manifest, crop.region).sum())
     if not known:
