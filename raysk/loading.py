@@ -13,7 +13,7 @@ from raysk.data.audit.cases import cases_of
 from raysk.data.crop import Crop
 from raysk.data.folds.assignment import Folds
 from raysk.data.folds.dividing import make_folds
-from raysk.data.manifest import IntArray, Manifest
+from raysk.data.manifest import NO_LABEL, IntArray, Manifest
 from raysk.data.regions import BOX, MASK, rows_with
 from raysk.data.sources import load_manifest
 from raysk.data.store.building import build_stores
@@ -27,7 +27,7 @@ from raysk.parts.losses import losses
 from raysk.recipe import Recipe
 from raysk.records import RunFacts
 from raysk.run import data_digest, store_name
-from raysk.run_checks import check_goal, check_recipe
+from raysk.run_checks import check_goal, check_recipe, check_task
 from raysk.run_facts import unlabelled_facts
 
 
@@ -119,9 +119,14 @@ def prepare_rows(
     """
     recipes = list(recipes)
     every = [config.recipe, *recipes, *encoders]
+    goal = Goal.parse(config.metric, config.require, None)
+    check_task(every, goal)
     check_networks(every)
     manifest, stores = read_data(config, console, [(r.image_size, r.crop) for r in every], spread)
     regions = _read_regions(manifest, every, config, console)
+    if not goal.metric.form.has_classes:
+        (region_store,) = regions.values()
+        manifest = _with_masks(manifest, region_store, console)
     digest = data_digest(manifest, next(iter(stores.values())), regions)
     cases = _cases(manifest, digest, config, console) if len(manifest.unlabelled_rows) else None
     folds = make_folds(manifest, config.folds, cases)
@@ -157,7 +162,7 @@ def _read_regions(
 ) -> dict[int, RegionStore]:
     """Returns the masks and boxes at each size at which a recipe reads them."""
     stores = {}
-    for size in dict.fromkeys(recipe.image_size for recipe in recipes if recipe.stage_two.care is not None):
+    for size in dict.fromkeys(recipe.image_size for recipe in recipes if recipe.reads_regions):
         with progress_bar(console, "reading masks and boxes") as bar:
             cache, on_error = config.cache_folder, config.data.on_error
             stores[size] = store = build_regions(manifest, size, cache, on_error, bar, config.stores)
@@ -165,6 +170,26 @@ def _read_regions(
         counted = f"{masks.sum()} masks and {boxes.sum()} boxes in {len(manifest)} images"
         console.print(f"lesions at {size} pixels: {counted}", highlight=False)
     return stores
+
+
+def _with_masks(manifest: Manifest, regions: RegionStore, console: Console) -> Manifest:
+    """Returns the rows for masks: those without one are unlabelled, which a stage one without labels may read.
+
+    Raises:
+        ConfigError: The labelled rows with a mask have fewer than two classes.
+    """
+    has_mask = regions.masks.any(axis=(1, 2)) & (manifest.labels != NO_LABEL)
+    known = np.unique(manifest.labels[has_mask])
+    if len(known) < 2:
+        raise ConfigError(
+            f"task.name must be classification for pictures without masks, but {has_mask.sum()} of {len(manifest)} "
+            f"labelled pictures have one, in {len(known)} classes: add a column mask, or name yours in data.mask"
+        )
+    console.print(
+        f"masks: {has_mask.sum()} of {len(manifest)} pictures have a class and a mask; the others count as unlabelled",
+        highlight=False,
+    )
+    return manifest.unlabelled_at(np.flatnonzero(~has_mask))
 
 
 def _tell_unlabelled(folds: Folds, recipes: Sequence[Recipe], console: Console) -> None:

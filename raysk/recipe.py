@@ -22,6 +22,7 @@ from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.losses.contrastive import SupCon
 from raysk.parts.mixing import Mixing, NoMixing, mixings
 from raysk.parts.samplers import samplers
+from raysk.parts.tasks import Classification, Task, tasks
 from raysk.records import RECIPE_SCHEMA, Part, job_id
 from raysk.registry import Registry
 from raysk.settings import Between, Settings, check_within
@@ -36,9 +37,12 @@ PART_NODES: dict[str, Registry[Any]] = {
     "head": heads,
     "mixing": mixings,
     "attention": attentions,
+    "task": tasks,
 }
 # The settings of a recipe that determine a frozen encoder, and what is fitted to its features before stage two.
 _OF_THE_ENCODER = ("model", "image_size", "crop", "stage_one", "seed")
+# The settings of stage two that only a classifier reads.
+_OF_A_CLASSIFIER = ("loss", "head", "sampler", "mixing", "attention", "adjustment", "passes", "shift_batch_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +111,8 @@ class Recipe(Settings):
         image_size: Side of the square images, in pixels.
         crop: The part of each picture that becomes the image.
         stage_one: Learns the representation; None for a one-stage recipe or a probe.
-        stage_two: Fits the classifier.
+        stage_two: Fits the classifier, or the decoder of masks.
+        task: What is predicted: the class of an image, or the mask of its lesion.
         test_views: "dihedral" (eight views of each image are predicted and averaged) or "none".
         seed: The seed of weights, sampling, views and shares of labels.
         label_share: The share of the training groups of each class that keep their labels, at least one group; the
@@ -119,6 +124,7 @@ class Recipe(Settings):
     crop: Crop = field(default_factory=Crop)
     stage_one: StageOne | None = field(default_factory=StageOne)
     stage_two: StageTwo = field(default_factory=StageTwo)
+    task: Annotated[Task, tasks] = field(default_factory=Classification)
     test_views: Literal["dihedral", "none"] = "dihedral"
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     label_share: Annotated[float, Between(0, 1, open_low=True)] = 1.0
@@ -130,12 +136,38 @@ class Recipe(Settings):
                 "crop.region must be none where masks or boxes guide the attention, but got "
                 f"{self.crop.region}: choose one of the two"
             )
+        if not self.task.form.has_classes:
+            self._check_masks()
         if self.is_probe and not self.model.has_weights:
             raise ConfigError(
                 "model must have trained weights for a frozen encoder without a stage one, but has none: set "
                 "model.checkpoint=FILE, model.weights=DIR or model.pretrained=true, or give stage_one, or set "
                 "stage_two.frozen=false"
             )
+
+    def _check_masks(self) -> None:
+        """Refuses settings that make no sense where masks are predicted."""
+        task = tasks.name_of(type(self.task))
+        if self.crop.region != "none":
+            raise ConfigError(
+                f"crop.region must be none for task.name={task}, whose masks are of whole pictures, but got "
+                f"{self.crop.region}: remove it"
+            )
+        plain, default = self.stage_two.to_plain(), StageTwo().to_plain()
+        for name in _OF_A_CLASSIFIER:
+            if plain[name] != default[name]:
+                value, usual = (
+                    node["name"] if isinstance(node, dict) else node for node in (plain[name], default[name])
+                )
+                raise ConfigError(
+                    f"stage_two.{name} must have its default {usual} for task.name={task}, which has no classifier, "
+                    f"but got {value}: remove it"
+                )
+
+    @property
+    def reads_regions(self) -> bool:
+        """Whether its training reads masks or boxes."""
+        return self.stage_two.care is not None or not self.task.form.has_classes
 
     @property
     def is_probe(self) -> bool:

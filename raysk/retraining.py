@@ -48,8 +48,8 @@ from raysk.training.loop import StageProgress
 from raysk.training.world import World
 
 _MOST_SEEDS = 100
-# The metrics whose spread over seeds is shown, beside the one of the run.
-_OF_THE_SPREAD = (DEFAULT_METRIC, "balanced_accuracy", "macro_auc")
+# How many of the usual metrics have their spread over seeds shown, beside the one of the run.
+_OF_THE_SPREAD = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,8 @@ def _leaderboard(run: Run, file: RecipeFile, recipes: Sequence[Recipe], path: Pa
     rows = tuple(_row(run, file, recipe, path, len(recipes) > 1) for recipe in recipes)
     checks = {row.name: row.requirements for row in rows}
     meta = {"recipe": str(path)} | unlabelled_facts(run.folds) | requirement_facts(run.goal.requirements, checks)
-    metrics = dict.fromkeys((run.goal.metric, *map(parse_metric, _OF_THE_SPREAD)))
+    usual = run.goal.metric.form.usual[:_OF_THE_SPREAD]
+    metrics = dict.fromkeys((run.goal.metric, *map(parse_metric, usual)))
     tables = (seeds_table([row.scores for row in rows], list(metrics)),) if len(rows) > 1 else ()
     leaderboard = Leaderboard(rows, run.manifest.class_names, meta, tables, run.goal.metric.name)
     write_leaderboard(leaderboard, run.folder)

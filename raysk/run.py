@@ -155,6 +155,14 @@ class Run:
         """The metric of the study, and its requirements."""
         return Goal.parse(self.facts.metric, self.facts.requirements, self.manifest.class_names)
 
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """What predictions are scored against: the class of each row, (N,), or its mask, (N, P)."""
+        if self.goal.metric.form.has_classes:
+            return self.manifest.labels
+        (size,) = map(int, self.facts.regions)
+        return self.regions(size).masks.reshape(len(self.manifest), -1)
+
     def train_rows(self, job: "Job") -> IntArray:
         """Returns the rows whose labels a job trains on."""
         return train_rows(job.recipe, job.fold, self.manifest, self.folds)

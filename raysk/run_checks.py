@@ -34,6 +34,27 @@ def check_recipe(recipe: "Recipe", manifest: Manifest, folds: Folds) -> None:
             check_within("stage_two.attention", partial(_check_lesions, recipe.stage_two.care, rows, manifest))
 
 
+def check_task(recipes: Sequence["Recipe"], goal: Goal) -> None:
+    """Refuses recipes whose predictions have another form than the metric of the study scores, or differ in size.
+
+    Raises:
+        ConfigError: One has.
+    """
+    form = goal.metric.form
+    for recipe in recipes:
+        if recipe.task.form != form:
+            wanted = recipe.task.form.usual[0]
+            raise ConfigError(
+                f"metric must score {recipe.task.form.name}, which the recipes predict, but got {goal.metric.name}: "
+                f"set metric={wanted}, or another task.name"
+            )
+    sizes = sorted({recipe.image_size for recipe in recipes})
+    if not form.has_classes and len(sizes) > 1:
+        raise ConfigError(
+            f"image_size must be the same for all recipes that predict masks, but got {sizes}: choose one"
+        )
+
+
 def rare_classes(care: "Care", class_counts: IntArray, class_names: Sequence[str]) -> list[int]:
     """Returns the codes of the classes whose attention is guided.
 
@@ -83,7 +104,7 @@ def check_goal(goal: Goal, manifest: Manifest, folds: Folds) -> None:
     parts = {f"fold {fold}": folds.held_out_rows(fold) for fold in range(len(folds))}
     parts |= {"the test part": folds.test_rows} if len(folds.test_rows) else {}
     certain = np.eye(len(manifest.class_names))
-    for metric in goal.metrics:
+    for metric in (each for each in goal.metrics if each.form.has_classes):
         for name, rows in parts.items():
             labels = manifest.labels[rows]
             if np.isnan(metric(certain[labels], labels)):

@@ -84,7 +84,8 @@ def write_held_out(run: Run, key: str, where: OutOfFold, probabilities: np.ndarr
             part="held_out",
             recipe_key=key,
             views=[_OF_AN_ENSEMBLE],
-            probabilities=probabilities[np.newaxis, places].astype(np.float32),
+            probabilities=probabilities[np.newaxis, places].astype(where.probabilities.dtype),
+            form=run.goal.metric.form,
         ).write(run.predictions_file(key, fold, "held_out"))
 
 
@@ -111,14 +112,14 @@ def all_scores(run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarra
         metric: The metric that orders the rows.
     """
     manifest, names = run.manifest, run.manifest.class_names
-    out_of_fold = scores_out_of_fold(held_out, manifest.labels[where.rows], where.fold_of_row, names, metric)
+    out_of_fold = scores_out_of_fold(held_out, run.truth[where.rows], where.fold_of_row, names, metric)
     rows = run.folds.test_rows
-    return out_of_fold | scores_on_test(test, manifest.labels[rows], manifest.groups[rows], names, metric)
+    return out_of_fold | scores_on_test(test, run.truth[rows], manifest.groups[rows], names, metric)
 
 
 def requirement_checks(run: Run, where: OutOfFold, held_out: np.ndarray) -> tuple[RequirementCheck, ...]:
     """Returns how a row meets each requirement of the study; arguments as in `all_scores`."""
-    labels, groups = run.manifest.labels[where.rows], run.manifest.groups[where.rows]
+    labels, groups = run.truth[where.rows], run.manifest.groups[where.rows]
     return tuple(check_requirement(requirement, held_out, labels, groups) for requirement in run.goal.requirements)
 
 
@@ -126,7 +127,7 @@ def row_operating_points(
     run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarray
 ) -> tuple[OperatingPoint, ...]:
     """Returns the operating points of a row; arguments as in `all_scores`."""
-    labels = run.manifest.labels
+    labels = run.truth
     of_folds, of_test = LabelledRows(held_out, labels[where.rows]), LabelledRows(test, labels[run.folds.test_rows])
     return operating_points(run.goal.requirements, of_folds, where.fold_of_row, of_test)
 

@@ -16,6 +16,7 @@ from raysk.parts.heads import heads
 from raysk.parts.losses import EmbeddingLoss, LogitLoss, losses
 from raysk.parts.mixing import mixings
 from raysk.parts.samplers import samplers
+from raysk.parts.tasks import tasks
 from raysk.recipe import Model, Recipe
 from raysk.registry import Registry, unknown_name
 from raysk.settings import Settings, described
@@ -29,6 +30,7 @@ _FAMILIES: tuple[tuple[str, str, Registry[Any], type], ...] = (
     ("Samplers", "stage_one.sampler.name, stage_two.sampler.name", samplers, Settings),
     ("Mixing", "stage_one.mixing.name, stage_two.mixing.name", mixings, Settings),
     ("Attention", "stage_two.attention.name", attentions, Settings),
+    ("Tasks", "task.name", tasks, Settings),
     ("Training views", "stage_one.views, stage_two.view", training_views, object),
     ("Data", "data", sources, object),
     ("Metrics", "metric", metrics, Metric),

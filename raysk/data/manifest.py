@@ -133,6 +133,18 @@ class Manifest:
         keep[list(rows)] = False
         return replace(self, table=self.table.filter(pa.array(keep)))
 
+    def unlabelled_at(self, rows: Sequence[int] | IntArray) -> "Manifest":
+        """Returns the manifest with some rows unlabelled; a class that loses its last row is left out."""
+        labels, roles = self.table.column("label").to_pylist(), list(self.roles)
+        for row in rows:
+            labels[row], roles[row] = "", "unlabelled"
+        table = self.table
+        for name, values in (("label", labels), ("role", roles)):
+            column = pa.array(values, pa.string())
+            table = table.set_column(table.column_names.index(name), name, column)
+        kept = set(labels)
+        return replace(self, table=table, class_names=tuple(name for name in self.class_names if name in kept))
+
     def write(self, path: Path) -> None:
         """Writes the manifest as one Parquet file, whole or not at all."""
         facts = {"class_names": self.class_names, "root": str(self.root.resolve()), "grouped": self.grouped}

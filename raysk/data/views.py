@@ -252,6 +252,9 @@ def transverse(images: Pixels) -> Pixels:
     return images[:, ::-1, ::-1].transpose(0, 2, 1, 3)
 
 
+# The view that turns each one back.
+TURNING_BACK = {name: name for name in test_time_views} | {"rot90": "rot270", "rot270": "rot90"}
+
 DIHEDRAL = ("identity", "rot90", "rot180", "rot270", "hflip", "vflip", "transpose", "transverse")
 VIEW_SETS: dict[str, tuple[str, ...]] = {"none": ("identity",), "dihedral": DIHEDRAL}
 

@@ -95,7 +95,14 @@ class Goal:
             ConfigError: See `parse_metric` and `parse_requirement`.
         """
         required = dict.fromkeys(parse_requirement(text, class_names) for text in requirements)
-        return cls(parse_metric(metric, class_names), tuple(required))
+        goal = cls(parse_metric(metric, class_names), tuple(required))
+        for other in goal.metrics[1:]:
+            if other.form != goal.metric.form:
+                raise ConfigError(
+                    f"a requirement must be on {goal.metric.form.name}, as the metric {metric}, but got {other.name}: "
+                    "require another"
+                )
+        return goal
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from raysk.evaluation.leaderboard import SUFFIXES, Leaderboard, Row
 from raysk.evaluation.metrics import Metric, parse_metric
 from raysk.evaluation.requirement_checks import RequirementCheck
 
-# The usual scores that the tables show beside the study's metric.
-_USUAL = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy")
+# A mean over the classes that stands in the table of its classes.
+_OF_CLASSES = "macro_precision"
 
 # The per-class scores in the tables, each with the score that is their mean.
 CLASS_SCORES = {"f1": "macro_f1", "recall": "balanced_accuracy", "precision": "macro_precision"}
@@ -81,7 +81,9 @@ class Grid:
 
 def headline_metrics(leaderboard: Leaderboard) -> list[Metric]:
     """Returns the metrics of the main table: the one that orders the rows, and the usual ones."""
-    return list(dict.fromkeys((leaderboard.ranked_by, *map(parse_metric, _USUAL))))
+    ranked_by = leaderboard.ranked_by
+    usual = [parse_metric(name) for name in ranked_by.form.usual if name != _OF_CLASSES]
+    return list(dict.fromkeys((ranked_by, *usual)))
 
 
 def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
@@ -223,11 +225,11 @@ def score_cell(leaderboard: Leaderboard, row: Row, column: str, style: Style) ->
 
 
 def _best(leaderboard: Leaderboard, column: str) -> float:
-    """Returns the best score of a column; larger is better, unless the metric that orders the rows says otherwise."""
+    """Returns the best score of a column; larger is better, unless the metric of the column says otherwise."""
     values = [row.scores[column] for row in leaderboard.rows if column in row.scores]
-    metric = leaderboard.ranked_by
-    is_of_metric = column.partition("_")[2].removeprefix(metric.name) in SUFFIXES
-    return max(values) if metric.larger_is_better or not is_of_metric else min(values)
+    smaller = [metric.name for metric in headline_metrics(leaderboard) if not metric.larger_is_better]
+    is_smaller = any(column.partition("_")[2].removeprefix(name) in SUFFIXES for name in smaller)
+    return min(values) if is_smaller else max(values)
 
 
 def _note(leaderboard: Leaderboard, style: Style, shown: list[str]) -> str:

@@ -83,7 +83,7 @@ def groups_of_each_class(metric: Metric, labels: np.ndarray, groups: np.ndarray)
         labels: (N,) classes.
         groups: (N,) the group of each row, as integers or names.
     """
-    kinds = labels if metric.label < 0 else (labels == metric.label).astype(int)
+    kinds = metric.kinds(labels) if metric.label < 0 else (labels == metric.label).astype(int)
     if metric.share_of is not None:
         counted = kinds == (1 if metric.share_of == "class" else 0)
         kinds, groups = kinds[counted], groups[counted]

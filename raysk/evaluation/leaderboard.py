@@ -16,7 +16,6 @@ from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.metrics import DEFAULT_METRIC, Metric, parse_metric
 from raysk.evaluation.operating_points import OperatingPoint
 from raysk.evaluation.requirement_checks import RequirementCheck
-from raysk.evaluation.row_scores import USUAL
 
 Kind = Literal["two-stage", "one-stage", "probe", "ensemble"]
 KINDS = ("two-stage", "one-stage", "probe", "ensemble")
@@ -167,7 +166,7 @@ class Leaderboard:
     @property
     def headline(self) -> tuple[str, ...]:
         """The names of the scores that tables show before those of each class: the metric, and the usual ones."""
-        return tuple(dict.fromkeys((self.metric, *USUAL)))
+        return tuple(dict.fromkeys((self.metric, *self.ranked_by.form.usual)))
 
     @property
     def requirements(self) -> tuple[str, ...]:

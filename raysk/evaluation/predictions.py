@@ -11,10 +11,9 @@ from raysk.data.folds.assignment import Folds
 from raysk.data.manifest import Manifest
 from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import ArtifactError
+from raysk.evaluation.metrics.base import CLASSES, Form
+from raysk.evaluation.prediction_checks import check_arrays, check_names, check_values
 from raysk.records import Part
-
-# Sums of float32 probabilities over a thousand classes stay well within this.
-SUM_TOLERANCE = 1e-3
 
 # The columns of a file before those of the views, and the facts in its schema.
 _COLUMNS = ["row", "image"]
@@ -28,9 +27,10 @@ class Predictions:
     Attributes:
         rows: (N,) int64 rows of the manifest.
         images: The image of each row, N names as in the manifest.
-        class_names: The C names.
+        class_names: The C names; none for masks.
         views: The names of the V test-time views.
-        probabilities: (V, N, C) float32; each row of each view sums to 1.
+        probabilities: (V, N, C) float32; each row of each view sums to 1. Of masks, (V, N, P) float16: the probability
+            of the lesion at each pixel.
         recipe_key: Key of the recipe.
         fold: The held-out fold of the model.
         folds_digest: Digest of the folds.
@@ -53,8 +53,9 @@ class Predictions:
     def __post_init__(self) -> None:
         if self.part not in ("held_out", "test"):
             raise ArtifactError(f"predictions must be of the part held_out or test, but got {self.part!r}: name one")
-        _check_arrays(self.rows, self.views, self.probabilities)
-        _check_names(self.images, self.class_names, self.probabilities)
+        check_arrays(self.rows, self.views, self.probabilities, "float32" if self.class_names else "float16")
+        check_values(self.rows, self.views, self.probabilities, is_of_classes=bool(self.class_names))
+        check_names(self.images, self.class_names, self.probabilities)
 
     @classmethod
     def of_fold(
@@ -67,13 +68,13 @@ class Predictions:
         recipe_key: str,
         views: Sequence[str],
         probabilities: np.ndarray,
+        form: Form = CLASSES,
     ) -> "Predictions":
         """Makes the predictions of one fold's model on all rows of a part, in the order of `folds.scored_rows`."""
         rows = folds.scored_rows(fold, part)
         images = tuple(manifest.table.column("image").take(rows).to_pylist())
-        return cls(
-            rows, images, manifest.class_names, tuple(views), probabilities, recipe_key, fold, folds.digest, part
-        )
+        names = manifest.class_names if form.has_classes else ()
+        return cls(rows, images, names, tuple(views), probabilities, recipe_key, fold, folds.digest, part)
 
     def check(self, folds: Folds) -> None:
         """Checks that the rows may score this fold's model.
@@ -94,7 +95,7 @@ class Predictions:
 
     def mean(self) -> np.ndarray:
         """Returns the mean over the views, (N, C) float32."""
-        return self.probabilities.mean(axis=0)
+        return self.probabilities.mean(axis=0, dtype=np.float32)
 
     def write(self, path: Path) -> None:
         """Writes a Parquet file: the columns "row" and "image", then one column per view with lists of C probabilities.
@@ -103,7 +104,7 @@ class Predictions:
         """
         columns = {"row": pa.array(self.rows), "image": pa.array(self.images, pa.string())}
         for view, values in zip(self.views, self.probabilities, strict=True):
-            columns[view] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(self.class_names))
+            columns[view] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
         facts = {name: getattr(self, name) for name in _FACTS}
         write_parquet(path, "predictions", pa.table(columns), facts)
 
@@ -173,7 +174,7 @@ class OutOfFold:
 
     def mean(self) -> np.ndarray:
         """Returns the mean over the views, (N, C) float32."""
-        return self.probabilities.mean(axis=0)
+        return self.probabilities.mean(axis=0, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +197,7 @@ class TestPredictions:
 
     def mean(self) -> np.ndarray:
         """Returns the mean over the views, (N, C) float32."""
-        return self.probabilities.mean(axis=0)
+        return self.probabilities.mean(axis=0, dtype=np.float32)
 
 
 def fold_average(predictions: Sequence[Predictions], folds: Folds) -> TestPredictions:
@@ -214,7 +215,7 @@ def fold_average(predictions: Sequence[Predictions], folds: Folds) -> TestPredic
     for fold_predictions in predictions:
         _check_complete(fold_predictions.rows, folds.test_rows)
         total += fold_predictions.probabilities[:, np.argsort(fold_predictions.rows)]
-    probabilities = (total / len(predictions)).astype(np.float32)
+    probabilities = (total / len(predictions)).astype(predictions[0].probabilities.dtype)
     first = predictions[0]
     return TestPredictions(folds.test_rows, first.views, probabilities, first.recipe_key, folds.digest)
 
@@ -225,45 +226,6 @@ def _of_division(predictions: Sequence[Predictions], expected: np.ndarray) -> np
     _check_complete(rows, expected)
     stacked = np.concatenate([fold_predictions.probabilities for fold_predictions in predictions], axis=1)
     return stacked[:, np.argsort(rows)]
-
-
-def _check_arrays(rows: np.ndarray, views: tuple[str, ...], probabilities: np.ndarray) -> None:
-    if rows.ndim != 1 or probabilities.ndim != 3 or probabilities.shape[:2] != (len(views), len(rows)) or not views:
-        raise ArtifactError(
-            f"probabilities must have the shape (views, rows, classes) with {len(views)} views and {len(rows)} rows, "
-            f"but got {probabilities.shape}: stack one array per view"
-        )
-    if rows.dtype != np.int64 or probabilities.dtype != np.float32:
-        raise ArtifactError(
-            "rows must be int64 and probabilities float32, "
-            f"but got {rows.dtype} and {probabilities.dtype}: convert them before the softmax"
-        )
-    if len(set(views)) != len(views):
-        raise ArtifactError(f"views must differ, but got {', '.join(views)}: predict each view once")
-    distinct, times = np.unique(rows, return_counts=True)
-    if (times > 1).any():
-        raise ArtifactError(
-            f"a row must be predicted once, but row {distinct[times.argmax()]} occurs {times.max()} times: "
-            "predict without a sampler and without padding"
-        )
-    # Every comparison with NaN is false, so NaN is not valid.
-    valid = (np.abs(probabilities.sum(axis=2) - 1) <= SUM_TOLERANCE) & (probabilities >= 0).all(axis=2)
-    if not valid.all():
-        view, position = np.argwhere(~valid)[0]
-        raise ArtifactError(
-            "the probabilities of a row must be 0 or more and sum to 1, but those of "
-            f"row {rows[position]}, view {views[view]!r} are {probabilities[view, position].tolist()}: "
-            "give the softmax of finite logits"
-        )
-
-
-def _check_names(images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray) -> None:
-    _, num_rows, num_classes = probabilities.shape
-    if (len(images), len(class_names)) != (num_rows, num_classes):
-        raise ArtifactError(
-            f"predictions must name the image of each of {num_rows} rows and each of {num_classes} classes, "
-            f"but got {len(images)} images and {len(class_names)} class names: take both from the manifest"
-        )
 
 
 def _check_together(predictions: Sequence[Predictions], folds: Folds, part: Part) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 
 from raysk.evaluation.class_rates import class_rates
 from raysk.evaluation.metrics import parse_metric
+from raysk.evaluation.metrics.base import CLASSES
 from raysk.evaluation.prior_shift import corrected, estimated_shares, shift_p_value
 from raysk.evaluation.resampling import bootstrap_interval
-from raysk.evaluation.row_scores import USUAL
 from raysk.records import Record
 
 # Shares are corrected if the hypothesis that they are those of training is refused at this level.
@@ -160,7 +160,8 @@ def compare(
         num_images=len(labels),
         num_groups=num_groups,
         scores=tuple(
-            _score_line(name, promise, variants, labels, groups) for name in dict.fromkeys((promise.metric, *USUAL))
+            _score_line(name, promise, variants, labels, groups)
+            for name in dict.fromkeys((promise.metric, *CLASSES.usual))
         ),
         classes=_class_lines(promise, variants, labels, groups, shares, estimated),
         notes=tuple(notes),

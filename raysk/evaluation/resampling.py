@@ -6,7 +6,6 @@ import numpy as np
 
 from raysk.evaluation.intervals import groups_of_each_class, score_interval
 from raysk.evaluation.metrics import Metric
-from raysk.evaluation.metrics.base import check_match
 
 # Resamples are drawn in blocks that fit the processor's caches.
 BLOCK_DRAWS = 1 << 16
@@ -109,7 +108,7 @@ def swapped_differences(
     num_groups, random = len(names), np.random.default_rng(seed)
     # Both recipes' rows side by side, in groups of their own: a sample takes each group from one of the two.
     score = metric.resampler(
-        np.concatenate([first, second]), np.tile(labels, 2), np.concatenate([codes, num_groups + codes])
+        np.concatenate([first, second]), np.concatenate([labels, labels]), np.concatenate([codes, num_groups + codes])
     )
     size = max(1, BLOCK_DRAWS // num_groups)
     blocks = []
@@ -135,7 +134,7 @@ def _resampled(
     seed: int,
 ) -> np.ndarray:
     """Returns the score by each metric on each resample, (M, S)."""
-    check_match(probabilities, labels)
+    metrics[0].check(probabilities, labels)
     names, codes = np.unique(groups, return_inverse=True)
     resamplers = [metric.resampler(probabilities, labels, codes) for metric in metrics]
     blocks = [[score(times) for score in resamplers] for times in _draws(len(names), num_samples, seed)]

@@ -9,9 +9,6 @@ from raysk.evaluation.metrics import Metric, parse_metric
 from raysk.evaluation.metrics.class_counts import count_classes
 from raysk.evaluation.resampling import bootstrap_intervals
 
-# The scores of every leaderboard, whatever the study's metric is: published tables have them.
-USUAL = ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy", "macro_precision")
-
 
 def scores(
     probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str], metric: Metric
@@ -22,14 +19,15 @@ def scores(
 
     Args:
         probabilities: (N, C).
-        labels: (N,) classes.
+        labels: (N,) classes, or (N, P) masks.
         class_names: The C names.
         metric: The study's metric.
     """
-    by_name = {shown.name: float(shown(probabilities, labels)) for shown in _shown(metric, USUAL)}
-    counts = count_classes(probabilities.argmax(axis=1), labels, len(class_names))
-    for name, values in (("precision", counts.precision()), ("recall", counts.recall()), ("f1", counts.f1())):
-        by_name |= {f"{name}_{label}": float(value) for label, value in zip(class_names, values, strict=True)}
+    by_name = {shown.name: float(shown(probabilities, labels)) for shown in _shown(metric)}
+    if metric.form.has_classes:
+        counts = count_classes(probabilities.argmax(axis=1), labels, len(class_names))
+        for name, values in (("precision", counts.precision()), ("recall", counts.recall()), ("f1", counts.f1())):
+            by_name |= {f"{name}_{label}": float(value) for label, value in zip(class_names, values, strict=True)}
     return {name: value for name, value in by_name.items() if not np.isnan(value)}
 
 
@@ -78,10 +76,11 @@ def scores_on_test(
         `class_rates`, all others those of `bootstrap_intervals`.
     """
     by_name = scores(probabilities, labels, class_names, metric)
-    bootstrapped = {shown.name: shown for shown in _shown(metric, USUAL)}
-    bootstrapped |= {f"f1_{name}": parse_metric(f"f1@{name}", class_names) for name in class_names}
+    bootstrapped, ends = {shown.name: shown for shown in _shown(metric)}, {}
+    if metric.form.has_classes:
+        bootstrapped |= {f"f1_{name}": parse_metric(f"f1@{name}", class_names) for name in class_names}
+        ends = class_rates(probabilities, labels, groups, class_names)
     intervals = bootstrap_intervals(list(bootstrapped.values()), probabilities, labels, groups)
-    ends = class_rates(probabilities, labels, groups, class_names)
     for name, (low, high) in zip(bootstrapped, intervals, strict=True):
         ends |= {f"{name}_low": low, f"{name}_high": high}
     test_scores = {f"test_{name}": value for name, value in by_name.items()}
@@ -93,5 +92,5 @@ def scores_on_test(
     return test_scores
 
 
-def _shown(metric: Metric, usual: Sequence[str]) -> list[Metric]:
-    return list(dict.fromkeys((metric, *map(parse_metric, usual))))
+def _shown(metric: Metric) -> list[Metric]:
+    return list(dict.fromkeys((metric, *map(parse_metric, metric.form.usual))))

@@ -59,7 +59,7 @@ def greedy_selection(probabilities: np.ndarray, labels: np.ndarray, goal: Goal, 
     """
     if num_picks < 1:
         raise ConfigError(f"an ensemble needs at least 1 pick, but got {num_picks}: 25 is usual")
-    if probabilities.ndim != 3 or not probabilities.size or labels.shape != probabilities.shape[1:2]:
+    if probabilities.ndim != 3 or not probabilities.size or len(labels) != probabilities.shape[1]:
         raise DataError(
             "a selection needs probabilities (members, rows, classes) and a label for each row, "
             f"but got shapes {probabilities.shape} and {labels.shape}: pass both for the same rows"
@@ -71,7 +71,7 @@ def greedy_selection(probabilities: np.ndarray, labels: np.ndarray, goal: Goal, 
     for _ in range(num_picks):
         with_each = _merits_with_each(total, len(picks), probabilities, labels, goal)
         tied = np.flatnonzero(with_each >= with_each.max() - TIE)
-        pick = int(tied[np.argmin(_losses_with_each(total, probabilities, labels, tied))])
+        pick = int(tied[np.argmax(_likelihoods_with_each(total, len(picks), probabilities, labels, goal, tied))])
         picks.append(pick)
         merits.append(float(with_each[pick]))
         total += probabilities[pick]
@@ -93,13 +93,17 @@ def _merits_with_each(
     return np.concatenate(blocks)
 
 
-def _losses_with_each(
-    total: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, members: np.ndarray
+def _likelihoods_with_each(
+    total: np.ndarray,
+    num_picked: int,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    goal: Goal,
+    members: np.ndarray,
 ) -> np.ndarray:
-    """Returns the log loss of `total` plus each of `members`, up to a constant."""
-    rows = np.arange(len(labels))
-    likelihood = total[rows, labels] + probabilities[members[:, np.newaxis], rows, labels]
-    return -np.log(np.maximum(likelihood, np.finfo(np.float32).tiny)).mean(axis=1)
+    """Returns the mean log likelihood of the mean of the picked members and each of `members`."""
+    means = ((total + probabilities[member]) / (num_picked + 1) for member in members)
+    return np.array([goal.metric.log_likelihoods(each, labels).mean() for each in means])
 
 
 def cross_fitted_predictions(

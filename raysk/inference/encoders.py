@@ -15,6 +15,7 @@ from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.scoring import NOTHING
 from raysk.training.predict import load_classifier
+from raysk.training.segmenting import load_segmenter
 from raysk.training.stage_one import load_encoder
 
 
@@ -39,7 +40,7 @@ def encoder_of_row(run: Run, wanted: str, fold: int | None = None) -> tuple[dict
         )
     recipe = run.recipe(row.key)
     job = Job(recipe, _fold(run, row, recipe, fold))
-    encoder = load_encoder(job, run) if recipe.stage_two.uses_kept_features else load_classifier(job, run)[0]
+    encoder = _encoder_of(job, run)
     seen, is_published = _seen_before(recipe.model)
     if not recipe.is_probe:
         seen |= Identities(run.manifest).seen(_seen_rows(run, row, job))
@@ -59,6 +60,12 @@ def encoder_of_row(run: Run, wanted: str, fold: int | None = None) -> tuple[dict
         groups=tuple(sorted(seen.groups)),
     )
     return dict(encoder.backbone.network.state_dict()), origin
+
+
+def _encoder_of(job: Job, run: Run) -> Encoder:
+    if not job.recipe.task.form.has_classes:
+        return load_segmenter(job, run).encoder
+    return load_encoder(job, run) if job.recipe.stage_two.uses_kept_features else load_classifier(job, run)[0]
 
 
 def _fold(run: Run, row: Row, recipe: Recipe, fold: int | None) -> int:

@@ -44,6 +44,10 @@ def pack_row(
         ArtifactError: No row matches, several do, or a file of the run is missing or damaged.
     """
     row = row_of(run, wanted)
+    if not run.goal.metric.form.has_classes:
+        raise ArtifactError(
+            f"a bundle must be of classifiers, but {row.name} predicts masks: choose a run whose task is classification"
+        )
     weights = recipe_weights(run, row)
     packing = _Packing(run)
     recipes = [run.recipe(key) for key in weights]

@@ -40,7 +40,8 @@ def study_tables(
         if len(choices) > 1 and "" not in choices:
             by_choice = {(point.method, point.choice): scores.get(name, {}) for name, point in space.grid.items()}
             tables.append(choices_table(by_choice, run.goal.metric))
-        tables.append(grid_table({name: scores.get(name, {}) for name in space.grid}))
+        if run.goal.metric.form.has_classes:
+            tables.append(grid_table({name: scores.get(name, {}) for name in space.grid}))
     if len(space.families) > 1:
         if budgets := _budgets(run, space, trials):
             tables.append(expected_best_table(budgets, run.goal.metric))
@@ -48,7 +49,7 @@ def study_tables(
         test = run.folds.test_rows
         if len(winners) > 1:
             contestants = {name: entry.test.mean() for name, entry in winners.items()}
-            differences = compare(contestants, run.manifest.labels[test], run.manifest.groups[test], run.goal.metric)
+            differences = compare(contestants, run.truth[test], run.manifest.groups[test], run.goal.metric)
             tables.append(significance_table(differences, run.goal.metric))
     return tables
 

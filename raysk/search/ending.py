@@ -126,7 +126,7 @@ class TimeOfEnd:
     def _rehearse(self, held_out: OutOfFold) -> tuple[float, float]:
         """Returns the seconds that the choice of an ensemble takes for a candidate, and the scores of a row."""
         run, folds = self.run, self.run.folds
-        labels, groups = run.manifest.labels[held_out.rows], run.manifest.groups[held_out.rows]
+        labels, groups = run.truth[held_out.rows], run.manifest.groups[held_out.rows]
         began = time.perf_counter()
         Ensemble.select([held_out], labels, run.goal)
         chosen = time.perf_counter()

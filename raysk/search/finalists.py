@@ -91,7 +91,7 @@ def finalists_tables(finalists: Sequence[Finalist], failed: Mapping[str, str], r
         run: Holds the predictions.
     """
     metric, test = run.goal.metric, run.folds.test_rows
-    labels, groups = run.manifest.labels[test], run.manifest.groups[test]
+    labels, groups = run.truth[test], run.manifest.groups[test]
     of_folds, of_test = {}, {}
     for finalist in finalists:
         keys = [recipe.key for recipe in (finalist.recipe, *finalist.repeats) if recipe.key not in failed]

@@ -76,7 +76,7 @@ def select_ensemble(run: Run, held_out: Sequence[OutOfFold]) -> tuple[Ensemble, 
     Returns:
         The ensemble, and its cross-fitted predictions (N, C); see `Ensemble.select`.
     """
-    ensemble, crossed = Ensemble.select(held_out, run.manifest.labels[held_out[0].rows], run.goal)
+    ensemble, crossed = Ensemble.select(held_out, run.truth[held_out[0].rows], run.goal)
     ensemble.write(run.ensemble_file(GREEDY))
     return ensemble, crossed
 

@@ -11,6 +11,7 @@ from scipy.stats import qmc
 from raysk.artifacts import digest_of
 from raysk.errors import ConfigError
 from raysk.evaluation.metrics import DEFAULT_METRIC
+from raysk.parts.tasks import tasks
 from raysk.recipe import Recipe
 from raysk.spaces.reference_heads import reference_heads
 from raysk.spaces.sweeps import Parameter, as_value, assigned, values_of
@@ -203,5 +204,6 @@ def is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:
     """Returns whether a search of stage two on a frozen encoder tries this parameter, instead of the trial."""
     stage_two = plain["stage_two"]
     has_kept_features = stage_two["frozen"] and not stage_two["shift_batch_norm"]
-    is_searched = bool(stage_two["search"] and has_kept_features)
+    has_classes = tasks[plain["task"]["name"]].form.has_classes
+    is_searched = bool(stage_two["search"] and has_kept_features and has_classes)
     return is_searched and parameter.key.startswith("stage_two.") and parameter.key not in NEVER_INNER

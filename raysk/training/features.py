@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raysk.data.store.image_store import ImageStore
 from raysk.data.views import view_names
@@ -26,11 +26,11 @@ from raysk.training.world import World
 _BATCH = 256
 
 
-def encode(encoder: Encoder, rows: np.ndarray, images: Images, world: World) -> Tensor:
+def encode(encoder: nn.Module, rows: np.ndarray, images: Images, world: World) -> Tensor:
     """Encodes rows in evaluation mode, without gradient; leaves the encoder unchanged.
 
     Args:
-        encoder: Maps images to features.
+        encoder: Maps images to rows of numbers: features, or the shares of a mask.
         rows: (N,).
         images: Returns the images (B, H, W, 3) of each batch of rows.
         world: Each rank encodes its share.

@@ -36,7 +36,8 @@ class DrawnBatch(NamedTuple):
 
     Attributes:
         images: (B, V, H, W, 3), uint8.
-        regions: (B, H, W), uint8: the lesion in the first view of each image, 255 inside its box; None unless asked.
+        regions: (B, H, W), uint8: the lesion in the first view of each image, 255 inside its mask or its box; None
+            unless asked.
     """
 
     images: Tensor
@@ -62,7 +63,8 @@ class DrawnViews:
         views: The training view of each copy.
         seed: Seed of the views; seed, epoch, row, occurrence and copy determine a view in any process.
         world: Sets the number of loader processes.
-        lesions: The box around the lesion of some rows, (4,) left, top, right, bottom in pixels; None draws no regions.
+        lesions: The lesion of some rows: its mask (H, W), or the box around it, (4,) left, top, right, bottom in
+            pixels; None draws no regions.
     """
 
     def __init__(
@@ -128,9 +130,11 @@ class _Views(Dataset[DrawnBatch]):
 
     def _region(self, row: int, seed: int) -> np.ndarray:
         """Returns the lesion of a row in its first view."""
-        region = np.zeros(self.store.pixels.shape[1:3], np.uint8)
-        left, top, right, bottom = self.lesions[row]
-        region[top:bottom, left:right] = 255
+        region = self.lesions[row]
+        if region.ndim == 1:
+            left, top, right, bottom = region
+            region = np.zeros(self.store.pixels.shape[1:3], np.uint8)
+            region[top:bottom, left:right] = 255
         view = self.views[0]
         return region if view is None else view.with_region(self.store.pixels[row], region, seed)[1]
 

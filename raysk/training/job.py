@@ -47,8 +47,7 @@ def _train_and_predict(job: Job, run: Run, world: World, report: Report) -> None
     if world.is_main_rank:
         if job.part == "held_out":
             predictions = run.predictions(job.recipe.key, job.fold)
-            labels = run.manifest.labels[predictions.rows]
-            score, *required = run.goal.scores(predictions.mean(), labels).tolist()
+            score, *required = run.goal.scores(predictions.mean(), run.truth[predictions.rows]).tolist()
         JobRecord(
             recipe=job.recipe.key,
             fold=job.fold,

@@ -15,6 +15,7 @@ from raysk.training.checkpoints import ClassifierCheckpoint, load_weights
 from raysk.training.features import FrozenFeatures, encode
 from raysk.training.images import turned_images
 from raysk.training.networks import Classifier, blank_encoder
+from raysk.training.segmenting import predict_masks
 from raysk.training.stage_one import load_encoder
 from raysk.training.world import World
 
@@ -27,10 +28,8 @@ def predict(job: Job, run: Run, world: World) -> None:
     Raises:
         ArtifactError: The classifier is missing, broken or from another job.
     """
-    stage = job.recipe.stage_two
-    rows = run.folds.scored_rows(job.fold, job.part)
-    head, features = (_on_kept_features if stage.uses_kept_features else _on_images)(job, run, world, rows)
-    shift = stage.adjustment * log_shares(run.class_counts(job))
+    rows, form = run.folds.scored_rows(job.fold, job.part), job.recipe.task.form
+    probabilities = (_of_classes if form.has_classes else predict_masks)(job, run, world, rows)
     if world.is_main_rank:
         Predictions.of_fold(
             run.manifest,
@@ -39,9 +38,17 @@ def predict(job: Job, run: Run, world: World) -> None:
             part=job.part,
             recipe_key=job.recipe.key,
             views=view_names(job.recipe.test_views),
-            probabilities=probabilities_of(head, features, shift),
+            probabilities=probabilities,
+            form=form,
         ).write(run.predictions_file(job.recipe.key, job.fold, job.part))
     world.barrier()
+
+
+def _of_classes(job: Job, run: Run, world: World, rows: np.ndarray) -> np.ndarray:
+    """Returns the class probabilities of rows, (V, N, C)."""
+    stage = job.recipe.stage_two
+    head, features = (_on_kept_features if stage.uses_kept_features else _on_images)(job, run, world, rows)
+    return probabilities_of(head, features, stage.adjustment * log_shares(run.class_counts(job)))
 
 
 def log_shares(class_counts: np.ndarray) -> Tensor:

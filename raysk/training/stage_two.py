@@ -18,6 +18,7 @@ from raysk.training.linear_start import linear_start
 from raysk.training.loop import Report, StageProgress, Trainer, hash_seed
 from raysk.training.mixer import mixer_for
 from raysk.training.networks import Classifier
+from raysk.training.segmenting import fit_segmenter, progress_file
 from raysk.training.stage_one import fresh_encoder, load_encoder
 from raysk.training.world import World
 
@@ -34,12 +35,11 @@ def train_stage_two(job: Job, run: Run, world: World, report: Report) -> StageRe
     path = run.classifier_file(job)
     if world.agree(path.exists()):
         return _record(path, job)
-    fit = _fit_on_features if job.recipe.stage_two.uses_kept_features else _fit_on_images
-    progress, model = fit(job, run, world, report)
+    progress, model = _fit(job, run, world, report)
     if world.is_main_rank:
         facts = progress.record().to_plain()
         ClassifierCheckpoint(job.recipe.key, job.fold, facts, model.state_dict()).write(path)
-        _progress_file(job, run).unlink(missing_ok=True)
+        progress_file(job, run).unlink(missing_ok=True)
     world.barrier()
     return _record(path, job)
 
@@ -47,6 +47,13 @@ def train_stage_two(job: Job, run: Run, world: World, report: Report) -> StageRe
 def _record(path: Path, job: Job) -> StageRecord:
     """Reads the record of the classifier's training; reads the whole file, so that a broken file fails here."""
     return StageRecord.from_plain(ClassifierCheckpoint.read(path, job.recipe.key, job.fold).facts, path)
+
+
+def _fit(job: Job, run: Run, world: World, report: Report) -> tuple[StageProgress, nn.Module]:
+    if not job.recipe.task.form.has_classes:
+        return fit_segmenter(job, run, world, report)
+    fit = _fit_on_features if job.recipe.stage_two.uses_kept_features else _fit_on_images
+    return fit(job, run, world, report)
 
 
 def _fit_on_features(job: Job, run: Run, world: World, report: Report) -> tuple[StageProgress, nn.Module]:
@@ -78,7 +85,7 @@ def _fit_on_images(job: Job, run: Run, world: World, report: Report) -> tuple[St
     guide = None if care is None else Guide.of(job, run, care)
     batches = ImageBatches(run.images(recipe), rows, (stage.view,), _plan(job, run, world), guide)
     trained = classifier if care is None else AttendingClassifier(classifier, care)
-    trainer = _trainer(job, run, world, trained, _progress_file(job, run))
+    trainer = _trainer(job, run, world, trained, progress_file(job, run))
     return trainer.fit(batches, "stage two", report), classifier
 
 
@@ -109,7 +116,3 @@ def _trainer(job: Job, run: Run, world: World, model: nn.Module, progress_file: 
         mixer_for(stage.mixing, counts, hash_seed(recipe.seed, 3), world),
         stage.head_epochs,
     )
-
-
-def _progress_file(job: Job, run: Run) -> Path:
-    return run.classifier_file(job).with_suffix(".progress")

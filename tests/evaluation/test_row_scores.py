@@ -5,8 +5,9 @@ import pytest
 
 from raysk.evaluation.class_rates import class_rates
 from raysk.evaluation.metrics import Metric, parse_metric
+from raysk.evaluation.metrics.base import CLASSES
 from raysk.evaluation.resampling import bootstrap_interval
-from raysk.evaluation.row_scores import USUAL, scores, scores_on_test, scores_out_of_fold
+from raysk.evaluation.row_scores import scores, scores_on_test, scores_out_of_fold
 from tests.evaluation.metrics.tasks import make_task as make_classes
 
 NAMES = ("mel", "nv")
@@ -26,7 +27,7 @@ def test_scores_hold_every_usual_score_and_class() -> None:
     probabilities, labels = make_classes(200, 3, seed=5)
     by_name = scores(probabilities, labels, ("mel", "nv", "vasc"), MACRO_F1)
     classes = {f"{score}_{name}" for score in ("precision", "recall", "f1") for name in ("mel", "nv", "vasc")}
-    assert set(by_name) == set(USUAL) | classes
+    assert set(by_name) == set(CLASSES.usual) | classes
     sensitivity = parse_metric("sensitivity@nv", ("mel", "nv", "vasc"))
     assert by_name["recall_nv"] == sensitivity(probabilities, labels)
     assert by_name["macro_f1"] == pytest.approx(np.mean([by_name[f"f1_{name}"] for name in ("mel", "nv", "vasc")]))
@@ -62,7 +63,7 @@ def test_every_test_score_has_an_interval_over_groups(metric: Metric) -> None:
     probabilities, labels, _ = make_task()
     groups = np.arange(90) // 3
     test_scores = scores_on_test(probabilities, labels, groups, NAMES, metric)
-    for shown in (metric, *map(parse_metric, USUAL), parse_metric("f1@nv", NAMES)):
+    for shown in (metric, *map(parse_metric, CLASSES.usual), parse_metric("f1@nv", NAMES)):
         name = shown.name.replace("@nv", "_nv") if shown.name == "f1@nv" else shown.name
         ends = test_scores[f"test_{name}_low"], test_scores[f"test_{name}_high"]
         assert ends == bootstrap_interval(shown, probabilities, labels, groups)

@@ -13,11 +13,11 @@ from raysk.spaces.sweeps import lookup
 
 NAMES = [
     "care", "care_ablation", "contrastive", "crop_ablation", "decouple", "focal", "focal_ablation", "gravis",
-    "label_shares", "longtail", "metric", "mislas", "probe", "supcon", "tournament",
+    "label_shares", "longtail", "mask_shares", "metric", "mislas", "probe", "segmentation", "supcon", "tournament",
 ]  # fmt: skip
 # A ready encoder has weights.
 GIVEN = {"probe": ["model.pretrained=true"]}
-GRIDS = ("care_ablation", "crop_ablation", "focal_ablation", "label_shares")
+GRIDS = ("care_ablation", "crop_ablation", "focal_ablation", "label_shares", "mask_shares")
 SEARCHED = [name for name in NAMES if name not in (*GRIDS, "tournament")]
 # A screening for one disease, which few of the rows have.
 BINARY, MANY = np.array([982, 18]), np.array([200, 400, 900, 90, 900, 5400, 110])
@@ -63,7 +63,7 @@ def test_drawn_points_and_their_stage_two_settings_are_valid_recipes(name, space
         point = space.draw(trial, family)
         recipe = space.config(point).recipe
         recipe.check_rows(BINARY)
-        is_searched_inside = recipe.stage_two.uses_kept_features
+        is_searched_inside = recipe.stage_two.uses_kept_features and recipe.task.form.has_classes
         drawn = [p for p in family.parameters if not (is_searched_inside and p.key.startswith("stage_two."))]
         check_conditions(drawn, point.values, recipe.to_plain())
         search = space.stage_two_search(point)
@@ -231,7 +231,7 @@ def test_a_space_overrides_the_fragments_that_it_includes(tmp_path):
 
 
 def test_every_space_includes_the_controls():
-    """A grid has none, since its rows are compared with one another."""
-    for name in set(NAMES) - set(GRIDS):
+    """A grid has none, since its rows are compared with one another; those of masks have no classes."""
+    for name in set(NAMES) - {*GRIDS, "segmentation"}:
         controls = read_space_file(spaces_folder() / f"{name}.yaml")["controls"]
         assert list(controls)[:3] == ["cross_entropy", "balanced_softmax", "logit_adjustment"], name

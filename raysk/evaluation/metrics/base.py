@@ -26,6 +26,26 @@ Resampler = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
+class Form:
+    """The form of predictions, and what follows from it.
+
+    Attributes:
+        name: Its name.
+        has_classes: Whether a row has a probability of each class; else it has one of each pixel of its mask.
+        usual: The scores of every leaderboard, whatever the study's metric is; see `grids`.
+    """
+
+    name: str
+    has_classes: bool
+    usual: tuple[str, ...]
+
+
+# Published tables have these scores.
+CLASSES = Form("classes", True, ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy", "macro_precision"))
+MASKS = Form("masks", False, ("dice", "jaccard", "thresholded_jaccard", "hausdorff95", "surface_distance"))
+
+
+@dataclass(frozen=True)
 class Metric(ABC):
     """A score of probabilities against labels, as a value; a subclass says how to compute it.
 
@@ -41,6 +61,8 @@ class Metric(ABC):
     class_name: str = ""
     floor: float = 0.0
 
+    form: ClassVar[Form] = CLASSES
+    """The form of the predictions that it scores."""
     wording: ClassVar[str]
     """Its title in tables, with the fields in braces."""
     larger_is_better: ClassVar[bool] = True
@@ -78,13 +100,29 @@ class Metric(ABC):
 
         Args:
             probabilities: (..., N, C); axes before the rows, such as candidates, pass through.
-            labels: (N,) classes from 0 to C - 1.
+            labels: (N,) classes from 0 to C - 1; of masks, see `MaskMetric`.
 
         Raises:
             DataError: The labels do not match the probabilities.
         """
-        check_match(probabilities, labels)
+        self.check(probabilities, labels)
         return self.scores(probabilities, labels)
+
+    @staticmethod
+    def check(probabilities: np.ndarray, truth: np.ndarray) -> None:
+        """Refuses probabilities that do not match the truth; see `check_match`."""
+        check_match(probabilities, truth)
+
+    @staticmethod
+    def kinds(truth: np.ndarray) -> np.ndarray:
+        """Returns the kind of each row, (N,), over which its mean is taken: its class."""
+        return truth
+
+    @staticmethod
+    def log_likelihoods(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Returns the log likelihood of the truth of each row, (..., N)."""
+        likelihoods = probabilities[..., np.arange(len(truth)), truth]
+        return np.log(np.maximum(likelihoods, np.finfo(np.float32).tiny))
 
     @abstractmethod
     def scores(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

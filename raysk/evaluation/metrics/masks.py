@@ -1,0 +1,160 @@
+"""Metrics of masks: the mean over the pictures, whose pixels with a probability of at least one half are the lesion.
+
+All are measured on the stored masks, at the size of the recipe's images. Distances are shares of the diagonal of the
+picture, so that they mean the same at any size. Where only one of two masks is empty, they are a whole diagonal apart.
+"""
+
+from abc import abstractmethod
+from math import isqrt, sqrt
+from typing import ClassVar
+
+import numpy as np
+from scipy import ndimage
+
+from raysk.errors import DataError
+from raysk.evaluation.metrics.base import MASKS, Form, Metric, Resampler, metrics
+
+# The least Jaccard index that the challenge of ISIC 2018 counts as a found lesion.
+_FOUND = 0.65
+
+
+class MaskMetric(Metric):
+    """A mean over pictures; the probabilities are (..., N, P) of P pixels in rows of a square, the masks (N, P)."""
+
+    form: ClassVar[Form] = MASKS
+
+    @staticmethod
+    def check(probabilities: np.ndarray, truth: np.ndarray) -> None:
+        """Refuses probabilities (..., N, P) and masks (N, P) that are not of the same pixels.
+
+        Raises:
+            DataError: Their shapes do not match.
+        """
+        if truth.ndim != 2 or probabilities.shape[-2:] != truth.shape or not len(truth):
+            raise DataError(
+                "a score of masks needs probabilities (rows, pixels) and masks of the same size, but got shapes "
+                f"{probabilities.shape} and {truth.shape}: pass both for the same rows"
+            )
+
+    @staticmethod
+    def kinds(truth: np.ndarray) -> np.ndarray:
+        """Returns one kind for all rows, (N,)."""
+        return np.zeros(len(truth), dtype=np.int64)
+
+    @staticmethod
+    def log_likelihoods(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Returns the mean log likelihood of the pixels of each row, (..., N)."""
+        shares = np.where(truth > 0, probabilities, 1 - probabilities)
+        means: np.ndarray = np.log(np.maximum(shares, np.finfo(np.float32).tiny)).mean(axis=-1)
+        return means
+
+    @abstractmethod
+    def values(self, found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Returns the value of each picture, (..., N), of masks (..., N, P) and (N, P), bool."""
+
+    def scores(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Averages the values of the pictures; `labels` are their masks."""
+        means: np.ndarray = self.values(probabilities >= 0.5, labels > 0).mean(axis=-1)
+        return means
+
+    def resampler(self, probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Resampler:
+        """Sums each group once: the sum of a resample is that of its groups."""
+        values = self.values(probabilities >= 0.5, labels > 0)
+        sums, sizes = np.bincount(groups, weights=values), np.bincount(groups)
+        return lambda times: (times @ sums) / (times @ sizes)
+
+
+@metrics.register("dice")
+class Dice(MaskMetric):
+    """2 |A and B| / (|A| + |B|), of each picture; 1 if both masks are empty."""
+
+    wording = "Dice"
+
+    def values(self, found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Counts the pixels of both."""
+        both, whole = (found & truth).sum(axis=-1), found.sum(axis=-1) + truth.sum(axis=-1)
+        return np.where(whole > 0, 2 * both / np.maximum(whole, 1), 1.0)
+
+
+@metrics.register("jaccard")
+class Jaccard(MaskMetric):
+    """|A and B| / |A or B|, of each picture; 1 if both masks are empty."""
+
+    wording = "Jaccard"
+
+    def values(self, found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Counts the pixels of both and of either."""
+        both, either = (found & truth).sum(axis=-1), (found | truth).sum(axis=-1)
+        return np.where(either > 0, both / np.maximum(either, 1), 1.0)
+
+
+@metrics.register("thresholded_jaccard")
+class ThresholdedJaccard(Jaccard):
+    """The Jaccard index of each picture, 0 where it is below 0.65, as in the challenge of ISIC 2018."""
+
+    wording = "thresholded Jaccard"
+
+    def values(self, found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Cuts the indices off."""
+        indices = super().values(found, truth)
+        return np.where(indices >= _FOUND, indices, 0.0)
+
+
+class _BoundaryMetric(MaskMetric):
+    """A distance between the boundaries of two masks."""
+
+    larger_is_better = False
+
+    def values(self, found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Measures each picture in shares of its diagonal."""
+        side = isqrt(truth.shape[1])
+        masks, true_masks = found.reshape(-1, *truth.shape), truth.reshape(-1, side, side)
+        boundaries = [_Boundary(mask) for mask in true_masks]
+        distances = [
+            self._distance(_Boundary(mask), boundary) / (sqrt(2) * side)
+            for of_candidate in masks
+            for mask, boundary in zip(of_candidate.reshape(-1, side, side), boundaries, strict=True)
+        ]
+        return np.minimum(distances, 1.0).reshape(found.shape[:-1])
+
+    def _distance(self, first: "_Boundary", second: "_Boundary") -> float:
+        """Returns the distance of two boundaries in pixels, infinite if only one is empty."""
+        if first.is_empty or second.is_empty:
+            return 0.0 if first.is_empty and second.is_empty else float("inf")
+        return self._between(second.distances[first.pixels], first.distances[second.pixels])
+
+    @staticmethod
+    @abstractmethod
+    def _between(there: np.ndarray, back: np.ndarray) -> float:
+        """Combines the distances from each boundary to the other."""
+
+
+class _Boundary:
+    """The pixels of a mask (H, W) that have a neighbour outside it, and the distance of every pixel to them."""
+
+    def __init__(self, mask: np.ndarray) -> None:
+        self.pixels = mask & ~ndimage.binary_erosion(mask)
+        self.is_empty = not self.pixels.any()
+        self.distances = ndimage.distance_transform_edt(~self.pixels)
+
+
+@metrics.register("hausdorff95")
+class Hausdorff95(_BoundaryMetric):
+    """The 95 % Hausdorff distance: the larger of the 95th percentiles of the distances between the boundaries."""
+
+    wording = "95% Hausdorff distance"
+
+    @staticmethod
+    def _between(there: np.ndarray, back: np.ndarray) -> float:
+        return float(max(np.percentile(there, 95), np.percentile(back, 95)))
+
+
+@metrics.register("surface_distance")
+class SurfaceDistance(_BoundaryMetric):
+    """The mean distance from the pixels of either boundary to the other boundary."""
+
+    wording = "mean surface distance"
+
+    @staticmethod
+    def _between(there: np.ndarray, back: np.ndarray) -> float:
+        return float(np.concatenate([there, back]).mean())
