@@ -111,7 +111,7 @@ def _fitting(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> list[
     whole, bare = (scores(title, f"{part}_{metric.name}", style) for style in (STYLE, _BARE))
     balanced = scores("balanced\naccuracy", f"{part}_balanced_accuracy", _BARE)
     folds = [scores(f"{title}\nout of fold", f"oof_{metric.name}", _BARE)] if part == "test" else []
-    others = [] if metric.name == "balanced_accuracy" else [balanced]
+    others = [balanced] if metric.form.has_classes and metric.name != "balanced_accuracy" else []
     required = [
         _Column(f"{STYLE.escape(text)}\nout of fold", [_checked(row.requirements[number]) for row in rows])
         for number, text in enumerate(leaderboard.requirements)

@@ -6,8 +6,11 @@ import torch
 
 from raysk.data.store.region_store import build_regions
 from raysk.data.views import DIHEDRAL, TrainingView, test_time_views, view_seed
+from raysk.errors import ConfigError
+from raysk.evaluation.goals import Goal
 from raysk.evaluation.predictions import OutOfFold, Predictions
 from raysk.run import Run
+from raysk.run_checks import check_task
 from raysk.training.checkpoints import ClassifierCheckpoint
 from raysk.training.job import run_job
 from raysk.training.networks import new_encoder
@@ -120,3 +123,25 @@ def test_masks_of_all_folds_are_read_together(mask_run, tmp_path):
     whole = OutOfFold.from_folds(rows, folds)
     expected = (whole.rows / 1000).astype(np.float16)
     np.testing.assert_array_equal(whole.mean(), np.repeat(expected[:, np.newaxis], 4, axis=1).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage_two.head": {"name": "cosine"}}, "stage_two.head must have its default linear .* but got cosine"),
+        ({"stage_two.loss": {"name": "focal"}}, "stage_two.loss must have its default cross_entropy .* but got focal"),
+        ({"stage_two.adjustment": 1.0}, "stage_two.adjustment must have its default 0.0 .* but got 1.0"),
+        ({"crop": {"region": "mask"}}, "crop.region must be none for task.name=segmentation"),
+    ],
+)
+def test_settings_of_a_classifier_are_refused(changes, message, make_job):
+    with pytest.raises(ConfigError, match=message):
+        make_job(MASKS | changes)
+
+
+def test_a_metric_of_classes_and_several_sizes_are_refused(make_job):
+    first, second = make_job(MASKS).recipe, make_job(MASKS | {"image_size": 48}).recipe
+    with pytest.raises(ConfigError, match="metric must score masks, .* got macro_f1: set metric=dice"):
+        check_task([first], Goal.parse("macro_f1", (), None))
+    with pytest.raises(ConfigError, match="image_size must be the same"):
+        check_task([first, second], Goal.parse("dice", (), None))
