@@ -141,7 +141,7 @@ def test_settings_of_a_classifier_are_refused(changes, message, make_job):
 
 def test_a_metric_of_classes_and_several_sizes_are_refused(make_job):
     first, second = make_job(MASKS).recipe, make_job(MASKS | {"image_size": 48}).recipe
-    with pytest.raises(ConfigError, match="metric must score masks, .* got macro_f1: set metric=dice"):
+    with pytest.raises(ConfigError, match=r"metric must score masks, .* got macro_f1: set metric=dice"):
         check_task([first], Goal.parse("macro_f1", (), None))
     with pytest.raises(ConfigError, match="image_size must be the same"):
         check_task([first, second], Goal.parse("dice", (), None))
