@@ -20,6 +20,7 @@ from raysk.errors import TrainingError
 from raysk.parts.encoder import Encoder
 from raysk.parts.losses.base import NoisyLoss, ScheduledLoss
 from raysk.parts.mixing import Mixed
+from raysk.parts.precision import gradient_scaler
 from raysk.records import Health, StageRecord
 from raysk.stage import Stage
 from raysk.training.batch_norm import GlobalBatchNorm, statistics_kept
@@ -28,7 +29,6 @@ from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_
 from raysk.training.guided import Guided
 from raysk.training.mixer import Mixer
 from raysk.training.optimization import averaged, create_optimizer, learning_rate, parameter_groups
-from raysk.training.precision import autocast, gradient_scaler
 from raysk.training.world import World
 
 
@@ -198,9 +198,7 @@ class Trainer:
         """Takes one optimizer step on this rank's share of a global batch; returns the loss of the whole batch."""
         pieces = inputs.chunk(self.stage.accumulate)
         if len(pieces) == 1:
-            with autocast(self.world.device):
-                outputs = self.network(inputs)
-            loss = criterion(self.world.gather(outputs))
+            loss = criterion(self.world.gather(self.network(inputs)))
             self.scaler.scale(loss).backward()
         else:
             loss = self._accumulate(pieces, criterion)
@@ -223,7 +221,7 @@ class Trainer:
         device = self.world.device
         states = []
         outputs = []
-        with torch.no_grad(), autocast(device), statistics_kept(self.model):
+        with torch.no_grad(), statistics_kept(self.model):
             for piece in pieces:
                 states.append(_random_state(device))
                 outputs.append(self.network(piece))
@@ -239,9 +237,7 @@ class Trainer:
             # Ranks exchange gradients once, with the last piece.
             is_local = isinstance(self.network, DistributedDataParallel) and not is_last
             with self.network.no_sync() if is_local else nullcontext():  # type: ignore[operator]
-                with autocast(device):
-                    output = self.network(piece)
-                output.backward(grad.to(output.dtype))
+                self.network(piece).backward(grad)
         return loss
 
     def _save(self, progress: StageProgress) -> None:
