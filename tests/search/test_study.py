@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import pyarrow.parquet
 import pytest
 from optuna.trial import TrialState
 
+from raysk.cli.main import main
 from raysk.data.store.chunks import file_system
 from raysk.evaluation.ensemble import Ensemble
 from raysk.evaluation.leaderboard import Leaderboard
@@ -26,7 +25,7 @@ from raysk.search.storage import open_study
 from raysk.search.trial_records import TrialRecord
 from raysk.training.checkpoints import ProgressCheckpoint
 from tests.publishers import two_publishers
-from tests.search.commands import ROOT, ROW, begun, finished, lane_lines, raysk
+from tests.search.commands import ROW, begun, finished, lane_lines, raysk
 
 # A study takes half a minute on an idle machine; a busy one may take its time.
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.ray]
@@ -197,14 +196,12 @@ def test_a_drawn_recipe_is_ranked_or_its_stop_is_told(killed):
     assert drawn["supcon"] not in ranked
 
 
-def test_the_leaderboard_is_there_in_every_format_and_the_command_prints_them(killed):
+def test_the_leaderboard_is_there_in_every_format_and_the_command_prints_them(killed, capfdbinary):
     read = {"csv": pyarrow.csv.read_csv, "parquet": pyarrow.parquet.read_table}
     for name in ("csv", "html", "json", "md", "parquet", "tex"):
         path = killed.run / f"leaderboard.{name}"
-        words = [sys.executable, "-m", "raysk.cli", "leaderboard", str(killed.run), "--format", name]
-        done = subprocess.run(words, capture_output=True, cwd=ROOT, check=False)
-        assert (done.returncode, done.stderr) == (0, b"")
-        assert done.stdout == path.read_bytes()
+        assert main(["leaderboard", str(killed.run), "--format", name]) == 0
+        assert capfdbinary.readouterr() == (path.read_bytes(), b"")
         if name in read:
             assert read[name](path).column("name").to_pylist() == [row.name for row in killed.board.rows]
     assert killed.output.endswith(f"Files: {killed.run}/leaderboard.md, .csv, .html, .json, .parquet, .tex\n")
