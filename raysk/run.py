@@ -12,6 +12,7 @@ logs/               Ray's output and one log per lane
 fold-1.*            in encoders/ and classifiers/: trained by `raysk refit` on all rows that are not locked away
 leaderboard.*  ensemble*.json       .driver         locked by the driver that uses the folder
 test_openings.json  the recipes of each look at the locked test part
+attention.json      what the rows look at in the test part, by `raysk explain RUN --all`
 """
 
 from collections.abc import Mapping

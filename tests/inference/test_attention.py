@@ -10,7 +10,8 @@ from raysk.cli.main import main
 from raysk.data.views import test_time_views
 from raysk.errors import ConfigError
 from raysk.inference.attention import AttentionMaps
-from raysk.inference.explaining import Explainer, explain_test_part
+from raysk.inference.board_explaining import explain_test_part
+from raysk.inference.explaining import Explainer
 from raysk.inference.overlays import draw_overlay
 from raysk.inference.predictor import Predictor
 from raysk.parts.maps import grid, last_maps, pooled
