@@ -26,9 +26,8 @@ from raysk.initial_weights import check_networks, notes_on_weights, weights_dige
 from raysk.parts.losses import losses
 from raysk.recipe import Recipe
 from raysk.records import RunFacts
-from raysk.run import data_digest, store_name
 from raysk.run_checks import check_goal, check_recipe
-from raysk.run_facts import unlabelled_facts
+from raysk.run_facts import data_digest, store_name, unlabelled_facts
 
 
 def read_data(
@@ -122,7 +121,7 @@ def prepare_rows(
     check_networks(every)
     manifest, stores = read_data(config, console, [(r.image_size, r.crop) for r in every], spread)
     regions = _read_regions(manifest, every, config, console)
-    digest = data_digest(manifest, next(iter(stores.values())), regions)
+    digest = data_digest(manifest, stores, regions)
     cases = _cases(manifest, digest, config, console) if len(manifest.unlabelled_rows) else None
     folds = make_folds(manifest, config.folds, cases)
     _tell_unlabelled(folds, recipes, console)
@@ -157,7 +156,7 @@ def _read_regions(
 ) -> dict[int, RegionStore]:
     """Returns the masks and boxes at each size at which a recipe reads them."""
     stores = {}
-    for size in dict.fromkeys(recipe.image_size for recipe in recipes if recipe.stage_two.care is not None):
+    for size in dict.fromkeys(recipe.image_size for recipe in recipes if recipe.reads_regions):
         with progress_bar(console, "reading masks and boxes") as bar:
             cache, on_error = config.cache_folder, config.data.on_error
             stores[size] = store = build_regions(manifest, size, cache, on_error, bar, config.stores)

@@ -125,7 +125,7 @@ class Recipe(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crop.region != "none" and self.stage_two.care is not None and self.stage_two.care.region != "saliency":
+        if self.crop.region != "none" and self.reads_regions:
             raise ConfigError(
                 "crop.region must be none where masks or boxes guide the attention, but got "
                 f"{self.crop.region}: choose one of the two"
@@ -141,6 +141,11 @@ class Recipe(Settings):
     def is_probe(self) -> bool:
         """Whether the encoder comes ready: no stage trains its weights."""
         return self.stage_one is None and self.stage_two.frozen
+
+    @property
+    def reads_regions(self) -> bool:
+        """Whether masks or boxes of the table guide its attention."""
+        return self.stage_two.care is not None and self.stage_two.care.reads_regions
 
     @cached_property
     def key(self) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from raysk.evaluation.board_attention import with_attention
 from raysk.evaluation.goals import Goal
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.metrics import Metric
@@ -41,7 +42,8 @@ def rerank(run: Run, metric: str) -> Leaderboard:
         meta[BEST_SINGLE] = max(singles, key=lambda row: ranked_by.oriented(row.scores[f"oof_{ranked_by.name}"])).name
     meta["ranked anew"] = f"by {ranked_by.title}; the study searched by {board.ranked_by.title}"
     tables = tuple(table for table in board.tables if table.label == _ABLATION)
-    return Leaderboard(rows, board.class_names, meta, tables, ranked_by.name, board.chosen)
+    anew = Leaderboard(rows, board.class_names, meta, tables, ranked_by.name, board.chosen)
+    return with_attention(anew, run.folder)
 
 
 def _scores(run: Run, row: Row, metric: Metric) -> dict[str, float]:

@@ -12,18 +12,18 @@ logs/               Ray's output and one log per lane
 fold-1.*            in encoders/ and classifiers/: trained by `raysk refit` on all rows that are not locked away
 leaderboard.*  ensemble*.json       .driver         locked by the driver that uses the folder
 test_openings.json  the recipes of each look at the locked test part
+attention.json      what the rows look at in the test part, by `raysk explain RUN --all`
 """
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysk.artifacts import digest_of, locked, read_json, write_json
+from raysk.artifacts import locked, read_json, write_json
 from raysk.data.crop import Crop
 from raysk.data.folds.assignment import Folds
 from raysk.data.manifest import IntArray, Manifest
@@ -38,7 +38,7 @@ from raysk.evaluation.reference_choice import chosen_scores
 from raysk.job_rows import stage_one_rows, train_rows
 from raysk.records import JobRecord, Part, ReferenceRecord, RunFacts, SearchRecord, job_id
 from raysk.run_checks import check_recipe
-from raysk.run_facts import check_same_facts, read_facts, write_facts
+from raysk.run_facts import check_same_facts, read_facts, store_name, write_facts
 
 if TYPE_CHECKING:  # torch, which only `Run.recipe` needs
     from raysk.recipe import Job, Recipe
@@ -278,15 +278,3 @@ class Run:
         from raysk.recipe import Recipe
 
         return Recipe.from_plain(read_json(self.folder / "recipes" / f"{key}.json"))
-
-
-def data_digest(manifest: Manifest, store: ImageStore, regions: Mapping[int, RegionStore]) -> str:
-    """Returns a name made from the rows, their pixels and, if recipes read them, their masks and boxes."""
-    facts: dict[str, Any] = {"manifest": manifest.digest, "pixels": store.digest}
-    lesions = {str(size): region.digest for size, region in regions.items()}
-    return digest_of(facts | ({"regions": lesions} if lesions else {}))
-
-
-def store_name(size: int, crop: Crop) -> str:
-    """Returns the name under which a run knows the images of a size and a crop."""
-    return ", ".join(filter(None, [str(size), crop.name]))

@@ -63,14 +63,14 @@ def rare_classes(care: "Care", class_counts: IntArray, class_names: Sequence[str
 def _check_lesions(care: "Care", rows: IntArray, manifest: Manifest) -> None:
     """Refuses attention without a single lesion to guide it."""
     rare = rare_classes(care, manifest.count_classes(rows), manifest.class_names)
-    if care.region == "saliency":
+    if not care.reads_regions:
         return
     if not rows_with(manifest, care.region)[rows[np.isin(manifest.labels[rows], rare)]].any():
         names = ", ".join(manifest.class_names[label] for label in rare)
         columns = "a column mask" if care.region == MASK else f"the columns {', '.join(BOX)}"
         raise ConfigError(
             f"region must be known in some training rows of the rare classes, but no row of {names} has a "
-            f"{care.region}: add {columns}, or set region=saliency"
+            f"{care.region}: add {columns}, or set region=fine_grained"
         )
 
 

@@ -50,3 +50,15 @@ def test_a_study_says_which_unlabelled_rows_it_leaves_out(copied, manifest, smal
     _, again, facts_again, text = prepared(simclr)
     assert "no recipe" not in text
     assert (again.digest, facts_again.folds) == (folds.digest, facts.folds), "as --resume needs it"
+
+
+def test_masks_and_boxes_are_read_only_where_they_guide_the_attention(cache, manifest, small_recipe, tmp_path):
+    data = DataSettings(source="csv", path=str(cache / "drawn" / "metadata.csv"), image="file", group="group")
+    guided = {"stage_two.frozen": False, "model.backbone": "test_resnet", "model.output_stride": 8}
+    for region, is_read in (("fine_grained", False), ("mask", True)):
+        care = {"name": "care", "region": region, "rare": 0.3}
+        recipe = Recipe.from_plain(small_recipe({**guided, "stage_two.attention": care}))
+        config = Config(data=data, folds=FoldSettings(k=2), recipe=recipe, cache=str(tmp_path))
+        console = Console(file=StringIO(), width=1000)
+        facts = prepare_rows(config, [recipe], console)[2]
+        assert (list(facts.regions) == ["32"]) == is_read == ("lesions at 32 pixels" in console.file.getvalue())

@@ -252,6 +252,7 @@ def _parts(arguments: argparse.Namespace) -> int:
 
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
+    from raysk.evaluation.board_attention import with_attention
     from raysk.evaluation.formats import formats
     from raysk.evaluation.leaderboard import Leaderboard
 
@@ -264,7 +265,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         from raysk.run import Run
 
         board = rerank(Run.open(folder), arguments.metric)
-    content = write(board)
+    content = write(with_attention(board, folder))
     if isinstance(content, bytes):
         if b"\0" in content and sys.stdout.isatty():
             raise ConfigError(f"--format {name} must go to a file, but got a terminal: add > leaderboard.{name}")

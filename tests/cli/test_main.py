@@ -17,7 +17,8 @@ from raysk.cli.main import main
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.store.building import build_store
-from raysk.run import Run, data_digest
+from raysk.run import Run
+from raysk.run_facts import data_digest
 from raysk.spaces.space import load_space
 from tests.run_facts import run_facts
 
@@ -209,7 +210,7 @@ def prepared(tune, photographs):
         manifest,
         folds,
         tune.cache,
-        pixels=data_digest(manifest, store, {}),
+        pixels=data_digest(manifest, {str(SIZE): store}, {}),
         space="supcon",
         content_of_the_space=load_space("supcon", overrides).digest,
         overrides=tuple(text for text in overrides if not text.startswith("cache=")),

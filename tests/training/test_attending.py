@@ -233,7 +233,7 @@ def test_half_precision_gives_the_loss_to_two_digits(run, make_job, alone, diary
     assert other == pytest.approx(one, rel=0.02)
 
 
-@pytest.mark.parametrize("region", ["box", "mask", "saliency"])
+@pytest.mark.parametrize("region", ["box", "mask", "spectral_residual", "fine_grained"])
 def test_a_job_is_guided_by_each_kind_of_region_and_predicts_without_it(run, make_job, alone, diary, region):
     job = make_job(CARE | {"stage_two.attention": {"name": "care", "region": region, "margin": 0.1, "rare": 0.3}})
     guide = Guide.of(job, run, job.recipe.stage_two.care)
