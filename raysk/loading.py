@@ -30,19 +30,8 @@ from raysk.run_checks import check_goal, check_recipe
 from raysk.run_facts import data_digest, store_name, unlabelled_facts
 
 
-def read_data(
-    config: Config,
-    console: Console,
-    shapes: Iterable[tuple[int, Crop]] = (),
-    spread: Spread = in_threads,
-) -> tuple[Manifest, dict[str, ImageStore]]:
-    """Returns the rows with readable images, and their decoded images by `store_name`.
-
-    Args:
-        config: The rows, and the folders of the stores.
-        console: Shows progress.
-        shapes: Sizes and crops of the images; those of the recipe if empty.
-        spread: Distributes the decoding.
+def read_rows(config: Config, console: Console) -> Manifest:
+    """Returns the rows, whose images nobody has opened yet.
 
     Raises:
         ConfigError: The metric or a requirement is about a class that the rows do not have.
@@ -51,6 +40,25 @@ def read_data(
         manifest = load_manifest(config.data, config.cache_folder)
     # Now, since a metric of a class that does not exist should not cost the time to decode the images.
     Goal.parse(config.metric, config.require, manifest.class_names)
+    return manifest
+
+
+def read_images(
+    manifest: Manifest,
+    config: Config,
+    console: Console,
+    shapes: Iterable[tuple[int, Crop]] = (),
+    spread: Spread = in_threads,
+) -> tuple[Manifest, dict[str, ImageStore]]:
+    """Returns the rows with readable images, and their decoded images by `store_name`.
+
+    Args:
+        manifest: All rows.
+        config: The folders of the stores, and what to do with unreadable images.
+        console: Shows progress.
+        shapes: Sizes and crops of the images; those of the recipe if empty.
+        spread: Distributes the decoding.
+    """
     sizes: dict[Crop, list[int]] = {}
     for size, crop in dict.fromkeys(shapes or [(config.recipe.image_size, config.recipe.crop)]):
         sizes.setdefault(crop, []).append(size)
@@ -92,6 +100,7 @@ def _tell_crop(manifest: Manifest, crop: Crop, console: Console) -> None:
 
 
 def prepare_rows(
+    manifest: Manifest,
     config: Config,
     recipes: Sequence[Recipe],
     console: Console,
@@ -99,10 +108,11 @@ def prepare_rows(
     encoders: Sequence[Recipe] = (),
     **of_command: Any,
 ) -> tuple[Manifest, Folds, RunFacts]:
-    """Reads and divides the rows, decodes their images, and checks that they suit the recipes and the goal.
+    """Divides the rows, decodes their images, and checks that they suit the recipes and the goal.
 
     Args:
-        config: The rows, the folds, the goal and the folders of the stores.
+        manifest: All rows.
+        config: The folds, the goal and the folders of the stores.
         recipes: The recipes that are known before the start.
         console: Shows progress.
         spread: Distributes the decoding.
@@ -119,7 +129,7 @@ def prepare_rows(
     recipes = list(recipes)
     every = [config.recipe, *recipes, *encoders]
     check_networks(every)
-    manifest, stores = read_data(config, console, [(r.image_size, r.crop) for r in every], spread)
+    manifest, stores = read_images(manifest, config, console, [(r.image_size, r.crop) for r in every], spread)
     regions = _read_regions(manifest, every, config, console)
     digest = data_digest(manifest, stores, regions)
     cases = _cases(manifest, digest, config, console) if len(manifest.unlabelled_rows) else None

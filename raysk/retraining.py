@@ -25,7 +25,7 @@ from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
 from raysk.evaluation.metrics import DEFAULT_METRIC, parse_metric
 from raysk.evaluation.requirement_checks import requirement_facts
 from raysk.evaluation.summary import show_summary
-from raysk.loading import prepare_rows
+from raysk.loading import prepare_rows, read_rows
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.run_facts import unlabelled_facts
@@ -213,7 +213,8 @@ def _open_run(
             name: getattr(file, name) for name in ("data", "folds", "recipe", "metric", "require", "cache", "stores")
         }
         config = Config(**shared)
-        manifest, folds, facts = prepare_rows(config, [file.recipe], console, recipe=file.recipe.key)
+        rows = read_rows(config, console)
+        manifest, folds, facts = prepare_rows(rows, config, [file.recipe], console, recipe=file.recipe.key)
         if exists:
             Run.open(folder).check_same(facts)
         run = Run.open(folder) if exists else Run.create(folder, manifest, folds, facts)

@@ -29,9 +29,24 @@ def check_recipe(recipe: "Recipe", manifest: Manifest, folds: Folds) -> None:
     for fold in range(len(folds)):
         rows = train_rows(recipe, fold, manifest, folds)
         num_unlabelled = len(stage_one_rows(recipe, fold, manifest, folds)) - len(rows)
-        recipe.check_rows(manifest.count_classes(rows), num_unlabelled)
-        if recipe.stage_two.care is not None:
-            check_within("stage_two.attention", partial(_check_lesions, recipe.stage_two.care, rows, manifest))
+        check_rows(recipe, manifest, rows, num_unlabelled)
+
+
+def check_rows(recipe: "Recipe", manifest: Manifest, rows: IntArray, num_unlabelled: int) -> None:
+    """Refuses rows that a recipe cannot train on.
+
+    Args:
+        recipe: The recipe.
+        manifest: All rows.
+        rows: The labelled rows that it trains on.
+        num_unlabelled: Number of unlabelled rows beside them.
+
+    Raises:
+        ConfigError: See `Recipe.check_rows`; or it guides the attention to lesions, of which none is known.
+    """
+    recipe.check_rows(manifest.count_classes(rows), num_unlabelled)
+    if recipe.stage_two.care is not None:
+        check_within("stage_two.attention", partial(_check_lesions, recipe.stage_two.care, rows, manifest))
 
 
 def rare_classes(care: "Care", class_counts: IntArray, class_names: Sequence[str]) -> list[int]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from raysk.config import Config
 from raysk.data.folds.dividing import FoldSettings
 from raysk.data.sources import DataSettings
-from raysk.loading import prepare_rows
+from raysk.loading import prepare_rows, read_rows
 from raysk.recipe import Recipe
 
 
@@ -35,7 +35,7 @@ def test_a_study_says_which_unlabelled_rows_it_leaves_out(copied, manifest, smal
 
     def prepared(recipe: Recipe):
         console = Console(file=StringIO(), width=1000)
-        rows, folds, facts = prepare_rows(config, iter([recipe]), console)
+        rows, folds, facts = prepare_rows(read_rows(config, console), config, iter([recipe]), console)
         return rows, folds, facts, console.file.getvalue()
 
     rows, folds, facts, text = prepared(config.recipe)

@@ -35,7 +35,7 @@ from raysk.records import PointKind
 from raysk.spaces.families import Family, check_values, flat, prefixed, read_family
 from raysk.spaces.files import find_space, read_space_file
 from raysk.spaces.grids import GridPoint, grid_points
-from raysk.spaces.merging import control_overrides, start_overrides
+from raysk.spaces.merging import control_overrides, of_family, start_overrides
 from raysk.spaces.stage_two_search import NEVER_INNER, StageTwoSearch, is_inner
 from raysk.spaces.sweeps import (
     Parameter,
@@ -178,13 +178,20 @@ class Space:
 
     def compose(self, family: Family | None, *overrides: str) -> dict[str, Any]:
         """Returns the configuration of a family, or of the controls, before it is validated."""
-        return compose_plain(*(family or self).settings, *control_overrides(self.user, overrides))
+        settings = (family or self).settings
+        user, usual = self._given(settings)
+        return compose_plain(*settings, *control_overrides(user, overrides, usual))
+
+    def _given(self, settings: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Returns what the command line gives to settings of the space; see `of_family`."""
+        return (self.user, ()) if len(self.families) == 1 else of_family(self.user, compose_plain(*settings))
 
     def _named(self, family: Family, name: str) -> str:
         return name if len(self.families) == 1 else f"{family.name}: {name}"
 
     def _start(self, family: Family, name: str, texts: tuple[str, ...]) -> Point:
-        plain = compose_plain(*family.settings, *start_overrides(self.user, texts))
+        user, usual = self._given(family.settings)
+        plain = compose_plain(*family.settings, *start_overrides(user, texts, usual))
         start_values = values_of(family.parameters, plain)
         settings, values, base = {}, {}, {}
         for parameter in (p for p in family.parameters if p.key in start_values and p.exists(plain)):
