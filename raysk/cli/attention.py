@@ -43,8 +43,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         return _explain_all(arguments, is_run, console)
     folder = arguments.output
     if folder is None or folder.exists():
-        got = "none" if folder is None else f"{folder} exists"
-        raise ConfigError(f"--output must be a new folder, but {got}: choose a name, or give --all and a run")
+        got = "got none" if folder is None else f"{folder} exists"
+        raise ConfigError(f"--output must be a new folder, but {got}: choose a name, or explain a run with --all")
     if not arguments.images and (not is_run or arguments.name is not None):
         got = arguments.model if not is_run else f"--class {arguments.name}"
         raise ConfigError(f"images must be given for a file and with --class, but got {got}: name images or folders")

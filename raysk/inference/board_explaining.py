@@ -13,7 +13,7 @@ from PIL import Image
 
 from raysk.artifacts import write_text
 from raysk.data.manifest import Manifest
-from raysk.errors import RayskError
+from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.attention_record import ATTENTION_FILE, AttentionRecord, ConfidentError
 from raysk.evaluation.attention_scores import AttentionScores, attention_columns, mean_scores
 from raysk.evaluation.board_attention import explained_row
@@ -23,7 +23,7 @@ from raysk.inference.explaining import Explainer, save_overlay
 from raysk.inference.looking import Error, Looks, knows_masks, look_at_test_part
 from raysk.inference.overlays import draw_overlay
 from raysk.inference.packing import pack_row
-from raysk.inference.predictor import Predictor
+from raysk.inference.predictor import Predictor, usable_device
 from raysk.run import Run
 
 # The pictures in a page: the most of them, the width of each in pixels and its quality as a JPEG file. Each has about
@@ -70,7 +70,10 @@ def explain_board(run: Run, device: str | None = None, progress: Progress | None
 
     Raises:
         ArtifactError: The study has not ended, or another process uses the run.
+        ConfigError: There is no such device.
+        DataError: An image cannot be read.
     """
+    usable = usable_device(device)
     board, path = Leaderboard.read(run.folder / "leaderboard.json"), run.folder / ATTENTION_FILE
     new = AttentionRecord(num_images=len(run.folds.test_rows), scores={}, left_out={})
     record = AttentionRecord.read(path) if path.exists() else new
@@ -81,11 +84,11 @@ def explain_board(run: Run, device: str | None = None, progress: Progress | None
         for place, row in enumerate(waiting):
             of_row = None if progress is None else partial(_of_row, progress, place, len(waiting))
             try:
-                explainer = Explainer(Predictor(pack_row(run, row.key), device))
-                looks = look_at_test_part(explainer, run, of_row)
-            except RayskError as error:  # a row that sees cropped pictures, or has no maps
+                explainer = Explainer(Predictor(pack_row(run, row.key), usable))
+            except (ArtifactError, ConfigError) as error:  # it sees cropped pictures, or has no maps
                 record = replace(record, left_out=record.left_out | {row.key: str(error)})
             else:
+                looks = look_at_test_part(explainer, run, of_row)
                 record = _with_row(record, run, row.key, looks)
                 if row is shown:
                     record = replace(record, errors_of=row.key, errors=_pictured(looks, run.manifest))

@@ -123,12 +123,14 @@ def test_without_masks_the_page_has_the_errors_alone(trained, tmp_path):
     [
         (["--all", "--row", "1"], "--all must be given with a run and nothing else to explain, but got row as well"),
         (["--all", "photograph.png"], "but got images as well: leave it out"),
-        ([], "--output must be a new folder, but none: choose a name, or give --all and a run"),
+        (["--all", "--device", "nowhere"], "device must be one of this machine, such as cpu or cuda, but got nowhere"),
+        ([], "--output must be a new folder, but got none: choose a name, or explain a run with --all"),
     ],
 )
 def test_a_users_mistake_is_one_line(trained, capsys, words, message):
     assert main(["explain", str(trained.folder), *words]) == 2
     assert message in capsys.readouterr().err
+    assert not (trained.folder / ATTENTION_FILE).exists()
 
 
 def test_all_rows_are_those_of_a_run(tmp_path, capsys):
