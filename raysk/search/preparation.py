@@ -78,11 +78,13 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         raise ArtifactError(
             f"--run must be a new folder, but {request.run or folder} has a study: add --resume to continue it"
         )
+    # A mistake is told before the rows are read; of competing families, `fitting` judges the starts.
+    for point in space.named_points() if len(space.families) == 1 else space.control_points():
+        space.config(point)
     manifest = read_rows(config, console)
     space, unfit = fitting(space, manifest)
     for name, reason in unfit.items():
         console.print(f"left out: {name}, since {reason}", markup=False, highlight=False)
-    # Errors in any named point are reported now rather than after an hour.
     named = [space.config(point).recipe for point in space.named_points()]
     on_all = request.address is not None and config.stores is not None
     spread = on_cluster(request.address) if on_all else in_threads
