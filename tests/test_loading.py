@@ -60,5 +60,5 @@ def test_masks_and_boxes_are_read_only_where_they_guide_the_attention(cache, man
         recipe = Recipe.from_plain(small_recipe({**guided, "stage_two.attention": care}))
         config = Config(data=data, folds=FoldSettings(k=2), recipe=recipe, cache=str(tmp_path))
         console = Console(file=StringIO(), width=1000)
-        facts = prepare_rows(config, [recipe], console)[2]
+        facts = prepare_rows(read_rows(config, console), config, [recipe], console)[2]
         assert (list(facts.regions) == ["32"]) == is_read == ("lesions at 32 pixels" in console.file.getvalue())

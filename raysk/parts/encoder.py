@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from raysk.parts.backbones import Backbone
-from raysk.parts.losses.base import at_least_single
-from raysk.parts.precision import Precision, autocast
+from raysk.parts.precision import Precision, at_least_single, autocast
 
 
 class Encoder(nn.Module):

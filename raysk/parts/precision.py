@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -24,6 +25,11 @@ def autocast(device: torch.device, precision: Precision = "auto") -> AbstractCon
     """Returns the context in which an encoder runs."""
     dtype = compute_dtype(device, precision)
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """Returns half-precision values in float32, where sums of exponentials keep their digits; others unchanged."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def gradient_scaler(device: torch.device) -> torch.amp.GradScaler:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from raysk.parts.attention import Care, at_map_size, attention_loss, attention_map, region_weights
-from raysk.parts.losses.base import at_least_single
 from raysk.parts.maps import grid, last_maps, pooled
+from raysk.parts.precision import at_least_single
 from raysk.training.guided import Guided
 from raysk.training.networks import Classifier
 

@@ -3,7 +3,7 @@ import torch
 
 from raysk.parts.backbones import create_backbone
 from raysk.parts.encoder import Encoder
-from raysk.parts.precision import autocast, compute_dtype, gradient_scaler
+from raysk.parts.precision import at_least_single, autocast, compute_dtype, gradient_scaler
 
 CPU = torch.device("cpu")
 
@@ -52,3 +52,16 @@ def test_half_precision_keeps_small_gradients():
     assert outputs.dtype is compute_dtype(device)
     scaler.scale(outputs.float().mean() * 1e-5).backward()
     assert (weight.grad > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_only_half_precision_is_widened(dtype, expected):
+    assert at_least_single(torch.ones(2, dtype=dtype)).dtype == expected

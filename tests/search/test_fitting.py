@@ -15,12 +15,20 @@ def without_lesions(manifest):
     return replace(manifest, table=manifest.table.drop_columns(known))
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """The file of a space with three families; those of the tournament take seconds to compose."""
+    path = tmp_path_factory.mktemp("spaces") / "three.yaml"
+    path.write_text("about: Three families.\nfamilies: [metric, focal, care]\n")
+    return str(path)
+
+
 def families(space):
     return [family.name for family in space.families]
 
 
-def test_care_competes_where_lesions_are_known(manifest, without_lesions):
-    space = load_space("tournament", ["stage_two.attention.rare=0.3"])
+def test_care_competes_where_lesions_are_known(manifest, without_lesions, three):
+    space = load_space(three, ["stage_two.attention.rare=0.3"])
     assert fitting(space, manifest) == (space, {})
     fewer, unfit = fitting(space, without_lesions)
     assert families(fewer) == [name for name in families(space) if name != "care"]
@@ -36,12 +44,12 @@ def test_care_competes_where_lesions_are_known(manifest, without_lesions):
 WIDE = ["batch_size=72", "stage_one.sampler.classes=9", "stage_one.sampler.images=8"]
 
 
-def test_a_family_that_the_classes_or_the_network_do_not_allow_is_left_out(manifest):
+def test_a_family_that_the_classes_or_the_network_do_not_allow_is_left_out(manifest, three):
     rare = "stage_two.attention.rare=0.3"
-    _, unfit = fitting(load_space("tournament", [rare, *WIDE]), manifest)
+    _, unfit = fitting(load_space(three, [rare, *WIDE]), manifest)
     assert unfit.keys() == {"metric"}
     assert "classes must be at most the 7 classes of the manifest" in unfit["metric"]
-    _, unfit = fitting(load_space("tournament", [rare, "model.backbone=test_vit"]), manifest)
+    _, unfit = fitting(load_space(three, [rare, "model.backbone=test_vit"]), manifest)
     assert unfit.keys() == {"care"}
     assert "model.output_stride must be 32 for test_vit" in unfit["care"]
 
