@@ -259,13 +259,13 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     name, folder = arguments.format, _folder(arguments.run)
     write = formats[name]
     if arguments.metric is None:
-        board = Leaderboard.read(folder / "leaderboard.json")
+        board = with_attention(Leaderboard.read(folder / "leaderboard.json"), folder)
     else:
         from raysk.reranking import rerank
         from raysk.run import Run
 
         board = rerank(Run.open(folder), arguments.metric)
-    content = write(with_attention(board, folder))
+    content = write(board)
     if isinstance(content, bytes):
         if b"\0" in content and sys.stdout.isatty():
             raise ConfigError(f"--format {name} must go to a file, but got a terminal: add > leaderboard.{name}")
