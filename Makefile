@@ -47,7 +47,7 @@ lint: install-test
 # One process for the tests that start Ray, and one for the others; one thread each, since the networks of the tests
 # are too small for more.
 test: install-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not soak' --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not soak' --numprocesses 2 --durations 25
 
 check: lint test
 

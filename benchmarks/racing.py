@@ -38,7 +38,7 @@ from raysk.artifacts import write_json
 from raysk.errors import ConfigError, TrainingError
 from raysk.evaluation.comparison import cross_fitted_choice, score_of_choice
 from raysk.evaluation.fold_model import chances
-from raysk.loading import prepare_rows
+from raysk.loading import prepare_rows, read_rows
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.scoring import read_test
@@ -87,7 +87,7 @@ def record(arguments: argparse.Namespace) -> None:
     """Runs all recipes in two processes; a recipe that has its result is not run again."""
     space = load_space(arguments.space, arguments.overrides)
     config = space.config()
-    manifest, folds, facts = prepare_rows(config, [config.recipe], Console())
+    manifest, folds, facts = prepare_rows(read_rows(config, Console()), config, [config.recipe], Console())
     if not (arguments.run / "run.json").exists():
         Run.create(arguments.run, manifest, folds, facts)
     numbers = range(arguments.recipes)

@@ -107,6 +107,7 @@ def pretend(job: Job, run: Run, world: World, report: Report, seconds: float) ->
             recipe_key=job.recipe.key,
             views=("identity",),
             probabilities=np.full((1, len(rows), num_classes), 1 / num_classes, np.float32),
+            class_names=run.class_names,
         ).write(run.predictions_file(job.recipe.key, job.fold, "held_out"))
         JobRecord(
             recipe=job.recipe.key,

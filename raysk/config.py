@@ -27,7 +27,7 @@ _DATA_SETTINGS = frozenset(setting.name for setting in fields(DataSettings))
 _OF_THE_SEARCH = ("folds", "metric", "require", "search", "controls", "finalists", "seeds")
 OF_THE_STUDY = ("data", *_OF_THE_SEARCH, "cache", "stores", "loader")
 # Only interpolations of other nodes use these.
-_SHORTHANDS = ("epochs", "batch_size")
+SHORTHANDS = ("epochs", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ def read_config(plain: dict[str, Any]) -> Config:
     Raises:
         ConfigError: A value breaks a rule.
     """
-    recipe = {name: value for name, value in plain.items() if name not in (*OF_THE_STUDY, *_SHORTHANDS)}
+    recipe = {name: value for name, value in plain.items() if name not in (*OF_THE_STUDY, *SHORTHANDS)}
     stage_two = dict(plain["stage_two"])
     budget = {"search": stage_two.pop("search")}
     return Config(

@@ -13,9 +13,7 @@ from raysk.data.seen import Identities, Seen
 from raysk.errors import ConfigError
 from raysk.model import Model
 from raysk.parts.backbones import create_backbone
-from raysk.parts.decoder import decoder_for
 from raysk.parts.maps import check_has_maps
-from raysk.parts.tasks import Segmentation
 from raysk.parts.weights import read_weights
 from raysk.recipe import Recipe
 
@@ -32,7 +30,7 @@ def check_networks(recipes: Iterable[Recipe]) -> None:
     recipes = list(recipes)
     shapes = {(recipe.model, recipe.image_size) for recipe in recipes}
     guided = {(recipe.model, recipe.image_size) for recipe in recipes if recipe.stage_two.care is not None}
-    segmenting = {(recipe.model, recipe.image_size) for recipe in recipes if not recipe.task.form.has_classes}
+    tasks = {(recipe.model, recipe.image_size): recipe.task for recipe in recipes}
     for model, size in sorted(shapes, key=repr):
         # On the device without memory: only the shapes are of interest.
         with torch.device("meta"):
@@ -41,8 +39,7 @@ def check_networks(recipes: Iterable[Recipe]) -> None:
             )
             if (model, size) in guided:
                 check_has_maps(backbone.eval(), size)
-            if (model, size) in segmenting:
-                decoder_for(backbone, size, Segmentation().width)
+            tasks[model, size].check_network(backbone, size)
     plain = {(replace(model, pooling="network", layers=1), size) for model, size in shapes if model.file is not None}
     for model, size in sorted(plain, key=repr):
         create_backbone(model.backbone, False, model.file, size)

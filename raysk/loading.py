@@ -20,18 +20,38 @@ from raysk.data.store.building import build_stores
 from raysk.data.store.chunks import Spread, in_threads
 from raysk.data.store.image_store import BadImage, ImageStore
 from raysk.data.store.region_store import RegionStore, build_regions
-from raysk.errors import ConfigError
+from raysk.errors import ConfigError, DataError
 from raysk.evaluation.goals import Goal
+from raysk.evaluation.metrics.base import MASKS
 from raysk.initial_weights import check_networks, notes_on_weights, weights_digest
 from raysk.parts.losses import losses
 from raysk.recipe import Recipe
 from raysk.records import RunFacts
-from raysk.run import data_digest, store_name
 from raysk.run_checks import check_goal, check_recipe, check_task
-from raysk.run_facts import unlabelled_facts
+from raysk.run_facts import data_digest, store_name, unlabelled_facts
 
 
-def read_data(
+def read_rows(config: Config, console: Console) -> Manifest:
+    """Returns the rows, whose images nobody has opened yet.
+
+    Raises:
+        ConfigError: The metric or a requirement is about a class that the rows do not have.
+        DataError: The metric needs two classes, and the rows have one.
+    """
+    with console.status("reading the rows"):
+        manifest = load_manifest(config.data, config.cache_folder)
+    # Now, since a metric of a class that does not exist should not cost the time to decode the images.
+    goal = Goal.parse(config.metric, config.require, manifest.class_names)
+    if goal.metric.form is not MASKS and len(manifest.class_names) < 2:
+        raise DataError(
+            f"a dataset must have at least two classes, but got {manifest.class_names[0]}: check the labels, or learn "
+            "masks with task.name=segmentation metric=dice"
+        )
+    return manifest
+
+
+def read_images(
+    manifest: Manifest,
     config: Config,
     console: Console,
     shapes: Iterable[tuple[int, Crop]] = (),
@@ -40,18 +60,12 @@ def read_data(
     """Returns the rows with readable images, and their decoded images by `store_name`.
 
     Args:
-        config: The rows, and the folders of the stores.
+        manifest: All rows.
+        config: The folders of the stores, and what to do with unreadable images.
         console: Shows progress.
         shapes: Sizes and crops of the images; those of the recipe if empty.
         spread: Distributes the decoding.
-
-    Raises:
-        ConfigError: The metric or a requirement is about a class that the rows do not have.
     """
-    with console.status("reading the rows"):
-        manifest = load_manifest(config.data, config.cache_folder)
-    # Now, since a metric of a class that does not exist should not cost the time to decode the images.
-    Goal.parse(config.metric, config.require, manifest.class_names)
     sizes: dict[Crop, list[int]] = {}
     for size, crop in dict.fromkeys(shapes or [(config.recipe.image_size, config.recipe.crop)]):
         sizes.setdefault(crop, []).append(size)
@@ -93,6 +107,7 @@ def _tell_crop(manifest: Manifest, crop: Crop, console: Console) -> None:
 
 
 def prepare_rows(
+    manifest: Manifest,
     config: Config,
     recipes: Sequence[Recipe],
     console: Console,
@@ -100,10 +115,11 @@ def prepare_rows(
     encoders: Sequence[Recipe] = (),
     **of_command: Any,
 ) -> tuple[Manifest, Folds, RunFacts]:
-    """Reads and divides the rows, decodes their images, and checks that they suit the recipes and the goal.
+    """Divides the rows, decodes their images, and checks that they suit the recipes and the goal.
 
     Args:
-        config: The rows, the folds, the goal and the folders of the stores.
+        manifest: All rows.
+        config: The folds, the goal and the folders of the stores.
         recipes: The recipes that are known before the start.
         console: Shows progress.
         spread: Distributes the decoding.
@@ -122,12 +138,12 @@ def prepare_rows(
     goal = Goal.parse(config.metric, config.require, None)
     check_task(every, goal)
     check_networks(every)
-    manifest, stores = read_data(config, console, [(r.image_size, r.crop) for r in every], spread)
+    manifest, stores = read_images(manifest, config, console, [(r.image_size, r.crop) for r in every], spread)
     regions = _read_regions(manifest, every, config, console)
-    if not goal.metric.form.has_classes:
+    if goal.metric.form is MASKS:
         (region_store,) = regions.values()
         manifest = _with_masks(manifest, region_store, console)
-    digest = data_digest(manifest, next(iter(stores.values())), regions)
+    digest = data_digest(manifest, stores, regions)
     cases = _cases(manifest, digest, config, console) if len(manifest.unlabelled_rows) else None
     folds = make_folds(manifest, config.folds, cases)
     _tell_unlabelled(folds, recipes, console)
@@ -176,14 +192,13 @@ def _with_masks(manifest: Manifest, regions: RegionStore, console: Console) -> M
     """Returns the rows for masks: those without one are unlabelled, which a stage one without labels may read.
 
     Raises:
-        ConfigError: The labelled rows with a mask have fewer than two classes.
+        ConfigError: No labelled row has a mask.
     """
     has_mask = regions.masks.any(axis=(1, 2)) & (manifest.labels != NO_LABEL)
-    known = np.unique(manifest.labels[has_mask])
-    if len(known) < 2:
+    if not has_mask.any():
         raise ConfigError(
-            f"task.name must be classification for pictures without masks, but {has_mask.sum()} of {len(manifest)} "
-            f"labelled pictures have one, in {len(known)} classes: add a column mask, or name yours in data.mask"
+            f"task.name must be classification for pictures without masks, but none of {len(manifest)} labelled "
+            "pictures has one: add a column mask, or name yours in data.mask"
         )
     console.print(
         f"masks: {has_mask.sum()} of {len(manifest)} pictures have a class and a mask; the others count as unlabelled",

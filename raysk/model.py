@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from raysk.errors import ConfigError
 from raysk.parts.backbones import check_backbone
 from raysk.parts.pooling import Pooling
+from raysk.parts.precision import Precision
 from raysk.settings import Between, Settings
 
 
@@ -27,6 +28,8 @@ class Model(Settings):
             generalised mean, "token" the class token, "both" the token and the mean, and "none" all of the map,
             flattened.
         layers: Number of last layers whose pooled features are concatenated; not with "network" or "none".
+        precision: The number format in which the network computes, in training and in the scores of a study. "auto" is
+            16 bits on a GPU and float32 on a CPU. A CPU with AMX is about 1.6 times as fast in "bfloat16".
     """
 
     backbone: str = "test_resnet"
@@ -37,6 +40,7 @@ class Model(Settings):
     output_stride: Literal[8, 16, 32] = 32
     pooling: Pooling = "network"
     layers: Annotated[int, Between(1, 100)] = 1
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,6 +13,7 @@ from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.class_columns import class_columns
 from raysk.evaluation.ensemble import GREEDY, Ensemble, member_probabilities
 from raysk.evaluation.leaderboard import Leaderboard, find_row
+from raysk.evaluation.metrics.masks import scores_of_pictures
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
 from raysk.records import StageRecord
 from raysk.reranking import rerank
@@ -61,8 +62,8 @@ class RunResults:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of their columns."""
-        return self.run.manifest.class_names
+        """The classes, in the order of their columns; none if the run predicts masks."""
+        return self.run.class_names
 
     def board(self, metric: str | None = None) -> pd.DataFrame:
         """Returns the leaderboard: one line per row under its place, with the columns of leaderboard.csv.
@@ -121,7 +122,8 @@ class RunResults:
 
         Returns:
             One line per image under its row of the manifest, with the columns "image", "group", "label", "fold", and
-            one per class. A class that is called like one of the other columns gets the column "p(NAME)".
+            one per class. A class that is called like one of the other columns gets the column "p(NAME)". Of masks, one
+            per usual score of a picture, such as "dice".
 
         Raises:
             ArtifactError: No row matches, several do, or a fold is missing.
@@ -196,8 +198,11 @@ class RunResults:
 
     def _frame(self, rows: np.ndarray, probabilities: np.ndarray, **more: np.ndarray) -> pd.DataFrame:
         known = self.run.manifest.table.select(["image", "group", "label"]).take(rows).to_pandas().assign(**more)
-        classes = pd.DataFrame(probabilities, columns=class_columns(self.class_names, list(known.columns)))
-        return pd.concat([known, classes], axis=1).set_index(pd.Index(rows, name="row"))
+        if self.class_names:
+            predicted = pd.DataFrame(probabilities, columns=class_columns(self.class_names, list(known.columns)))
+        else:
+            predicted = pd.DataFrame(scores_of_pictures(probabilities, self.run.truth[rows]))
+        return pd.concat([known, predicted], axis=1).set_index(pd.Index(rows, name="row"))
 
 
 def _text(row: object) -> str:

@@ -41,8 +41,6 @@ PART_NODES: dict[str, Registry[Any]] = {
 }
 # The settings of a recipe that determine a frozen encoder, and what is fitted to its features before stage two.
 _OF_THE_ENCODER = ("model", "image_size", "crop", "stage_one", "seed")
-# The settings of stage two that only a classifier reads.
-_OF_A_CLASSIFIER = ("loss", "head", "sampler", "mixing", "attention", "adjustment", "passes", "shift_batch_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +129,12 @@ class Recipe(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crop.region != "none" and self.stage_two.care is not None and self.stage_two.care.region != "saliency":
+        self._check_unused()
+        if self.crop.region != "none" and self.reads_regions:
             raise ConfigError(
                 "crop.region must be none where masks or boxes guide the attention, but got "
                 f"{self.crop.region}: choose one of the two"
             )
-        if not self.task.form.has_classes:
-            self._check_masks()
         if self.is_probe and not self.model.has_weights:
             raise ConfigError(
                 "model must have trained weights for a frozen encoder without a stage one, but has none: set "
@@ -145,34 +142,32 @@ class Recipe(Settings):
                 "stage_two.frozen=false"
             )
 
-    def _check_masks(self) -> None:
-        """Refuses settings that make no sense where masks are predicted."""
-        task = tasks.name_of(type(self.task))
-        if self.crop.region != "none":
-            raise ConfigError(
-                f"crop.region must be none for task.name={task}, whose masks are of whole pictures, but got "
-                f"{self.crop.region}: remove it"
-            )
-        plain, default = self.stage_two.to_plain(), StageTwo().to_plain()
-        for name in _OF_A_CLASSIFIER:
-            if plain[name] != default[name]:
-                value, usual = (
-                    node["name"] if isinstance(node, dict) else node for node in (plain[name], default[name])
-                )
+    def _check_unused(self) -> None:
+        """Refuses settings that the task does not read."""
+        for part, name in (path.split(".") for path in self.task.unused):
+            settings: Settings = getattr(self, part)
+            value, usual = (each.to_plain()[name] for each in (settings, type(settings)()))
+            if value != usual:
+                got, default = (each["name"] if isinstance(each, dict) else each for each in (value, usual))
                 raise ConfigError(
-                    f"stage_two.{name} must have its default {usual} for task.name={task}, which has no classifier, "
-                    f"but got {value}: remove it"
+                    f"{part}.{name} must be {default} for task.name={tasks.name_of(type(self.task))}, which does not "
+                    f"read it, but got {got}: remove it"
                 )
 
     @property
-    def reads_regions(self) -> bool:
-        """Whether its training reads masks or boxes."""
-        return self.stage_two.care is not None or not self.task.form.has_classes
+    def uses_kept_features(self) -> bool:
+        """Whether stage two reads the features of an encoder that never changes: they are computed once and kept."""
+        return self.stage_two.uses_kept_features and self.task.reads_features
 
     @property
     def is_probe(self) -> bool:
         """Whether the encoder comes ready: no stage trains its weights."""
         return self.stage_one is None and self.stage_two.frozen
+
+    @property
+    def reads_regions(self) -> bool:
+        """Whether it learns masks, or masks or boxes of the table guide its attention."""
+        return self.task.reads_masks or (self.stage_two.care is not None and self.stage_two.care.reads_regions)
 
     @cached_property
     def key(self) -> str:

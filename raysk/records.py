@@ -17,7 +17,7 @@ from raysk.errors import ArtifactError, shown
 
 # Part of every recipe's key. Raise it when a recipe would no longer give the same weights, or when a default changes,
 # since keys leave out the settings that have their default.
-RECIPE_SCHEMA = 5
+RECIPE_SCHEMA = 6
 # The rows that a job predicts: the held-out rows of its fold, or the locked test part.
 Part = Literal["held_out", "test"]
 # The origin of a recipe in a study: a start of the space, a control, or the search.

@@ -5,11 +5,11 @@ from rich.console import Console
 
 from raysk.data.folds.assignment import WHOLE
 from raysk.inference.packing import recipe_weights, row_of
+from raysk.parts.precision import sum_in_one_order
 from raysk.recipe import Job
 from raysk.retraining import device_name
 from raysk.run import Run
 from raysk.training.loop import Report, StageProgress
-from raysk.training.precision import sum_in_one_order
 from raysk.training.stage_one import train_stage_one
 from raysk.training.stage_two import train_stage_two
 from raysk.training.world import World

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from raysk.errors import ConfigError
+from raysk.evaluation.board_attention import with_attention
 from raysk.evaluation.goals import Goal
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.metrics import Metric
@@ -26,13 +28,19 @@ def rerank(run: Run, metric: str) -> Leaderboard:
 
     Raises:
         ArtifactError: The run has no leaderboard, or lacks a prediction.
-        ConfigError: The metric does not exist, or is not defined on each part of the rows.
+        ConfigError: The metric does not exist, is not defined on each part of the rows, or does not score what the run
+            predicts.
     """
     board = Leaderboard.read(run.folder / "leaderboard.json")
     goal = Goal.parse(metric, (), run.manifest.class_names)
     ranked_by = goal.metric
     if ranked_by == board.ranked_by:
         return board
+    if ranked_by.form != board.ranked_by.form:
+        raise ConfigError(
+            f"metric must score {board.ranked_by.form.name}, which the run predicts, but got {ranked_by.name}: choose "
+            f"for example {board.ranked_by.form.usual[0]}"
+        )
     check_goal(goal, run.manifest, run.folds)
     rows = tuple(replace(row, scores=_scores(run, row, ranked_by)) for row in board.rows)
     meta = {name: fact for name, fact in board.meta.items() if name != cross_fitted_fact(board.ranked_by)}
@@ -41,7 +49,8 @@ def rerank(run: Run, metric: str) -> Leaderboard:
         meta[BEST_SINGLE] = max(singles, key=lambda row: ranked_by.oriented(row.scores[f"oof_{ranked_by.name}"])).name
     meta["ranked anew"] = f"by {ranked_by.title}; the study searched by {board.ranked_by.title}"
     tables = tuple(table for table in board.tables if table.label == _ABLATION)
-    return Leaderboard(rows, board.class_names, meta, tables, ranked_by.name, board.chosen)
+    anew = Leaderboard(rows, board.class_names, meta, tables, ranked_by.name, board.chosen)
+    return with_attention(anew, run.folder)
 
 
 def _scores(run: Run, row: Row, metric: Metric) -> dict[str, float]:

@@ -25,7 +25,8 @@ from raysk.evaluation.leaderboard import Leaderboard, Row, find_row
 from raysk.evaluation.metrics import DEFAULT_METRIC, parse_metric
 from raysk.evaluation.requirement_checks import requirement_facts
 from raysk.evaluation.summary import show_summary
-from raysk.loading import prepare_rows
+from raysk.loading import prepare_rows, read_rows
+from raysk.mask_sheet import write_mask_sheet
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.run_facts import unlabelled_facts
@@ -213,7 +214,8 @@ def _open_run(
             name: getattr(file, name) for name in ("data", "folds", "recipe", "metric", "require", "cache", "stores")
         }
         config = Config(**shared)
-        manifest, folds, facts = prepare_rows(config, [file.recipe], console, recipe=file.recipe.key)
+        rows = read_rows(config, console)
+        manifest, folds, facts = prepare_rows(rows, config, [file.recipe], console, recipe=file.recipe.key)
         if exists:
             Run.open(folder).check_same(facts)
         run = Run.open(folder) if exists else Run.create(folder, manifest, folds, facts)
@@ -244,8 +246,10 @@ def _leaderboard(run: Run, file: RecipeFile, recipes: Sequence[Recipe], path: Pa
     usual = run.goal.metric.form.usual[:_OF_THE_SPREAD]
     metrics = dict.fromkeys((run.goal.metric, *map(parse_metric, usual)))
     tables = (seeds_table([row.scores for row in rows], list(metrics)),) if len(rows) > 1 else ()
-    leaderboard = Leaderboard(rows, run.manifest.class_names, meta, tables, run.goal.metric.name)
+    leaderboard = Leaderboard(rows, run.class_names, meta, tables, run.goal.metric.name)
     write_leaderboard(leaderboard, run.folder)
+    if not run.class_names:
+        write_mask_sheet(run, leaderboard)
     return leaderboard
 
 

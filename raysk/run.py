@@ -12,18 +12,18 @@ logs/               Ray's output and one log per lane
 fold-1.*            in encoders/ and classifiers/: trained by `raysk refit` on all rows that are not locked away
 leaderboard.*  ensemble*.json       .driver         locked by the driver that uses the folder
 test_openings.json  the recipes of each look at the locked test part
+attention.json      what the rows look at in the test part, by `raysk explain RUN --all`
 """
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysk.artifacts import digest_of, locked, read_json, write_json
+from raysk.artifacts import locked, read_json, write_json
 from raysk.data.crop import Crop
 from raysk.data.folds.assignment import Folds
 from raysk.data.manifest import IntArray, Manifest
@@ -33,12 +33,13 @@ from raysk.data.store.region_store import RegionStore, build_regions, find_regio
 from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.ensemble import AVERAGE, GREEDY
 from raysk.evaluation.goals import Goal
+from raysk.evaluation.metrics.base import MASKS
 from raysk.evaluation.predictions import Predictions
 from raysk.evaluation.reference_choice import chosen_scores
 from raysk.job_rows import stage_one_rows, train_rows
 from raysk.records import JobRecord, Part, ReferenceRecord, RunFacts, SearchRecord, job_id
 from raysk.run_checks import check_recipe
-from raysk.run_facts import check_same_facts, read_facts, write_facts
+from raysk.run_facts import check_same_facts, read_facts, store_name, write_facts
 
 if TYPE_CHECKING:  # torch, which only `Run.recipe` needs
     from raysk.recipe import Job, Recipe
@@ -158,10 +159,15 @@ class Run:
     @cached_property
     def truth(self) -> np.ndarray:
         """What predictions are scored against: the class of each row, (N,), or its mask, (N, P)."""
-        if self.goal.metric.form.has_classes:
+        if self.goal.metric.form is not MASKS:
             return self.manifest.labels
         (size,) = map(int, self.facts.regions)
         return self.regions(size).masks.reshape(len(self.manifest), -1)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes that are predicted; none where masks are."""
+        return () if self.goal.metric.form is MASKS else self.manifest.class_names
 
     def train_rows(self, job: "Job") -> IntArray:
         """Returns the rows whose labels a job trains on."""
@@ -207,6 +213,10 @@ class Run:
     def classifier_file(self, job: "Job") -> Path:
         """Returns the file of the classifier of this job's stage two."""
         return self.folder / "classifiers" / job.recipe.key / f"fold{job.fold}.safetensors"
+
+    def progress_file(self, job: "Job") -> Path:
+        """Returns the file of the state of a job's stage two, while it trains."""
+        return self.classifier_file(job).with_suffix(".progress")
 
     def predictions_file(self, recipe_key: str, fold: int, part: Part) -> Path:
         """Returns the file of a recipe's predictions on one part of one fold."""
@@ -286,15 +296,3 @@ class Run:
         from raysk.recipe import Recipe
 
         return Recipe.from_plain(read_json(self.folder / "recipes" / f"{key}.json"))
-
-
-def data_digest(manifest: Manifest, store: ImageStore, regions: Mapping[int, RegionStore]) -> str:
-    """Returns a name made from the rows, their pixels and, if recipes read them, their masks and boxes."""
-    facts: dict[str, Any] = {"manifest": manifest.digest, "pixels": store.digest}
-    lesions = {str(size): region.digest for size, region in regions.items()}
-    return digest_of(facts | ({"regions": lesions} if lesions else {}))
-
-
-def store_name(size: int, crop: Crop) -> str:
-    """Returns the name under which a run knows the images of a size and a crop."""
-    return ", ".join(filter(None, [str(size), crop.name]))

@@ -29,9 +29,24 @@ def check_recipe(recipe: "Recipe", manifest: Manifest, folds: Folds) -> None:
     for fold in range(len(folds)):
         rows = train_rows(recipe, fold, manifest, folds)
         num_unlabelled = len(stage_one_rows(recipe, fold, manifest, folds)) - len(rows)
-        recipe.check_rows(manifest.count_classes(rows), num_unlabelled)
-        if recipe.stage_two.care is not None:
-            check_within("stage_two.attention", partial(_check_lesions, recipe.stage_two.care, rows, manifest))
+        check_rows(recipe, manifest, rows, num_unlabelled)
+
+
+def check_rows(recipe: "Recipe", manifest: Manifest, rows: IntArray, num_unlabelled: int) -> None:
+    """Refuses rows that a recipe cannot train on.
+
+    Args:
+        recipe: The recipe.
+        manifest: All rows.
+        rows: The labelled rows that it trains on.
+        num_unlabelled: Number of unlabelled rows beside them.
+
+    Raises:
+        ConfigError: See `Recipe.check_rows`; or it guides the attention to lesions, of which none is known.
+    """
+    recipe.check_rows(manifest.count_classes(rows), num_unlabelled)
+    if recipe.stage_two.care is not None:
+        check_within("stage_two.attention", partial(_check_lesions, recipe.stage_two.care, rows, manifest))
 
 
 def check_task(recipes: Sequence["Recipe"], goal: Goal) -> None:
@@ -48,8 +63,8 @@ def check_task(recipes: Sequence["Recipe"], goal: Goal) -> None:
                 f"metric must score {recipe.task.form.name}, which the recipes predict, but got {goal.metric.name}: "
                 f"set metric={wanted}, or another task.name"
             )
-    sizes = sorted({recipe.image_size for recipe in recipes})
-    if not form.has_classes and len(sizes) > 1:
+    sizes = sorted({recipe.image_size for recipe in recipes if recipe.task.reads_masks})
+    if len(sizes) > 1:
         raise ConfigError(
             f"image_size must be the same for all recipes that predict masks, but got {sizes}: choose one"
         )
@@ -84,14 +99,14 @@ def rare_classes(care: "Care", class_counts: IntArray, class_names: Sequence[str
 def _check_lesions(care: "Care", rows: IntArray, manifest: Manifest) -> None:
     """Refuses attention without a single lesion to guide it."""
     rare = rare_classes(care, manifest.count_classes(rows), manifest.class_names)
-    if care.region == "saliency":
+    if not care.reads_regions:
         return
     if not rows_with(manifest, care.region)[rows[np.isin(manifest.labels[rows], rare)]].any():
         names = ", ".join(manifest.class_names[label] for label in rare)
         columns = "a column mask" if care.region == MASK else f"the columns {', '.join(BOX)}"
         raise ConfigError(
             f"region must be known in some training rows of the rare classes, but no row of {names} has a "
-            f"{care.region}: add {columns}, or set region=saliency"
+            f"{care.region}: add {columns}, or set region=fine_grained"
         )
 
 
@@ -103,11 +118,10 @@ def check_goal(goal: Goal, manifest: Manifest, folds: Folds) -> None:
     """
     parts = {f"fold {fold}": folds.held_out_rows(fold) for fold in range(len(folds))}
     parts |= {"the test part": folds.test_rows} if len(folds.test_rows) else {}
-    certain = np.eye(len(manifest.class_names))
-    for metric in (each for each in goal.metrics if each.form.has_classes):
+    for metric in goal.metrics:
         for name, rows in parts.items():
             labels = manifest.labels[rows]
-            if np.isnan(metric(certain[labels], labels)):
+            if not metric.is_defined(labels, len(manifest.class_names)):
                 present = ", ".join(manifest.class_names[label] for label in np.unique(labels))
                 raise ConfigError(
                     f"{metric.name} must be defined on each part of the rows, but {name} has only {present}: "

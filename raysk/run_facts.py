@@ -1,15 +1,24 @@
 """The file `run.json` of a run, and what must not change when the run is resumed."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import raysk
-from raysk.artifacts import read_json, write_json
+from raysk.artifacts import digest_of, read_json, write_json
+from raysk.data.crop import Crop
 from raysk.data.folds.assignment import WHOLE, Folds
+from raysk.data.manifest import Manifest
+from raysk.data.store.image_store import ImageStore
+from raysk.data.store.region_store import RegionStore
 from raysk.errors import ArtifactError
 from raysk.records import RECIPE_SCHEMA, RunFacts
 
 # Schema of a run's files. Raise the second number when a record changes.
 _SCHEMA = f"{RECIPE_SCHEMA}.5"
+
+# Between the size and the crop in the name of a store.
+_BEFORE_CROP = ", "
 
 # The facts that must not change when a run is resumed.
 _SAME = (
@@ -92,3 +101,25 @@ def unlabelled_facts(folds: Folds) -> dict[str, str]:
         f"group or a picture: {num_locked} with the test part, and {of_folds} with the held-out rows of the folds"
     )
     return {"unlabelled images": sentence}
+
+
+def data_digest(manifest: Manifest, stores: Mapping[str, ImageStore], regions: Mapping[int, RegionStore]) -> str:
+    """Returns a name made from the rows, their pixels and, if recipes read them, their masks and boxes.
+
+    Args:
+        manifest: The rows.
+        stores: Their images by `store_name`; of each crop the first one counts, since its other sizes follow from it.
+        regions: Their masks and boxes by size.
+    """
+    of_crop: dict[str, str] = {}
+    for name, store in stores.items():
+        of_crop.setdefault(name.partition(_BEFORE_CROP)[2], store.digest)
+    first = next(iter(of_crop))
+    facts: dict[str, Any] = {"manifest": manifest.digest, "pixels": of_crop.pop(first)}
+    lesions = {str(size): region.digest for size, region in regions.items()}
+    return digest_of(facts | ({"crops": of_crop} if of_crop else {}) | ({"regions": lesions} if lesions else {}))
+
+
+def store_name(size: int, crop: Crop) -> str:
+    """Returns the name under which a run knows the images of a size and a crop."""
+    return _BEFORE_CROP.join(filter(None, [str(size), crop.name]))

@@ -85,7 +85,7 @@ def write_held_out(run: Run, key: str, where: OutOfFold, probabilities: np.ndarr
             recipe_key=key,
             views=[_OF_AN_ENSEMBLE],
             probabilities=probabilities[np.newaxis, places].astype(where.probabilities.dtype),
-            form=run.goal.metric.form,
+            class_names=run.class_names,
         ).write(run.predictions_file(key, fold, "held_out"))
 
 
@@ -111,7 +111,7 @@ def all_scores(run: Run, where: OutOfFold, held_out: np.ndarray, test: np.ndarra
         test: (M, C) probabilities of the test part.
         metric: The metric that orders the rows.
     """
-    manifest, names = run.manifest, run.manifest.class_names
+    manifest, names = run.manifest, run.class_names
     out_of_fold = scores_out_of_fold(held_out, run.truth[where.rows], where.fold_of_row, names, metric)
     rows = run.folds.test_rows
     return out_of_fold | scores_on_test(test, run.truth[rows], manifest.groups[rows], names, metric)

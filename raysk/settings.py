@@ -231,6 +231,44 @@ def within(where: str, kind: type[S], value: Any) -> S:
         raise ConfigError(f"{where}.{error}") from error
 
 
+def check_setting(kind: type[Settings], path: str, value: Any, plain: Mapping[str, Any]) -> None:
+    """Refuses a value that one setting can never have, whatever the other settings are.
+
+    Args:
+        kind: The settings that have it.
+        path: Its dotted path in them; an unknown one is not checked.
+        value: The value.
+        plain: Plain settings, which name the parts on the path.
+
+    Raises:
+        ConfigError: The value breaks the rule of its setting.
+    """
+    name, _, inside = path.partition(".")
+    hint = kind._hints().get(name)
+    if hint is None:
+        return
+    if not inside:
+        _checked(name, hint, value)
+        return
+    below = plain.get(name) or {}
+    part = _settings_of(hint, below)
+    if inside == "name" and "name" in below:
+        _checked(name, hint, {"name": value})
+    elif part is not None:
+        check_within(name, lambda: check_setting(part, inside, value, below))
+
+
+def _settings_of(hint: Any, plain: Mapping[str, Any]) -> type[Settings] | None:
+    """Returns the class of the settings at an annotation; of a part, that which is named."""
+    for option in get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,):
+        if get_origin(option) is Annotated:
+            rule = get_args(option)[1]
+            return rule[plain["name"]] if isinstance(rule, Registry) and plain.get("name") in list(rule) else None
+        if isinstance(option, type) and issubclass(option, Settings):
+            return option
+    return None
+
+
 def described(kind: type[Settings]) -> dict[str, str]:
     """Returns the first sentence on each setting from the docstrings of a class and its bases."""
     sentences = {}

@@ -14,6 +14,7 @@ from raysk.data.folds.assignment import Folds
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import Manifest
 from raysk.data.sources import DataSettings, load_manifest
+from raysk.data.store.region_store import build_regions
 from raysk.data.synthetic import make_synthetic
 from raysk.evaluation.ensemble import GREEDY
 from raysk.run import Run
@@ -137,16 +138,6 @@ def finished_run(
     tmp_path_factory: pytest.TempPathFactory, cache: Path, manifest: Manifest, folds: Folds, small_recipe: Any
 ) -> Run:
     """A run with trained models and a leaderboard; do not change it."""
-    # Most tests need neither torch nor the search.
-    import torch
-
-    from raysk.recipe import Job, Recipe
-    from raysk.scoring import HELD_OUT, NOTHING
-    from raysk.search.candidates import Candidate
-    from raysk.search.results import read_entries, result_rows, select_ensemble, write_results
-    from raysk.training.job import run_job
-    from raysk.training.world import World
-
     facts = run_facts(
         manifest,
         folds,
@@ -157,11 +148,55 @@ def finished_run(
         data={"source": "csv", "path": "/home/anna/lesions.csv"},
     )
     run = Run.create(tmp_path_factory.mktemp("finished") / "run", manifest, folds, facts)
+    recipes = {name: small_recipe({"test_views": "dihedral", **changes}) for name, changes in TRAINED.items()}
+    return _finish(run, recipes)
+
+
+OF_MASKS = {
+    "task": {"name": "segmentation", "width": 16},
+    "stage_one": None,
+    "stage_two.frozen": False,
+    "stage_two.view": "medium",
+    "stage_two.epochs": 3,
+    "stage_two.optimizer": {"name": "adamw", "lr": 0.003},
+}
+
+
+@pytest.fixture(scope="session")
+def new_mask_run(cache: Path, manifest: Manifest, folds: Folds) -> Callable[[Path], Run]:
+    """Makes a run of the drawn lesions that predicts their masks."""
+    regions = build_regions(manifest, SIZE, cache)
+    facts = run_facts(manifest, folds, cache, metric="dice", regions={str(SIZE): regions.key})
+    return lambda folder: Run.create(folder, manifest, folds, facts)
+
+
+@pytest.fixture(scope="session")
+def finished_mask_run(
+    tmp_path_factory: pytest.TempPathFactory, new_mask_run: Callable[[Path], Run], small_recipe: Any
+) -> Run:
+    """A run of two recipes that predict masks, with a leaderboard; do not change it."""
+    run = new_mask_run(tmp_path_factory.mktemp("finished_masks") / "run")
+    changes = {"resnet": {"model.backbone": "test_resnet", "test_views": "dihedral"}, "convnext": {}}
+    return _finish(run, {name: small_recipe({**OF_MASKS, **more}) for name, more in changes.items()})
+
+
+def _finish(run: Run, recipes: dict[str, dict[str, Any]]) -> Run:
+    """Trains recipes on all folds, and writes their leaderboard."""
+    # Most tests need neither torch nor the search.
+    import torch
+
+    from raysk.recipe import Job, Recipe
+    from raysk.scoring import HELD_OUT, NOTHING
+    from raysk.search.candidates import Candidate
+    from raysk.search.results import read_entries, result_rows, select_ensemble, write_results
+    from raysk.training.job import run_job
+    from raysk.training.world import World
+
     alone, candidates = World(0, 1, torch.device("cpu")), []
-    for name, changes in TRAINED.items():
-        recipe = Recipe.from_plain(small_recipe({"test_views": "dihedral", **changes}))
+    for name, plain in recipes.items():
+        recipe = Recipe.from_plain(plain)
         run.keep_recipe(recipe)
-        for fold in range(len(folds)):
+        for fold in range(len(run.folds)):
             for job in (Job(recipe, fold), Job(recipe, fold).for_test()):
                 run_job(job, run, alone, lambda progress: None)
         candidates.append(Candidate(recipe, name, "", (), NOTHING if name == "linear" else HELD_OUT))

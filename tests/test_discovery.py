@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysk.parts.losses.base import LogitLoss, at_least_single, losses
+from raysk.parts.losses.base import LogitLoss, losses
+from raysk.parts.precision import at_least_single
 
 
 @losses.register("brier")

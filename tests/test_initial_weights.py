@@ -14,7 +14,7 @@ from raysk.data.sources import DataSettings
 from raysk.data.store.image_store import find_store
 from raysk.errors import ConfigError
 from raysk.initial_weights import PUBLISHED, check_networks, notes_on_weights, weights_digest
-from raysk.loading import prepare_rows
+from raysk.loading import prepare_rows, read_rows
 from raysk.model import Model
 from raysk.parts.backbones import create_backbone
 from raysk.parts.weights import SCHEMA, Origin, write_weights
@@ -121,7 +121,9 @@ def test_every_image_size_that_can_be_drawn_is_decoded_before_the_start(cache, m
     recipe = Recipe.from_plain(small_recipe())
     config = Config(data=data, folds=FoldSettings(k=2), recipe=recipe, cache=str(cache))
     smaller = replace(recipe, image_size=24)
-    rows, _, facts = prepare_rows(config, [recipe], Console(quiet=True), encoders=[smaller])
+    rows, _, facts = prepare_rows(
+        read_rows(config, Console(quiet=True)), config, [recipe], Console(quiet=True), encoders=[smaller]
+    )
     assert list(facts.images) == ["32", "24"]
     assert len(rows) == len(manifest)
     assert find_store(facts.images["24"], cache).pixels.shape[1] == 24

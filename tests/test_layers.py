@@ -51,6 +51,7 @@ ORDER = [
     "raysk.initial_weights",
     "raysk.loading",
     "raysk.scoring",
+    "raysk.mask_sheet",
     "raysk.reranking",
     "raysk.notebook",
     "raysk.training",

@@ -2,6 +2,7 @@ import csv
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from rich.console import Console
@@ -9,8 +10,10 @@ from rich.console import Console
 from raysk.config import Config
 from raysk.data.folds.dividing import FoldSettings
 from raysk.data.sources import DataSettings
-from raysk.loading import prepare_rows
+from raysk.errors import ConfigError, DataError
+from raysk.loading import prepare_rows, read_rows
 from raysk.recipe import Recipe
+from tests.conftest import OF_MASKS
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def test_a_study_says_which_unlabelled_rows_it_leaves_out(copied, manifest, smal
 
     def prepared(recipe: Recipe):
         console = Console(file=StringIO(), width=1000)
-        rows, folds, facts = prepare_rows(config, iter([recipe]), console)
+        rows, folds, facts = prepare_rows(read_rows(config, console), config, iter([recipe]), console)
         return rows, folds, facts, console.file.getvalue()
 
     rows, folds, facts, text = prepared(config.recipe)
@@ -50,3 +53,61 @@ def test_a_study_says_which_unlabelled_rows_it_leaves_out(copied, manifest, smal
     _, again, facts_again, text = prepared(simclr)
     assert "no recipe" not in text
     assert (again.digest, facts_again.folds) == (folds.digest, facts.folds), "as --resume needs it"
+
+
+def test_masks_and_boxes_are_read_only_where_they_guide_the_attention(cache, manifest, small_recipe, tmp_path):
+    data = DataSettings(source="csv", path=str(cache / "drawn" / "metadata.csv"), image="file", group="group")
+    guided = {"stage_two.frozen": False, "model.backbone": "test_resnet", "model.output_stride": 8}
+    for region, is_read in (("fine_grained", False), ("mask", True)):
+        care = {"name": "care", "region": region, "rare": 0.3}
+        recipe = Recipe.from_plain(small_recipe({**guided, "stage_two.attention": care}))
+        config = Config(data=data, folds=FoldSettings(k=2), recipe=recipe, cache=str(tmp_path))
+        console = Console(file=StringIO(), width=1000)
+        facts = prepare_rows(read_rows(config, console), config, [recipe], console)[2]
+        assert (list(facts.regions) == ["32"]) == is_read == ("lesions at 32 pixels" in console.file.getvalue())
+
+
+@pytest.fixture
+def masked(cache, small_recipe, tmp_path):
+    """Prepares the drawn lesions for masks, all of one class; the first rows have none."""
+
+    def prepare(num_without, **changes):
+        lines = list(csv.DictReader((cache / "drawn" / "metadata.csv").open()))
+        table = tmp_path / "one.csv"
+        with table.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "label", "group", "mask"])
+            for row, line in enumerate(lines):
+                paths = [cache / "drawn" / line[name] for name in ("file", "mask")]
+                writer.writerow([paths[0], "lesion", line["group"], "" if row < num_without else paths[1]])
+        recipe = Recipe.from_plain(small_recipe({**OF_MASKS, **changes}))
+        config = Config(
+            data=DataSettings(source="csv", path=str(table)), folds=FoldSettings(k=2), recipe=recipe,
+            cache=str(tmp_path / "cache"), metric=changes.get("metric", "dice"),
+        )  # fmt: skip
+        console = Console(file=StringIO(), width=1000)
+        return *prepare_rows(read_rows(config, console), config, [recipe], console), console.file.getvalue()
+
+    return prepare
+
+
+def test_masks_need_no_second_class_and_rows_without_one_count_as_unlabelled(masked):
+    rows, folds, facts, text = masked(7)
+    assert rows.class_names == ("lesion",)
+    assert rows.unlabelled_rows.tolist() == list(range(7))
+    assert set(np.flatnonzero(folds.fold >= 0)) | set(folds.test_rows) == set(range(7, len(rows)))
+    assert list(facts.regions) == ["32"]
+    assert f"masks: {len(rows) - 7} of {len(rows)} pictures have a class and a mask" in text
+
+
+def test_masks_are_not_learnt_without_any(masked):
+    with pytest.raises(ConfigError, match=r"task\.name must be classification .* none of 110 labelled"):
+        masked(110)
+
+
+def test_classes_are_not_learnt_from_one(manifest, cache, tmp_path):
+    table = tmp_path / "one.csv"
+    table.write_text("image,label\n" + "".join(f"{path},nv\n" for path in manifest.paths))
+    config = Config(data=DataSettings(source="csv", path=str(table)), cache=str(cache))
+    with pytest.raises(DataError, match=r"at least two classes, but got nv: .* task\.name=segmentation metric=dice"):
+        read_rows(config, Console(file=StringIO()))

@@ -326,7 +326,7 @@ def test_a_class_that_is_called_like_a_column_keeps_its_probabilities(tmp_path, 
             rows = folds.scored_rows(fold, part)
             Predictions.of_fold(
                 manifest, folds, fold=fold, part=part, recipe_key=recipe.key, views=["identity"],
-                probabilities=np.eye(4, dtype=np.float32)[None, manifest.labels[rows]],
+                probabilities=np.eye(4, dtype=np.float32)[None, manifest.labels[rows]], class_names=run.class_names,
             ).write(run.predictions_file(recipe.key, fold, part))  # fmt: skip
     results = raysk.open_run(run.folder)
     frame = results.out_of_fold(recipe.key)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from raysk.artifacts import read_json, write_json
+from raysk.data.crop import Crop
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.manifest import make_manifest
 from raysk.data.store.building import build_store
@@ -13,7 +14,8 @@ from raysk.errors import ArtifactError, ConfigError
 from raysk.evaluation.predictions import Predictions
 from raysk.recipe import Job, Recipe
 from raysk.records import JobRecord
-from raysk.run import Run, data_digest
+from raysk.run import Run
+from raysk.run_facts import data_digest
 from tests.run_facts import run_facts
 
 
@@ -145,6 +147,7 @@ def test_predictions_are_read_by_recipe_fold_and_part(run, job):
         recipe_key=job.recipe.key,
         views=("identity",),
         probabilities=probabilities,
+        class_names=run.class_names,
     ).write(run.predictions_file(job.recipe.key, 1, "test"))
     assert np.array_equal(run.predictions(job.recipe.key, 1, "test").rows, rows)
     with pytest.raises(ArtifactError, match="must hold predictions"):
@@ -156,12 +159,24 @@ def test_images_are_decoded_at_any_size_and_named_with_the_rows(run, manifest):
     assert store.pixels.shape == (len(manifest), 32, 32, 3)
     assert smaller.pixels.shape == (len(manifest), 16, 16, 3)
     digests = {
-        data_digest(manifest, store, {}),
-        data_digest(manifest, smaller, {}),
-        data_digest(manifest.without([int(np.argmax(np.bincount(manifest.labels)))]), store, {}),
+        data_digest(manifest, {"32": store}, {}),
+        data_digest(manifest, {"16": smaller}, {}),
+        data_digest(manifest.without([int(np.argmax(np.bincount(manifest.labels)))]), {"32": store}, {}),
     }
     assert len(digests) == 3
-    assert data_digest(manifest, run.store(32), {}) in digests
+    assert data_digest(manifest, {"32": run.store(32)}, {}) in digests
+
+
+def test_every_crop_is_named_with_the_rows_and_a_further_size_is_not(run, manifest):
+    plain, cropped, wider = (
+        run.store(16, crop) for crop in (Crop(), Crop(region="mask"), Crop(region="mask", margin=0.5))
+    )
+    alone = data_digest(manifest, {"16": plain}, {})
+    assert data_digest(manifest, {"16": plain, "32": run.store(32)}, {}) == alone
+    both = data_digest(manifest, {"16": plain, "16, mask + 0.1": cropped}, {})
+    # A changed mask gives the crop other pixels, as another margin does here.
+    changed = data_digest(manifest, {"16": plain, "16, mask + 0.1": wider}, {})
+    assert len({alone, both, changed}) == 3
 
 
 def test_a_study_without_a_test_part_is_refused(tmp_path, manifest, cache):

@@ -54,11 +54,11 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _prepare(arguments: argparse.Namespace) -> int:
     from raysk.cli.dataset_tables import class_table, group_sentence
-    from raysk.loading import read_data
+    from raysk.loading import read_images, read_rows
 
     config, console, out = _begin(arguments)
-    crop = config.recipe.crop
-    manifest, by_name = read_data(config, console, [(size, crop) for size in arguments.sizes])
+    shapes = [(size, config.recipe.crop) for size in arguments.sizes]
+    manifest, by_name = read_images(read_rows(config, console), config, console, shapes)
     stores = list(by_name.values())
     for store in stores:
         store.verify()

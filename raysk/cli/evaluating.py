@@ -1,6 +1,8 @@
 """`raysk evaluate`: what a study promised, beside what labelled new images show."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,12 @@ from raysk.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raysk.data.manifest import Manifest
     from raysk.evaluation.promise import Evaluation
+    from raysk.inference.streaming import ProgressCallback
+    from raysk.run import Run
+
+    _Evaluate = Callable[[Manifest, str, str, ProgressCallback], Evaluation]
 
 # Columns of a terminal in which a score and its interval fit on one line.
 _WIDE = 125
@@ -37,31 +44,43 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     with console.status("loading torch"):
         from raysk.config import compose_plain, read_config
         from raysk.data.sources import load_manifest
-        from raysk.inference.evaluating import check_classes, evaluate, write_evaluation
-        from raysk.inference.opening import open_bundle
-        from raysk.inference.predictor import Predictor
-        from raysk.run import Run
+        from raysk.inference.evaluating import write_evaluation
+        from raysk.inference.opening import mask_run
 
         config = read_config(compose_plain(*arguments.overrides))
-        bundle = open_bundle(arguments.model, arguments.row, refitted=arguments.refitted)
+        evaluate = _of_classes(arguments) if (run := mask_run(arguments.model)) is None else _of_masks(run, arguments)
     with console.status("reading the rows"):
         manifest = load_manifest(config.data, config.cache_folder)
-    check_classes(manifest, bundle.facts.class_names)
-    model = Path(arguments.model).expanduser()
+    data = " ".join(text for text in arguments.overrides if text.startswith("data"))
     with progress_shown(console, "predicting") as progress:
-        evaluation = evaluate(
-            Predictor(bundle, arguments.device),
-            manifest,
-            " ".join(text for text in arguments.overrides if text.startswith("data")),
-            config.data.on_error,
-            Run.open(model) if model.is_dir() else None,
-            progress,
-        )
+        evaluation = evaluate(manifest, data, config.data.on_error, progress)
     _show(evaluation, console)
     if arguments.output is not None:
         write_evaluation(evaluation, arguments.output)
         console.print(f"Files: {arguments.output}/evaluation.md, .csv, .json", markup=False)
     return 0
+
+
+def _of_classes(arguments: argparse.Namespace) -> "_Evaluate":
+    """Returns the evaluation of a classifier."""
+    from raysk.inference.evaluating import evaluate
+    from raysk.inference.opening import open_bundle
+    from raysk.inference.predictor import Predictor
+    from raysk.run import Run
+
+    bundle = open_bundle(arguments.model, arguments.row, refitted=arguments.refitted)
+    model = Path(arguments.model).expanduser()
+    return partial(evaluate, Predictor(bundle, arguments.device), Run.open(model) if model.is_dir() else None)
+
+
+def _of_masks(run: "Run", arguments: argparse.Namespace) -> "_Evaluate":
+    """Returns the evaluation of a row that predicts masks."""
+    from raysk.evaluation.ensemble import GREEDY
+    from raysk.inference.mask_evaluating import evaluate_masks
+    from raysk.inference.masks import Masker
+
+    masker = Masker(run, arguments.row or GREEDY, arguments.device, refitted=arguments.refitted)
+    return partial(evaluate_masks, masker, run)
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -252,13 +252,14 @@ def _parts(arguments: argparse.Namespace) -> int:
 
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
+    from raysk.evaluation.board_attention import with_attention
     from raysk.evaluation.formats import formats
     from raysk.evaluation.leaderboard import Leaderboard
 
     name, folder = arguments.format, _folder(arguments.run)
     write = formats[name]
     if arguments.metric is None:
-        board = Leaderboard.read(folder / "leaderboard.json")
+        board = with_attention(Leaderboard.read(folder / "leaderboard.json"), folder)
     else:
         from raysk.reranking import rerank
         from raysk.run import Run

@@ -13,6 +13,8 @@ from raysk.errors import ConfigError
 if TYPE_CHECKING:  # help does not wait for the console, which takes a while to import
     from rich.console import Console
 
+    from raysk.run import Run
+
 # Seconds between two lines where there is no terminal to draw a bar in.
 _BETWEEN_LINES = 30.0
 
@@ -24,7 +26,13 @@ def add_predict(commands: Any) -> None:
     predict.add_argument(
         "images", nargs="+", metavar="IMAGES", help="image files, folders, or tables (CSV, Parquet) of image paths"
     )
-    predict.add_argument("--output", required=True, type=Path, metavar="FILE", help="the result: .csv or .parquet")
+    predict.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the result: .csv or .parquet; of masks, a new folder",
+    )
     predict.add_argument("--column", metavar="NAME", help="the column of image paths in a table (image, path, ...)")
     predict.add_argument("--address", metavar="ADDRESS", help="a Ray cluster to predict on: auto, or HOST:PORT")
     predict.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:1 (a GPU if there is one)")
@@ -42,12 +50,14 @@ def _predict(arguments: argparse.Namespace) -> int:
         )
     console = Console(soft_wrap=True, highlight=False)
     with console.status("loading torch"):
-        from raysk.inference.opening import open_bundle
+        from raysk.inference.opening import mask_run, open_bundle
         from raysk.inference.parts import Parts, check_suffix
         from raysk.inference.predictor import Predictor
         from raysk.inference.streaming import predict_missing
         from raysk.inference.tables import list_images
 
+        if (run := mask_run(arguments.model)) is not None:
+            return _predict_masks(run, arguments, console)
         check_suffix(arguments.output)
         images = list_images(arguments.images, arguments.column)
         bundle = open_bundle(arguments.model, arguments.row, refitted=arguments.refitted)
@@ -68,6 +78,28 @@ def _predict(arguments: argparse.Namespace) -> int:
     bad = f"; {summary.num_unreadable} cannot be read: {summary.unreadable}" if summary.num_unreadable else ""
     number = f"{summary.num_images:,} image{'s' * (summary.num_images != 1)}"
     console.print(f"{arguments.output}: {number} by {bundle.facts.provenance.name}{bad}", markup=False)
+    return 0
+
+
+def _predict_masks(run: "Run", arguments: argparse.Namespace, console: "Console") -> int:
+    from raysk.evaluation.ensemble import GREEDY
+    from raysk.inference.mask_files import check_folder, write_masks
+    from raysk.inference.masks import Masker
+    from raysk.inference.tables import list_images
+
+    if arguments.address is not None:
+        raise ConfigError(
+            f"--address must be left out for masks, which one machine predicts, but got {arguments.address}: leave it "
+            "out"
+        )
+    check_folder(arguments.output)
+    images = list_images(arguments.images, arguments.column)
+    masker = Masker(run, arguments.row or GREEDY, arguments.device, refitted=arguments.refitted)
+    with progress_shown(console, "predicting") as progress:
+        done, bad = write_masks(masker, images, arguments.images, arguments.output, progress)
+    unread = f"; {bad} cannot be read: {arguments.output}/unreadable.csv" if bad else ""
+    number = f"{done:,} mask{'s' * (done != 1)}"
+    console.print(f"{arguments.output}/masks.csv: {number} by {masker.row.name}{unread}", markup=False)
     return 0
 
 

@@ -23,7 +23,7 @@ SIDE = 160  # pixels of an image on the sheet
 GAP = 8
 LINE = 13
 PAPER, INK, FAINT, ALARM = (255, 255, 255), (25, 25, 25), (110, 110, 110), (190, 20, 20)
-MASK_INK, BOX_INK = (255, 255, 255), (70, 200, 255)
+MASK_INK, BOX_INK, FOUND_INK = (255, 255, 255), (70, 200, 255), (255, 190, 40)
 
 Colour = tuple[int, int, int]
 
@@ -36,11 +36,13 @@ class Captioned:
         path: The file.
         lines: The lines of the caption.
         region: Where the lesion is; its mask and its box are outlined.
+        found: A predicted mask of the square in the middle, (S, S), which is outlined in another colour.
     """
 
     path: Path
     lines: tuple[str, ...] = ()
     region: Region | None = None
+    found: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ def draw_pairs(pairs: Sequence[Pair], path: Path, bits: int | None = None) -> li
     return files
 
 
+def draw_found_masks(title: str, images: Sequence[Captioned], path: Path, bits: int | None = None) -> None:
+    """Draws pictures with their masks and the predicted ones, six a line, as a PNG file, whole or not at all."""
+    _draw(title, images, path, bits=bits)
+
+
 def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
@@ -182,6 +189,12 @@ def _thumbnail(captioned: Captioned, bits: int | None) -> Image.Image | None:
         return None
     if captioned.region is not None:
         _outline(thumbnail, captioned.region, size)
+    if captioned.found is not None:
+        side = min(thumbnail.size)
+        square = Image.fromarray(np.where(captioned.found, 255, 0).astype(np.uint8)).resize((side, side))
+        mask = Image.new("L", thumbnail.size)
+        mask.paste(square, ((thumbnail.width - side) // 2, (thumbnail.height - side) // 2))
+        _outline_mask(thumbnail, mask, FOUND_INK)
     return thumbnail
 
 
@@ -189,14 +202,17 @@ def _outline(thumbnail: Image.Image, region: Region, size: tuple[int, int]) -> N
     """Draws the border of the mask and the box of a picture of this size onto its thumbnail, where they fit it."""
     if region.mask is not None:
         with suppress(*UNREADABLE):
-            mask = read_mask(region.mask, size).resize(thumbnail.size)
-            border = ImageChops.subtract(mask, mask.filter(ImageFilter.MinFilter(3)))
-            thumbnail.paste(MASK_INK, mask=border.point(lambda level: 255 if level > 127 else 0))
+            _outline_mask(thumbnail, read_mask(region.mask, size).resize(thumbnail.size), MASK_INK)
     if region.box is not None:
         scale = thumbnail.width / size[0], thumbnail.height / size[1]
         left, top, right, bottom = (edge * scale[place % 2] for place, edge in enumerate(region.box))
         if left < right and top < bottom:
             ImageDraw.Draw(thumbnail).rectangle((left, top, right - 1, bottom - 1), outline=BOX_INK)
+
+
+def _outline_mask(thumbnail: Image.Image, mask: Image.Image, ink: Colour) -> None:
+    sharp = mask.point(lambda level: 255 if level > 127 else 0)  # a mask that was enlarged has soft edges
+    thumbnail.paste(ink, mask=ImageChops.subtract(sharp, sharp.filter(ImageFilter.MinFilter(3))))
 
 
 def _write(

@@ -1,17 +1,15 @@
 """The crop: the part of each picture that a recipe sees, around the lesion or all of it."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
-from raysk.data.decodable import UNREADABLE, open_image, upright_size
+from raysk.data.decodable import open_image, upright_size
 from raysk.data.manifest import Manifest
-from raysk.data.regions import Region, box_of, check_box, read_mask, read_regions, state_of
-from raysk.errors import DataError
+from raysk.data.regions import Region, box_of, check_box, made_of_each, read_mask, read_regions, state_of
 from raysk.settings import Between, Settings
 
 
@@ -58,23 +56,7 @@ def windows_of(manifest: Manifest, crop: Crop, on_error: str = "refuse") -> list
     """
     if crop.region == "none":
         return [None] * len(manifest)
-    regions = read_regions(manifest)
-
-    def window(region: Region) -> Window | str | None:
-        try:
-            return window_of(region, crop)
-        except UNREADABLE as error:
-            return str(error).partition("\n")[0]
-
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        found = list(pool.map(window, regions))
-    bad = [row for row, outcome in enumerate(found) if isinstance(outcome, str)]
-    if bad and on_error == "refuse":
-        raise DataError(
-            f"every {crop.region} must fit its picture, but row {bad[0]} ({regions[bad[0]].picture.name}): "
-            f"{found[bad[0]]} ({len(bad)} in all): correct them, blank their cells, or set data.on_error=skip"
-        )
-    return [None if isinstance(outcome, str) else outcome for outcome in found]
+    return made_of_each(read_regions(manifest), partial(window_of, crop=crop), on_error)
 
 
 def window_of(region: Region, crop: Crop) -> Window | None:

@@ -41,8 +41,7 @@ class Manifest:
 
     Raises:
         DataError: A column is missing, an image occurs twice, a row has no label or an unknown one, or has one in spite
-            of its role, a class has no row, the dataset has fewer than two classes, a group is null or empty, or a role
-            is unknown.
+            of its role, a class has no row, the dataset has no class, a group is null or empty, or a role is unknown.
     """
 
     table: pa.Table
@@ -253,11 +252,8 @@ def _check_classes(table: pa.Table, class_names: tuple[str, ...]) -> None:
     empty = [name for name in class_names if not counts[name]]
     if empty:
         raise DataError(f"a class must have rows, but {', '.join(empty)} has none: add images or remove the class")
-    if len(class_names) < 2:
-        raise DataError(
-            f"a dataset must have at least two classes, but got {', '.join(class_names) or 'none'}: check the labels"
-            f"{', or add a labelled collection' if not class_names else ''}"
-        )
+    if not class_names:
+        raise DataError("a dataset must have a class, but got none: check the labels, or add a labelled collection")
 
 
 def _check_roles(table: pa.Table) -> None:

@@ -4,17 +4,21 @@ A manifest names them in attributes: "mask" is the path of a picture of the same
 "x0", "y0", "x1", "y1" are the first column and row of a box and those beside and below it, in pixels of the picture.
 """
 
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
+from os import cpu_count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from raysk.data.decodable import check_decodable, depth_of, in_eight_bits, open_image, upright, upright_size
+from raysk.data.decodable import UNREADABLE, check_decodable, depth_of, in_eight_bits, open_image, upright, upright_size
 from raysk.data.manifest import Manifest
 from raysk.errors import DataError
 
@@ -25,6 +29,9 @@ _MOST_CLASS = 15
 _UNKNOWN = frozenset({"", "nan", "null", "none", "<na>", "n/a", "na"})
 
 Pixels = npt.NDArray[np.uint8]
+Made = TypeVar("Made")
+
+logger = logging.getLogger(__name__)
 
 
 class Box(NamedTuple):
@@ -109,6 +116,47 @@ def regions_of(manifest: Manifest) -> list[Region]:
     ]
 
 
+def made_of_each(
+    regions: Sequence[Region],
+    make: Callable[[Region], Made],
+    on_error: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Made | None]:
+    """Returns what a function makes of each region, in threads; None for one that does not fit its picture.
+
+    Args:
+        regions: The regions of the rows.
+        make: Raises an error of `UNREADABLE`, whose first line says why, if a region does not fit.
+        on_error: How to handle that: "refuse" it, or "skip" it with a warning.
+        progress: Called with the number of rows done and the total.
+
+    Raises:
+        DataError: A region does not fit its picture and `on_error` is "refuse".
+    """
+
+    def attempt(region: Region) -> tuple[Made | None, str]:
+        try:
+            return make(region), ""
+        except UNREADABLE as error:
+            return None, str(error).partition("\n")[0]
+
+    made, bad = [], []
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        for row, (result, reason) in enumerate(pool.map(attempt, regions)):
+            made.append(result)
+            bad += [f"row {row} ({regions[row].picture.name}): {reason}"] * bool(reason)
+            if progress is not None:
+                progress(row + 1, len(regions))
+    if bad and on_error == "refuse":
+        raise DataError(
+            f"every mask and box must fit its picture, but {bad[0]} ({len(bad)} in all): correct them, blank their "
+            "cells, or set data.on_error=skip"
+        )
+    if bad:
+        logger.warning("left out the regions of %d rows that do not fit their pictures, first %s", len(bad), bad[0])
+    return made
+
+
 def scaled_region(region: Region, size: int) -> ScaledRegion:
     """Returns the region of a picture at a size, scaled and cropped as the picture itself is.
 
@@ -116,6 +164,8 @@ def scaled_region(region: Region, size: int) -> ScaledRegion:
         ValueError: The mask or the box does not fit the picture; the message says why.
         OSError: The picture or its mask cannot be read.
     """
+    if region.mask is None and region.box is None:
+        return ScaledRegion(None, None)
     with open_image(region.picture) as image:
         width, height = upright_size(image)
     side = min(width, height)

@@ -252,6 +252,8 @@ def transverse(images: Pixels) -> Pixels:
     return images[:, ::-1, ::-1].transpose(0, 2, 1, 3)
 
 
+# The mean over the views of a set, each turned back.
+MEAN = "mean"
 # The view that turns each one back.
 TURNING_BACK = {name: name for name in test_time_views} | {"rot90": "rot270", "rot270": "rot90"}
 

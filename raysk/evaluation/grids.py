@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from string import Template
 
+from raysk.evaluation.attention_scores import ENERGY, ENERGY_OF_CLASS, POINTING
 from raysk.evaluation.comparison_tables import Cell, ComparisonTable
-from raysk.evaluation.leaderboard import SUFFIXES, Leaderboard, Row
+from raysk.evaluation.leaderboard import MASKS_KNOWN, SUFFIXES, Leaderboard, Row
 from raysk.evaluation.metrics import Metric, parse_metric
 from raysk.evaluation.requirement_checks import RequirementCheck
 
@@ -34,6 +35,12 @@ _OPERATING_NOTE = (
     "A row whose probability for the class reaches the threshold is decided to be of the class, any other row to be of "
     "the most probable other class. The threshold meets the requirements out of fold; without a number, none does. "
     "Sensitivity and specificity are cross-fitted: each fold is decided by the threshold that the other folds choose."
+)
+
+_ATTENTION_NOTE = (
+    "Energy: mean share of the attention to the predicted class that lies inside the lesion (Grad-CAM, of an ensemble "
+    "the weighted mean over its members); then that of each class. Pointing game: share of the images whose greatest "
+    "attention lies inside. An attention that is the same everywhere has the share of the lesion in both."
 )
 
 
@@ -116,7 +123,7 @@ def leaderboard_grids(leaderboard: Leaderboard, style: Style) -> list[Grid]:
         grids.append(_grid(leaderboard, plain, title, score, classes | {f"{part}_{mean}": "mean"}))
     grids = [grid for grid in grids if len(grid.headings) > grid.num_text]
     grids[:1] = [_with_requirements(grid, leaderboard, style) for grid in grids[:1]]
-    grids += _operating_grid(leaderboard, style)
+    grids += _attention_grid(leaderboard, style) + _operating_grid(leaderboard, style)
     return grids + [_table_grid(table, style) for table in leaderboard.tables]
 
 
@@ -190,6 +197,17 @@ def _operating_grid(leaderboard: Leaderboard, style: Style) -> list[Grid]:
         cells.append([str(place), style.escape(row.name), *numbers])
     headings = ["", "name", *(style.escape(f"{name}: {heading}") for name in classes for heading in shown.values())]
     return [Grid("Operating points", "operating", headings, 2, cells, style.escape(_OPERATING_NOTE))]
+
+
+def _attention_grid(leaderboard: Leaderboard, style: Style) -> list[Grid]:
+    """Returns the table of the attention inside the lesion; none until it is computed."""
+    if MASKS_KNOWN not in leaderboard.meta:
+        return []
+    columns = {f"test_{ENERGY}": "energy inside", f"test_{POINTING}": "pointing game"}
+    columns |= {f"test_{ENERGY_OF_CLASS}_{name}": style.escape(name) for name in leaderboard.class_names}
+    grid = _grid(leaderboard, style, "Attention inside the lesion on the test part", "attention", columns)
+    note = style.escape(f"{_ATTENTION_NOTE} Masks are known of {leaderboard.meta[MASKS_KNOWN]}.")
+    return [replace(grid, note=f"{grid.note} {note}")]
 
 
 def _check_cell(check: RequirementCheck) -> str:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from raysk.artifacts import read_json
 from raysk.errors import ArtifactError
+from raysk.evaluation.attention_record import ConfidentError
 from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.metrics import DEFAULT_METRIC, Metric, parse_metric
 from raysk.evaluation.operating_points import OperatingPoint
@@ -26,6 +27,9 @@ SUFFIXES = ("", "_low", "_high", "_sd", "_crossfit", "_chosen")
 
 # The rates at an operating point, as columns.
 OPERATING_RATES = ("sensitivity", "specificity", "test_sensitivity", "test_specificity")
+
+# The fact of a leaderboard whose rows have scores of their attention.
+MASKS_KNOWN = "masks in the test part"
 
 _LEAST_DIGITS_OF_A_KEY = 6
 
@@ -119,6 +123,8 @@ class Leaderboard:
         tables: Further tables, in print order.
         metric: Name of the metric by which the rows are ordered.
         chosen: Key of the single recipe that the folds chose before the test part was opened; "" if none was.
+        errors: The most confident errors of this recipe, for the page; leaderboard.json leaves their pictures to the
+            file that has them (see `with_attention`).
 
     Raises:
         ArtifactError: Two rows have the same key, two tables the same label, or two rows different requirements.
@@ -130,6 +136,7 @@ class Leaderboard:
     tables: tuple[ComparisonTable, ...] = ()
     metric: str = DEFAULT_METRIC
     chosen: str = ""
+    errors: tuple[ConfidentError, ...] = ()
 
     def __post_init__(self) -> None:
         seen: dict[str, Row] = {}
@@ -209,7 +216,7 @@ class Leaderboard:
         return pa.table(columns)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the whole leaderboard as plain JSON."""
+        """Returns the leaderboard as plain JSON, without the errors."""
         return {
             "rows": [asdict(row) | {"scores": dict(row.scores)} for row in self.rows],
             "class_names": list(self.class_names),

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from html import escape
 from string import Template
 
-from raysk.evaluation import page_tables
+from raysk.evaluation import page_pictures, page_tables
+from raysk.evaluation.board_attention import explained_row
 from raysk.evaluation.charts import score_chart
 from raysk.evaluation.grids import Style, headline_metrics, headline_part, leaderboard_grids, with_cost
 from raysk.evaluation.leaderboard import Leaderboard, Row
@@ -26,12 +27,13 @@ HTML = Style(
     "–",
 )
 
-# The policy blocks loading and scripts, whatever a name contains. XHTML syntax, so that any XML reader parses the page.
+# The policy blocks scripts and loading, whatever a name contains; pictures are in the page. XHTML syntax, so that any
+# XML reader parses the page.
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8"/>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"/>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:"/>
 <meta name="viewport" content="width=device-width, initial-scale=1"/>
 <meta name="color-scheme" content="light dark"/>
 <title>Leaderboard</title>
@@ -90,7 +92,7 @@ pre { overflow-wrap: anywhere; }
 
 
 def html_page(leaderboard: Leaderboard) -> str:
-    """Returns the page: charts, tables, and the origin and the command of each row."""
+    """Returns the page: charts, tables, confident errors, and the origin and the command of each row."""
     parts = ["<h1>Leaderboard</h1>", _facts(leaderboard.meta)]
     charts, styles = _charts(leaderboard), [CSS, page_tables.CSS]
     for grid in leaderboard_grids(leaderboard, HTML):
@@ -101,6 +103,10 @@ def html_page(leaderboard: Leaderboard) -> str:
         table, style = html_table(shown)
         styles.append(style)
         parts.append(f"{table}\n</section>")
+    explained = explained_row(leaderboard)
+    if leaderboard.errors and explained is not None:
+        parts.append(page_pictures.errors_section(leaderboard.errors, explained.name))
+        styles.append(page_pictures.CSS)
     if leaderboard.rows:
         parts.append('<section id="origins">\n<h2>What the scores rest on</h2>')
         parts += [_origin(place, row) for place, row in enumerate(leaderboard.rows, start=1)]

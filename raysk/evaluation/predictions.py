@@ -11,7 +11,6 @@ from raysk.data.folds.assignment import Folds
 from raysk.data.manifest import Manifest
 from raysk.data.parquet import read_parquet, write_parquet
 from raysk.errors import ArtifactError
-from raysk.evaluation.metrics.base import CLASSES, Form
 from raysk.evaluation.prediction_checks import check_arrays, check_names, check_values
 from raysk.records import Part
 
@@ -68,13 +67,12 @@ class Predictions:
         recipe_key: str,
         views: Sequence[str],
         probabilities: np.ndarray,
-        form: Form = CLASSES,
+        class_names: tuple[str, ...],
     ) -> "Predictions":
         """Makes the predictions of one fold's model on all rows of a part, in the order of `folds.scored_rows`."""
         rows = folds.scored_rows(fold, part)
         images = tuple(manifest.table.column("image").take(rows).to_pylist())
-        names = manifest.class_names if form.has_classes else ()
-        return cls(rows, images, names, tuple(views), probabilities, recipe_key, fold, folds.digest, part)
+        return cls(rows, images, class_names, tuple(views), probabilities, recipe_key, fold, folds.digest, part)
 
     def check(self, folds: Folds) -> None:
         """Checks that the rows may score this fold's model.

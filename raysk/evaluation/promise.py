@@ -32,6 +32,11 @@ class Interval(Record):
     low: float | None = None
     high: float | None = None
 
+    @classmethod
+    def of(cls, scores: Mapping[str, float], name: str) -> "Interval":
+        """Returns the interval of a score of this name among the scores of a row."""
+        return cls(value=scores.get(name), low=scores.get(f"{name}_low"), high=scores.get(f"{name}_high"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreLine(Record):
@@ -48,8 +53,8 @@ class ScoreLine(Record):
     name: str
     promised: Interval
     here: Interval
-    corrected: Interval
-    best: Interval
+    corrected: Interval = Interval()
+    best: Interval = Interval()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +92,7 @@ class Evaluation(Record):
         num_images: Number of images.
         num_groups: Number of groups, which intervals resample whole.
         scores: One line per score.
-        classes: One line per class of the classifier.
+        classes: One line per class of the classifier; none for masks, whose scores are not corrected.
         notes: What a reader must know, in sentences.
     """
 
@@ -182,7 +187,7 @@ def _score_line(
 
     return ScoreLine(
         name=name,
-        promised=_interval(promise.scores, f"test_{name}"),
+        promised=Interval.of(promise.scores, f"test_{name}"),
         here=measured(variants["here"]),
         corrected=measured(variants["corrected"]),
         best=Interval(value=_defined(metric(variants["best"], labels))),
@@ -210,13 +215,9 @@ def _class_lines(
             share_in_training=promise.class_counts[label] / sum(promise.class_counts),
             share_here=float(shares[label]),
             share_estimated=float(estimated[label]),
-            promised=_interval(promise.scores, f"test_recall_{name}"),
-            here=_interval(rates["here"], f"recall_{name}"),
-            corrected=_interval(rates["corrected"], f"recall_{name}"),
+            promised=Interval.of(promise.scores, f"test_recall_{name}"),
+            here=Interval.of(rates["here"], f"recall_{name}"),
+            corrected=Interval.of(rates["corrected"], f"recall_{name}"),
         )
         for label, name in enumerate(names)
     )
-
-
-def _interval(scores: Mapping[str, float], name: str) -> Interval:
-    return Interval(value=scores.get(name), low=scores.get(f"{name}_low"), high=scores.get(f"{name}_high"))

@@ -7,6 +7,20 @@ from typing import NamedTuple
 
 from raysk.evaluation.promise import Evaluation, Interval
 
+# The columns of scores; those after the second are corrected for other class shares.
+_COLUMNS = {"promised": "promised", "here": "here", "corrected": "corrected", "best": "with the true shares"}
+_OF_CLASSES = (
+    "Promised: on the locked test part of the study. Intervals of 95 % resample whole groups; those of a class are "
+    "Wilson's. Corrected: for the shift of the class shares since training, if the predictions show one, without any "
+    "label (Saerens et al. 2002); right only if nothing but the shares has changed. With the true shares: what a "
+    "perfect estimate of them would give. The correction serves accuracy; it can cost recall of rare classes.",
+)
+_OF_MASKS = (
+    "Promised: on the locked test part of the study, in the square in the middle of each picture, at the size of the "
+    "network's images. Here: in whole pictures, at the size of each. Distances are shares of the diagonal. Intervals "
+    "of 95 % resample whole groups.",
+)
+
 
 class Cells(NamedTuple):
     """A table as texts; the first column holds names, the others numbers."""
@@ -18,10 +32,14 @@ class Cells(NamedTuple):
 
 def tables(evaluation: Evaluation) -> list[Cells]:
     """Returns the table of the scores and that of the classes."""
+    columns = _COLUMNS if evaluation.classes else dict(list(_COLUMNS.items())[:2])
     scores = [
-        [line.name.replace("_", " "), *map(_text, (line.promised, line.here, line.corrected, line.best))]
+        [line.name.replace("_", " "), *(_text(getattr(line, column)) for column in columns)]
         for line in evaluation.scores
     ]
+    of_scores = Cells("Scores", ["score", *columns.values()], scores)
+    if not evaluation.classes:
+        return [of_scores]
     classes = [
         [
             line.name, str(line.num_images), f"{line.share_in_training:.1%}", f"{line.share_here:.1%}",
@@ -30,7 +48,7 @@ def tables(evaluation: Evaluation) -> list[Cells]:
         for line in evaluation.classes
     ]  # fmt: skip
     return [
-        Cells("Scores", ["score", "promised", "here", "corrected", "with the true shares"], scores),
+        of_scores,
         Cells(
             "Classes",
             ["class", "images", "share in training", "share here", "share estimated", "recall promised", "recall here",
@@ -48,10 +66,7 @@ def sentences(evaluation: Evaluation) -> list[str]:
     return [
         f"{evaluation.name} on {evaluation.num_images:,} images of {evaluation.data}, {grouped}.",
         *evaluation.notes,
-        "Promised: on the locked test part of the study. Intervals of 95 % resample whole groups; those of a class are "
-        "Wilson's. Corrected: for the shift of the class shares since training, if the predictions show one, without "
-        "any label (Saerens et al. 2002); right only if nothing but the shares has changed. With the true shares: what "
-        "a perfect estimate of them would give. The correction serves accuracy; it can cost recall of rare classes.",
+        *(_OF_CLASSES if evaluation.classes else _OF_MASKS),
     ]
 
 

@@ -81,6 +81,25 @@ def bootstrap_intervals(
     return intervals
 
 
+def mean_interval(
+    values: np.ndarray, groups: np.ndarray, num_samples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Returns the interval of the mean of values of rows, as `bootstrap_intervals` gives that of a score.
+
+    Args:
+        values: (N,), at least one, in [0, 1].
+        groups: (N,) the group of each row, as integers or names.
+        num_samples: Number of resamples.
+        seed: Seed of the resamples.
+        level: Confidence level.
+    """
+    names, codes = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(codes, values), np.bincount(codes)
+    means = [times @ sums / (times @ counts) for times in _draws(len(names), num_samples, seed)]
+    spread = spread_of(np.concatenate(means))
+    return score_interval(float(values.mean()), spread, np.array([len(names)]), (0.0, 1.0), level)
+
+
 def swapped_differences(
     metric: Metric,
     first: np.ndarray,

@@ -20,11 +20,11 @@ def scores(
     Args:
         probabilities: (N, C).
         labels: (N,) classes, or (N, P) masks.
-        class_names: The C names.
+        class_names: The C names; none for masks.
         metric: The study's metric.
     """
     by_name = {shown.name: float(shown(probabilities, labels)) for shown in _shown(metric)}
-    if metric.form.has_classes:
+    if class_names:
         counts = count_classes(probabilities.argmax(axis=1), labels, len(class_names))
         for name, values in (("precision", counts.precision()), ("recall", counts.recall()), ("f1", counts.f1())):
             by_name |= {f"{name}_{label}": float(value) for label, value in zip(class_names, values, strict=True)}
@@ -40,7 +40,7 @@ def scores_out_of_fold(
         probabilities: (N, C), each row predicted by a model that did not learn from it.
         labels: (N,) classes.
         fold_of_row: (N,) folds.
-        class_names: The C names.
+        class_names: The C names; none for masks.
         metric: The study's metric.
 
     Returns:
@@ -68,7 +68,7 @@ def scores_on_test(
         probabilities: (N, C).
         labels: (N,) classes.
         groups: (N,) the group of each row.
-        class_names: The C names.
+        class_names: The C names; none for masks.
         metric: The study's metric.
 
     Returns:
@@ -77,7 +77,7 @@ def scores_on_test(
     """
     by_name = scores(probabilities, labels, class_names, metric)
     bootstrapped, ends = {shown.name: shown for shown in _shown(metric)}, {}
-    if metric.form.has_classes:
+    if class_names:
         bootstrapped |= {f"f1_{name}": parse_metric(f"f1@{name}", class_names) for name in class_names}
         ends = class_rates(probabilities, labels, groups, class_names)
     intervals = bootstrap_intervals(list(bootstrapped.values()), probabilities, labels, groups)

@@ -15,7 +15,7 @@ from raysk.evaluation.ensemble import GREEDY
 from raysk.evaluation.formats import formats
 from raysk.evaluation.grids import Style, headline_part, row_name, score_cell
 from raysk.evaluation.leaderboard import Leaderboard, Row
-from raysk.evaluation.metrics import Metric
+from raysk.evaluation.metrics import Metric, parse_metric
 from raysk.evaluation.requirement_checks import REQUIREMENT, RequirementCheck
 
 # Facts of a study that the end of a command quotes.
@@ -96,7 +96,7 @@ def _table(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> Table:
 
 
 def _fitting(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> list[_Column]:
-    """Returns as many columns as fit; without room, balanced accuracy, kind and the scores out of fold are left out."""
+    """Returns as many columns as fit; without room, the second score, kind and the scores out of fold are left out."""
     part = headline_part(leaderboard)
 
     def scores(heading: str, column: str, style: Style) -> _Column:
@@ -109,9 +109,9 @@ def _fitting(leaderboard: Leaderboard, rows: Sequence[Row], width: int) -> list[
     metric = leaderboard.ranked_by
     title = "\n".join(map(STYLE.escape, wrap(metric.title, MOST_HEADING, break_long_words=False)))
     whole, bare = (scores(title, f"{part}_{metric.name}", style) for style in (STYLE, _BARE))
-    balanced = scores("balanced\naccuracy", f"{part}_balanced_accuracy", _BARE)
+    second = parse_metric(metric.form.usual[1])
     folds = [scores(f"{title}\nout of fold", f"oof_{metric.name}", _BARE)] if part == "test" else []
-    others = [balanced] if metric.form.has_classes and metric.name != "balanced_accuracy" else []
+    others = [scores(second.title.replace(" ", "\n", 1), f"{part}_{second.name}", _BARE)] if metric != second else []
     required = [
         _Column(f"{STYLE.escape(text)}\nout of fold", [_checked(row.requirements[number]) for row in rows])
         for number, text in enumerate(leaderboard.requirements)

@@ -7,14 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from raysk.data.views import TURNING_BACK
 from raysk.inference.bundle import Bundle
 from raysk.inference.network import BundleNetwork
 from raysk.inference.turning import TURNS
 from raysk.parts.encoder import Encoder
 from raysk.parts.maps import check_has_maps, grid, last_maps, pooled
-
-# The view that turns the map of a view back.
-_BACK = {"rot90": "rot270", "rot270": "rot90"}
 
 
 class AttentionMaps:
@@ -54,7 +52,7 @@ class AttentionMaps:
                 weights = {number: self.facts.heads[number].weights.get(view, 0.0) for number in heads}
                 maps = self._of_view(place, TURNS[view](images[encoder.image_size]).contiguous(), classes, weights)
                 scaled = functional.interpolate(maps[:, None], size=largest, mode="bilinear", align_corners=False)
-                total += TURNS[_BACK.get(view, view)](scaled[:, 0, :, :, None])[..., 0]
+                total += TURNS[TURNING_BACK[view]](scaled[:, 0, :, :, None])[..., 0]
         return total
 
     def _of_view(self, place: int, images: Tensor, classes: Tensor, weights: Mapping[int, float]) -> Tensor:

@@ -109,7 +109,7 @@ def _headline(provenance: Provenance) -> list[str]:
 
 
 # Scores of a class are called "<rate>_<class>".
-_RATES = ("recall", "precision", "f1")
+_RATES = ("recall", "precision", "f1", "energy", "pointing")
 
 
 def _with_interval(scores: dict[str, float], name: str) -> str:

@@ -14,9 +14,7 @@ from raysk.parts.weights import SCHEMA, Origin, read_weights
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.scoring import NOTHING
-from raysk.training.predict import load_classifier
-from raysk.training.segmenting import load_segmenter
-from raysk.training.stage_one import load_encoder
+from raysk.training.learners import learner_of
 
 
 def encoder_of_row(run: Run, wanted: str, fold: int | None = None) -> tuple[dict[str, Tensor], Origin]:
@@ -40,7 +38,7 @@ def encoder_of_row(run: Run, wanted: str, fold: int | None = None) -> tuple[dict
         )
     recipe = run.recipe(row.key)
     job = Job(recipe, _fold(run, row, recipe, fold))
-    encoder = _encoder_of(job, run)
+    encoder = learner_of(recipe).encoder(job, run)
     seen, is_published = _seen_before(recipe.model)
     if not recipe.is_probe:
         seen |= Identities(run.manifest).seen(_seen_rows(run, row, job))
@@ -62,18 +60,12 @@ def encoder_of_row(run: Run, wanted: str, fold: int | None = None) -> tuple[dict
     return dict(encoder.backbone.network.state_dict()), origin
 
 
-def _encoder_of(job: Job, run: Run) -> Encoder:
-    if not job.recipe.task.form.has_classes:
-        return load_segmenter(job, run).encoder
-    return load_encoder(job, run) if job.recipe.stage_two.uses_kept_features else load_classifier(job, run)[0]
-
-
 def _fold(run: Run, row: Row, recipe: Recipe, fold: int | None) -> int:
     """Returns the fold whose encoder is taken; `WHOLE` for that of all rows, or for one that no fold trained."""
     last = len(run.folds) - 1
     if fold is not None and not 0 <= fold <= last:
         raise ConfigError(f"--fold must be in [0, {last}], but got {fold}: choose one from that range")
-    job, is_kept = Job(recipe, WHOLE), recipe.stage_two.uses_kept_features
+    job, is_kept = Job(recipe, WHOLE), recipe.uses_kept_features
     comes_ready = recipe.is_probe and is_kept
     # Rows with one stage one share its encoder.
     whole = run.encoder_file(job) if is_kept else run.classifier_file(job)

@@ -24,16 +24,16 @@ _LIKENESS = 0.6
 
 
 def evaluate(
-    predictor: Predictor, manifest: Manifest, data: str, on_error: str, run: Run | None, progress: ProgressCallback
+    predictor: Predictor, run: Run | None, manifest: Manifest, data: str, on_error: str, progress: ProgressCallback
 ) -> Evaluation:
     """Predicts labelled images and compares with the promise.
 
     Args:
         predictor: The classifier.
+        run: Its run, which knows the rows that trained it; None for a file.
         manifest: The images, whose classes are among those of the classifier.
         data: A line on the images.
         on_error: "refuse" unreadable images, or "skip" them.
-        run: The run of the classifier, which knows the rows that trained it; None for a file.
         progress: Called with the number of images done and of all images.
 
     Raises:
@@ -97,6 +97,11 @@ def seen_rows(manifest: Manifest, facts: BundleFacts, run: Run | None) -> list[s
         return [
             "These are the rows of the study itself: most of them trained the model, and these scores are too good."
         ]
+    return seen_by_run(manifest, run)
+
+
+def seen_by_run(manifest: Manifest, run: Run) -> list[str]:
+    """Returns a warning if rows were among those that trained or chose the models of a run."""
     trained = set(np.flatnonzero(run.folds.fold != TEST).tolist())
     files = {os.path.realpath(path) for row, path in enumerate(run.manifest.paths) if row in trained}
     num_seen = sum(os.path.realpath(path) in files for path in manifest.paths)

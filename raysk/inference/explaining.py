@@ -1,6 +1,6 @@
-"""Explains predictions: overlays of attention maps, and whether the attention lies on the lesion."""
+"""Explains predictions: what a classifier says of images, and where it looks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,19 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raysk.artifacts import replacing, write_text
-from raysk.data.regions import rows_with
+from raysk.artifacts import replacing
 from raysk.errors import DataError
-from raysk.evaluation.attention_scores import AttentionScores, attention_scores
 from raysk.inference.attention import AttentionMaps
 from raysk.inference.images import read_ahead, stacked
 from raysk.inference.overlays import draw_overlay
 from raysk.inference.predictor import Predictor
 from raysk.inference.tables import NamedImage
-from raysk.run import Run
-
-# Overlays of the most confident errors of each class.
-_ERRORS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,76 +94,12 @@ def explain_images(explainer: Explainer, images: Sequence[NamedImage], folder: P
         zip(images, explainer.explain([image.path for image in images], labels), strict=True)
     ):
         name = f"{number:04d}-{Path(image.name).stem}.png"
-        _save(folder / name, found, None)
+        save_overlay(folder / name, found, None)
         lines.append(f"{name}: {explainer.predictor.classes_[found.label]} {found.probability:.3f}")
     return lines
 
 
-def explain_test_part(
-    explainer: Explainer, run: Run, folder: Path, progress: Callable[[int, int], None] | None = None
-) -> str:
-    """Writes what the classifier looks at in the test part; returns the table of its scores, in Markdown.
-
-    The folder gets the table as `attention.md`, and for each class overlays of the images of this class that the
-    classifier most confidently takes for another one: the attention to what it predicts.
-
-    Args:
-        explainer: The classifier, a row of the run.
-        run: The run.
-        folder: The folder.
-        progress: Called with the number of images done and the total.
-    """
-    rows, manifest = run.folds.test_rows, run.manifest
-    size = max(explainer.predictor.sizes)
-    lesions = run.regions(size).masks[rows] > 0 if rows_with(manifest, "mask")[rows].any() else None
-    attention = np.zeros((len(rows), size, size), np.float32)
-    errors: dict[int, list[tuple[float, int, Explained]]] = {}
-    paths = [str(manifest.paths[row]) for row in rows]
-    for place, found in enumerate(explainer.explain(paths)):
-        attention[place], truth = found.attention, int(manifest.labels[rows[place]])
-        if found.label != truth:
-            errors.setdefault(truth, []).append((found.probability, place, found))
-            errors[truth] = sorted(errors[truth], key=lambda error: -error[0])[:_ERRORS]
-        done = place + 1
-        if progress is not None and (done % explainer.predictor.batch_length == 0 or done == len(rows)):
-            progress(done, len(rows))  # images come in batches
-    for truth, worst in sorted(errors.items()):
-        for number, (probability, place, found) in enumerate(worst):
-            taken = manifest.class_names[found.label]
-            name = f"error-{manifest.class_names[truth]}-{number}-as-{taken}-{probability:.2f}.png"
-            _save(folder / name.replace("/", "_"), found, None if lesions is None else lesions[place].astype(np.uint8))
-    table = _table(attention, lesions, manifest.labels[rows], manifest.class_names)
-    write_text(folder / "attention.md", table + "\n")
-    return table
-
-
-def _table(
-    attention: npt.NDArray[np.float32],
-    lesions: npt.NDArray[np.bool_] | None,
-    labels: npt.NDArray[np.int64],
-    class_names: Sequence[str],
-) -> str:
-    if lesions is None:
-        return "No image of the test part has a mask, so that nothing tells whether the attention lies on the lesion."
-    groups = {name: labels == label for label, name in enumerate(class_names)} | {"all": labels >= 0}
-    lines = ["| class | images | energy inside | pointing game | area of the lesion |", "| --- " + "| ---: " * 4 + "|"]
-    for name, chosen in groups.items():
-        scores = attention_scores(attention[chosen], lesions[chosen])
-        lines.append(f"| {name} | {_cells(scores)} |")
-    return "\n".join([
-        *lines, "",
-        "Energy inside: mean share of the attention to the predicted class that lies inside the lesion. Pointing game: "
-        "share of the images whose greatest attention lies inside it. An attention that is the same everywhere has the "
-        "area of the lesion in the first.",
-    ])  # fmt: skip
-
-
-def _cells(scores: AttentionScores) -> str:
-    if not scores.count:
-        return "0 | – | – | –"
-    return f"{scores.count} | {scores.energy:.3f} | {scores.pointing:.3f} | {scores.area:.3f}"
-
-
-def _save(path: Path, found: Explained, lesion: npt.NDArray[np.uint8] | None) -> None:
+def save_overlay(path: Path, found: Explained, lesion: npt.NDArray[np.uint8] | None) -> None:
+    """Writes the picture of `draw_overlay` as a PNG file."""
     with replacing(path) as temporary:
         draw_overlay(found.pixels, found.attention, lesion).save(temporary, "PNG")

@@ -14,7 +14,6 @@ from raysk.parts.backbones import create_backbone
 from raysk.parts.encoder import Encoder
 from raysk.parts.heads import Head, heads
 from raysk.settings import within
-from raysk.training.precision import autocast
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -97,8 +96,7 @@ class BundleNetwork(nn.Module):
         """Yields the features (B, D) of images in each view, one after the other, to save memory."""
         for view in views:
             turned = TURNS[view](images).contiguous()
-            with autocast(turned.device):
-                features: Tensor = self.encoders[place](turned).float()
+            features: Tensor = self.encoders[place](turned)
             yield features
 
     def _of_head(self, number: int, features: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
 """Opens a trained classifier: a bundle file, or a row of a run directory."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raysk.errors import ArtifactError
 from raysk.inference.bundle import Bundle
+
+if TYPE_CHECKING:
+    from raysk.run import Run
 
 
 def open_bundle(path: str | Path, row: str | None = None, *, refitted: bool = False) -> Bundle:
@@ -27,6 +31,17 @@ def open_bundle(path: str | Path, row: str | None = None, *, refitted: bool = Fa
         return pack_row(Run.open(path), GREEDY if row is None else row, refitted=refitted)
     refuse_row(path, row, refitted)
     return Bundle.read(path)
+
+
+def mask_run(path: str | Path) -> "Run | None":
+    """Returns the run of a directory whose task is segmentation; None for any other path."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return None
+    from raysk.run import Run
+
+    run = Run.open(folder)
+    return None if run.class_names else run
 
 
 def refuse_row(path: Path, row: str | None, refitted: bool = False) -> None:

@@ -22,7 +22,7 @@ from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.scoring import probabilities_on_test, read_held_out
 from raysk.training.checkpoints import pack
-from raysk.training.predict import load_classifier, log_shares
+from raysk.training.classifying import load_classifier, log_shares
 
 # Libraries on whose versions the digits of a prediction depend.
 _LIBRARIES = ("raysk", "torch", "timm", "pillow", "numpy")
@@ -44,9 +44,10 @@ def pack_row(
         ArtifactError: No row matches, several do, or a file of the run is missing or damaged.
     """
     row = row_of(run, wanted)
-    if not run.goal.metric.form.has_classes:
+    if not run.class_names:
         raise ArtifactError(
-            f"a bundle must be of classifiers, but {row.name} predicts masks: choose a run whose task is classification"
+            f"a bundle must be of classifiers, but {row.name} predicts masks: use raysk predict or raysk evaluate with "
+            "the run itself"
         )
     weights = recipe_weights(run, row)
     packing = _Packing(run)
@@ -58,7 +59,7 @@ def pack_row(
                 f"recipe {recipe.key} has crop.region={recipe.crop.region}: choose another row"
             )
         if refitted:
-            _check_refitted(run, recipe)
+            check_refitted(run, recipe)
         packing.add(recipe, weights[recipe.key], [WHOLE] if refitted else range(len(run.folds)))
     provenance = _provenance(run, row, refitted, weights_licence or _weights_licence(recipes), data_licence)
     facts = BundleFacts(
@@ -97,7 +98,12 @@ def recipe_weights(run: Run, row: Row) -> dict[str, dict[str, float]]:
     return weights
 
 
-def _check_refitted(run: Run, recipe: Recipe) -> None:
+def check_refitted(run: Run, recipe: Recipe) -> None:
+    """Refuses a recipe that `raysk refit` has not trained.
+
+    Raises:
+        ArtifactError: It has not.
+    """
     if not run.classifier_file(Job(recipe, WHOLE)).exists():
         raise ArtifactError(
             f"a row must be refitted before its refitted models are used, but recipe {recipe.key} is not: run raysk "
@@ -125,7 +131,7 @@ class _Packing:
             encoder, head = load_classifier(Job(recipe, fold), self.run)
             # Recipes with one stage one share its encoders, and all folds a ready one; an encoder that was trained with
             # its head is its own.
-            name = str(recipe.encoder_key if recipe.stage_two.uses_kept_features else recipe.key)
+            name = str(recipe.encoder_key if recipe.uses_kept_features else recipe.key)
             place = self._place(name, WHOLE if recipe.is_probe else fold, recipe, encoder)
             self.tensors |= pack(f"heads/{len(self.heads)}", head.state_dict())
             shift = recipe.stage_two.adjustment * log_shares(self.run.class_counts(Job(recipe, fold)))

@@ -75,7 +75,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, device: str | torch.device | None = None) -> None:
         self.bundle = bundle
-        self.device = _device(device)
+        self.device = usable_device(device)
         self.classes_ = np.array(bundle.facts.class_names)
         self.network = BundleNetwork(bundle).to(self.device)
 
@@ -150,8 +150,12 @@ class Predictor:
             yield pixels
 
 
-def _device(name: str | torch.device | None) -> torch.device:
-    """Returns the device of a name, on which a number was put to see that it works."""
+def usable_device(name: str | torch.device | None) -> torch.device:
+    """Returns the device of a name, on which a number was put to see that it works; None takes a GPU if there is one.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=device).item()

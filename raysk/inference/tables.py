@@ -42,18 +42,19 @@ def list_images(sources: Sequence[str], column: str | None = None) -> list[Named
         ConfigError: A source is none of these, or there is a column but no table.
         DataError: A folder holds no image, or a table cannot be read or has no column of images.
     """
-    if column is not None and not any(map(_is_table, sources)):
+    if column is not None and not any(map(is_table, sources)):
         raise ConfigError(f"--column must name a column of a table, but got {column!r} without a table: leave it out")
     return [image for source in sources for image in _images_of(source, column)]
 
 
-def _is_table(source: str) -> bool:
+def is_table(source: str) -> bool:
+    """Returns whether a source is named like a table, and is no folder."""
     return Path(source).suffix.lower() in TABLE_SUFFIXES and not os.path.isdir(source)
 
 
 def _images_of(source: str, column: str | None) -> Iterator[NamedImage]:
     path = Path(source).expanduser()
-    if _is_table(source):
+    if is_table(source):
         return _in_table(path, column)
     if source and os.path.isdir(path):
         return _in_folder(source, path)

@@ -11,13 +11,12 @@ is enough; attention outside is penalised without limit. L_a is 1 at worst and -
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from raysk.parts.scaling import scaling
 from raysk.registry import Registry
 from raysk.settings import Between, Settings
 
@@ -46,8 +45,8 @@ class Care(Attention):
         threshold: T, above which more attention inside earns no reward. The paper publishes 0.5.
         distance: delta: a pixel outside at distance d from the lesion's box counts 1 - exp(-(d / delta)^2), with
             distances in sides of the image; 0 counts all alike, as the paper's main experiments do. The form is ours.
-        region: Where a lesion is: the "box" of the table, the box around its "mask", or around what is salient in the
-            picture by its "saliency" (spectral residual).
+        region: Where a lesion is: the "box" of the table, the box around its "mask", or around what stands out in the
+            picture by "spectral_residual" or "fine_grained" saliency, which need neither.
         margin: How far the box is widened on each side, as a share of its width and height.
         classes: The rare classes, by name; empty for those of `rare`.
         rare: A class is rare if its share of the training rows is at most this.
@@ -56,10 +55,15 @@ class Care(Attention):
     weight: Annotated[float, Between(0, 1, open_low=True, open_high=True)] = 0.01
     threshold: Annotated[float, Between(0, 1, open_low=True)] = 0.5
     distance: Annotated[float, Between(0, 10)] = 0.0
-    region: Literal["box", "mask", "saliency"] = "box"
+    region: Literal["box", "mask", "spectral_residual", "fine_grained"] = "box"
     margin: Annotated[float, Between(0, 10)] = 0.0
     classes: tuple[str, ...] = ()
     rare: Annotated[float, Between(0, 1, open_low=True)] = 0.1
+
+    @property
+    def reads_regions(self) -> bool:
+        """Whether the boxes or masks of the table say where lesions are, and not the pictures alone."""
+        return self.region in ("box", "mask")
 
 
 def box_regions(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -105,8 +109,8 @@ def at_map_size(weights: Tensor, height: int, width: int) -> Tensor:
         height: h.
         width: w.
     """
-    rows = _scaling(height, weights.shape[1]).to(weights.device)  # (h, H)
-    columns = _scaling(width, weights.shape[2]).to(weights.device)  # (w, W)
+    rows = scaling(height, weights.shape[1]).to(weights.device)  # (h, H)
+    columns = scaling(width, weights.shape[2]).to(weights.device)  # (w, W)
     return rows @ weights @ columns.T
 
 
@@ -153,10 +157,3 @@ def _distances(regions: Tensor) -> Tensor:
         last = torch.where(used, place, -1).amax(dim=1, keepdim=True)
         away.append(torch.maximum(first - place, place - last).clamp_min(0) / length)
     return (away[0][:, :, None] ** 2 + away[1][:, None, :] ** 2).sqrt()
-
-
-@cache
-def _scaling(small: int, large: int) -> Tensor:
-    """Returns the linear interpolation from `small` to `large` positions as a matrix, (small, large)."""
-    unit = torch.eye(small)[None]
-    return functional.interpolate(unit, size=large, mode="linear", align_corners=False)[0]

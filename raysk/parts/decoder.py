@@ -5,10 +5,10 @@ from math import gcd
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from raysk.errors import ConfigError
 from raysk.parts.backbones import Backbone
+from raysk.parts.scaling import scaled
 
 # Group norm, unlike batch norm, gives an image the same logits in any batch, and with any number of workers.
 _GROUPS = 8
@@ -56,10 +56,9 @@ class Decoder(nn.Module):
         joined = {each.shape[2]: each for each in maps[1:]}
         values = self.stem(maps[0])
         for size, level in zip(self.sizes, self.levels, strict=True):
-            values = functional.interpolate(values, (size, size), mode="bilinear", align_corners=False)
+            values = scaled(values, size)
             values = level(torch.cat([values, joined[size]], dim=1) if size in joined else values)
-        whole = (self.image_size, self.image_size)
-        return functional.interpolate(self.last(values), whole, mode="bilinear", align_corners=False).squeeze(1)
+        return scaled(self.last(values), self.image_size).squeeze(1)
 
 
 def decoder_for(backbone: Backbone, image_size: int, width: int) -> Decoder:

@@ -1,9 +1,12 @@
 """The encoder: a backbone after the normalisation that its weights expect."""
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor, nn
 
 from raysk.parts.backbones import Backbone
+from raysk.parts.precision import Precision, at_least_single, autocast
 
 
 class Encoder(nn.Module):
@@ -11,6 +14,7 @@ class Encoder(nn.Module):
 
     Args:
         backbone: Maps normalised images to features.
+        precision: The number format in which it computes.
 
     Attributes:
         num_features: Width D of the features.
@@ -21,8 +25,9 @@ class Encoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, precision: Precision = "auto") -> None:
         super().__init__()
+        self.precision = precision
         # Channels last in memory, as in the images: convolutions are fastest on this layout.
         self.backbone: Backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_features = backbone.num_features
@@ -42,10 +47,15 @@ class Encoder(nn.Module):
             images: (B, H, W, 3), uint8.
 
         Returns:
-            Features (B, D).
+            Features (B, D), in at least float32.
         """
-        features: Tensor = self.backbone(self.normalised(images))
-        return features
+        with self.computing():
+            features: Tensor = self.backbone(self.normalised(images))
+        return at_least_single(features)
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Returns the context in which the backbone computes in the precision of the encoder."""
+        return autocast(self.mean.device, self.precision)
 
     def normalised(self, images: Tensor) -> Tensor:
         """Returns uint8 images (B, H, W, 3) as the backbone expects them, (B, 3, H, W)."""

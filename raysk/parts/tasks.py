@@ -1,5 +1,6 @@
 """What a recipe learns to predict: the class of an image, or the lesion in it."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raysk.evaluation.metrics.base import CLASSES, MASKS, Form
+from raysk.parts.backbones import Backbone
+from raysk.parts.decoder import decoder_for
 from raysk.registry import Registry
 from raysk.settings import Between, Settings
 
@@ -18,9 +21,27 @@ class Task(Settings):
 
     Attributes:
         form: The form of the predictions, which names their metrics and scores.
+        reads_features: Whether stage two can fit the kept features of a frozen encoder, without images.
+        reads_masks: Whether stage two learns from the masks of its rows.
+        unused: The settings of a recipe that it does not read, which must keep their defaults.
     """
 
     form: ClassVar[Form]
+    reads_features: ClassVar[bool] = False
+    reads_masks: ClassVar[bool] = False
+    unused: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def check_network(self, backbone: Backbone, image_size: int) -> None:
+        """Refuses a network that cannot predict this.
+
+        Args:
+            backbone: The network, which stays unchanged.
+            image_size: Side of the images, in pixels.
+
+        Raises:
+            ConfigError: It cannot.
+        """
 
 
 tasks: Registry[type[Task]] = Registry("task")
@@ -32,6 +53,10 @@ class Classification(Task):
     """The class of an image, by the head and the loss of stage two."""
 
     form: ClassVar[Form] = CLASSES
+    reads_features: ClassVar[bool] = True
+
+    def check_network(self, backbone: Backbone, image_size: int) -> None:
+        """Accepts any network: a head fits all features."""
 
 
 @tasks.register("segmentation")
@@ -46,9 +71,19 @@ class Segmentation(Task):
     """
 
     form: ClassVar[Form] = MASKS
+    reads_masks: ClassVar[bool] = True
+    unused: ClassVar[tuple[str, ...]] = (
+        "crop.region",
+        *(f"stage_two.{name}" for name in ("loss", "head", "sampler", "mixing", "attention")),
+        *(f"stage_two.{name}" for name in ("adjustment", "passes", "shift_batch_norm")),
+    )
     width: Annotated[int, Between(2, 4096)] = 32
     dice: Annotated[float, Between(0, 1)] = 0.5
     smoothing: Annotated[float, Between(0, 1000, open_low=True)] = 1.0
+
+    def check_network(self, backbone: Backbone, image_size: int) -> None:
+        """Builds the decoder once; see `decoder_for`."""
+        decoder_for(backbone, image_size, self.width)
 
     def loss(self) -> nn.Module:
         """Returns the loss of logits and masks."""

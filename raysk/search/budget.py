@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raysk.run import Run
 from raysk.search.trial_records import TrialRecord
-from raysk.spaces.space import Family, Point, Space
+from raysk.spaces.families import Family
+from raysk.spaces.space import Point, Space
 
 # Numbers of draws, and of recipes of each of several families, if the command line names neither a number nor a time.
 _DRAWS, _RECIPES_OF_A_FAMILY = 3, 2

@@ -40,7 +40,7 @@ def study_tables(
         if len(choices) > 1 and "" not in choices:
             by_choice = {(point.method, point.choice): scores.get(name, {}) for name, point in space.grid.items()}
             tables.append(choices_table(by_choice, run.goal.metric))
-        if run.goal.metric.form.has_classes:
+        if run.class_names:
             tables.append(grid_table({name: scores.get(name, {}) for name in space.grid}))
     if len(space.families) > 1:
         if budgets := _budgets(run, space, trials):

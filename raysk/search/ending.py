@@ -130,7 +130,7 @@ class TimeOfEnd:
         began = time.perf_counter()
         Ensemble.select([held_out], labels, run.goal)
         chosen = time.perf_counter()
-        scores_on_test(held_out.mean(), labels, groups, run.manifest.class_names, run.goal.metric)
+        scores_on_test(held_out.mean(), labels, groups, run.class_names, run.goal.metric)
         scored = time.perf_counter()
         requirement_checks(run, held_out, held_out.mean())
         checked = time.perf_counter()

@@ -13,10 +13,11 @@ from raysk.data.folds.assignment import Folds
 from raysk.data.manifest import Manifest
 from raysk.data.store.chunks import Chunk, Spread, decode_chunk, in_threads
 from raysk.errors import ArtifactError
-from raysk.loading import prepare_rows
+from raysk.loading import prepare_rows, read_rows
 from raysk.records import RunFacts
 from raysk.run import Run
 from raysk.search.cluster import connected
+from raysk.search.fitting import fitting
 from raysk.search.mirror import Mirror
 from raysk.search.request import StudyRequest
 from raysk.spaces.encoders import drawn_encoders
@@ -36,6 +37,8 @@ class Preparation:
 
     Args:
         folder: The run directory.
+        space: The searched space, without the families that the rows do not allow.
+        unfit: Why each of these is left out, by its name.
         manifest: The rows.
         folds: Their folds.
         facts: What they and the study are made from.
@@ -43,6 +46,8 @@ class Preparation:
     """
 
     folder: Path
+    space: Space
+    unfit: dict[str, str]
     manifest: Manifest
     folds: Folds
     facts: RunFacts
@@ -59,6 +64,8 @@ class Preparation:
 def prepare(request: StudyRequest, space: Space, config: Config, console: Console) -> Preparation:
     """Reads and divides the rows, decodes the images, and checks the run directory.
 
+    Of several families, those whose starts cannot train on the rows are left out.
+
     Raises:
         ArtifactError: The folder has a study and `resume` is off, or a study of other rows or settings.
     """
@@ -71,11 +78,18 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
         raise ArtifactError(
             f"--run must be a new folder, but {request.run or folder} has a study: add --resume to continue it"
         )
-    # Errors in any named point are reported now rather than after an hour.
+    # A mistake is told before the rows are read; of competing families, `fitting` judges the starts.
+    for point in space.named_points() if len(space.families) == 1 else space.control_points():
+        space.config(point)
+    manifest = read_rows(config, console)
+    space, unfit = fitting(space, manifest)
+    for name, reason in unfit.items():
+        console.print(f"left out: {name}, since {reason}", markup=False, highlight=False)
     named = [space.config(point).recipe for point in space.named_points()]
     on_all = request.address is not None and config.stores is not None
     spread = on_cluster(request.address) if on_all else in_threads
     manifest, folds, facts = prepare_rows(
+        manifest,
         config,
         named,
         console,
@@ -94,7 +108,7 @@ def prepare(request: StudyRequest, space: Space, config: Config, console: Consol
     )
     if exists:
         Run.open(folder).check_same(facts)
-    return Preparation(folder, manifest, folds, facts, mirror)
+    return Preparation(folder, space, unfit, manifest, folds, facts, mirror)
 
 
 def on_cluster(address: str | None) -> Spread:

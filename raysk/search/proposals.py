@@ -10,7 +10,8 @@ from raysk.errors import ConfigError
 from raysk.search.budget import Budget
 from raysk.search.samplers import Sampler
 from raysk.search.trial_records import TrialRecord
-from raysk.spaces.space import Family, Point, Space
+from raysk.spaces.families import Family
+from raysk.spaces.space import Point, Space
 
 # A recipe is drawn this often by its sampler, then at random, before its family counts as exhausted.
 _MAX_LEARNED_DRAWS, _MAX_DRAWS = 5, 300

@@ -17,6 +17,7 @@ from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.predictions import OutOfFold, TestPredictions
 from raysk.evaluation.requirement_checks import requirement_facts
 from raysk.evaluation.summary import BEST_SINGLE, CHOICE, TEST_OPENED, cross_fitted_fact
+from raysk.mask_sheet import write_mask_sheet
 from raysk.run import Run
 from raysk.run_facts import unlabelled_facts
 from raysk.scoring import (
@@ -145,8 +146,7 @@ def _rows(manifest: Manifest) -> str:
 def _rare_classes(run: Run) -> dict[str, str]:
     """Returns a warning that names the classes with few groups in the test part, if there are any."""
     labels, groups = run.manifest.labels[run.folds.test_rows], run.manifest.groups[run.folds.test_rows]
-    names = run.manifest.class_names
-    num_groups = {name: len(np.unique(groups[labels == label])) for label, name in enumerate(names)}
+    num_groups = {name: len(np.unique(groups[labels == label])) for label, name in enumerate(run.class_names)}
     few = [f"{name} ({number})" for name, number in num_groups.items() if number < FEW_GROUPS]
     return {"few groups in the test part": f"{', '.join(few)}: scores of these classes say little"} if few else {}
 
@@ -155,9 +155,11 @@ def write_results(
     run: Run, rows: Sequence[Row], notes: Mapping[str, str], tables: Sequence[ComparisonTable] = (), chosen: str = ""
 ) -> Leaderboard:
     """Writes the leaderboard in every format; `chosen` is the key of the best single recipe on the held-out folds."""
-    names, metric = run.manifest.class_names, run.goal.metric.name
+    names, metric = run.class_names, run.goal.metric.name
     leaderboard = Leaderboard(tuple(rows), names, notes, tuple(tables), metric, chosen)
     write_leaderboard(leaderboard, run.folder)
+    if leaderboard.rows and not run.class_names:
+        write_mask_sheet(run, leaderboard)
     return leaderboard
 
 

@@ -45,7 +45,7 @@ from raysk.search.results import (
 from raysk.search.searcher import SearchProgress, StudySearcher
 from raysk.search.trial_records import TrialRecord
 from raysk.search.tuner import make_tuner
-from raysk.spaces.space import Space, load_space
+from raysk.spaces.space import load_space
 from raysk.supervision import tell_log
 
 _POLL_S = 0.25
@@ -70,14 +70,14 @@ def run_study(request: StudyRequest, console: Console) -> Leaderboard | None:
     copied = f", copied to {prepared.mirror.address}" if prepared.mirror else ""
     console.print(f"run directory: {prepared.folder}{copied}", markup=False, highlight=False)
     interrupt = Interrupt(request.began + request.time_budget if request.time_budget else None)
-    leaderboard = _conduct(request, space, prepared, interrupt, console)
+    leaderboard = _conduct(request, prepared, interrupt, console)
     if leaderboard is not None:
         show_summary(leaderboard, prepared.mirror.address if prepared.mirror else str(prepared.folder), console)
     return leaderboard
 
 
 def _conduct(
-    request: StudyRequest, space: Space, prepared: Preparation, interrupt: Interrupt, console: Console
+    request: StudyRequest, prepared: Preparation, interrupt: Interrupt, console: Console
 ) -> Leaderboard | None:
     """Connects to Ray, and conducts the study while Ray's chatter goes to a file."""
     # Read now: inside the block, the standard streams are a file.
@@ -100,7 +100,7 @@ def _conduct(
                 cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
                 requested = request.gpus_per_worker
                 plan = plan_lanes(cpus, gpus, request.workers, float(gpus >= 1) if requested is None else requested)
-                return _Study(request, space, prepared.run(), plan, interrupt, display).conduct()
+                return _Study(request, prepared, plan, interrupt, display).conduct()
         except RayskError:
             raise
         except Exception as error:
@@ -114,13 +114,13 @@ class _Study:
     def __init__(
         self,
         request: StudyRequest,
-        space: Space,
-        run: Run,
+        prepared: Preparation,
         plan: LanePlan,
         interrupt: Interrupt,
         display: StudyDisplay,
     ) -> None:
-        self.space, self.run, self.plan, self.interrupt, self.display = space, run, plan, interrupt, display
+        self.space, self.unfit, self.run = space, _, run = prepared.space, prepared.unfit, prepared.run()
+        self.plan, self.interrupt, self.display = plan, interrupt, display
         name = f"broker-{run.folder.name}-{os.getpid()}"
         self.broker = start_broker(name)
         self.progress = SearchProgress(display.say)
@@ -262,6 +262,7 @@ class _Study:
             self.display.say(f"controls left out: {left_out}")
         facts = study_facts(run, rows, best, score_of_best(run, trials), num_openings)
         facts |= loose_ends(run, trials, left_out) | lost_repeats(finalists, failed)
+        facts |= {f"family left out: {name}": reason for name, reason in self.unfit.items()}
         tables = study_tables(run, self.space, trials, entries, rows)
         if finalists:
             tables += finalists_tables(finalists, failed, run)

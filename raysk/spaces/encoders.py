@@ -1,4 +1,4 @@
-"""The encoders that a space can draw, so that a study decodes their images and reads their weights before it starts."""
+"""The encoders that a space can draw, so that a study reads their images, regions and weights before it starts."""
 
 from typing import Any
 
@@ -10,14 +10,16 @@ from raysk.recipe import Recipe
 from raysk.spaces.space import Space
 from raysk.spaces.sweeps import Parameter, as_value, assigned, is_of_the_encoder
 
+_REGION = "stage_two.attention.region"
+
 
 def drawn_encoders(space: Space) -> list[Recipe]:
-    """Returns a recipe for each combination of network and image size among the choices of a space."""
+    """Returns a recipe for each combination of network, image size and region of CARE among the choices of a space."""
     recipes: dict[str, Recipe] = {}
     for family in space.families:
         plains = [space.compose(family)]
         for parameter in family.parameters:
-            if is_of_the_encoder(parameter.key):
+            if is_of_the_encoder(parameter.key) or parameter.key == _REGION:
                 plains = [each for plain in plains for each in _each_choice(parameter, plain)]
         for plain in plains:
             try:

@@ -26,25 +26,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
-from hydra.core.override_parser.types import Override
 
 from raysk.artifacts import digest_of
-from raysk.config import OF_THE_STUDY, Config, compose_plain, filled_in, read_config
-from raysk.errors import ConfigError
+from raysk.config import Config, compose_plain, filled_in, read_config
 from raysk.evaluation.goals import Goal
 from raysk.overrides import parse_overrides
 from raysk.records import PointKind
+from raysk.spaces.families import Family, check_values, flat, prefixed, read_family
 from raysk.spaces.files import find_space, read_space_file
 from raysk.spaces.grids import GridPoint, grid_points
-from raysk.spaces.merging import control_overrides, start_overrides
+from raysk.spaces.merging import control_overrides, of_family, start_overrides
 from raysk.spaces.stage_two_search import NEVER_INNER, StageTwoSearch, is_inner
 from raysk.spaces.sweeps import (
     Parameter,
     assigned,
-    distribution,
     first_encoder,
     override_texts,
-    read_parameters,
     values_of,
 )
 
@@ -68,23 +65,6 @@ class Point:
     own: tuple[str, ...]
     values: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Family:
-    """A space without its controls: recipes of one method.
-
-    Args:
-        name: The name of the file.
-        settings: Overrides that all of its recipes share.
-        parameters: The searched settings.
-        starts: Points to try first.
-    """
-
-    name: str
-    settings: tuple[str, ...]
-    parameters: tuple[Parameter, ...]
-    starts: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -198,13 +178,20 @@ class Space:
 
     def compose(self, family: Family | None, *overrides: str) -> dict[str, Any]:
         """Returns the configuration of a family, or of the controls, before it is validated."""
-        return compose_plain(*(family or self).settings, *control_overrides(self.user, overrides))
+        settings = (family or self).settings
+        user, usual = self._given(settings)
+        return compose_plain(*settings, *control_overrides(user, overrides, usual))
+
+    def _given(self, settings: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Returns what the command line gives to settings of the space; see `of_family`."""
+        return (self.user, ()) if len(self.families) == 1 else of_family(self.user, compose_plain(*settings))
 
     def _named(self, family: Family, name: str) -> str:
         return name if len(self.families) == 1 else f"{family.name}: {name}"
 
     def _start(self, family: Family, name: str, texts: tuple[str, ...]) -> Point:
-        plain = compose_plain(*family.settings, *start_overrides(self.user, texts))
+        user, usual = self._given(family.settings)
+        plain = compose_plain(*family.settings, *start_overrides(user, texts, usual))
         start_values = values_of(family.parameters, plain)
         settings, values, base = {}, {}, {}
         for parameter in (p for p in family.parameters if p.key in start_values and p.exists(plain)):
@@ -231,7 +218,7 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
     """Reads a space by its name or from a file, and applies the overrides of a command line.
 
     Raises:
-        ConfigError: The space or a key does not exist, or the file is not a space.
+        ConfigError: The space or a key does not exist, the file is not a space, or a sweep has an impossible value.
     """
     path = find_space(name)
     content = read_space_file(path)
@@ -240,61 +227,28 @@ def load_space(name: str, command_line: Sequence[str] = ()) -> Space:
     names = content.get("families") or []
     files = {file_name: read_space_file(find_space(file_name)) for file_name in names} or {path.stem: content}
     families = []
-    points = {point: _flat(texts) for point, texts in (content.get("grid") or {}).items()}
+    points = {point: flat(texts) for point, texts in (content.get("grid") or {}).items()}
     sweeps = [item for item in given if item.is_sweep_override() and points]
     searched = [item for item in given if item not in sweeps]
     base = first_encoder(searched)
     for file_name, file in files.items():
-        family = _family(f"{path if not names else find_space(file_name)}", file_name, file, searched)
+        family = read_family(f"{path if not names else find_space(file_name)}", file_name, file, searched)
         family = replace(family, settings=(*family.settings, *base))
-        families.append(family if not names else _prefixed(family))
+        families.append(family if not names else prefixed(family))
     grid = grid_points(f"{path}", points, sweeps)
-    controls = {point: _flat(texts) for point, texts in (content.get("controls") or {}).items()}
-    return Space(
+    controls = {point: flat(texts) for point, texts in (content.get("controls") or {}).items()}
+    space = Space(
         name=path.stem,
         about=" ".join(content["about"].split()),
         user=user,
         families=tuple(family for family in families if family.parameters or family.starts),
         controls={name: point.overrides for name, point in grid.items()} | controls,
         grid=grid,
-        settings=(*_flat(content.get("settings") or []), *base),
+        settings=(*flat(content.get("settings") or []), *base),
     )
-
-
-def _family(where: str, name: str, content: dict[str, Any], given: list[Override]) -> Family:
-    """Reads the family of a space, with the sweeps of the command line in place of those of the file."""
-    searched = {key: read_parameters(where, key, entry) for key, entry in (content.get("search") or {}).items()}
-    for item in given:
-        key = item.key_or_group
-        if item.is_sweep_override():
-            # A single condition of the file stays; if the file has several, the sweep applies without a condition.
-            replaced = searched.get(key, [])
-            when = replaced[0].when if len(replaced) == 1 else ()
-            searched[key] = [Parameter(key, distribution(where, item), when)]
-        else:
-            searched.pop(key, None)
-    for key in searched:
-        if key.partition(".")[0] in OF_THE_STUDY:
-            raise ConfigError(f"{where}: a search must be over settings of a recipe, but got {key}: give it one value")
-    starts = {start: _flat(texts) for start, texts in (content.get("starts") or {}).items()}
-    named = {*(content.get("search") or {}), *searched}
-    for start, texts in starts.items():
-        for item in parse_overrides(texts):
-            if item.key_or_group not in named:
-                raise ConfigError(f"{where}: a start must set searched keys only, but {start} sets {item.key_or_group}")
-    # Stage two is drawn last, so that a seed gives the same encoders whatever the search of stage two; and first those
-    # of its settings that decide whether there is such a search.
-    flat = [parameter for parameters in searched.values() for parameter in parameters]
-    parameters = tuple(sorted(flat, key=lambda p: (p.key.startswith("stage_two."), p.key not in NEVER_INNER)))
-    return Family(name, _flat(content.get("settings") or []), parameters, starts)
-
-
-def _prefixed(family: Family) -> Family:
-    """Prefixes the parameters of a competing family with its name, since Optuna needs distinct names."""
-    parameters = tuple(replace(p, name=f"{family.name}: {p.name}") for p in family.parameters)
-    return replace(family, parameters=parameters)
-
-
-def _flat(texts: list[Any]) -> tuple[str, ...]:
-    """Flattens nested lists, which a YAML alias of a shared list creates."""
-    return tuple(text for item in texts for text in (_flat(item) if isinstance(item, list) else [item]))
+    swept = {item.key_or_group for item in searched if item.is_sweep_override()}
+    for family in space.families:
+        # A part that the command line names may have other rules than that for which the file has its sweeps.
+        for is_given, plain in ((True, space.compose(family)), (False, compose_plain(*family.settings))):
+            check_values(tuple(p for p in family.parameters if (p.key in swept) is is_given), plain)
+    return space

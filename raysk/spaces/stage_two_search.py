@@ -204,6 +204,6 @@ def is_inner(parameter: Parameter, plain: dict[str, Any]) -> bool:
     """Returns whether a search of stage two on a frozen encoder tries this parameter, instead of the trial."""
     stage_two = plain["stage_two"]
     has_kept_features = stage_two["frozen"] and not stage_two["shift_batch_norm"]
-    has_classes = tasks[plain["task"]["name"]].form.has_classes
-    is_searched = bool(stage_two["search"] and has_kept_features and has_classes)
+    reads_features = tasks[plain["task"]["name"]].reads_features
+    is_searched = bool(stage_two["search"] and has_kept_features and reads_features)
     return is_searched and parameter.key.startswith("stage_two.") and parameter.key not in NEVER_INNER

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from raysk.parts.attention import Care, at_map_size, attention_loss, attention_map, region_weights
 from raysk.parts.maps import grid, last_maps, pooled
+from raysk.parts.precision import at_least_single
 from raysk.training.guided import Guided
 from raysk.training.networks import Classifier
 
@@ -27,8 +28,10 @@ class AttendingClassifier(nn.Module):
     def forward(self, batch: Guided) -> Tensor:
         """Returns logits, attention losses and whether an image is guided, side by side: (B, C + 2), float32."""
         encoder, head = self.classifier.encoder, self.classifier.head
-        last = last_maps(encoder.backbone, encoder.normalised(batch.images.squeeze(1)))
-        logits = head(pooled(encoder.backbone, last)).float()
+        with encoder.computing():
+            last = last_maps(encoder.backbone, encoder.normalised(batch.images.squeeze(1)))
+        last = at_least_single(last)
+        logits = at_least_single(head(pooled(encoder.backbone, last)))
         is_guided = (batch.targets >= 0) & (batch.regions > 0).flatten(1).any(dim=1)
         losses = torch.zeros_like(logits[:, 0])
         rows = is_guided.nonzero().squeeze(1)

@@ -18,7 +18,6 @@ from raysk.records import Part
 from raysk.run import Run
 from raysk.training.checkpoints import FeatureCheckpoint
 from raysk.training.images import DrawnViews, Draws, Images, plain_images, turned_images
-from raysk.training.precision import autocast
 from raysk.training.ready_features import ReadyFeatures
 from raysk.training.world import World
 
@@ -45,9 +44,9 @@ def encode(encoder: nn.Module, rows: np.ndarray, images: Images, world: World) -
     share = np.split(padded, world.size)[world.rank]
     batches = [share[start : start + _BATCH] for start in range(0, len(share), _BATCH)]
     features = []
-    with torch.inference_mode(), autocast(world.device):
+    with torch.inference_mode():
         for batch in images(batches):
-            features.append(encoder(batch.to(world.device, non_blocking=True)).float())
+            features.append(encoder(batch.to(world.device, non_blocking=True)))
         gathered = world.gather(torch.cat(features))[: len(rows)]
     encoder.train(was_training)
     # A clone is not an inference tensor, so heads can be trained on it.

@@ -1,5 +1,6 @@
 """Which images have their attention guided, to which class, and by which lesion."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -8,9 +9,8 @@ from torch import Tensor
 
 from raysk.data.regions import Box, box_of
 from raysk.data.saliency import salient_box
-from raysk.data.store.region_store import RegionStore
 from raysk.parts.attention import Care
-from raysk.recipe import Job
+from raysk.recipe import Job, Recipe
 from raysk.run import Run
 from raysk.run_checks import rare_classes
 
@@ -58,13 +58,13 @@ class Guide:
         rare = rare_classes(care, run.class_counts(job), run.manifest.class_names)
         targets = np.where(np.isin(labels, rare), labels, -1)
         boxes = np.zeros((len(rows), 4), dtype=np.int64)
-        regions = run.regions(job.recipe.image_size) if care.region != "saliency" else None
+        box_of_row = _boxes(care, run, job.recipe)
         for place in np.flatnonzero(targets >= 0):
-            box = _lesion(care, run, job, regions, int(rows[place]))
+            box = box_of_row(int(rows[place]))
             if box is None:
                 targets[place] = -1
             else:
-                boxes[place] = box
+                boxes[place] = _widened(box, care.margin, job.recipe.image_size)
         return cls(boxes, targets)
 
     def lesions(self, rows: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
@@ -72,19 +72,21 @@ class Guide:
         return {int(rows[place]): self.boxes[place] for place in np.flatnonzero(self.targets >= 0)}
 
 
-def _lesion(care: Care, run: Run, job: Job, regions: RegionStore | None, row: int) -> tuple[int, int, int, int] | None:
-    """Returns the widened box of a row in whole pixels; None where no lesion is known."""
-    size = job.recipe.image_size
-    if regions is None:
-        box = salient_box(run.images(job.recipe).pixels[row])
-    elif care.region == "mask":
-        box = box_of(regions.masks[row])
-    else:
-        box = None if np.isnan(regions.boxes[row]).any() else Box(*regions.boxes[row].tolist())
-    if box is None:
-        return None
+def _boxes(care: Care, run: Run, recipe: Recipe) -> Callable[[int], Box | None]:
+    """Returns a function that gives the box around the lesion of a row of the manifest; None where none is known."""
+    if care.region == "spectral_residual" or care.region == "fine_grained":
+        pixels, saliency = run.images(recipe).pixels, care.region
+        return lambda row: salient_box(pixels[row], saliency)
+    regions = run.regions(recipe.image_size)
+    if care.region == "mask":
+        return lambda row: box_of(regions.masks[row])
+    return lambda row: None if np.isnan(regions.boxes[row]).any() else Box(*regions.boxes[row].tolist())
+
+
+def _widened(box: Box, margin: float, size: int) -> tuple[int, int, int, int]:
+    """Returns a box in whole pixels, wider by a share of its sides, within the image."""
     left, top, right, bottom = box
-    across, down = care.margin * (right - left), care.margin * (bottom - top)
+    across, down = margin * (right - left), margin * (bottom - top)
     low = (np.floor(max(left - across, 0)), np.floor(max(top - down, 0)))
     high = (np.ceil(min(right + across, size)), np.ceil(min(bottom + down, size)))
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])

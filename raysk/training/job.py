@@ -4,11 +4,11 @@ from time import perf_counter
 
 import torch
 
+from raysk.parts.precision import sum_in_one_order
 from raysk.recipe import Job
 from raysk.records import JobRecord
 from raysk.run import Run
 from raysk.training.loop import Report
-from raysk.training.precision import sum_in_one_order
 from raysk.training.predict import predict
 from raysk.training.stage_one import train_stage_one
 from raysk.training.stage_two import train_stage_two

@@ -20,6 +20,7 @@ from raysk.errors import TrainingError
 from raysk.parts.encoder import Encoder
 from raysk.parts.losses.base import NoisyLoss, ScheduledLoss
 from raysk.parts.mixing import Mixed
+from raysk.parts.precision import gradient_scaler
 from raysk.records import Health, StageRecord
 from raysk.stage import Stage
 from raysk.training.batch_norm import GlobalBatchNorm, statistics_kept
@@ -28,7 +29,6 @@ from raysk.training.checkpoints import ProgressCheckpoint, load_optimizer, load_
 from raysk.training.guided import Guided
 from raysk.training.mixer import Mixer
 from raysk.training.optimization import averaged, create_optimizer, learning_rate, parameter_groups
-from raysk.training.precision import autocast, gradient_scaler
 from raysk.training.world import World
 
 
@@ -107,6 +107,9 @@ class Trainer:
         self.optimizer = create_optimizer(self.stage.optimizer, groups)
         self.scaler = gradient_scaler(device)
         self.average = averaged(self.model, self.stage.ema)
+        self._encoders = [module for module in self.model.modules() if isinstance(module, Encoder)]
+        every = (weight for encoder in self._encoders for weight in encoder.parameters())
+        self._encoder_weights = [weight for weight in every if weight.requires_grad]  # a decoder reads not all of them
         self.network = self._shared()
 
     def fit(self, batches: Batches, name: str, report: Report, observe: Observe | None = None) -> StageProgress:
@@ -148,8 +151,10 @@ class Trainer:
         self.network.train()
         if self.head_epochs:
             is_whole = epoch >= self.head_epochs
-            for encoder in (module for module in self.model.modules() if isinstance(module, Encoder)):
-                encoder.train(is_whole).requires_grad_(is_whole)
+            for encoder in self._encoders:
+                encoder.train(is_whole)
+            for weight in self._encoder_weights:
+                weight.requires_grad_(is_whole)
             self.network = self._shared()  # shares the gradients of the weights that had one when it was made
 
     def _train_epoch(self, batches: Batches, epoch: int, progress: StageProgress) -> None:
@@ -198,9 +203,7 @@ class Trainer:
         """Takes one optimizer step on this rank's share of a global batch; returns the loss of the whole batch."""
         pieces = inputs.chunk(self.stage.accumulate)
         if len(pieces) == 1:
-            with autocast(self.world.device):
-                outputs = self.network(inputs)
-            loss = criterion(self.world.gather(outputs))
+            loss = criterion(self.world.gather(self.network(inputs)))
             self.scaler.scale(loss).backward()
         else:
             loss = self._accumulate(pieces, criterion)
@@ -223,7 +226,7 @@ class Trainer:
         device = self.world.device
         states = []
         outputs = []
-        with torch.no_grad(), autocast(device), statistics_kept(self.model):
+        with torch.no_grad(), statistics_kept(self.model):
             for piece in pieces:
                 states.append(_random_state(device))
                 outputs.append(self.network(piece))
@@ -239,9 +242,7 @@ class Trainer:
             # Ranks exchange gradients once, with the last piece.
             is_local = isinstance(self.network, DistributedDataParallel) and not is_last
             with self.network.no_sync() if is_local else nullcontext():  # type: ignore[operator]
-                with autocast(device):
-                    output = self.network(piece)
-                output.backward(grad.to(output.dtype))
+                self.network(piece).backward(grad)
         return loss
 
     def _save(self, progress: StageProgress) -> None:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from raysk.parts.backbones import create_backbone
 from raysk.parts.encoder import Encoder
 from raysk.parts.heads import Head, LinearHead, ProjectionHead
-from raysk.parts.losses.base import at_least_single
 from raysk.recipe import Model
 
 
@@ -28,7 +27,8 @@ def new_encoder(model: Model, image_size: int) -> Encoder:
             model.pooling,
             model.layers,
             model.output_stride,
-        )
+        ),
+        model.precision,
     )
 
 
@@ -73,9 +73,9 @@ class StageOneNetwork(nn.Module):
             One tensor, so that gathering and recomputing treat all cases alike.
         """
         features = self.encoder(images.flatten(0, 1))
-        outputs = [] if self.projection is None else [at_least_single(self.projection(features))]
+        outputs = [] if self.projection is None else [self.projection(features)]
         if self.classifier is not None:
-            outputs.append(at_least_single(self.classifier(features)))
+            outputs.append(self.classifier(features))
         return torch.cat(outputs, dim=1).unflatten(0, images.shape[:2])
 
 

@@ -23,6 +23,7 @@ from raysk.data.store.image_store import ImageStore
 from raysk.errors import ArtifactError
 from raysk.model import Model
 from raysk.parts.backbones import published_weights
+from raysk.parts.precision import compute_dtype
 from raysk.parts.weights import read_weights
 from raysk.recipe import Recipe
 from raysk.run import Run
@@ -63,13 +64,13 @@ class ReadyFeatures:
             view: Name of a test-time view, or of drawn views.
             store: The images of all rows.
             run: Has the cache.
-            world: See above; a GPU computes with another precision.
+            world: See above; its devices and the model set the precision.
         """
         model = recipe.model
         content = {
             "version": _VERSION,
             "libraries": [version(name) for name in _LIBRARIES],
-            "device": world.device.type,
+            "dtype": [world.device.type, str(compute_dtype(world.device, model.precision))],
             "backbone": model.backbone,
             "weights": weights_digest(model),
             "pooling": [model.pooling, model.layers, model.output_stride],

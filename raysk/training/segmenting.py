@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 from math import isqrt
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raysk.data.views import TURNING_BACK, test_time_views, view_names
+from raysk.data.views import MEAN, TURNING_BACK, test_time_views, view_names
 from raysk.parts.decoder import decoder_for, maps_of
 from raysk.parts.encoder import Encoder
+from raysk.parts.precision import at_least_single
 from raysk.parts.tasks import Segmentation
 from raysk.recipe import Job
 from raysk.run import Run
@@ -51,9 +51,10 @@ class Segmenter(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns logits (B, H, W) of one view of each image (B, 1, H, W, 3), uint8."""
-        logits: Tensor = self.decoder(maps_of(self.encoder.backbone, self.encoder.normalised(images.squeeze(1))))
-        return logits
+        """Returns logits (B, H, W), float32, of one view of each image (B, 1, H, W, 3), uint8."""
+        with self.encoder.computing():
+            logits = self.decoder(maps_of(self.encoder.backbone, self.encoder.normalised(images.squeeze(1))))
+        return at_least_single(logits)
 
     def _freeze_unused(self, image_size: int) -> None:
         """Freezes the weights after the last map: workers wait for the gradient of each weight that is not frozen."""
@@ -74,7 +75,7 @@ class _Shares(nn.Module):
         self.segmenter = segmenter
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.sigmoid(self.segmenter(images.unsqueeze(1)).float()).flatten(1)
+        return torch.sigmoid(self.segmenter(images.unsqueeze(1))).flatten(1)
 
 
 class MaskBatches:
@@ -122,26 +123,28 @@ def fit_segmenter(job: Job, run: Run, world: World, report: Report) -> tuple[Sta
         hash_seed(recipe.seed, 2),
         world,
         (recipe.key, job.fold),
-        progress_file(job, run),
+        run.progress_file(job),
         head_epochs=stage.head_epochs,
     )
     return trainer.fit(MaskBatches(job, run, world), "stage two", report), segmenter
 
 
-def progress_file(job: Job, run: Run) -> Path:
-    """Returns the file of the state of a job's stage two, while it trains."""
-    return run.classifier_file(job).with_suffix(".progress")
+def predict_masks(job: Job, run: Run, world: World, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the probability of the lesion at each pixel of rows, (N, P) float16: the mean over the test-time views.
 
-
-def predict_masks(job: Job, run: Run, world: World, rows: np.ndarray) -> np.ndarray:
-    """Returns the probability of the lesion at each pixel of rows, turned back in each test-time view: (V, N, P)."""
+    Each view is turned back first. The views of eight masks would take eight times the memory, so they are not kept.
+    """
     shares = _Shares(load_segmenter(job, run).to(world.device))
-    store = run.images(job.recipe)
-    masks = []
-    for view in view_names(job.recipe.test_views):
-        of_view = encode(shares, rows, turned_images(store, view), world).cpu().numpy().astype(np.float16)
-        masks.append(turned_back(of_view, view))
-    return np.stack(masks)
+    store, views = run.images(job.recipe), view_names(job.recipe.test_views)
+    total = np.zeros((len(rows), job.recipe.image_size**2), np.float32)
+    for view in views:
+        total += turned_back(encode(shares, rows, turned_images(store, view), world).cpu().numpy(), view)
+    return {MEAN: (total / len(views)).astype(np.float16)}
+
+
+def trained_encoder(job: Job, run: Run) -> Encoder:
+    """Returns the encoder of a trained job, on the CPU."""
+    return load_segmenter(job, run).encoder
 
 
 def turned_back(masks: np.ndarray, view: str) -> np.ndarray:

@@ -17,7 +17,8 @@ from raysk.cli.main import main
 from raysk.data.folds.dividing import FoldSettings, make_folds
 from raysk.data.sources import DataSettings, load_manifest
 from raysk.data.store.building import build_store
-from raysk.run import Run, data_digest
+from raysk.run import Run
+from raysk.run_facts import data_digest
 from raysk.spaces.space import load_space
 from tests.run_facts import run_facts
 
@@ -111,12 +112,13 @@ def test_unreadable_images_are_left_out_on_request_and_reported(table, tmp_path,
     from rich.console import Console
 
     from raysk.config import compose_plain, read_config
-    from raysk.loading import read_data
+    from raysk.loading import read_images, read_rows
 
     spoilt = table.parent / "7.png"
     spoilt.write_bytes(spoilt.read_bytes()[:300])
     words = ["data=csv", f"data.path={table}", "data.on_error=skip", f"cache={tmp_path / 'cache'}", "image_size=16"]
-    manifest, _ = read_data(read_config(compose_plain(*words)), Console(soft_wrap=True))
+    config, console = read_config(compose_plain(*words)), Console(soft_wrap=True)
+    manifest, _ = read_images(read_rows(config, console), config, console)
     output = capfd.readouterr().out
     assert len(manifest) == 59
     assert "7.png" not in manifest.table.column("image").to_pylist()
@@ -209,7 +211,7 @@ def prepared(tune, photographs):
         manifest,
         folds,
         tune.cache,
-        pixels=data_digest(manifest, store, {}),
+        pixels=data_digest(manifest, {str(SIZE): store}, {}),
         space="supcon",
         content_of_the_space=load_space("supcon", overrides).digest,
         overrides=tuple(text for text in overrides if not text.startswith("cache=")),

@@ -97,7 +97,8 @@ def test_a_store_holds_the_cropped_pictures_and_whole_ones_without_a_lesion(tmp_
 
 def test_a_box_that_does_not_fit_is_refused_or_left_out(tmp_path):
     manifest = table(tmp_path, [(60, 4, 70, 12), (2, 4, 10, 12)])
-    with pytest.raises(DataError, match=r"every box must fit its picture, but row 0 \(0.png\): a box must be in its"):
+    rule = r"every mask and box must fit its picture, but row 0 \(0.png\): a box must be in its"
+    with pytest.raises(DataError, match=rule):
         windows_of(manifest, BOX)
     assert windows_of(manifest, BOX, "skip") == [None, Window(2, 4, 8)]
     assert windows_of(manifest, Crop()) == [None, None]

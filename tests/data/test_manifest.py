@@ -98,9 +98,8 @@ def test_read_refuses_other_files(tmp_path: Path) -> None:
         ({"class_names": ("bkl", "mel", "nv", "df")}, "df has none"),
         ({"class_names": ("bkl", "nv")}, "'mel' in row 1"),
         ({"class_names": ("bkl", "mel", "nv", "nv")}, "must differ"),
-        ({"labels": ["nv"] * 4}, "at least two classes, but got nv"),
         ({"roles": ["", "validation", "", ""]}, "'validation' in row 1"),
-        ({"images": [], "labels": [], "groups": []}, "at least two classes, but got none"),
+        ({"images": [], "labels": [], "groups": []}, "must have a class, but got none"),
     ],
 )
 def test_invalid_columns_are_refused_in_one_line(changes: dict[str, object], message: str) -> None:

@@ -9,7 +9,6 @@ from PIL import Image
 
 from raysk.data.manifest import make_manifest
 from raysk.data.regions import Box, Region, box_of, regions_of, rows_with, scaled_region
-from raysk.data.saliency import salient_box
 from raysk.data.store.decoding import decode
 
 
@@ -137,12 +136,3 @@ def test_half_a_box_and_words_are_refused(tmp_path):
         regions_of(table(tmp_path, x0=[1] * 4, y0=[1] * 4, x1=[None] * 4, y1=[5] * 4))
     with pytest.raises(ValueError, match="left"):
         regions_of(table(tmp_path, x0=["left"] * 4, y0=["1"] * 4, x1=["2"] * 4, y1=["5"] * 4))
-
-
-def test_what_stands_out_of_a_plain_picture_is_salient():
-    image = np.full((96, 96, 3), 200, np.uint8)
-    image[40:60, 20:44] = (60, 30, 20)
-    box = salient_box(image)
-    assert box is not None
-    assert box.left < 44 and box.right > 20 and box.top < 60 and box.bottom > 40
-    assert (box.right - box.left) * (box.bottom - box.top) < 0.5 * 96 * 96

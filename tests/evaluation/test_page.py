@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from raysk.evaluation.attention_record import ConfidentError
 from raysk.evaluation.comparison_tables import ComparisonTable
 from raysk.evaluation.leaderboard import Leaderboard, Row
 from raysk.evaluation.page import MOST_CHART_ROWS, html_page
@@ -30,6 +31,11 @@ def make_row(place: int, name: str, **scores: float) -> Row:
 TABLE = ComparisonTable(f"Title {NASTY}", "more", ("", NASTY), 1, ((NASTY, -0.5), ("none", None)), f"Note {NASTY}")
 BOARD = Leaderboard(
     (make_row(0, NASTY, test_accuracy=0.5, test_f1_a=0.5), make_row(1, "plain")), ("a",), {NASTY: NASTY}, (TABLE,)
+)
+
+ERRORS = tuple(
+    ConfidentError(label=label, predicted="a", probability=0.5, image=NASTY, picture="AAAA")
+    for label in (NASTY, NASTY, "a")
 )
 
 
@@ -52,6 +58,16 @@ def test_the_page_loads_nothing() -> None:
     names = {name for element in page.iter() for name in element.attrib}
     assert not {"src", "href"} & names
     assert not re.search(r"@import|url\(|https?:", html_page(BOARD))
+
+
+def test_confident_errors_are_pictures_in_the_page_under_their_class() -> None:
+    page = parsed(replace(BOARD, chosen="key0", errors=ERRORS))
+    section = next(element for element in page.iter("section") if element.get("id") == "errors")
+    assert [element.text for element in section.iter("h3")] == [NASTY, "a"]
+    pictures = list(section.iter("img"))
+    assert [picture.get("src") for picture in pictures] == ["data:image/jpeg;base64,AAAA"] * 3
+    assert pictures[0].get("alt") == f"{NASTY}: {NASTY} taken for a, 0.50"
+    assert not [element for element in parsed(BOARD).iter("section") if element.get("id") == "errors"]
 
 
 def test_each_headline_score_has_a_chart() -> None:
@@ -149,7 +165,7 @@ def usual_board() -> Leaderboard:
     lines = (("class-centre triplet", "x" * 60, 0.123, -0.5), ("a", "b", None, 1234.5))
     table = ComparisonTable("Pairs " + "y" * 200, "pairs", ("one", "other", "difference", "p"), 2, lines, "note")
     facts = {"command": "raysk tune " + "z" * 300, f"not ranked: {'w' * 120}": "stopped"}
-    return Leaderboard(tuple(rows), CLASSES, facts, (table,))
+    return Leaderboard(tuple(rows), CLASSES, facts, (table,), chosen="key0", errors=ERRORS)
 
 
 def test_no_page_scrolls_sideways_and_no_column_is_clipped(tmp_path: Path) -> None:

@@ -67,7 +67,14 @@ def test_predictions_of_a_fold_take_rows_images_and_classes_from_the_manifest() 
     for part, rows in (("held_out", [0, 4, 8]), ("test", [2, 9])):
         probabilities = np.full((1, len(rows), 2), 0.5, np.float32)
         made = Predictions.of_fold(
-            manifest, FOLDS, fold=0, part=part, recipe_key="r", views=["identity"], probabilities=probabilities
+            manifest,
+            FOLDS,
+            fold=0,
+            part=part,
+            recipe_key="r",
+            views=["identity"],
+            probabilities=probabilities,
+            class_names=manifest.class_names,
         )
         assert made.rows.tolist() == rows
         assert made.images == images_of(np.array(rows))

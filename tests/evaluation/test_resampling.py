@@ -6,7 +6,13 @@ import pytest
 from raysk.errors import DataError
 from raysk.evaluation.intervals import wilson_interval
 from raysk.evaluation.metrics import Metric, parse_metric
-from raysk.evaluation.resampling import BLOCK_DRAWS, bootstrap_interval, bootstrap_intervals, resampled_scores
+from raysk.evaluation.resampling import (
+    BLOCK_DRAWS,
+    bootstrap_interval,
+    bootstrap_intervals,
+    mean_interval,
+    resampled_scores,
+)
 from tests.evaluation.metrics.tasks import make_task
 
 MACRO_F1, ACCURACY, MACRO_AUC = (parse_metric(name) for name in ("macro_f1", "accuracy", "macro_auc"))
@@ -99,3 +105,10 @@ def test_the_interval_covers_the_macro_f1_of_a_population_with_a_rare_class() ->
 def test_labels_of_other_rows_are_refused() -> None:
     with pytest.raises(DataError, match="shapes"):
         resampled_scores(MACRO_F1, np.eye(3), np.array([0, 1]), np.arange(3))
+
+
+def test_the_interval_of_a_mean_is_that_of_the_accuracy_of_one_class() -> None:
+    hits, groups = np.random.default_rng(3).random(80) < 0.7, np.arange(80) // 3
+    probabilities = np.where(hits[:, np.newaxis], [0.9, 0.1], [0.2, 0.8])
+    expected = bootstrap_interval(ACCURACY, probabilities, np.zeros(80, dtype=int), groups)
+    assert mean_interval(hits.astype(float), groups) == pytest.approx(expected)

@@ -133,6 +133,7 @@ def pretend(run, job, accuracy):
         recipe_key=job.recipe.key,
         views=("identity",),
         probabilities=probabilities[None],
+        class_names=run.class_names,
     ).write(run.predictions_file(job.recipe.key, job.fold, job.part))
     score, *required = run.goal.scores(probabilities, labels).tolist()
     stage = StageRecord(seconds=2.0, images=100)

@@ -43,3 +43,10 @@ def test_the_base_and_the_controls_have_the_first_choice_of_a_sweep_over_files()
 def test_a_space_without_choices_of_encoders_has_its_base():
     (recipe,) = drawn_encoders(load_space("supcon"))
     assert recipe.model == load_space("supcon").config().recipe.model
+
+
+def test_each_region_that_guides_the_attention_is_read_before_the_start():
+    drawn = drawn_encoders(load_space("care"))
+    assert {recipe.stage_two.care.region for recipe in drawn} == {"box", "mask"}
+    guessed = drawn_encoders(load_space("care", ["stage_two.attention.region=choice(spectral_residual,fine_grained)"]))
+    assert not any(recipe.reads_regions for recipe in guessed)

@@ -63,7 +63,7 @@ def test_drawn_points_and_their_stage_two_settings_are_valid_recipes(name, space
         point = space.draw(trial, family)
         recipe = space.config(point).recipe
         recipe.check_rows(BINARY)
-        is_searched_inside = recipe.stage_two.uses_kept_features and recipe.task.form.has_classes
+        is_searched_inside = recipe.uses_kept_features
         drawn = [p for p in family.parameters if not (is_searched_inside and p.key.startswith("stage_two."))]
         check_conditions(drawn, point.values, recipe.to_plain())
         search = space.stage_two_search(point)
@@ -101,7 +101,7 @@ def test_every_start_is_within_the_sweeps(name, spaces):
 def test_every_family_of_the_tournament_is_its_space_with_prefixed_names(spaces):
     tournament = spaces["tournament"]
     assert [family.name for family in tournament.families] == [
-        "supcon", "metric", "focal", "decouple", "longtail", "contrastive", "mislas",
+        "supcon", "metric", "focal", "decouple", "longtail", "contrastive", "mislas", "care",
     ]  # fmt: skip
     for family in tournament.families:
         (alone,) = spaces[family.name].families
@@ -116,7 +116,7 @@ def test_every_family_of_the_tournament_is_its_space_with_prefixed_names(spaces)
 def test_points_of_the_tournament_are_named_by_their_family_and_take_turns(spaces):
     names = [point.name for point in spaces["tournament"].named_points()]
     assert names[:3] == ["supcon: paper, 10 epochs", "metric: batch_hard", "focal: paper"]
-    assert names[7:9] == ["supcon: from_scratch", "metric: centre_triplet"]
+    assert names[8:10] == ["supcon: from_scratch", "metric: centre_triplet"]
     assert names[-3:] == ["cross_entropy", "balanced_softmax", "logit_adjustment"]
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from raysk.config import compose_plain, read_config
 from raysk.overrides import parse_overrides
+from raysk.spaces.families import Family
 from raysk.spaces.files import list_spaces
-from raysk.spaces.space import Family, load_space
+from raysk.spaces.space import load_space
 from raysk.spaces.sweeps import assigned
 
 NUM_DRAWS = 2000

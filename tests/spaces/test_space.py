@@ -254,3 +254,26 @@ def test_the_goal_names_the_search_of_stage_two_and_no_recipe():
 def test_a_search_over_settings_of_the_study_is_refused(word):
     with pytest.raises(ConfigError, match="a search must be over settings of a recipe, but got"):
         load_space("decouple", [word])
+
+
+def test_where_families_compete_a_setting_of_a_part_is_for_those_that_have_it(tmp_path):
+    path = tmp_path / "four.yaml"
+    path.write_text("about: Four.\ninclude: [controls]\nfamilies: [metric, focal, decouple, care]\n")
+    four = str(path)
+    space = load_space(four, ["stage_two.attention.rare=0.3", "stage_one.sampler.images=8", "seed=5"])
+    recipes = {point.name: space.config(point).recipe for point in space.named_points()}
+    assert {recipe.seed for recipe in recipes.values()} == {5}
+    guided = {name: recipe.stage_two.care.rare for name, recipe in recipes.items() if recipe.stage_two.care}
+    assert guided and {*guided.values()} == {0.3} and all(name.startswith("care: ") for name in guided)
+    per_class = {name: r.stage_one.sampler.images for name, r in recipes.items() if "metric: " in name}
+    assert {*per_class.values()} == {8}
+    space = load_space(four, ["stage_one.epochs=7", "stage_one.loss.temperature=0.2"])
+    for point in space.named_points():
+        one = space.config(point).recipe.stage_one
+        assert (one is None) is point.name.startswith(("focal: ", "cross_", "balanced_", "logit_"))
+        assert one is None or one.epochs == 7
+        assert getattr(one and one.loss, "temperature", 0.2) == 0.2
+    with pytest.raises(ConfigError, match="rare must be a known setting of NoAttention"):
+        load_space("metric", ["stage_two.attention.rare=0.3"]).config()
+    with pytest.raises(ConfigError, match="rarer must be a known setting"):
+        load_space(four, ["stage_two.attention.rarer=0.3"]).config()

@@ -226,7 +226,14 @@ def test_pieces_give_the_step_of_the_whole_batch(run, make_job, alone, diary):
         torch.testing.assert_close(second[name], weight, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("region", ["box", "mask", "saliency"])
+def test_half_precision_gives_the_loss_to_two_digits(run, make_job, alone, diary):
+    whole, half = (make_job(CARE | {"model.precision": precision}) for precision in ("float32", "bfloat16"))
+    one, other = (train_stage_two(job, run, alone, diary()).losses[0] for job in (whole, half))
+    assert other != one
+    assert other == pytest.approx(one, rel=0.02)
+
+
+@pytest.mark.parametrize("region", ["box", "mask", "spectral_residual", "fine_grained"])
 def test_a_job_is_guided_by_each_kind_of_region_and_predicts_without_it(run, make_job, alone, diary, region):
     job = make_job(CARE | {"stage_two.attention": {"name": "care", "region": region, "margin": 0.1, "rare": 0.3}})
     guide = Guide.of(job, run, job.recipe.stage_two.care)

@@ -16,6 +16,7 @@ from raysk.training.job import run_job
 from raysk.training.stage_one import load_encoder
 from raysk.training.stage_two_search.many_heads import fit_heads, many_logits
 from raysk.training.world import World
+from tests.conftest import OF_MASKS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -42,6 +43,15 @@ def test_a_repeated_job_gives_the_same_probabilities_bit_for_bit(frozen, tmp_pat
 
     first, second = predictions("first"), predictions("second")
     assert (first.probabilities == second.probabilities).all()
+
+
+def test_repeated_masks_are_the_same_bit_for_bit(tmp_path, new_mask_run, make_job, gpu, diary):
+    job = make_job({**OF_MASKS, "model.backbone": "test_resnet"})
+    runs = [new_mask_run(tmp_path / name) for name in ("first", "second")]
+    for run in runs:
+        run_job(job, run, gpu, diary())
+    first, second = (run.predictions(job.recipe.key, 0).probabilities for run in runs)
+    assert (first == second).all()
 
 
 def test_drawn_features_equal_those_of_a_cpu_up_to_half_precision(finished, frozen_job, gpu):

@@ -8,9 +8,10 @@ from raysk.data.views import DIHEDRAL, test_time_views
 from raysk.errors import ArtifactError
 from raysk.run import Run
 from raysk.training.checkpoints import ClassifierCheckpoint
+from raysk.training.classifying import log_shares, probabilities_of
 from raysk.training.job import run_job
 from raysk.training.networks import Classifier
-from raysk.training.predict import log_shares, predict, probabilities_of
+from raysk.training.predict import predict
 from raysk.training.stage_one import load_encoder
 from tests.run_facts import run_facts
 

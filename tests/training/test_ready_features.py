@@ -77,9 +77,13 @@ def test_another_study_reads_them_and_another_pooling_or_file_encodes_anew(probe
     wide = FrozenFeatures(replace(probe, recipe=replace(probe.recipe, model=model)), run, alone, load)
     assert wide.part("held_out").shape[2] > first.shape[2]
     assert load.times == 2
+    model = replace(probe.recipe.model, precision="bfloat16")
+    half = FrozenFeatures(replace(probe, recipe=replace(probe.recipe, model=model)), run, alone, load)
+    assert half.part("held_out").dtype is torch.float32
+    assert load.times == 3
     write_weights(probe.recipe.model.file, 1)
     assert not torch.equal(FrozenFeatures(probe, run, alone, load).part("held_out"), first)
-    assert load.times == 3
+    assert load.times == 4
 
 
 def test_drawn_views_depend_on_the_seed_and_plain_ones_do_not(probe, run, alone):

@@ -17,6 +17,7 @@ from raysk.parts.losses import EmbeddingLoss, losses
 from raysk.training.checkpoints import ClassifierCheckpoint, EncoderCheckpoint
 from raysk.training.job import run_job
 from raysk.training.world import World, is_lost_contact
+from tests.conftest import OF_MASKS
 
 SCRIPT = Path(__file__).with_name("two_workers.py")
 # Sums in another order differ by 1e-7; larger steps would amplify this within a few epochs.
@@ -65,6 +66,10 @@ TASKS = {
             "optimizer": {"name": "sgd", "lr": 0.0003, "head_factor": 10.0},
         },
     },
+    "masks": {
+        **OF_MASKS, "model.backbone": "test_resnet", "stage_two.head_epochs": 1,
+        "stage_two.optimizer": {"name": "sgd", "lr": 0.003, "head_factor": 3.0},
+    },
     "combined": {
         "stage_one.loss": {"name": "paco"}, "stage_one.classifier_loss": {"name": "balanced_softmax"},
         "stage_one.epochs": 2, "stage_one.optimizer": {"lr": 0.01}, "stage_two.head": {"name": "lws"},
@@ -84,13 +89,20 @@ def jobs(make_job):
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory, new_run, new_unlabelled_run, jobs):
+def new_runs(new_run, new_unlabelled_run, new_mask_run):
+    """Returns what makes the run of a task."""
+    makers = {"unlabelled": new_unlabelled_run, "masks": new_mask_run}
+    return lambda name, folder: makers.get(name, new_run)(folder)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, new_runs, jobs):
     """Returns the folder with the files of two workers."""
     folder = tmp_path_factory.mktemp("pair")
     tasks = [(name, job, []) for name, job in jobs.items()]
     tasks += [(f"{name}, interrupted", jobs[name], leave_after) for name, leave_after in INTERRUPTED.items()]
     for name, _, _ in tasks:
-        (new_unlabelled_run if name == "unlabelled" else new_run)(folder / name)
+        new_runs(name, folder / name)
     plain = [{"folder": str(folder / name), "job": job.to_plain(), "leave_after": leave} for name, job, leave in tasks]
     (folder / "tasks.json").write_text(json.dumps(plain), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(Path(raysk.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
@@ -105,10 +117,10 @@ def pair(tmp_path_factory, new_run, new_unlabelled_run, jobs):
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory, new_run, new_unlabelled_run, jobs, alone, diary):
+def single(tmp_path_factory, new_runs, jobs, alone, diary):
     """Returns the runs of a single worker."""
     folder = tmp_path_factory.mktemp("single")
-    runs = {name: (new_unlabelled_run if name == "unlabelled" else new_run)(folder / name) for name in jobs}
+    runs = {name: new_runs(name, folder / name) for name in jobs}
     for name, job in jobs.items():
         run_job(job, runs[name], alone, diary())
     return runs

@@ -6,10 +6,8 @@ store.json      the digest of both, and the rows whose region cannot be used
 """
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from raysk.artifacts import digest_of, locked, read_json, replacing, write_json
-from raysk.data.decodable import UNREADABLE
 from raysk.data.manifest import Manifest
-from raysk.data.regions import Region, ScaledRegion, read_regions, scaled_region, state_of
+from raysk.data.regions import Region, ScaledRegion, made_of_each, read_regions, scaled_region, state_of
 from raysk.data.store.shared_stores import fetch, publish
 from raysk.errors import ArtifactError, DataError
 
 FORMAT_VERSION = 1
 FILES = ("masks.npy", "boxes.npy", "store.json")  # the last one marks the others as complete
-
-logger = logging.getLogger(__name__)
 
 
 class RegionStore:
@@ -101,7 +96,7 @@ def build_regions(
     folder = cache / f"regions-{key}"
     with locked(cache / f".building-regions-{key}"):
         if not (folder / "store.json").is_file():
-            scaled = _scaled(regions, size, on_error, progress)
+            scaled = made_of_each(regions, partial(scaled_region, size=size), on_error, progress)
             with replacing(folder) as temporary:
                 temporary.mkdir()
                 _write(temporary, scaled, size)
@@ -142,41 +137,12 @@ def _key(regions: Sequence[Region], size: int) -> str:
     return digest_of({"regions": files, "size": size, "version": FORMAT_VERSION})
 
 
-def _scaled(
-    regions: Sequence[Region], size: int, on_error: str, progress: Callable[[int, int], None] | None
-) -> list[ScaledRegion]:
-    def scale(region: Region) -> ScaledRegion | str:
-        if region.mask is None and region.box is None:
-            return ScaledRegion(None, None)
-        try:
-            return scaled_region(region, size)
-        except UNREADABLE as error:
-            return str(error).partition("\n")[0]
-
-    scaled, bad = [], []
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        for row, outcome in enumerate(pool.map(scale, regions)):
-            if isinstance(outcome, str):
-                bad.append(f"row {row} ({regions[row].picture.name}): {outcome}")
-            scaled.append(ScaledRegion(None, None) if isinstance(outcome, str) else outcome)
-            if progress is not None:
-                progress(row + 1, len(regions))
-    if bad and on_error == "refuse":
-        raise DataError(
-            f"every mask and box must fit its picture, but {bad[0]} ({len(bad)} in all): correct them, blank their "
-            "cells, or set data.on_error=skip"
-        )
-    if bad:
-        logger.warning("left out the regions of %d rows that do not fit their pictures, first %s", len(bad), bad[0])
-    return scaled
-
-
-def _write(folder: Path, scaled: Sequence[ScaledRegion], size: int) -> None:
+def _write(folder: Path, scaled: Sequence[ScaledRegion | None], size: int) -> None:
     masks = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, (len(scaled), size, size))
     boxes = np.full((len(scaled), 4), np.nan, np.float32)
     for row, region in enumerate(scaled):
-        masks[row] = 0 if region.mask is None else region.mask
-        if region.box is not None:
+        masks[row] = 0 if region is None or region.mask is None else region.mask
+        if region is not None and region.box is not None:
             boxes[row] = region.box
     masks.flush()
     np.save(folder / "boxes.npy", boxes, allow_pickle=False)

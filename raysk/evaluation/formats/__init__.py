@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from raysk.artifacts import replacing
+from raysk.evaluation.board_attention import with_attention
 from raysk.evaluation.formats.base import Format, formats
 from raysk.evaluation.leaderboard import Leaderboard
 from raysk.registry import import_modules
@@ -13,7 +14,11 @@ __all__ = ["Format", "formats", "write_leaderboard"]
 
 
 def write_leaderboard(leaderboard: Leaderboard, folder: Path) -> None:
-    """Writes the leaderboard in every format, as leaderboard.<format>; `Leaderboard.read` reads leaderboard.json."""
+    """Writes the leaderboard in every format, as leaderboard.<format>; `Leaderboard.read` reads leaderboard.json.
+
+    What is known of the attention of its rows is added: a study that goes on keeps it.
+    """
+    leaderboard = with_attention(leaderboard, folder)
     for name in formats:
         content = formats[name](leaderboard)
         with replacing(folder / f"leaderboard.{name}") as temporary:

@@ -31,18 +31,16 @@ class Form:
 
     Attributes:
         name: Its name.
-        has_classes: Whether a row has a probability of each class; else it has one of each pixel of its mask.
         usual: The scores of every leaderboard, whatever the study's metric is; see `grids`.
     """
 
     name: str
-    has_classes: bool
     usual: tuple[str, ...]
 
 
-# Published tables have these scores.
-CLASSES = Form("classes", True, ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy", "macro_precision"))
-MASKS = Form("masks", False, ("dice", "jaccard", "thresholded_jaccard", "hausdorff95", "surface_distance"))
+# A row has a probability of each class, or one of each pixel of its mask. Published tables have these scores.
+CLASSES = Form("classes", ("macro_f1", "balanced_accuracy", "macro_auc", "accuracy", "macro_precision"))
+MASKS = Form("masks", ("dice", "jaccard", "thresholded_jaccard", "hausdorff95", "surface_distance"))
 
 
 @dataclass(frozen=True)
@@ -123,6 +121,10 @@ class Metric(ABC):
         """Returns the log likelihood of the truth of each row, (..., N)."""
         likelihoods = probabilities[..., np.arange(len(truth)), truth]
         return np.log(np.maximum(likelihoods, np.finfo(np.float32).tiny))
+
+    def is_defined(self, labels: np.ndarray, num_classes: int) -> bool:
+        """Returns whether rows of these classes have a score, (N,)."""
+        return not np.isnan(self(np.eye(num_classes)[labels], labels))
 
     @abstractmethod
     def scores(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -1,18 +1,19 @@
 """Metrics of masks: the mean over the pictures, whose pixels with a probability of at least one half are the lesion.
 
-All are measured on the stored masks, at the size of the recipe's images. Distances are shares of the diagonal of the
-picture, so that they mean the same at any size. Where only one of two masks is empty, they are a whole diagonal apart.
+A study measures the stored masks, at the size of the recipe's images; `of_picture` measures any size. Distances are
+shares of the diagonal of the picture, so that they mean the same at any size. Where only one of two masks is empty,
+they are a whole diagonal apart.
 """
 
 from abc import abstractmethod
-from math import isqrt, sqrt
+from math import hypot, isqrt
 from typing import ClassVar
 
 import numpy as np
 from scipy import ndimage
 
 from raysk.errors import DataError
-from raysk.evaluation.metrics.base import MASKS, Form, Metric, Resampler, metrics
+from raysk.evaluation.metrics.base import MASKS, Form, Metric, Resampler, metrics, parse_metric
 
 # The least Jaccard index that the challenge of ISIC 2018 counts as a found lesion.
 _FOUND = 0.65
@@ -48,9 +49,17 @@ class MaskMetric(Metric):
         means: np.ndarray = np.log(np.maximum(shares, np.finfo(np.float32).tiny)).mean(axis=-1)
         return means
 
+    def is_defined(self, labels: np.ndarray, num_classes: int) -> bool:
+        """Returns True: every mask has a score."""
+        return True
+
     @abstractmethod
     def values(self, found: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Returns the value of each picture, (..., N), of masks (..., N, P) and (N, P), bool."""
+
+    def of_picture(self, found: np.ndarray, truth: np.ndarray) -> float:
+        """Returns the value of one picture of any size, of masks (H, W) and (H, W), bool."""
+        return float(self.values(found.reshape(1, -1), truth.reshape(1, -1))[0])
 
     def scores(self, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Averages the values of the pictures; `labels` are their masks."""
@@ -108,20 +117,24 @@ class _BoundaryMetric(MaskMetric):
     def values(self, found: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Measures each picture in shares of its diagonal."""
         side = isqrt(truth.shape[1])
-        masks, true_masks = found.reshape(-1, *truth.shape), truth.reshape(-1, side, side)
-        boundaries = [_Boundary(mask) for mask in true_masks]
+        boundaries = [_Boundary(mask) for mask in truth.reshape(-1, side, side)]
         distances = [
-            self._distance(_Boundary(mask), boundary) / (sqrt(2) * side)
-            for of_candidate in masks
+            self._distance(_Boundary(mask), boundary)
+            for of_candidate in found.reshape(-1, *truth.shape)
             for mask, boundary in zip(of_candidate.reshape(-1, side, side), boundaries, strict=True)
         ]
-        return np.minimum(distances, 1.0).reshape(found.shape[:-1])
+        return np.reshape(distances, found.shape[:-1])
+
+    def of_picture(self, found: np.ndarray, truth: np.ndarray) -> float:
+        """Measures one picture in shares of its diagonal."""
+        return self._distance(_Boundary(found), _Boundary(truth))
 
     def _distance(self, first: "_Boundary", second: "_Boundary") -> float:
-        """Returns the distance of two boundaries in pixels, infinite if only one is empty."""
+        """Returns the distance of two boundaries in shares of the diagonal; 1 if only one is empty."""
         if first.is_empty or second.is_empty:
-            return 0.0 if first.is_empty and second.is_empty else float("inf")
-        return self._between(second.distances[first.pixels], first.distances[second.pixels])
+            return float(first.is_empty != second.is_empty)
+        pixels = self._between(second.distances[first.pixels], first.distances[second.pixels])
+        return min(pixels / hypot(*first.pixels.shape), 1.0)
 
     @staticmethod
     @abstractmethod
@@ -158,3 +171,14 @@ class SurfaceDistance(_BoundaryMetric):
     @staticmethod
     def _between(there: np.ndarray, back: np.ndarray) -> float:
         return float(np.concatenate([there, back]).mean())
+
+
+def scores_of_pictures(probabilities: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the usual scores of each picture, (N,), by name.
+
+    Args:
+        probabilities: (N, P), of the lesion at each pixel.
+        masks: (N, P), above 0 on the lesion.
+    """
+    usual = [metric for metric in map(parse_metric, MASKS.usual) if isinstance(metric, MaskMetric)]
+    return {metric.name: metric.values(probabilities >= 0.5, masks > 0) for metric in usual}

@@ -128,11 +128,6 @@ class NoisyLoss(nn.Module):
 losses: Registry[type[Loss]] = Registry("loss")
 
 
-def at_least_single(values: Tensor) -> Tensor:
-    """Returns half-precision values in float32, where sums of exponentials keep their digits; others unchanged."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
 def _checked_counts(class_counts: Tensor) -> Tensor:
     # Double precision, as in the tests of the formulas; forward() uses the precision of its input.
     counts = class_counts.detach().double().cpu()

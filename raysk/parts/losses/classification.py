@@ -7,10 +7,11 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from raysk.parts.losses.base import LogitLoss, at_least_single, losses
+from raysk.parts.losses.base import LogitLoss, losses
 from raysk.parts.losses.softmax_form import SoftmaxForm, SoftmaxLoss
 from raysk.parts.losses.weighted import Defer, WeightedLoss, WeightedMean
 from raysk.parts.losses.weights import EffectiveBeta, power_weights
+from raysk.parts.precision import at_least_single
 from raysk.settings import Between
 
 Smoothing = Annotated[float, Between(0.0, 1.0, open_high=True)]

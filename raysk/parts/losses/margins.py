@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from raysk.parts.losses.base import NoisyLoss, at_least_single, losses
+from raysk.parts.losses.base import NoisyLoss, losses
 from raysk.parts.losses.classification import label_entropy
 from raysk.parts.losses.softmax_form import SoftmaxForm, SoftmaxLoss
 from raysk.parts.losses.weighted import Defer, WeightedLoss, WeightedMean
 from raysk.parts.losses.weights import ClassWeights, EffectiveBeta
+from raysk.parts.precision import at_least_single
 from raysk.settings import Between
 
 

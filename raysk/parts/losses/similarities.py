@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from raysk.parts.losses.base import at_least_single
+from raysk.parts.precision import at_least_single
 
 # Numbers in a block of the matrix of all pairs: few enough for the core's cache, many enough to be worth a call.
 BLOCK_NUMBERS = 2**19

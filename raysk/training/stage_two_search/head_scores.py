@@ -8,9 +8,9 @@ import torch
 from raysk.parts.heads import FrozenHead
 from raysk.recipe import Job, Recipe
 from raysk.run import Run
+from raysk.training.classifying import log_shares
 from raysk.training.features import FrozenFeatures
 from raysk.training.linear_start import linear_start
-from raysk.training.predict import log_shares
 from raysk.training.stage_one import load_encoder
 from raysk.training.stage_two_search.many_heads import fit_heads, many_logits
 from raysk.training.world import World

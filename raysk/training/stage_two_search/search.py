@@ -13,6 +13,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from raysk.errors import TrainingError
+from raysk.parts.precision import sum_in_one_order
 from raysk.recipe import Job
 from raysk.records import SearchRecord, TriedSetting
 from raysk.run import Run
@@ -21,7 +22,6 @@ from raysk.training.features import FrozenFeatures
 from raysk.training.job import run_job
 from raysk.training.linear_start import linear_start
 from raysk.training.loop import Report, StageProgress
-from raysk.training.precision import sum_in_one_order
 from raysk.training.stage_one import load_encoder
 from raysk.training.stage_two_search.choice import CrossFit, Tried, best_settings
 from raysk.training.stage_two_search.head_scores import head_scores

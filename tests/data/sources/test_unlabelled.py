@@ -154,7 +154,7 @@ def test_a_class_map_leaves_unlabelled_rows_in(table, load):
 
 
 def test_a_dataset_without_any_label_is_refused(table, load):
-    with pytest.raises(DataError, match=r"at least two classes, but got none: .*add a labelled collection"):
+    with pytest.raises(DataError, match=r"must have a class, but got none: .*add a labelled collection"):
         load("csv", table, role="unlabelled")
 
 

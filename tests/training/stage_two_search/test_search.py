@@ -185,7 +185,7 @@ def test_a_finished_search_does_not_run_again(searched, search, alone, diary):
     assert {path: path.stat().st_mtime_ns for path in searched.folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("leave_after", [("stage-two search", 6), ("best settings", 3)])
+@pytest.mark.parametrize("leave_after", [("stage-two search", 6), ("best settings", 1)])
 def test_an_interrupted_search_ends_the_same(leave_after, tmp_path, trained, search, record, alone, diary):
     run = copy(trained, tmp_path / "run")
     with pytest.raises(diary.Leave):
