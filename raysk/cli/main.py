@@ -9,6 +9,7 @@ import argparse
 import errno
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    began = time.monotonic()  # a time budget is that of the whole command
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks for words that fit
         import argcomplete
@@ -48,6 +50,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         argcomplete.autocomplete(parser)
     arguments, late = parser.parse_known_args(argv)
     arguments.words = tuple(sys.argv[1:] if argv is None else argv)
+    arguments.began = began
     # Overrides and images may be on both sides of an option, but argparse takes those of one side only.
     several = next((vars(arguments)[name] for name in ("overrides", "images") if name in arguments), None)
     if late and (several is None or any(text.startswith("-") for text in late)):
@@ -192,6 +195,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         gpus_per_worker=arguments.gpus_per_worker,
         words=arguments.words,
+        began=arguments.began,
     )
     if run_study(request, console) is None:
         console.print("the study ended early: run the same command with --resume to continue")
