@@ -71,7 +71,9 @@ def greedy_selection(probabilities: np.ndarray, labels: np.ndarray, goal: Goal, 
     for _ in range(num_picks):
         with_each = _merits_with_each(total, len(picks), probabilities, labels, goal)
         tied = np.flatnonzero(with_each >= with_each.max() - TIE)
-        pick = int(tied[np.argmax(_likelihoods_with_each(total, len(picks), probabilities, labels, goal, tied))])
+        if len(tied) > 1:
+            tied = tied[[np.argmax(_likelihoods_with_each(total, len(picks), probabilities, labels, goal, tied))]]
+        pick = int(tied[0])
         picks.append(pick)
         merits.append(float(with_each[pick]))
         total += probabilities[pick]

@@ -465,3 +465,22 @@ def test_a_study_that_is_kept_in_object_storage_goes_on_on_another_machine(tmp_p
     files, root = file_system(s3)
     with files.open_input_stream(f"{root}/leaderboard.json") as stream:
         assert stream.read() == (second / "leaderboard.json").read_bytes()
+
+
+@pytest.mark.soak
+def test_a_study_of_masks_races_searches_and_ensembles(tmp_path, cache):
+    run = tmp_path / "run"
+    small = ["data.size=150", "image_size=32", "model.backbone=test_resnet", "epochs=3", "folds.k=2", f"cache={cache}"]
+    words = ["tune", "--space", "segmentation", "--trials", "4", "--run", run, *small]
+    with raysk(tmp_path, *words) as command:
+        status, output, errors = command.end()
+    assert (status, errors) == (0, ""), output
+    assert ", by Dice out of fold" in output
+    board = Leaderboard.read(run / "leaderboard.json")
+    names = {row.name for row in board.rows}
+    assert names >= {"paper, 3 epochs", "from_scratch", "ensemble: greedy", "ensemble: plain average"}
+    assert all(0.3 < row.scores["test_dice_low"] <= row.scores["test_dice"] for row in board.rows)
+    assert (run / "masks.png").exists()
+    assert Ensemble.read(run / "ensemble.json").cross_fitted_score == pytest.approx(
+        next(row for row in board.rows if row.name == "ensemble: greedy").scores["oof_dice"], abs=0.02
+    )

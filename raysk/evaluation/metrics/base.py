@@ -123,7 +123,7 @@ class Metric(ABC):
         return np.log(np.maximum(likelihoods, np.finfo(np.float32).tiny))
 
     def is_defined(self, labels: np.ndarray, num_classes: int) -> bool:
-        """Returns whether rows of these classes have a score, (N,)."""
+        """Returns whether rows of these classes, (N,), have a score."""
         return not np.isnan(self(np.eye(num_classes)[labels], labels))
 
     @abstractmethod
