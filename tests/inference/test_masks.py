@@ -1,6 +1,7 @@
 """Masks of new pictures: those of the test part again, pictures of any size, and files that cannot be read."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -190,3 +191,26 @@ def test_a_board_of_masks_has_no_table_of_classes(suffix, finished_mask_run):
     assert "Hausdorff" in text or "hausdorff95" in text
     assert "balanced" not in text
     assert "recall" not in text
+
+
+def test_a_refitted_row_predicts_and_its_encoder_is_written(finished_mask_run, pictures, tmp_path, capfd):
+    run = tmp_path / "run"
+    shutil.copytree(finished_mask_run.folder, run)
+    said(["refit", run, "--row", "convnext"], capfd)
+    for name, more in (("folds", []), ("whole", ["--refitted"])):
+        said(["predict", run, *pictures, "--row", "convnext", *more, "--output", tmp_path / name], capfd)
+    of_folds, of_whole = (
+        np.stack([np.asarray(Image.open(tmp_path / name / line["mask"])) for line in lines_of(tmp_path / name)])
+        for name in ("folds", "whole")
+    )
+    assert 0 < (of_folds != of_whole).mean() < 0.3
+    output = said(["encoder", run, "convnext", "--output", tmp_path / "e.safetensors"], capfd)
+    assert "e.safetensors" in output
+
+
+@pytest.mark.parametrize("command", ["explain", "export", "serve"])
+def test_commands_for_classifiers_name_those_for_masks(command, finished_mask_run, tmp_path, capfd):
+    words = {"explain": ["--output", tmp_path / "x"], "export": ["--onnx", tmp_path / "x.onnx"], "serve": []}[command]
+    line = refused([command, finished_mask_run.folder, *words], capfd)
+    assert "predicts masks: use raysk predict or raysk evaluate with the run itself" in line
+    assert not list(tmp_path.iterdir())
