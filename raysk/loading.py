@@ -12,7 +12,7 @@ from raysk.config import Config
 from raysk.data.audit.cases import cases_of
 from raysk.data.crop import Crop
 from raysk.data.folds.assignment import Folds
-from raysk.data.folds.dividing import make_folds
+from raysk.data.folds.dividing import locked_away, make_folds
 from raysk.data.manifest import NO_LABEL, IntArray, Manifest
 from raysk.data.regions import BOX, MASK, rows_with
 from raysk.data.sources import load_manifest
@@ -138,14 +138,13 @@ def prepare_rows(
     goal = Goal.parse(config.metric, config.require, None)
     check_task(every, goal)
     check_networks(every)
+    if goal.metric.form is MASKS:
+        manifest = _for_masks(manifest, config, console)
     manifest, stores = read_images(manifest, config, console, [(r.image_size, r.crop) for r in every], spread)
     regions = _read_regions(manifest, every, config, console)
-    if goal.metric.form is MASKS:
-        (region_store,) = regions.values()
-        manifest = _with_masks(manifest, region_store, console)
     digest = data_digest(manifest, stores, regions)
     cases = _cases(manifest, digest, config, console) if len(manifest.unlabelled_rows) else None
-    folds = make_folds(manifest, config.folds, cases)
+    folds = _divided(manifest, goal, config, cases)
     _tell_unlabelled(folds, recipes, console)
     for recipe in recipes:
         check_recipe(recipe, manifest, folds)
@@ -179,32 +178,57 @@ def _read_regions(
     """Returns the masks and boxes at each size at which a recipe reads them."""
     stores = {}
     for size in dict.fromkeys(recipe.image_size for recipe in recipes if recipe.reads_regions):
-        with progress_bar(console, "reading masks and boxes") as bar:
-            cache, on_error = config.cache_folder, config.data.on_error
-            stores[size] = store = build_regions(manifest, size, cache, on_error, bar, config.stores)
+        stores[size] = store = _read_region_store(manifest, size, config, console)
         masks, boxes = store.masks.any(axis=(1, 2)), ~np.isnan(store.boxes).any(axis=1)
         counted = f"{masks.sum()} masks and {boxes.sum()} boxes in {len(manifest)} images"
         console.print(f"lesions at {size} pixels: {counted}", highlight=False)
     return stores
 
 
-def _with_masks(manifest: Manifest, regions: RegionStore, console: Console) -> Manifest:
-    """Returns the rows for masks: those without one are unlabelled, which a stage one without labels may read.
+def _read_region_store(manifest: Manifest, size: int, config: Config, console: Console) -> RegionStore:
+    with progress_bar(console, "reading masks and boxes") as bar:
+        return build_regions(manifest, size, config.cache_folder, config.data.on_error, bar, config.stores)
+
+
+def _for_masks(manifest: Manifest, config: Config, console: Console) -> Manifest:
+    """Returns the rows for a study of masks.
+
+    A row without a mask is unlabelled: a stage one without labels may read it, and nothing scores it. One that the
+    table puts into the test part is left out, since nothing may learn from it.
 
     Raises:
-        ConfigError: No labelled row has a mask.
+        ConfigError: No labelled row has a mask, or no row of the test part of the table has.
     """
-    has_mask = regions.masks.any(axis=(1, 2)) & (manifest.labels != NO_LABEL)
+    store = _read_region_store(manifest, config.recipe.image_size, config, console)
+    has_mask = store.masks.any(axis=(1, 2)) & (manifest.labels != NO_LABEL)
     if not has_mask.any():
         raise ConfigError(
             f"task.name must be classification for pictures without masks, but none of {len(manifest)} labelled "
             "pictures has one: add a column mask, or name yours in data.mask"
         )
+    locked = locked_away(manifest, config.folds)
+    if locked.any() and not (locked & has_mask).any():
+        raise ConfigError(
+            f"the test part of the table must have masks, but none of its {locked.sum()} pictures has one: add them, "
+            "or take the role test away, and a test part is drawn"
+        )
+    bare = np.flatnonzero(locked & ~has_mask).tolist()
+    left_out = f", and {len(bare)} of the test part without one are left out" if bare else ""
     console.print(
-        f"masks: {has_mask.sum()} of {len(manifest)} pictures have a class and a mask; the others count as unlabelled",
+        f"masks: {has_mask.sum()} of {len(manifest)} pictures have a class and a mask; the others count as unlabelled"
+        f"{left_out}",
         highlight=False,
     )
-    return manifest.unlabelled_at(np.flatnonzero(~has_mask))
+    return manifest.unlabelled_at(np.flatnonzero(~has_mask)).without(bare)
+
+
+def _divided(manifest: Manifest, goal: Goal, config: Config, cases: IntArray | None) -> Folds:
+    try:
+        return make_folds(manifest, config.folds, cases)
+    except DataError as error:
+        if goal.metric.form is not MASKS:
+            raise
+        raise DataError(f"among the pictures with a mask, {error}") from error
 
 
 def _tell_unlabelled(folds: Folds, recipes: Sequence[Recipe], console: Console) -> None:

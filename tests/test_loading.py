@@ -69,22 +69,26 @@ def test_masks_and_boxes_are_read_only_where_they_guide_the_attention(cache, man
 
 @pytest.fixture
 def masked(cache, small_recipe, tmp_path):
-    """Prepares the drawn lesions for masks, all of one class; the first rows have none."""
+    """Prepares the drawn lesions for masks, all of one class; some rows have none, and some are locked away."""
 
-    def prepare(num_without, **changes):
+    def prepare(without, locked=(), by_column=False, label="lesion"):
         lines = list(csv.DictReader((cache / "drawn" / "metadata.csv").open()))
         table = tmp_path / "one.csv"
         with table.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", "label", "group", "mask"])
+            writer.writerow(["image", "label", "group", "mask", "part" if by_column else "role"])
             for row, line in enumerate(lines):
-                paths = [cache / "drawn" / line[name] for name in ("file", "mask")]
-                writer.writerow([paths[0], "lesion", line["group"], "" if row < num_without else paths[1]])
-        recipe = Recipe.from_plain(small_recipe({**OF_MASKS, **changes}))
+                image, mask = (cache / "drawn" / line[name] for name in ("file", "mask"))
+                part = "test" if row in locked else str(row % 2) if by_column else ""
+                writer.writerow([image, label or line["label"], row, "" if row in without else mask, part])
+        recipe = Recipe.from_plain(small_recipe(OF_MASKS))
         config = Config(
-            data=DataSettings(source="csv", path=str(table)), folds=FoldSettings(k=2), recipe=recipe,
-            cache=str(tmp_path / "cache"), metric=changes.get("metric", "dice"),
-        )  # fmt: skip
+            data=DataSettings(source="csv", path=str(table)),
+            folds=FoldSettings(k=2, column="part" if by_column else None),
+            recipe=recipe,
+            cache=str(tmp_path / "cache"),
+            metric="dice",
+        )
         console = Console(file=StringIO(), width=1000)
         return *prepare_rows(read_rows(config, console), config, [recipe], console), console.file.getvalue()
 
@@ -92,7 +96,7 @@ def masked(cache, small_recipe, tmp_path):
 
 
 def test_masks_need_no_second_class_and_rows_without_one_count_as_unlabelled(masked):
-    rows, folds, facts, text = masked(7)
+    rows, folds, facts, text = masked(range(7))
     assert rows.class_names == ("lesion",)
     assert rows.unlabelled_rows.tolist() == list(range(7))
     assert set(np.flatnonzero(folds.fold >= 0)) | set(folds.test_rows) == set(range(7, len(rows)))
@@ -102,7 +106,7 @@ def test_masks_need_no_second_class_and_rows_without_one_count_as_unlabelled(mas
 
 def test_masks_are_not_learnt_without_any(masked):
     with pytest.raises(ConfigError, match=r"task\.name must be classification .* none of 110 labelled"):
-        masked(110)
+        masked(range(110))
 
 
 def test_classes_are_not_learnt_from_one(manifest, cache, tmp_path):
@@ -111,3 +115,25 @@ def test_classes_are_not_learnt_from_one(manifest, cache, tmp_path):
     config = Config(data=DataSettings(source="csv", path=str(table)), cache=str(cache))
     with pytest.raises(DataError, match=r"at least two classes, but got nv: .* task\.name=segmentation metric=dice"):
         read_rows(config, Console(file=StringIO()))
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_nothing_learns_from_the_pictures_of_a_test_part_that_have_no_mask(masked, by_column):
+    rows, folds, _, text = masked(range(7), range(4, 40), by_column)
+    assert len(rows) == 110 - 3
+    assert rows.unlabelled_rows.tolist() == list(range(4))
+    assert len(folds.test_rows) == 33
+    assert "and 3 of the test part without one are left out" in text
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_a_test_part_without_masks_is_not_drawn_anew(masked, by_column):
+    with pytest.raises(ConfigError, match="the test part of the table must have masks, but none of its 36 pictures"):
+        masked(range(40), range(4, 40), by_column)
+
+
+def test_a_class_with_too_few_masks_is_named(masked, manifest):
+    rare = int(np.argmin(manifest.class_counts))
+    without = np.flatnonzero(manifest.labels == rare)[1:].tolist()
+    with pytest.raises(DataError, match="among the pictures with a mask, every class must have a group"):
+        masked(without, label="")

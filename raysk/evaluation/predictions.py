@@ -139,7 +139,7 @@ class OutOfFold:
         rows: (N,) rows of the manifest, ascending.
         fold_of_row: (N,) the fold of each row in the first division.
         views: The names of the V test-time views.
-        probabilities: (V, N, C) float32.
+        probabilities: (V, N, C) float32; of masks (V, N, P) float16.
         recipe_key: Key of the recipe.
         folds_digest: Digest of the folds.
     """
@@ -182,7 +182,7 @@ class TestPredictions:
     Attributes:
         rows: (N,) rows of the manifest, ascending.
         views: The names of the V test-time views.
-        probabilities: (V, N, C) float32.
+        probabilities: (V, N, C) float32; of masks (V, N, P) float16.
         recipe_key: Key of the recipe.
         folds_digest: Digest of the folds.
     """

@@ -70,9 +70,13 @@ def explain_board(run: Run, device: str | None = None, progress: Progress | None
 
     Raises:
         ArtifactError: The study has not ended, or another process uses the run.
-        ConfigError: There is no such device.
+        ConfigError: There is no such device, or the run predicts masks.
         DataError: An image cannot be read.
     """
+    if not run.class_names:
+        raise ConfigError(
+            f"a run must predict classes to be explained, but {run.folder} predicts masks: look at its masks.png"
+        )
     usable = usable_device(device)
     board, path = Leaderboard.read(run.folder / "leaderboard.json"), run.folder / ATTENTION_FILE
     new = AttentionRecord(num_images=len(run.folds.test_rows), scores={}, left_out={})

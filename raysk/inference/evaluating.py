@@ -97,18 +97,18 @@ def seen_rows(manifest: Manifest, facts: BundleFacts, run: Run | None) -> list[s
         return [
             "These are the rows of the study itself: most of them trained the model, and these scores are too good."
         ]
-    return seen_by_run(manifest, run)
+    return seen_by_run(manifest.paths, run)
 
 
-def seen_by_run(manifest: Manifest, run: Run) -> list[str]:
-    """Returns a warning if rows were among those that trained or chose the models of a run."""
+def seen_by_run(paths: Sequence[Path], run: Run) -> list[str]:
+    """Returns a warning if pictures were among those that trained or chose the models of a run."""
     trained = set(np.flatnonzero(run.folds.fold != TEST).tolist())
     files = {os.path.realpath(path) for row, path in enumerate(run.manifest.paths) if row in trained}
-    num_seen = sum(os.path.realpath(path) in files for path in manifest.paths)
+    num_seen = sum(os.path.realpath(path) in files for path in paths)
     if not num_seen:
         return []
     return [
-        f"{num_seen} of {len(manifest)} images were among the rows that trained or chose the model: these scores are "
+        f"{num_seen} of {len(paths)} images were among the rows that trained or chose the model: these scores are "
         "too good."
     ]
 

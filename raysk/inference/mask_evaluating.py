@@ -57,10 +57,11 @@ def evaluate_masks(
             f"some picture must have a mask that is not empty, but none of {len(rows)} has, and {len(bad)} cannot be "
             "read: correct data.mask"
         )
-    left_out = len(manifest) - len(values)
-    notes = [*seen_by_run(manifest, run), *([f"{left_out} pictures without a mask are left out."] if left_out else [])]
     kept, table = list(values), np.array(list(values.values()))
-    groups = manifest.groups[kept]
+    groups, num_bare = manifest.groups[kept], len(manifest) - len(values) - len(bad)
+    notes = seen_by_run([regions[row].picture for row in kept], run)
+    notes += [f"Left out: {num_bare} without a mask, or with an empty one."] if num_bare else []
+    notes += [f"Left out: {len(bad)} of which the picture or the mask cannot be read."] if bad else []
     return Evaluation(
         name=masker.row.name,
         data=data,

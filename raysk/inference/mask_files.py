@@ -2,10 +2,10 @@
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 
 from raysk.artifacts import locked, replacing
@@ -117,5 +117,8 @@ def _other_columns(sources: Sequence[str]) -> dict[str, list[str]]:
     path = Path(sources[0]).expanduser()
     table = read_columns(path, (), lambda name: True)
     own = {"image", MASK, *BOX, _AREA}
-    plain = [field.name for field in table.schema if not pa.types.is_nested(field.type) and field.name not in own]
-    return {name: strings_of(table, name, "--column", path) for name in plain}
+    columns = {}
+    for name in (name for name in table.column_names if name not in own):
+        with suppress(DataError):  # a column that is neither text nor numbers has no place in a CSV file
+            columns[name] = strings_of(table, name, "--column", path)
+    return columns

@@ -15,7 +15,7 @@ from torch import Tensor
 from raysk.data.crop import Window
 from raysk.data.decodable import UNREADABLE, open_image, upright_size
 from raysk.data.folds.assignment import WHOLE
-from raysk.data.store.decoding import Pixels, decode
+from raysk.data.store.decoding import Pixels, decode, decode_windows
 from raysk.data.views import TURNING_BACK, view_names
 from raysk.errors import ConfigError, in_one_line
 from raysk.evaluation.ensemble import GREEDY
@@ -26,7 +26,7 @@ from raysk.recipe import Job
 from raysk.run import Run
 from raysk.training.segmenting import Segmenter, load_segmenter
 
-# Pictures whose windows go through the network together.
+# Pictures that are decoded together, and squares that go through the network together.
 _BATCH = 16
 
 Shares = npt.NDArray[np.float32]
@@ -85,27 +85,24 @@ class Masker:
                 yield from self._of_batch(pictures)
 
     def _read(self, path: Path) -> "_Picture | str":
+        """Returns a picture with the squares that cover it; of one square, the pixels that a study would see."""
         try:
             with open_image(path) as image:
                 width, height = upright_size(image)
+            if width == height:
+                squares = decode(path, [self.size], self._bits)
+                return squares if isinstance(squares, str) else _Picture(width, height, squares)
         except UNREADABLE as error:
             return in_one_line(error)
-        windows, squares = _windows(width, height), []
-        for window in windows:
-            pixels = decode(path, [self.size], self._bits, window if len(windows) > 1 else None)
-            if isinstance(pixels, str):
-                return pixels
-            squares += pixels
-        return _Picture(width, height, windows, squares)
+        decoded = decode_windows(path, self.size, self._bits, squares_of)
+        return decoded if isinstance(decoded, str) else _Picture(*decoded[0], decoded[1])
 
     def _of_batch(self, pictures: Sequence["_Picture | str"]) -> Iterator[Shares | str]:
         squares = [pixels for picture in pictures if not isinstance(picture, str) for pixels in picture.squares]
-        shares = iter(self._shares(np.stack(squares)) if squares else ())
+        batches = (squares[start : start + _BATCH] for start in range(0, len(squares), _BATCH))
+        shares = (of_square for batch in batches for of_square in self._shares(np.stack(batch)))
         for picture in pictures:
-            if isinstance(picture, str):
-                yield picture
-            else:
-                yield picture.joined([next(shares) for _ in picture.windows])
+            yield picture if isinstance(picture, str) else picture.joined([next(shares) for _ in picture.squares])
 
     def _shares(self, squares: Pixels) -> Shares:
         """Returns the probabilities of squares (B, S, S, 3), as (B, S, S)."""
@@ -122,20 +119,20 @@ class Masker:
 class _Picture:
     """A picture of any size, and the squares that cover it at the size of the network."""
 
-    def __init__(self, width: int, height: int, windows: Sequence[Window], squares: Sequence[Pixels]) -> None:
-        self.width, self.height, self.windows, self.squares = width, height, windows, squares
+    def __init__(self, width: int, height: int, squares: Sequence[Pixels]) -> None:
+        self.width, self.height, self.squares = width, height, squares
 
     def joined(self, shares: Sequence[Shares]) -> Shares:
         """Returns the mean of the probabilities (S, S) of the squares, as (H, W)."""
         total, count = (np.zeros((self.height, self.width), np.float32) for _ in range(2))
-        for window, of_square in zip(self.windows, shares, strict=True):
+        for window, of_square in zip(squares_of(self.width, self.height), shares, strict=True):
             place = slice(window.top, window.top + window.side), slice(window.left, window.left + window.side)
             total[place] += cv2.resize(of_square, (window.side, window.side), interpolation=cv2.INTER_LINEAR)
             count[place] += 1
         return total / count
 
 
-def _windows(width: int, height: int) -> list[Window]:
+def squares_of(width: int, height: int) -> list[Window]:
     """Returns the fewest squares that cover a picture, evenly spaced."""
     side, longer = min(width, height), max(width, height)
     starts = np.linspace(0, longer - side, ceil(longer / side)).round().astype(int).tolist()

@@ -65,7 +65,7 @@ def decoder_for(backbone: Backbone, image_size: int, width: int) -> Decoder:
     """Returns a decoder on the maps of a backbone, which stays unchanged.
 
     Raises:
-        ConfigError: The network does not give its maps, or a map is no square.
+        ConfigError: The network does not give its maps.
     """
     mode, weight = backbone.training, next(backbone.parameters())
     try:

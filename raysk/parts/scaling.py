@@ -10,8 +10,10 @@ from torch.nn import functional
 @cache
 def scaling(small: int, large: int) -> Tensor:
     """Returns the linear interpolation from `small` to `large` positions as a matrix, (small, large)."""
-    unit = torch.eye(small, device="cpu")[None]  # kept, so never on the device that checks networks without memory
-    return functional.interpolate(unit, size=large, mode="linear", align_corners=False)[0]
+    # It is kept: so it is never on the device without memory, and training can use what a prediction made.
+    with torch.inference_mode(False):
+        unit = torch.eye(small, device="cpu")[None]
+        return functional.interpolate(unit, size=large, mode="linear", align_corners=False)[0]
 
 
 def scaled(maps: Tensor, size: int) -> Tensor:

@@ -25,7 +25,7 @@ from raysk.training.world import World
 _BATCH = 256
 
 
-def encode(encoder: nn.Module, rows: np.ndarray, images: Images, world: World) -> Tensor:
+def encode(encoder: nn.Module, rows: np.ndarray, images: Images, world: World, batch_size: int = _BATCH) -> Tensor:
     """Encodes rows in evaluation mode, without gradient; leaves the encoder unchanged.
 
     Args:
@@ -33,16 +33,17 @@ def encode(encoder: nn.Module, rows: np.ndarray, images: Images, world: World) -
         rows: (N,).
         images: Returns the images (B, H, W, 3) of each batch of rows.
         world: Each rank encodes its share.
+        batch_size: Number of images that are encoded together.
 
     Returns:
-        Features (N, D), float32, the same on every rank.
+        What the encoder gives, (N, D), the same on every rank.
     """
     was_training = encoder.training
     encoder.eval()
     # Shares must have equal size to be gathered: if N does not divide, the first rows are encoded again at the end.
     padded = np.resize(rows, -(-len(rows) // world.size) * world.size)
     share = np.split(padded, world.size)[world.rank]
-    batches = [share[start : start + _BATCH] for start in range(0, len(share), _BATCH)]
+    batches = [share[start : start + batch_size] for start in range(0, len(share), batch_size)]
     features = []
     with torch.inference_mode():
         for batch in images(batches):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raysk.data.store.region_store import StoredMasks
 from raysk.data.views import MEAN, TURNING_BACK, test_time_views, view_names
 from raysk.parts.decoder import decoder_for, maps_of
 from raysk.parts.encoder import Encoder
@@ -22,6 +23,9 @@ from raysk.training.loop import Report, StageProgress, Trainer, hash_seed
 from raysk.training.networks import blank_encoder
 from raysk.training.stage_one import fresh_encoder, load_encoder
 from raysk.training.world import World
+
+# Pixels of the images that are predicted together: a decoder has some hundred numbers for each.
+_BATCH_PIXELS, _MOST_IMAGES = 1 << 21, 256
 
 
 class Segmenter(nn.Module):
@@ -68,14 +72,14 @@ class Segmenter(nn.Module):
 
 
 class _Shares(nn.Module):
-    """Gives the probability of each pixel as a row, (B, P), of images (B, H, W, 3)."""
+    """Gives the probability of each pixel as a row, (B, P) float16, of images (B, H, W, 3)."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         super().__init__()
         self.segmenter = segmenter
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.sigmoid(self.segmenter(images.unsqueeze(1))).flatten(1)
+        return torch.sigmoid(self.segmenter(images.unsqueeze(1))).flatten(1).half()
 
 
 class MaskBatches:
@@ -91,8 +95,7 @@ class MaskBatches:
         recipe = job.recipe
         self.rows = run.train_rows(job)
         self.plan = Plan(run.manifest.labels[self.rows], recipe.stage_two, recipe.seed, world)
-        masks = run.regions(recipe.image_size).masks
-        lesions = {row: masks[row] for row in self.rows.tolist()}
+        lesions = StoredMasks(run.regions(recipe.image_size))
         self._draw = DrawnViews(run.images(recipe), (recipe.stage_two.view,), recipe.seed, world, lesions)
 
     @property
@@ -136,9 +139,11 @@ def predict_masks(job: Job, run: Run, world: World, rows: np.ndarray) -> dict[st
     """
     shares = _Shares(load_segmenter(job, run).to(world.device))
     store, views = run.images(job.recipe), view_names(job.recipe.test_views)
-    total = np.zeros((len(rows), job.recipe.image_size**2), np.float32)
+    num_pixels = job.recipe.image_size**2
+    batch = min(max(1, _BATCH_PIXELS // num_pixels), _MOST_IMAGES)
+    total = np.zeros((len(rows), num_pixels), np.float32)
     for view in views:
-        total += turned_back(encode(shares, rows, turned_images(store, view), world).cpu().numpy(), view)
+        total += turned_back(encode(shares, rows, turned_images(store, view), world, batch).cpu().numpy(), view)
     return {MEAN: (total / len(views)).astype(np.float16)}
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from PIL import Image
 
 from raysk.evaluation.ensemble import GREEDY
 from tests.command_line import refused, said
@@ -49,11 +50,29 @@ def test_on_the_test_part_the_promise_is_kept(finished_mask_run, table, tmp_path
 def test_pictures_without_a_mask_and_those_that_trained_are_said(finished_mask_run, table, capfd):
     train = finished_mask_run.folds.train_rows(0)[:20]
     output = said(["evaluate", finished_mask_run.folder, *table(train, without=train[:5])], capfd)
-    assert "5 pictures without a mask are left out." in output
-    assert "20 of 20 images were among the rows that trained" in " ".join(output.split())
+    assert "Left out: 5 without a mask, or with an empty one." in output
+    assert "15 of 15 images were among the rows that trained" in " ".join(output.split())
 
 
 def test_pictures_without_masks_are_refused(finished_mask_run, table, capfd):
     rows = finished_mask_run.folds.test_rows
     line = refused(["evaluate", finished_mask_run.folder, *table(rows, without=rows)], capfd)
     assert "pictures must have masks to be evaluated, but none of" in line
+
+
+def test_what_cannot_be_read_is_refused_or_said(finished_mask_run, table, tmp_path, capfd):
+    rows = finished_mask_run.folds.test_rows
+    words = table(rows)
+    Image.new("L", (5, 5), 255).save(tmp_path / "small.png")
+    Image.new("L", (32, 32)).save(tmp_path / "empty.png")
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    for place, mask in ((1, "small.png"), (2, "empty.png")):
+        lines[place] = f"{lines[place].rpartition(',')[0]},{tmp_path / mask}"
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    line = refused(["evaluate", finished_mask_run.folder, *words], capfd)
+    assert f"1 of {len(rows)} are not, first" in line
+    assert "a mask must have the size of its picture, 32 by 32" in line
+    output = said(["evaluate", finished_mask_run.folder, *words, "data.on_error=skip"], capfd)
+    assert "Left out: 1 without a mask, or with an empty one." in output
+    assert "Left out: 1 of which the picture or the mask cannot be read." in output
+    assert f"on {len(rows) - 2} images" in output

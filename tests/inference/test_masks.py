@@ -15,7 +15,7 @@ from raysk.data.store.region_store import build_regions
 from raysk.errors import ConfigError
 from raysk.evaluation.ensemble import GREEDY
 from raysk.evaluation.leaderboard import Leaderboard
-from raysk.inference.masks import Masker, _windows
+from raysk.inference.masks import Masker, squares_of
 from raysk.mask_sheet import SHEET, sheet_images
 from raysk.scoring import probabilities_on_test
 from tests.command_line import refused, said
@@ -62,7 +62,7 @@ def test_a_wide_picture_is_the_mean_of_the_squares_that_cover_it(masker, picture
 @given(st.integers(1, 500), st.integers(1, 500))
 def test_windows_cover_every_pixel(width, height):
     covered = np.zeros((height, width), bool)
-    windows = _windows(width, height)
+    windows = squares_of(width, height)
     for left, top, side in windows:
         assert min(left, top) >= 0
         assert (left + side <= width) and (top + side <= height)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from raysk.data.folds.assignment import TEST, TRAIN_ONLY, UNLABELLED, Folds, cut_group
 from raysk.data.folds.placement import place_groups
@@ -90,6 +91,20 @@ def make_folds(manifest: Manifest, settings: FoldSettings | None = None, cases: 
     if not manifest.unlabelled_rows.size:
         return Folds(np.stack(divisions), k, settings.seed, manifest.digest)
     return Folds(np.stack(divisions), k, settings.seed, manifest.digest, manifest.groups if cases is None else cases)
+
+
+def locked_away(manifest: Manifest, settings: FoldSettings) -> npt.NDArray[np.bool_]:
+    """Returns the rows that the table itself puts into the test part, by their role or by the column of folds, (N,).
+
+    Raises:
+        ConfigError: The column does not exist.
+        DataError: It holds something else than folds.
+    """
+    parts = [_PARTS.get(role, 0) for role in manifest.roles]
+    if (column := settings.column) is not None:
+        values = _attribute(manifest, "folds.column", column)
+        parts = [part or _part_of_value(values[row], row, column) for row, part in enumerate(parts)]
+    return np.array(parts) == TEST
 
 
 def _draw_divisions(manifest: Manifest, roles: IntArray, settings: FoldSettings) -> list[IntArray]:

@@ -2,7 +2,7 @@
 
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,32 @@ def decode(
             f"{path} must be readable, but {error.strerror}: restore access to the file, or remove its row"
         ) from error
     return decode_content(content, sizes, bits, window)
+
+
+def decode_windows(
+    path: Path, size: int, bits: int | None, windows_of: Callable[[int, int], Sequence[Window]]
+) -> tuple[tuple[int, int], list[Pixels]] | str:
+    """Returns the size of a picture and the pixels of some squares of it, or why it cannot be decoded.
+
+    The picture is decoded once, without skipping detail; otherwise as `decode` does with one window.
+
+    Args:
+        path: The file.
+        size: Side of the squares in the result, in pixels.
+        bits: As in `decode`.
+        windows_of: Returns the squares of an upright picture of this width and height.
+    """
+    try:
+        with open_image(path) as image:
+            check_decodable(image)
+            depth = depth_of(image, bits)  # first, since a look at the EXIF data of a PNG file decodes it
+            width, height = upright_size(image)
+            picture = in_eight_bits(upright(image), depth).convert("RGB")
+        boxes = [(left, top, left + side, top + side) for left, top, side in windows_of(width, height)]
+        scaled = [picture.resize((size, size), Image.Resampling.BICUBIC, box=box) for box in boxes]
+        return (width, height), [np.asarray(square) for square in scaled]
+    except UNREADABLE as error:
+        return _reason(error)
 
 
 def decode_content(

@@ -6,7 +6,7 @@ store.json      the digest of both, and the rows whose region cannot be used
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,22 @@ class RegionStore:
     def key(self) -> str:
         """The key of the store on any machine."""
         return self.folder.name.removeprefix("regions-")
+
+
+class StoredMasks(Mapping[int, npt.NDArray[np.uint8]]):
+    """The masks of a region store by their rows; pickled as the path of the store."""
+
+    def __init__(self, store: RegionStore) -> None:
+        self._store = store
+
+    def __getitem__(self, row: int) -> npt.NDArray[np.uint8]:
+        return self._store.masks[row]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._store)
 
 
 def build_regions(
