@@ -93,7 +93,7 @@ def test_rows_are_read_as_written_or_refused(folder: Path, rows: list[tuple[str,
         assert "\n" not in str(error)
         images = [name for name, _ in rows]
         classes = {label for _, label in rows}
-        wrong = len(set(images)) < len(images) or {"", "absent"} & set(images) or classes != {"nv", "mel"}
+        wrong = len(set(images)) < len(images) or {"", "absent"} & set(images) or not classes <= {"nv", "mel"}
         assert wrong, f"refused for no reason: {error}"
     else:
         assert rows_of(manifest) == [(f"{name}.png", label) for name, label in rows]

@@ -11,7 +11,6 @@ from math import hypot, isqrt
 from typing import ClassVar
 
 import numpy as np
-from scipy import ndimage
 
 from raysk.errors import DataError
 from raysk.evaluation.metrics.base import MASKS, Form, Metric, Resampler, metrics, parse_metric
@@ -151,6 +150,8 @@ class SurfaceDistance(_BoundaryMetric):
 @lru_cache(maxsize=4096)  # a row of a board asks for each pair several times
 def _boundary_distances(found: bytes, truth: bytes, shape: tuple[int, int]) -> tuple[float, float]:
     """Returns both distances of two masks of this shape, of which the bits are given, in shares of the diagonal."""
+    from scipy import ndimage  # here, since a bundle needs no masks and loads without scipy
+
     bits = (np.frombuffer(mask, np.uint8) for mask in (found, truth))
     first, second = (np.unpackbits(each, count=shape[0] * shape[1]).reshape(shape).astype(bool) for each in bits)
     if not first.any() or not second.any():
