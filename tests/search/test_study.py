@@ -98,7 +98,7 @@ def killed(tmp_path_factory, cache):
     ham, isic = two_publishers(folder, num_images=150, size=32)
     data = ["data=[ham10000,isic2019]", f"data.ham10000.path={ham}", f"data.isic2019.path={isic}", "data.map=usual"]
     small = [*SMALL[1:-1], "epochs=2", "batch_size=16", "stage_two.search=4", f"folds.k={NUM_FOLDS}"]
-    words = ["tune", "--space", space, "--trials", "6", "--run", run, *small, *data, f"cache={cache}"]
+    words = ["tune", "--space", space, "--trials", "8", "--run", run, *small, *data, f"cache={cache}"]
     with raysk(folder, *words) as command:
         command.wait_for(lambda: any("-search-" in work for work in begun(run)))
         command.kill()
@@ -112,7 +112,7 @@ def test_a_killed_study_resumes_to_its_end(killed):
     assert (killed.status, killed.errors) == (0, "")
     states = Counter(row["state"] for row in journal_states(killed.run))
     assert states["RUNNING"] == 0
-    assert states["COMPLETE"] + states["PRUNED"] == 5, "six trials are not divisible among two families: one is left"
+    assert states["COMPLETE"] + states["PRUNED"] == 7, "eight trials are not divisible among two families: one is left"
     assert len(killed.before) >= NUM_FOLDS, "a search of stage two follows all folds"
 
 
@@ -143,7 +143,7 @@ def test_the_leaderboard_has_the_controls_and_the_ensembles_with_intervals(kille
         assert row.scored_on == "locked test part"
         assert row.seconds > 0
         again = (
-            f"raysk tune --space {killed.run.parent}/tournament.yaml --trials 6 "
+            f"raysk tune --space {killed.run.parent}/tournament.yaml --trials 8 "
             if row.kind == "ensemble"
             else f"raysk recipe {killed.run} {row.key}"
         )
