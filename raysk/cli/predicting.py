@@ -56,8 +56,10 @@ def _predict(arguments: argparse.Namespace) -> int:
         from raysk.inference.streaming import predict_missing
         from raysk.inference.tables import list_images
 
-        if (run := mask_run(arguments.model)) is not None:
-            return _predict_masks(run, arguments, console)
+        run = mask_run(arguments.model)
+    if run is not None:
+        return _predict_masks(run, arguments, console)
+    with console.status("loading the model"):
         check_suffix(arguments.output)
         images = list_images(arguments.images, arguments.column)
         bundle = open_bundle(arguments.model, arguments.row, refitted=arguments.refitted)
@@ -93,8 +95,9 @@ def _predict_masks(run: "Run", arguments: argparse.Namespace, console: "Console"
             "out"
         )
     check_folder(arguments.output)
-    images = list_images(arguments.images, arguments.column)
-    masker = Masker(run, arguments.row or GREEDY, arguments.device, refitted=arguments.refitted)
+    with console.status("loading the model"):
+        images = list_images(arguments.images, arguments.column)
+        masker = Masker(run, arguments.row or GREEDY, arguments.device, refitted=arguments.refitted)
     with progress_shown(console, "predicting") as progress:
         done, bad = write_masks(masker, images, arguments.images, arguments.output, progress)
     unread = f"; {bad} cannot be read: {arguments.output}/unreadable.csv" if bad else ""

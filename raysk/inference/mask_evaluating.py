@@ -44,24 +44,28 @@ def evaluate_masks(
             f"pictures must have masks to be evaluated, but none of {len(manifest)} has one: add a column mask, or "
             "name yours in data.mask"
         )
-    measured = dict(zip(rows, _measured(masker, [regions[row] for row in rows], metrics, progress), strict=True))
-    bad = [f"{regions[row].picture.name} ({reason})" for row, reason in measured.items() if isinstance(reason, str)]
-    if bad and on_error == "refuse":
-        raise DataError(
-            f"every picture and its mask must be readable, but {len(bad)} of {len(rows)} are not, first {bad[0]}: "
-            "restore them, or set data.on_error=skip to leave out their rows"
-        )
-    values = {row: of_row for row, of_row in measured.items() if isinstance(of_row, list) and of_row}
+    values: dict[int, list[float]] = {}
+    num_bad = 0
+    for row, of_row in zip(rows, _measured(masker, [regions[row] for row in rows], metrics, progress), strict=True):
+        if isinstance(of_row, str):
+            if on_error == "refuse":
+                raise DataError(
+                    f"every picture and its mask must be readable, but {regions[row].picture.name} is not ({of_row}): "
+                    "restore it, or set data.on_error=skip to leave out such rows"
+                )
+            num_bad += 1
+        elif of_row:
+            values[row] = of_row
     if not values:
         raise DataError(
-            f"some picture must have a mask that is not empty, but none of {len(rows)} has, and {len(bad)} cannot be "
+            f"some picture must have a mask that is not empty, but none of {len(rows)} has, and {num_bad} cannot be "
             "read: correct data.mask"
         )
     kept, table = list(values), np.array(list(values.values()))
-    groups, num_bare = manifest.groups[kept], len(manifest) - len(values) - len(bad)
+    groups, num_bare = manifest.groups[kept], len(manifest) - len(values) - num_bad
     notes = seen_by_run([regions[row].picture for row in kept], run)
     notes += [f"Left out: {num_bare} without a mask, or with an empty one."] if num_bare else []
-    notes += [f"Left out: {len(bad)} of which the picture or the mask cannot be read."] if bad else []
+    notes += [f"Left out: {num_bad} of which the picture or the mask cannot be read."] if num_bad else []
     return Evaluation(
         name=masker.row.name,
         data=data,

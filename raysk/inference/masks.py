@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from raysk.data.crop import Window
-from raysk.data.decodable import UNREADABLE, open_image, upright_size
 from raysk.data.folds.assignment import WHOLE
-from raysk.data.store.decoding import Pixels, decode, decode_windows
+from raysk.data.store.decoding import Pixels, decode_windows
 from raysk.data.views import TURNING_BACK, view_names
-from raysk.errors import ConfigError, in_one_line
+from raysk.errors import ConfigError, DataError, in_one_line
 from raysk.evaluation.ensemble import GREEDY
 from raysk.inference.packing import check_refitted, recipe_weights, row_of
 from raysk.inference.predictor import usable_device
@@ -85,16 +84,11 @@ class Masker:
                 yield from self._of_batch(pictures)
 
     def _read(self, path: Path) -> "_Picture | str":
-        """Returns a picture with the squares that cover it; of one square, the pixels that a study would see."""
+        """Returns a picture with the squares that cover it, or why it cannot be read."""
         try:
-            with open_image(path) as image:
-                width, height = upright_size(image)
-            if width == height:
-                squares = decode(path, [self.size], self._bits)
-                return squares if isinstance(squares, str) else _Picture(width, height, squares)
-        except UNREADABLE as error:
+            decoded = decode_windows(path, self.size, self._bits, squares_of)
+        except (DataError, ValueError) as error:  # reading is not permitted, or no file can have this name
             return in_one_line(error)
-        decoded = decode_windows(path, self.size, self._bits, squares_of)
         return decoded if isinstance(decoded, str) else _Picture(*decoded[0], decoded[1])
 
     def _of_batch(self, pictures: Sequence["_Picture | str"]) -> Iterator[Shares | str]:

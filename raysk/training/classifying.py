@@ -42,7 +42,7 @@ def predict_classes(job: Job, run: Run, world: World, rows: np.ndarray) -> dict[
     return dict(zip(view_names(recipe.test_views), probabilities_of(head, features, shift), strict=True))
 
 
-def trained_encoder(job: Job, run: Run) -> Encoder:
+def encoder_of_job(job: Job, run: Run) -> Encoder:
     """Returns the encoder of a trained classifier, on the CPU."""
     return load_encoder(job, run) if job.recipe.uses_kept_features else load_classifier(job, run)[0]
 

@@ -30,8 +30,8 @@ class Learner(NamedTuple):
 
 
 _LEARNERS: dict[type[Task], Learner] = {
-    Classification: Learner(classifying.fit_classifier, classifying.predict_classes, classifying.trained_encoder),
-    Segmentation: Learner(segmenting.fit_segmenter, segmenting.predict_masks, segmenting.trained_encoder),
+    Classification: Learner(classifying.fit_classifier, classifying.predict_classes, classifying.encoder_of_job),
+    Segmentation: Learner(segmenting.fit_segmenter, segmenting.predict_masks, segmenting.encoder_of_job),
 }
 
 

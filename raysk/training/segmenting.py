@@ -147,7 +147,7 @@ def predict_masks(job: Job, run: Run, world: World, rows: np.ndarray) -> dict[st
     return {MEAN: (total / len(views)).astype(np.float16)}
 
 
-def trained_encoder(job: Job, run: Run) -> Encoder:
+def encoder_of_job(job: Job, run: Run) -> Encoder:
     """Returns the encoder of a trained job, on the CPU."""
     return load_segmenter(job, run).encoder
 

@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_refused_or_said(finished_mask_run, table, tmp_pa
         lines[place] = f"{lines[place].rpartition(',')[0]},{tmp_path / mask}"
     (tmp_path / "table.csv").write_text("\n".join(lines))
     line = refused(["evaluate", finished_mask_run.folder, *words], capfd)
-    assert f"1 of {len(rows)} are not, first" in line
+    assert "every picture and its mask must be readable, but" in line
     assert "a mask must have the size of its picture, 32 by 32" in line
     output = said(["evaluate", finished_mask_run.folder, *words, "data.on_error=skip"], capfd)
     assert "Left out: 1 without a mask, or with an empty one." in output

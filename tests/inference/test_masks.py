@@ -1,6 +1,7 @@
 """Masks of new pictures: those of the test part again, pictures of any size, and files that cannot be read."""
 
 import csv
+import os
 import shutil
 
 import numpy as np
@@ -73,9 +74,13 @@ def test_windows_cover_every_pixel(width, height):
 
 def test_a_file_that_is_no_picture_has_a_reason(masker, pictures, tmp_path):
     (tmp_path / "no.png").write_text("no picture")
-    good, bad, missing, again = masker.of([pictures[0], tmp_path / "no.png", tmp_path / "none.png", pictures[0]])
+    os.mkfifo(tmp_path / "pipe.png")
+    names = ("no.png", "none.png", "pipe.png", "a\0b.png")
+    good, bad, missing, pipe, null, again = masker.of([pictures[0], *(tmp_path / name for name in names), pictures[0]])
     assert "cannot identify image file" in bad
-    assert "none.png" in missing
+    assert "FileNotFoundError" in missing
+    assert "not a regular file" in pipe, "reading it would wait for ever"
+    assert "null byte" in null
     np.testing.assert_allclose(good, again, atol=1e-6)
 
 

@@ -39,44 +39,60 @@ def decode(
     Raises:
         DataError: The file exists but cannot be read now. This is no property of the image and must not be stored.
     """
-    try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
-            return "OSError: not a regular file"
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        return f"{type(error).__name__}: {error.strerror}"
-    except OSError as error:
-        raise DataError(
-            f"{path} must be readable, but {error.strerror}: restore access to the file, or remove its row"
-        ) from error
-    return decode_content(content, sizes, bits, window)
+    content = _content(path)
+    return content if isinstance(content, str) else decode_content(content, sizes, bits, window)
 
 
 def decode_windows(
     path: Path, size: int, bits: int | None, windows_of: Callable[[int, int], Sequence[Window]]
 ) -> tuple[tuple[int, int], list[Pixels]] | str:
-    """Returns the size of a picture and the pixels of some squares of it, or why it cannot be decoded.
+    """Returns the width and height of a picture and the pixels of some squares of it, or why it cannot be decoded.
 
-    The picture is decoded once, without skipping detail; otherwise as `decode` does with one window.
+    A square picture has the pixels that `decode` gives. Another one is decoded once, without skipping detail.
 
     Args:
         path: The file.
         size: Side of the squares in the result, in pixels.
         bits: As in `decode`.
         windows_of: Returns the squares of an upright picture of this width and height.
+
+    Raises:
+        DataError: The file exists but cannot be read now.
     """
+    content = _content(path)
+    if isinstance(content, str):
+        return content
     try:
-        with open_image(path) as image:
+        with open_image(content) as image:
             check_decodable(image)
             depth = depth_of(image, bits)  # first, since a look at the EXIF data of a PNG file decodes it
             width, height = upright_size(image)
-            picture = in_eight_bits(upright(image), depth).convert("RGB")
+            if width == height:
+                return (width, height), [_decode(content, size, bits, None)]
+            picture = in_eight_bits(upright(image), depth)
         boxes = [(left, top, left + side, top + side) for left, top, side in windows_of(width, height)]
-        scaled = [picture.resize((size, size), Image.Resampling.BICUBIC, box=box) for box in boxes]
-        return (width, height), [np.asarray(square) for square in scaled]
+        return (width, height), [_fit(picture, depth, size, box) for box in boxes]
     except UNREADABLE as error:
         return _reason(error)
+
+
+def _content(path: Path) -> bytes | str:
+    """Returns the content of an image file, or why it has none.
+
+    Raises:
+        DataError: The file exists but cannot be read now.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
+            return "OSError: not a regular file"
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        return f"{type(error).__name__}: {error.strerror}"
+    except OSError as error:
+        raise DataError(
+            f"{path} must be readable, but {error.strerror}: restore access to the file, or remove its row"
+        ) from error
 
 
 def decode_content(
