@@ -52,11 +52,14 @@ def test_a_wide_picture_is_the_mean_of_the_squares_that_cover_it(masker, picture
     wide = np.concatenate([left, right], axis=1)
     Image.fromarray(wide).save(tmp_path / "wide.png")
     Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / "high.png")
+    Image.fromarray(wide).save(tmp_path / "wide.jpg", quality=95, subsampling=0)
     for place, of_square in enumerate((left, right)):
         Image.fromarray(of_square).save(tmp_path / f"{place}.png")
-    of_wide, of_high, *of_squares = masker.of([tmp_path / f"{name}.png" for name in ("wide", "high", "0", "1")])
+    names = ("wide.png", "wide.jpg", "high.png", "0.png", "1.png")
+    of_wide, of_jpeg, of_high, *of_squares = masker.of([tmp_path / name for name in names])
     assert of_wide.shape == (SIZE, 2 * SIZE)
     assert of_high.shape == (2 * SIZE, SIZE)
+    assert np.abs(of_jpeg - of_wide).mean() < 0.05
     np.testing.assert_allclose(of_wide, np.concatenate(of_squares, axis=1), atol=1e-5)
 
 

@@ -70,8 +70,8 @@ def decode_windows(
             if width == height:
                 return (width, height), [_decode(content, size, bits, None)]
             picture = in_eight_bits(upright(image), depth)
-        boxes = [(left, top, left + side, top + side) for left, top, side in windows_of(width, height)]
-        return (width, height), [_fit(picture, depth, size, box) for box in boxes]
+            boxes = [(left, top, left + side, top + side) for left, top, side in windows_of(width, height)]
+            return (width, height), [_fit(picture, depth, size, box) for box in boxes]
     except UNREADABLE as error:
         return _reason(error)
 
